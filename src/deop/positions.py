@@ -1,0 +1,35 @@
+"""Sinusoidal position codes over a grid, as the proposal network and the anchor decoder use them."""
+
+import torch
+from torch import Tensor
+
+
+def sine_positions(
+    channels: int, height: int, width: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Sinusoidal code of every cell of a grid (METHOD section 2, "Sinusoidal position code").
+
+    Rows and columns are counted from 1 and scaled so that the last one is at (almost) 2 pi, whatever the size.
+
+    Args:
+        channels: channels of the code, a multiple of 4. The first half codes the row, the second the column.
+        height: rows of the grid.
+        width: columns of the grid.
+        device: where the code is made.
+        dtype: of the code; it is computed in float32.
+
+    Returns:
+        (channels, height, width), values in [-1, 1].
+    """
+    half = channels // 2
+    index = torch.arange(half, device=device, dtype=torch.float32)
+    period = 10000 ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
+
+    def code(length: int) -> Tensor:
+        place = torch.arange(1, length + 1, device=device, dtype=torch.float32) / (length + 1e-6) * (2 * torch.pi)
+        angle = place[:, None] / period
+        return torch.where(index.long() % 2 == 0, angle.sin(), angle.cos()).T  # (half, length)
+
+    rows = code(height)[:, :, None].expand(half, height, width)
+    columns = code(width)[:, None, :].expand(half, height, width)
+    return torch.cat([rows, columns]).to(dtype)

@@ -1,0 +1,50 @@
+"""Sources of class-agnostic masks. None of them ever sees a name.
+
+A proposer is anything with a ``normalization`` and a call ``proposer(pixels) -> list[Proposals]``.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from deop.images import Normalization
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The masks proposed for one image.
+
+    Attributes:
+        logits: (N, h, w) float, mask logits over the padded network input; sigmoid gives the share of the cell that
+            the mask covers. N may be 0. The stride (input height / h) is any.
+        slots: (N,) int64, which query of the proposer made each mask, or None where that has no meaning (masks given
+            by the caller, segment-anything). Anchor queries tied to slots are looked up by it (METHOD section 5).
+        exact: (N, H, W) bool on the CPU, the caller's own masks at the photo's size where they gave them; assembly
+            then uses these instead of upsampled logits.
+    """
+
+    logits: Tensor
+    slots: Tensor | None = None
+    exact: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.logits.shape[0]
+
+    def keep(self, index: Tensor) -> "Proposals":
+        """The proposals at ``index`` ((M,) int64 or (N,) bool), in that order."""
+        return Proposals(
+            self.logits[index],
+            None if self.slots is None else self.slots[index],
+            None if self.exact is None else self.exact[index.cpu()],
+        )
+
+
+class Proposer(Protocol):
+    """What every source of masks that looks at pixels has."""
+
+    normalization: Normalization
+
+    def __call__(self, pixels: Tensor) -> list[Proposals]:
+        """Propose masks for ``pixels`` (B, 3, H, W), normalised with ``self.normalization`` and padded."""
+        ...
