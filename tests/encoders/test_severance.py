@@ -1,0 +1,216 @@
+"""Severance against the original's numbers, against the formulas worked by hand, and its properties."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop.encoders.clip import CLIPVision, VisionConfig
+from deop.encoders.severance import KINDS, Severance, mixer, patch_coverage
+from deop.errors import SettingError
+from tests.conftest import assert_parity
+
+ORIGINAL = {"none": "none", "maskgate": "gate", "identity": "self", "masksim": "affinity"}
+
+
+def original_tower(file, name, kind):
+    state = file.below(f"{name}.state.")
+    if kind == "plain":
+        state = {key: value for key, value in state.items() if "learned_position" not in key}
+    return CLIPVision.from_openai(state, heads=file.info[name]["heads"], position_rule="count")
+
+
+def original_severance(file, name, kind, variant):
+    """METHOD section 3, "Residual scale": 0.2 in block 11 of the tower without learned positions, else 1."""
+    depth = file.info[name]["layers"]
+    layers = (depth - 2, depth - 1) if variant.endswith("_last2") else (depth - 1,)
+    residual = tuple(0.2 if kind == "plain" and layer == 11 else 1.0 for layer in layers)
+    return Severance(ORIGINAL[variant.removesuffix("_last2")], layers, residual)
+
+
+def cases(file, section):
+    """(tower, plain or learnpos, variant, input) of every stored output of a section."""
+    for key in file.tensors:
+        tower, part, *rest = key.split(".")
+        if part == section:
+            yield key, tower, *rest
+
+
+@torch.no_grad()
+def test_parity_patch_features(parity):
+    file = parity("severance")
+    stored = list(cases(file, "out"))
+    assert {variant.removesuffix("_last2") for *_, variant, _ in stored} == set(ORIGINAL)
+    for key, name, kind, variant, image in stored:
+        tower = original_tower(file, name, kind)
+        found = tower(
+            file[f"{name}.image.{image}"],
+            file[f"{name}.mask_logits.{image}"],
+            severance=original_severance(file, name, kind, variant),
+        )
+        assert_parity(found.patches.permute(0, 2, 3, 1), file[key])
+
+
+@torch.no_grad()
+def test_parity_class_token(parity):
+    file = parity("severance")
+    for key, name, kind, variant, image in cases(file, "cls"):
+        tower = original_tower(file, name, kind)
+        found = tower(
+            file[f"{name}.image.{image}"],
+            file[f"{name}.mask_logits.{image}"],
+            severance=original_severance(file, name, kind, variant),
+        )
+        assert_parity(found.image, file[key])
+
+
+@torch.no_grad()
+def test_parity_last_block(parity):
+    """The last block alone, from the tokens stored before it to those after it."""
+    file = parity("severance")
+    for key, name, kind, variant, image in cases(file, "tokens_after_last"):
+        tower = original_tower(file, name, kind)
+        severance = original_severance(file, name, kind, variant)
+        residuals = severance.residuals(len(tower.blocks))
+        last = len(tower.blocks) - 1
+        pixels, masks = file[f"{name}.image.{image}"], file[f"{name}.mask_logits.{image}"]
+        mix = None
+        if last in residuals:
+            coverage = patch_coverage(masks, tuple(pixels.shape[-2:]), tower.patch).flatten(2)
+            mix = mixer(severance.kind, coverage)
+        before = file[key.replace("after", "before")].transpose(0, 1)
+        if str(last) in tower.learned_positions:
+            pytest.fail("the stored tokens are taken after the learned positions: the test would add them twice")
+        after = tower.blocks[last](before, None, mix, residuals.get(last, 1.0))
+        assert_parity(after.transpose(0, 1), file[key])
+
+
+def by_hand(kind, coverage, values):
+    """METHOD's table of section 3, one image, written with loops."""
+    proposals, patches = coverage.shape
+    mixed = torch.zeros_like(values)
+    if kind == "self":
+        return values
+    if kind.startswith("gate"):
+        gains = [float(proposals)] + [sum(float(c) for c in coverage[:, patch]) for patch in range(patches)]
+        if kind == "gate-normalized":
+            mean = sum(gains[1:]) / patches
+            gains = [1.0] + [gain / mean for gain in gains[1:]]
+        for token, gain in enumerate(gains):
+            mixed[token] = gain * values[token]
+        return mixed
+    tokens = torch.cat([torch.ones(proposals, 1), coverage], 1)
+    affinity = torch.zeros(patches + 1, patches + 1)
+    for i in range(patches + 1):
+        for j in range(patches + 1):
+            affinity[i, j] = sum(tokens[n, i] * tokens[n, j] for n in range(proposals))
+    if kind == "affinity":
+        return affinity.softmax(1) @ values
+    mixed[0] = values[0]
+    for i in range(1, patches + 1):
+        mixed[i] = affinity[i, 1:] @ values[1:] / affinity[i, 1:].sum()
+    return mixed
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_mixing_by_hand(kind):
+    torch.manual_seed(0)
+    coverage, values = torch.rand(2, 5, 6), torch.randn(2, 7, 8)
+    mixed = mixer(kind, coverage)(values)
+    for image in range(2):
+        torch.testing.assert_close(mixed[image], by_hand(kind, coverage[image], values[image]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(KINDS[1:]), st.integers(0, 6), st.integers(0, 3), st.integers(0, 10_000))
+def test_padding_and_order_of_proposals(kind, proposals, padding, seed):
+    """Proposals marked not valid change nothing, wherever they stand; nor does the order of the others."""
+    torch.manual_seed(seed)
+    coverage, values = torch.rand(1, proposals, 6), torch.randn(1, 7, 8)
+    expected = mixer(kind, coverage)(values)
+    assert expected.isfinite().all()
+    padded = torch.cat([coverage, torch.rand(1, padding, 6)], 1)
+    order = torch.randperm(proposals + padding)
+    mixed = mixer(kind, padded[:, order], (order < proposals)[None])(values)
+    torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["gate-normalized", "affinity-normalized"]), st.integers(1, 6), st.integers(0, 10_000))
+def test_normalised_kinds_do_not_depend_on_the_number(kind, proposals, seed):
+    """Empty proposals change nothing, nor does repeating all of them: what the original's sums get wrong."""
+    torch.manual_seed(seed)
+    coverage, values = torch.rand(1, proposals, 6), torch.randn(1, 7, 8)
+    expected = mixer(kind, coverage)(values)
+    empty = torch.cat([coverage, torch.zeros(1, 3, 6)], 1)
+    torch.testing.assert_close(mixer(kind, empty)(values), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixer(kind, coverage.repeat(1, 3, 1))(values), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_gate_depends_on_the_number():
+    """The same, shown to fail for the original's gate."""
+    coverage, values = torch.rand(1, 3, 6), torch.randn(1, 7, 8)
+    twice = mixer("gate", coverage.repeat(1, 2, 1))(values)
+    torch.testing.assert_close(twice, 2 * mixer("gate", coverage)(values))
+
+
+def test_affinity_normalized_stays_inside_segments():
+    """Where masks are a partition, every patch receives the mean value of its own segment."""
+    coverage = torch.zeros(1, 2, 6)
+    coverage[0, 0, :2] = coverage[0, 1, 2:5] = 1  # patch 5 is in no mask
+    values = torch.randn(1, 7, 4)
+    mixed = mixer("affinity-normalized", coverage)(values)[0, 1:]
+    patches = values[0, 1:]
+    torch.testing.assert_close(mixed[:2], patches[:2].mean(0).expand(2, -1))
+    torch.testing.assert_close(mixed[2:5], patches[2:5].mean(0).expand(3, -1))
+    torch.testing.assert_close(mixed[5], patches[5])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("proposals", [0, 1, 7, 130])
+@pytest.mark.parametrize(
+    ("patch", "stride", "size"), [(16, 4, (64, 96)), (14, 4, (64, 100)), (32, 8, (70, 90)), (16, 1, (50, 33))]
+)
+@torch.no_grad()
+def test_any_number_stride_patch_and_size(kind, proposals, patch, stride, size):
+    torch.manual_seed(0)
+    tower = CLIPVision(VisionConfig(32, 3, 4, 64, patch, 4, 16))
+    masks = torch.randn(2, proposals, -(-size[0] // stride), -(-size[1] // stride))
+    found = tower(torch.randn(2, 3, *size), masks, severance=Severance(kind, (1, -1)))
+    assert found.patches.shape == (2, 16, -(-size[0] // patch), -(-size[1] // patch))
+    assert found.patches.isfinite().all()
+
+
+def test_coverage_is_sampled_at_patch_centres():
+    """A mask that is a linear ramp in y keeps it after resizing, for a stride and a patch that do not divide."""
+    rows = torch.arange(32.0)  # stride 4: cell r is centred at pixel 4 r + 2
+    logits = ((4 * rows + 2) / 128)[None, None, :, None].expand(1, 1, 32, 32)
+    found = patch_coverage(logits, (128, 128), 14)
+    assert found.shape[-2:] == (10, 10)
+    centres = (torch.arange(10.0) * 14 + 7) / 128
+    torch.testing.assert_close(found[0, 0, :9, 3].logit(), centres[:9], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_severed_block_ignores_queries_and_keys():
+    torch.manual_seed(0)
+    tower = CLIPVision(VisionConfig(32, 2, 4, 64, 16, 4, 16))
+    pixels, masks = torch.randn(1, 3, 64, 64), torch.randn(1, 5, 16, 16)
+    expected = {k: tower(pixels, masks, severance=Severance(k, (0, 1))).patches for k in KINDS[1:]}
+    for block in tower.blocks:
+        block.attention.qkv.weight[:64] = float("nan")
+    for kind, patches in expected.items():
+        torch.testing.assert_close(tower(pixels, masks, severance=Severance(kind, (0, 1))).patches, patches)
+
+
+def test_clear_errors():
+    with pytest.raises(SettingError, match="unknown severance 'gat'"):
+        Severance("gat")
+    with pytest.raises(SettingError, match="cannot sever layer 12"):
+        Severance("self", (12,)).residuals(12)
+    with pytest.raises(SettingError, match="needs masks"):
+        mixer("gate")
+    with pytest.raises(SettingError, match="2 residual weights for 1"):
+        Severance("self", (1,), (1.0, 0.2))
+    assert Severance("gate", (-1, 0), (0.2, 1.0)).residuals(12) == {11: 0.2, 0: 1.0}
+    assert Severance.parse("gate", Severance("self", (3,), 0.2)) == Severance("gate", (3,), 0.2)
