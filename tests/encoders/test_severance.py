@@ -181,16 +181,6 @@ def test_any_number_stride_patch_and_size(kind, proposals, patch, stride, size):
     assert found.patches.isfinite().all()
 
 
-def test_coverage_is_sampled_at_patch_centres():
-    """A mask that is a linear ramp in y keeps it after resizing, for a stride and a patch that do not divide."""
-    rows = torch.arange(32.0)  # stride 4: cell r is centred at pixel 4 r + 2
-    logits = ((4 * rows + 2) / 128)[None, None, :, None].expand(1, 1, 32, 32)
-    found = patch_coverage(logits, (128, 128), 14)
-    assert found.shape[-2:] == (10, 10)
-    centres = (torch.arange(10.0) * 14 + 7) / 128
-    torch.testing.assert_close(found[0, 0, :9, 3].logit(), centres[:9], atol=1e-5, rtol=1e-5)
-
-
 @torch.no_grad()
 def test_severed_block_ignores_queries_and_keys():
     torch.manual_seed(0)

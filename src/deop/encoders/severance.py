@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop.errors import SettingError
+from deop.masks import to_patches
 
 KINDS = ("none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized")
 
@@ -96,8 +97,7 @@ class Severance:
 def patch_coverage(logits: Tensor, image_size: tuple[int, int], patch: int) -> Tensor:
     """How far each proposal covers each patch: mask logits resized to the patch grid, then the sigmoid.
 
-    The order (logits first) is the original's for severance (METHOD section 2, use a). Any stride and patch size: where
-    the grid reaches beyond the image, because a side is no multiple of the patch, the masks' last cells are repeated.
+    The order (logits first) is the original's for severance (METHOD section 2, use a).
 
     Args:
         logits: (B, N, h, w) float, covering the image.
@@ -107,19 +107,7 @@ def patch_coverage(logits: Tensor, image_size: tuple[int, int], patch: int) -> T
     Returns:
         (B, N, gh, gw) in [0, 1], with gh = ceil(H / patch), gw = ceil(W / patch).
     """
-    (height, width), (rows, columns) = image_size, logits.shape[-2:]
-    grid = (-(-height // patch), -(-width // patch))
-    if 0 in logits.shape:
-        return logits.new_zeros(*logits.shape[:2], *grid)
-    if (grid[0] * patch, grid[1] * patch) == (height, width):
-        return F.interpolate(logits, size=grid, mode="bilinear", align_corners=False).sigmoid()
-    cells = (-(-grid[0] * patch * rows // height), -(-grid[1] * patch * columns // width))
-    padded = F.pad(logits, (0, cells[1] - columns, 0, cells[0] - rows), mode="replicate")
-    scale = (height / rows / patch, width / columns / patch)
-    resized = F.interpolate(padded, scale_factor=scale, mode="bilinear", align_corners=False)
-    if resized.shape[-2:] != grid:  # rounding of the scale may cost or add a last cell
-        resized = F.interpolate(padded, size=grid, mode="bilinear", align_corners=False)
-    return resized.sigmoid()
+    return to_patches(logits, image_size, patch).sigmoid()
 
 
 def mixer(kind: str, coverage: Tensor | None = None, valid: Tensor | None = None, inside: Tensor | None = None) -> Mix:

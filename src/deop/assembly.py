@@ -1,0 +1,263 @@
+"""From classified masks to maps at the photo's own size: semantic, panoptic, instances.
+
+Everything goes in blocks of rows, so that memory grows neither with the number of names nor with names x pixels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deop.masks import interpolate_rows, source_rows
+from deop.proposals import Proposals
+
+BLOCK = 1 << 24
+"""Numbers held at once (64 MiB in float32)."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Where the photo lies in what the networks saw; each (height, width) in pixels."""
+
+    photo: tuple[int, int]  # the photo's own size
+    resized: tuple[int, int]  # the photo as resized for the networks
+    padded: tuple[int, int]  # the networks' input, padded at the bottom and the right
+
+
+class SemanticMap(NamedTuple):
+    """One name a pixel."""
+
+    labels: np.ndarray  # (H, W) int32, index of the name, -1: none
+    confidence: np.ndarray  # (H, W) float32 in [0, 1]: the winning name's share of the masks over the pixel
+
+
+class Piece(NamedTuple):
+    """A thing or a stretch of stuff."""
+
+    class_id: int
+    score: float  # in [0, 1]
+    isthing: bool
+
+
+class PanopticMap(NamedTuple):
+    """One segment a pixel."""
+
+    segments: np.ndarray  # (H, W) int32, index into pieces, -1: none
+    pieces: list[Piece]
+
+
+def semantic(
+    probabilities: Tensor,
+    proposals: Proposals,
+    canvas: Canvas,
+    *,
+    threshold: float = 0.0,
+    claim: float = 0.0,
+    none_competes: bool = False,
+) -> SemanticMap:
+    """Label every pixel with the name that its masks vote for (METHOD section 6).
+
+    A name's vote at a pixel is S_k = sum_n P_n(k) M_n(pixel), with M_n the mask's probability there. Equal to the
+    original's map, without ever holding names x pixels: most names can be shown to win nowhere in a block, by a bound
+    on what all of them could reach there; where the bound does not tell, all of them are compared.
+
+    Args:
+        probabilities: (N, K + 1), softmax over the names and, last, none of them.
+        proposals: the N masks.
+        canvas: where the photo lies in the masks.
+        threshold: pixels whose confidence S_k / max(1, sum_n M_n) is below it are -1.
+        claim: pixels whose masks add up to no more than it are claimed by nobody: -1.
+        none_competes: whether "none of these" takes part: where its vote is highest, the pixel is -1. The original
+            drops that column (and does not renormalise the others).
+
+    Returns:
+        The map at the photo's own size.
+    """
+    names = probabilities.shape[1] - 1
+    votes = probabilities if none_competes else probabilities[:, :-1]
+    votes = votes.float().T.contiguous()  # (K or K + 1, N)
+    ballot = _Ballot(votes)
+    labels = np.full(canvas.photo, -1, np.int32)
+    confidence = np.zeros(canvas.photo, np.float32)
+    if not len(proposals) or not names:
+        return SemanticMap(labels, confidence)
+    for first, last, masks in mask_blocks(proposals, canvas, extra=len(ballot.shortlist) + 2):
+        pixels = masks.flatten(1)  # (N, P)
+        best, winner = ballot.winners(pixels)
+        coverage = pixels.sum(0)
+        sure = best / coverage.clamp_min(1.0)
+        unclaimed = (coverage <= claim) | (sure < threshold) | (winner == names)
+        winner = torch.where(unclaimed, -1, winner)
+        shape = (last - first, canvas.photo[1])
+        labels[first:last] = winner.to(torch.int32).cpu().numpy().reshape(shape)
+        confidence[first:last] = sure.clamp(0, 1).cpu().numpy().reshape(shape)
+    return SemanticMap(labels, confidence)
+
+
+class _Ballot:
+    """Finds the winning name of pixels, without comparing names that cannot win."""
+
+    def __init__(self, votes: Tensor, most: int = 256) -> None:
+        self.votes = votes  # (K, N)
+        names, proposals = votes.shape
+        self.shortlist = torch.arange(names, device=votes.device)
+        self.bound = votes.new_zeros(0)
+        if names > most and proposals:
+            each = max(1, most // proposals)
+            self.shortlist = votes.topk(each, dim=0).indices.unique()  # sorted, so that ties go to the first name
+            others = votes.clone()
+            others[self.shortlist] = 0
+            self.bound = others.amax(0)  # (N,): no other name has more of any proposal than this
+
+    def winners(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Highest vote (P,) and its name (P,) int64, of pixels (N, P) of mask probabilities."""
+        best, index = (self.votes[self.shortlist] @ pixels).max(0)
+        winner = self.shortlist[index]
+        if len(self.bound):
+            doubtful = (self.bound @ pixels > best).nonzero()[:, 0]
+            for part in doubtful.split(max(1, BLOCK // len(self.votes))):
+                best[part], winner[part] = (self.votes @ pixels[:, part]).max(0)
+        return best, winner
+
+
+def panoptic(
+    probabilities: Tensor,
+    proposals: Proposals,
+    canvas: Canvas,
+    things: np.ndarray,
+    *,
+    threshold: float = 0.0,
+    overlap: float = 0.8,
+) -> PanopticMap:
+    """One segment a pixel: each thing its own, all of one stuff together (MaskFormer's panoptic inference).
+
+    Each proposal takes its best name and that name's probability as score; one whose best is "none of these", or whose
+    score is below ``threshold``, is dropped. A pixel goes to the proposal with the highest score x mask probability,
+    where that mask covers it; a proposal that keeps less than ``overlap`` of its own area is dropped.
+
+    Args:
+        probabilities: (N, K + 1), as for ``semantic``.
+        proposals: the N masks.
+        canvas: where the photo lies in the masks.
+        things: (K,) bool, which names are countable things.
+        threshold: in [0, 1].
+        overlap: in [0, 1].
+
+    Returns:
+        The segments at the photo's own size.
+    """
+    segments = np.full(canvas.photo, -1, np.int32)
+    kept, scores, classes = _confident(probabilities, threshold)
+    if not len(kept):
+        return PanopticMap(segments, [])
+    proposals = proposals.keep(kept)
+    own, won = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
+    for first, last, masks in mask_blocks(proposals, canvas):
+        covers = masks >= 0.5
+        winner = (scores[:, None, None] * masks).argmax(0)
+        winner = torch.where(covers.gather(0, winner[None])[0], winner, -1).cpu().numpy()
+        segments[first:last] = winner
+        own += covers.sum((1, 2)).cpu().numpy()
+        won += np.bincount(winner[winner >= 0], minlength=len(kept))
+
+    pieces: list[Piece] = []
+    area: list[int] = []
+    number = np.full(len(kept) + 1, -1, np.int32)  # proposal -> piece; the last entry serves -1
+    stuff: dict[int, int] = {}
+    for index in np.flatnonzero((won > 0) & (won >= overlap * own)):
+        class_id, score = int(classes[index]), float(scores[index])
+        if not things[class_id] and class_id in stuff:
+            piece = stuff[class_id]
+            total = area[piece] + int(won[index])
+            mean = (pieces[piece].score * area[piece] + score * int(won[index])) / total
+            pieces[piece], area[piece] = pieces[piece]._replace(score=mean), total
+        else:
+            piece = len(pieces)
+            pieces.append(Piece(class_id, score, bool(things[class_id])))
+            area.append(int(won[index]))
+            if not things[class_id]:
+                stuff[class_id] = piece
+        number[index] = piece
+    return PanopticMap(number[segments], pieces)
+
+
+def instances(
+    probabilities: Tensor,
+    proposals: Proposals,
+    canvas: Canvas,
+    things: np.ndarray,
+    *,
+    threshold: float = 0.0,
+) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Every thing with a mask of its own, best first; masks may overlap.
+
+    The score is the best name's probability times the mean mask probability inside the mask.
+
+    Args:
+        probabilities: (N, K + 1), as for ``semantic``.
+        proposals: the N masks.
+        canvas: where the photo lies in the masks.
+        things: (K,) bool, which names are countable things; proposals of others are left out.
+        threshold: in [0, 1].
+
+    Yields:
+        A piece and its mask (H, W) bool, one at a time.
+    """
+    kept, scores, classes = _confident(probabilities, threshold)
+    chosen = torch.from_numpy(things[classes.cpu().numpy()]).to(kept.device)
+    kept, scores, classes = kept[chosen], scores[chosen], classes[chosen]
+    if not len(kept):
+        return
+    proposals = proposals.keep(kept)
+    inside, area = torch.zeros_like(scores), torch.zeros_like(scores)
+    for _, _, masks in mask_blocks(proposals, canvas):
+        covers = masks >= 0.5
+        inside += (masks * covers).sum((1, 2))
+        area += covers.sum((1, 2))
+    scores = scores * inside / area.clamp_min(1)
+    for index in scores.argsort(descending=True, stable=True).tolist():
+        if area[index] == 0 or scores[index] < threshold:
+            continue
+        one = proposals.keep(torch.tensor([index], device=kept.device))
+        rows = [(masks[0] >= 0.5).cpu().numpy() for _, _, masks in mask_blocks(one, canvas)]
+        yield Piece(int(classes[index]), float(scores[index]), True), np.concatenate(rows)
+
+
+def _confident(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Proposals whose best column is a name with at least ``threshold``: their index, score and name."""
+    if probabilities.shape[0] == 0 or probabilities.shape[1] == 1:
+        empty = torch.zeros(0, dtype=torch.int64, device=probabilities.device)
+        return empty, empty.float(), empty
+    scores, classes = probabilities.float().max(1)
+    kept = ((classes < probabilities.shape[1] - 1) & (scores >= threshold)).nonzero()[:, 0]
+    return kept, scores[kept], classes[kept]
+
+
+def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterator[tuple[int, int, Tensor]]:
+    """The masks at the photo's size, some rows at a time, so that about ``BLOCK`` numbers are held.
+
+    Logits are resized bilinearly to the networks' input, cut to the image, put through the sigmoid, and the
+    probabilities resized to the photo (METHOD section 6); masks that the caller gave are taken as they are.
+
+    Args:
+        proposals: N masks.
+        canvas: where the photo lies in the masks.
+        extra: further numbers that the caller holds for every pixel, for the size of the blocks.
+
+    Yields:
+        first row, one past the last row, and (N, rows, W) float32 probabilities.
+    """
+    height, width = canvas.photo
+    step = max(1, BLOCK // ((3 * len(proposals) + extra + 1) * max(width, canvas.resized[1])))
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        if proposals.exact is not None:
+            yield first, last, proposals.exact[:, first:last].to(proposals.logits.device, torch.float32)
+            continue
+        low, high = source_rows(canvas.resized[0], height, first, last)
+        logits = interpolate_rows(proposals.logits.float(), canvas.padded, low, high)
+        masks = logits[:, :, : canvas.resized[1]].sigmoid()
+        yield first, last, interpolate_rows(masks, canvas.photo, first, last, source=(low, canvas.resized[0]))
