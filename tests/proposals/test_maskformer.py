@@ -1,0 +1,195 @@
+"""The original's proposal network against the original's numbers, and in every form it must run in."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deop.errors import CheckpointError, SettingError
+from deop.proposals.maskformer import MaskFormer, MaskFormerConfig, config_of_original, from_original_state
+from deop.proposals.resnet import FrozenBatchNorm
+from deop.weights import load_strictly
+from tests.conftest import assert_parity, parity_folder
+
+TINY = MaskFormerConfig(
+    depth=50,
+    stem_width=4,
+    width=4,
+    hidden=16,
+    heads=2,
+    ffn=32,
+    decoder_layers=2,
+    queries=5,
+    conv_dim=32,
+    mask_dim=8,
+    class_mlp=(16, 12),
+)
+
+
+@pytest.fixture(scope="module")
+def original(parity):
+    file = parity("proposal_network")
+    state = file.below("state.")
+    model = MaskFormer(config_of_original(state, heads=file.info["heads"])).eval()
+    load_strictly(model, from_original_state(state), "the parity file")
+    return file, model.requires_grad_(False)
+
+
+def test_parity_sizes_are_read_off_the_tensors(original):
+    file, model = original
+    config, info = model.config, file.info
+    for name in ("depth", "hidden", "ffn", "decoder_layers", "queries", "conv_dim", "mask_dim"):
+        assert getattr(config, name) == info[name], name
+    assert list(config.class_mlp) == info["class_mlp"]
+    assert dict(zip(info["channels"], model.network.backbone.channels, strict=True)) == info["channels"]
+
+
+def test_parity_features_and_per_pixel_embedding(original):
+    file, model = original
+    features = model.network.backbone(file["image_normalised"])
+    for name, value in features._asdict().items():
+        assert_parity(value, file[f"feature.{name}"])
+    assert_parity(model.network.pixel_decoder(features), file["per_pixel_embedding"])
+
+
+def test_parity_masks_and_class_embeddings_of_every_layer(original):
+    file, model = original
+    output = model.predict(file["image_normalised"], auxiliary=True)
+    assert_parity(output.mask_logits, file["mask_logits"])
+    assert_parity(output.class_embeddings, file["class_embedding"])
+    assert len(output.auxiliary) == model.config.decoder_layers - 1
+    for level, layer in enumerate(output.auxiliary):
+        assert_parity(layer.mask_logits, file[f"aux{level}.mask_logits"])
+        assert_parity(layer.class_embeddings, file[f"aux{level}.class_embedding"])
+
+
+def test_parity_as_a_proposer(original):
+    file, model = original
+    proposals = model(file["image_normalised"])
+    assert_parity(torch.stack([p.logits for p in proposals]), file["mask_logits"])
+    assert all(p.slots.tolist() == list(range(model.config.queries)) for p in proposals)
+
+
+def test_parity_when_exported_and_channels_last(original):
+    file, model = original
+    pixels = file["image_normalised"]
+    exported = torch.export.export(model.network, (pixels,)).module()
+    assert_parity(exported(pixels).mask_logits, file["mask_logits"])
+    last = MaskFormer(model.config).eval()
+    last.load_state_dict(model.state_dict())
+    last = last.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        masks = last.predict(pixels.contiguous(memory_format=torch.channels_last)).mask_logits
+    assert_parity(masks, file["mask_logits"])
+
+
+@pytest.mark.slow
+def test_parity_when_compiled(original):
+    file, model = original
+    assert_parity(torch.compile(model.network)(file["image_normalised"]).mask_logits, file["mask_logits"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_parity_roughly_in_half_precision(original, dtype):
+    file, model = original
+    half = MaskFormer(model.config).eval()
+    half.load_state_dict(model.state_dict())
+    half.to(dtype)
+    with torch.no_grad():
+        raw = half.predict(file["image_normalised"]).mask_logits
+        proposals = half(file["image_normalised"])
+    assert raw.dtype == dtype
+    assert proposals[0].logits.dtype == torch.float32
+    assert_parity(raw.float(), file["mask_logits"], 0.1 if dtype == torch.bfloat16 else 0.02)
+
+
+def published_keys(parity) -> dict[str, torch.Tensor]:
+    """The original's keys of the proposal network at full size, as tensors without storage."""
+    parity("proposal_network")  # skips where the folder is absent
+    text = (parity_folder() / "checkpoint_keys.txt").read_text()
+    lines = re.findall(r"^[fbT]  ((?:backbone|sem_seg_head)\.\S+)  \[(.*)\]$", text, re.M)
+    return {key: torch.empty([int(n) for n in shape.split(",")], device="meta") for key, shape in lines}
+
+
+def test_parity_every_published_key_has_its_place(parity):
+    keys = published_keys(parity)
+    assert config_of_original(keys) == MaskFormerConfig()
+    with torch.device("meta"):
+        model = MaskFormer()
+    shapes = {key: value.shape for key, value in from_original_state(keys).items()}
+    assert shapes == {key: value.shape for key, value in model.state_dict().items()}
+    assert len(shapes) == len(keys)
+
+
+def test_a_foreign_key_is_refused_by_name():
+    with pytest.raises(CheckpointError, match="clip_adapter"):
+        from_original_state({"clip_adapter.logit_scale": torch.zeros(())})
+    model = MaskFormer(TINY)
+    surplus = from_original_state({"backbone.res2.0.conv9.weight": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="conv9"):
+        load_strictly(model, model.state_dict() | surplus, "test")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 18}, {"hidden": 30}, {"conv_dim": 48}, {"class_mlp": (1, 2)}, {"heads": 3}]
+)
+def test_sizes_that_cannot_be_are_refused(wrong):
+    with pytest.raises(SettingError, match=next(iter(wrong)) if "heads" not in wrong else "heads"):
+        MaskFormerConfig(**wrong)
+
+
+def test_configuration_survives_json():
+    import json
+
+    model = MaskFormer(TINY)
+    assert MaskFormer.from_config(json.loads(json.dumps(model.config_dict()))).config == TINY
+    with pytest.raises(CheckpointError, match="colour"):
+        MaskFormer.from_config({"colour": 1})
+
+
+def test_evaluation_repeats_itself_and_training_does_not():
+    model, pixels = MaskFormer(TINY), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        model.eval()
+        assert torch.equal(model(pixels)[0].logits, model(pixels)[0].logits)
+        model.train()
+        assert not torch.equal(model(pixels)[0].logits, model(pixels)[0].logits)
+
+
+def test_a_batch_is_its_images_one_by_one():
+    model, pixels = MaskFormer(TINY).eval(), torch.randn(3, 3, 64, 96)
+    with torch.no_grad():
+        together = model.predict(pixels)
+        for i in range(3):
+            alone = model.predict(pixels[i : i + 1])
+            torch.testing.assert_close(together.mask_logits[i : i + 1], alone.mask_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_batch_norm_by_its_formula():
+    norm = FrozenBatchNorm(6)
+    for name, buffer in norm.named_buffers():
+        buffer.copy_(torch.rand(6) + (0.5 if "var" in name else -0.5))
+    x = torch.randn(2, 6, 3, 3)
+    shape = (1, 6, 1, 1)
+    mean, deviation = norm.running_mean.view(shape), (norm.running_var.view(shape) + 1e-5).sqrt()
+    by_hand = (x - mean) / deviation * norm.weight.view(shape) + norm.bias.view(shape)
+    torch.testing.assert_close(norm.train()(x), by_hand)
+    assert not list(norm.parameters())
+
+
+def test_frozen_statistics_stay_in_float32():
+    norm = FrozenBatchNorm(2)
+    norm.running_var.fill_(1e6)  # more than float16 holds
+    x = torch.full((1, 2, 1, 1), 1000.0)
+    expected = norm(x)
+    torch.testing.assert_close(norm.half()(x.half()).float(), expected, rtol=1e-3, atol=0)
+    assert norm.double().running_var.dtype == torch.float64
+
+
+def test_gradients_reach_everything_but_the_norms_of_the_backbone():
+    model = MaskFormer(TINY).train()
+    output = model.predict(torch.randn(1, 3, 64, 64), auxiliary=True)
+    layers = (output, *output.auxiliary)
+    sum(F.softplus(o.mask_logits).mean() + o.class_embeddings.square().mean() for o in layers).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
