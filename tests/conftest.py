@@ -90,3 +90,11 @@ def tiny_clip(tmp_path_factory) -> Path:
     from tests.tiny import write_tiny_clip
 
     return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that answers without a network, and an empty cache that huggingface_hub takes for its own."""
+    from tests.fake_hub import FakeHub
+
+    return FakeHub(tmp_path / "hub", monkeypatch)
