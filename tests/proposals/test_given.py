@@ -1,0 +1,188 @@
+"""Masks that the caller has: coverage by hand, every form of input, every file, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from deop.errors import ProposalError
+from deop.proposals.given import as_masks, given_proposals, read_masks
+
+
+def coverage_by_hand(mask, input_shape, padded_shape, stride):
+    """Share of each cell's area inside the photo, from the area of every rectangle with every pixel."""
+    (height, width), cells = mask.shape, [-(-side // stride) for side in padded_shape]
+    share = np.full(cells, np.nan)
+    for row in range(cells[0]):
+        top, bottom = (min(edge * stride, input_shape[0]) * height / input_shape[0] for edge in (row, row + 1))
+        for column in range(cells[1]):
+            left, right = (min(e * stride, input_shape[1]) * width / input_shape[1] for e in (column, column + 1))
+            if bottom <= top or right <= left:
+                continue
+            y, x = np.arange(height), np.arange(width)
+            tall = np.clip(np.minimum(y + 1, bottom) - np.maximum(y, top), 0, None)
+            wide = np.clip(np.minimum(x + 1, right) - np.maximum(x, left), 0, None)
+            share[row, column] = (tall[:, None] * wide * mask).sum() / ((bottom - top) * (right - left))
+    return share
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(1, 23), st.integers(1, 23)),
+    st.tuples(st.integers(1, 31), st.integers(1, 31)),
+    st.sampled_from([1, 3, 4, 8]),
+    st.integers(0, 2**32 - 1),
+)
+def test_coverage_is_the_area_average(photo, resized, stride, seed):
+    masks = np.random.default_rng(seed).random((2, *photo)) > 0.5
+    padded = tuple(-(-side // 8) * 8 for side in resized)
+    proposals = given_proposals(masks, photo, resized, padded, stride)
+    assert proposals.slots is None
+    assert torch.equal(proposals.exact, torch.from_numpy(masks))
+    for mask, logits in zip(masks, proposals.logits, strict=True):
+        expected = coverage_by_hand(mask, resized, padded, stride)
+        inside = ~np.isnan(expected)
+        assert (logits.numpy()[~inside] == -20).all()
+        assert np.abs(torch.sigmoid(logits).numpy() - expected)[inside].max() < 1e-5
+        assert logits.abs().max() <= 20
+
+
+def test_a_whole_mask_is_certain_up_to_the_photo_edge():
+    logits = given_proposals(np.ones((1, 375, 500), bool), (375, 500), (512, 683), (512, 704)).logits
+    assert logits.shape == (1, 128, 176)
+    assert (logits[:, :, :171] == 20).all()  # 683 / 4 = 170.75: the last cell has 3 of 4 columns in the photo
+    assert (logits[:, :, 171:] == -20).all()
+
+
+def test_every_form_of_masks_means_the_same():
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 8, 10)) > 0.6
+    label_map = np.where(masks[2], 300, np.where(masks[1], 7, np.where(masks[0], 2, 0))).astype(np.uint16)
+    for form in (
+        masks,
+        masks.astype(np.uint8) * 255,
+        masks.astype(np.float32),
+        torch.from_numpy(masks),
+        list(masks),
+        [torch.from_numpy(m) for m in masks],
+        [m.astype(int).tolist() for m in masks],
+    ):
+        assert np.array_equal(as_masks(form, (8, 10)), masks)
+    separate = np.stack([label_map == i for i in (2, 7, 300)])
+    assert np.array_equal(as_masks(label_map), separate)
+    assert np.array_equal(as_masks(torch.from_numpy(label_map.astype(np.int64))), separate)
+    assert np.array_equal(as_masks(masks[0]), masks[:1])
+
+
+def test_flipped_and_read_only_arrays_are_taken():
+    masks = np.random.default_rng(0).random((2, 8, 8)) > 0.5
+    flipped = masks[:, ::-1]
+    masks.flags.writeable = False
+    for form in (masks, flipped):
+        proposals = given_proposals(form, (8, 8), (8, 8), (8, 8))
+        assert np.array_equal(proposals.exact.numpy(), form)
+
+
+@pytest.mark.parametrize("none", [np.zeros((0, 6, 8), bool), [], np.zeros((6, 8), np.uint8)])
+def test_no_masks_are_no_proposals(none):
+    proposals = given_proposals(none, (6, 8), (12, 16), (32, 32))
+    assert len(proposals) == 0
+    assert proposals.logits.shape == (0, 8, 8)
+    assert proposals.exact.shape == (0, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (np.ones((2, 5, 8), bool), r"5 x 8.*6 x 8"),
+        ([np.ones((6, 8)), np.ones((6, 9))], r"6 x 9.*6 x 8"),
+        (np.ones((1, 2, 6, 8), bool), r"\(1, 2, 6, 8\)"),
+        (np.full((1, 6, 8), 0.5), "0 and 1 only"),
+        (np.full((6, 8), -1), "negative"),
+        (np.full((1, 6, 8), "a"), "give bool"),
+        ([np.ones((1, 6, 8))], "each must be"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_refused(wrong, complaint):
+    with pytest.raises(ProposalError, match=complaint):
+        given_proposals(wrong, (6, 8), (6, 8), (8, 8))
+
+
+@pytest.fixture
+def label_map():
+    ids = np.zeros((6, 8), np.uint16)
+    ids[:3, :4], ids[4:, 5:] = 3, 200
+    return ids
+
+
+def test_label_pictures_of_8_and_16_bits(tmp_path, label_map):
+    expected = np.stack([label_map == 3, label_map == 200])
+    Image.fromarray(label_map.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(label_map * 200).save(tmp_path / "16.png")
+    palette = Image.fromarray(label_map.astype(np.uint8), mode="P")
+    palette.putpalette([7] * 768)
+    palette.save(tmp_path / "palette.png")
+    for name in ("8.png", "16.png", "palette.png"):
+        assert np.array_equal(read_masks(tmp_path / name), expected), name
+
+
+def test_arrays_on_disk(tmp_path, label_map):
+    masks = np.stack([label_map == 3, label_map == 200])
+    np.save(tmp_path / "masks.npy", masks)
+    np.save(tmp_path / "labels.npy", label_map)
+    np.savez_compressed(tmp_path / "one.npz", anything=masks)
+    np.savez(tmp_path / "two.npz", masks=masks, scores=np.ones(2))
+    for name in ("masks.npy", "labels.npy", "one.npz", "two.npz"):
+        assert np.array_equal(read_masks(tmp_path / name), masks), name
+
+
+def test_a_folder_of_binary_pictures(tmp_path, label_map):
+    for name, ids in (("b.png", 200), ("a.png", 3)):
+        Image.fromarray((label_map == ids).astype(np.uint8) * 255).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a mask")
+    assert np.array_equal(read_masks(tmp_path), np.stack([label_map == 3, label_map == 200]))
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mixed").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "mixed" / "a.png")
+    Image.new("L", (5, 4)).save(tmp_path / "mixed" / "b.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "broken.npy").write_bytes(b"nothing")
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "flat.npy", np.zeros(4))
+    np.savez(tmp_path / "two.npz", a=np.ones(1), b=np.ones(1))
+    cases = {
+        "absent.png": "no masks at",
+        "empty": "expected PNG",
+        "mixed": "b.png",
+        "colour.png": "RGB",
+        "broken.png": "cannot read",
+        "broken.npy": "cannot read",
+        "object.npy": "cannot read",
+        "flat.npy": "flat.npy.*shape",
+        "two.npz": "a, b",
+    }
+    for name, complaint in cases.items():
+        with pytest.raises(ProposalError, match=complaint) as caught:
+            read_masks(tmp_path / name)
+        assert str(tmp_path) in str(caught.value), name
+
+
+@pytest.mark.slow
+def test_large_photos_need_no_float_copy_of_all_masks():
+    import tracemalloc
+
+    side, count = 4096, 12
+    masks = np.zeros((count, side, side), bool)
+    masks[:, 100:900, 50:60] = True
+    tracemalloc.start()
+    proposals = given_proposals(masks, (side, side), (512, 512), (512, 512))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * side * side * 4
+    assert proposals.exact.data_ptr() == masks.ctypes.data
