@@ -1,0 +1,44 @@
+"""Writing files so that none is ever left half-written."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from deop.errors import OutputError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` for writing, and put it in its place once all is written.
+
+    Missing parent folders are made. When anything fails, what was at ``path`` before stays as it was.
+
+    Args:
+        path: where the file is to be.
+
+    Yields:
+        The binary file to write to.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or the disk is full.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        if target.is_dir():
+            raise OutputError(f"cannot write {target}: it is a folder; give a file name in it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("xb") as file:
+            yield file
+        beside.replace(target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; choose a folder you may write to"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""One named region of a photo, and how regions are found in maps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from deop.errors import SettingError
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One region of a photo with a name.
+
+    The mask is cut out when it is asked for: segments of one map share that map, overlapping ones keep one bit a
+    pixel of their box. So a hundred segments do not cost a hundred photos.
+
+    Args:
+        name: what it is, one of the names asked for.
+        class_id: index of the name in ``Segmentation.names``.
+        score: confidence in [0, 1].
+        box: (x0, y0, x1, y1) in pixels, right and bottom exclusive.
+        area: pixels of the mask.
+        shape: (H, W) of the photo.
+        isthing: True for countable things, False for stuff, None where it was not asked.
+        pixels: where the mask is kept: (H, W) int32, the mask being where it equals ``value``; or packed bits of
+            the mask inside the box, (n,) uint8.
+        value: see ``pixels``; unused with packed bits.
+    """
+
+    name: str
+    class_id: int
+    score: float
+    box: Box
+    area: int
+    shape: tuple[int, int]
+    isthing: bool | None = None
+    pixels: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0, np.uint8))
+    value: int = field(repr=False, default=-1)
+
+    def __post_init__(self) -> None:
+        (x0, y0, x1, y1), (height, width) = self.box, self.shape
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise SettingError(f"segment {self.name!r}: box {self.box} is not inside a photo {width} x {height}")
+        if not 0 < self.area <= (x1 - x0) * (y1 - y0):
+            raise SettingError(f"segment {self.name!r}: area {self.area} does not fit its box {self.box}")
+        shared = self.pixels.shape == self.shape and self.pixels.dtype == np.int32
+        packed = self.pixels.dtype == np.uint8 and self.pixels.shape == (((x1 - x0) * (y1 - y0) + 7) // 8,)
+        if not (shared or packed):
+            raise SettingError(
+                f"segment {self.name!r}: pixels {self.pixels.shape} {self.pixels.dtype} are neither a map of the "
+                "photo nor packed bits of the box; build it with Segment.from_mask"
+            )
+
+    @classmethod
+    def from_mask(
+        cls, name: str, class_id: int, score: float, mask: np.ndarray, isthing: bool | None = None
+    ) -> "Segment | None":
+        """A segment with a mask of its own, or None where the mask is empty.
+
+        Args:
+            name: what it is.
+            class_id: index of the name.
+            score: confidence in [0, 1].
+            mask: (H, W) bool.
+            isthing: thing, stuff, or not known.
+
+        Raises:
+            SettingError: a mask that is not two-dimensional.
+        """
+        if mask.ndim != 2:
+            raise SettingError(f"mask must be (H, W), not {mask.shape}")
+        mask = mask.astype(bool, copy=False)
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(rows):
+            return None
+        box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+        crop = mask[box[1] : box[3], box[0] : box[2]]
+        area, shape = int(crop.sum()), (mask.shape[0], mask.shape[1])
+        return cls(name, int(class_id), float(score), box, area, shape, isthing, np.packbits(crop))
+
+    @property
+    def crop(self) -> np.ndarray:
+        """The mask inside the box, (y1 - y0, x1 - x0) bool."""
+        x0, y0, x1, y1 = self.box
+        if self.pixels.ndim == 2:
+            return self.pixels[y0:y1, x0:x1] == self.value
+        bits = np.unpackbits(self.pixels, count=(y1 - y0) * (x1 - x0))
+        return bits.reshape(y1 - y0, x1 - x0).astype(bool)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The mask, (H, W) bool; a new array each time."""
+        x0, y0, x1, y1 = self.box
+        mask = np.zeros(self.shape, bool)
+        mask[y0:y1, x0:x1] = self.crop
+        return mask
+
+    @property
+    def share(self) -> float:
+        """The part of the photo that it covers, in [0, 1]."""
+        return self.area / (self.shape[0] * self.shape[1])
+
+
+def segments_of_map(
+    values: np.ndarray,
+    names: Sequence[str],
+    class_ids: Sequence[int],
+    scores: Sequence[float],
+    isthing: Sequence[bool | None],
+) -> list[Segment]:
+    """The segments of a map, largest first (equal ones by name); values that no pixel has are left out.
+
+    Args:
+        values: (H, W) int32 in [-1, n), -1 where nothing is; kept by the segments, not copied.
+        names: all names.
+        class_ids: (n) index into names of each value.
+        scores: (n) confidence of each value.
+        isthing: (n) thing or stuff, each value.
+    """
+    raised = values + 1  # find_objects and bincount count from 1 and from 0
+    areas = np.bincount(raised.ravel(), minlength=len(class_ids) + 1)[1:]
+    found: list[Segment] = []
+    for value, place in enumerate(ndimage.find_objects(raised, max_label=len(class_ids))):
+        if place is None:
+            continue
+        rows, columns = place
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        class_id, area = int(class_ids[value]), int(areas[value])
+        shape = (values.shape[0], values.shape[1])
+        found.append(
+            Segment(names[class_id], class_id, float(scores[value]), box, area, shape, isthing[value], values, value)
+        )
+    return sorted(found, key=lambda segment: (-segment.area, segment.name, segment.box))
+
+
+def paint_segments(segments: Sequence[Segment], shape: tuple[int, int]) -> np.ndarray:
+    """Map of positions in the list of segments; where some overlap, the one with the higher score is on top.
+
+    Args:
+        segments: to paint.
+        shape: (H, W) of the photo.
+
+    Returns:
+        Array (H, W) int32, -1 where no segment is.
+    """
+    shared = segments[0].pixels if segments else None
+    if shared is not None and shared.ndim == 2 and all(segment.pixels is shared for segment in segments):
+        position = np.full(int(shared.max()) + 2, -1, np.int32)
+        position[[segment.value + 1 for segment in segments]] = np.arange(len(segments), dtype=np.int32)
+        return position[shared + 1]
+    painted = np.full(shape, -1, np.int32)
+    for index in sorted(range(len(segments)), key=lambda i: segments[i].score):
+        x0, y0, x1, y1 = segments[index].box
+        painted[y0:y1, x0:x1][segments[index].crop] = index
+    return painted
+
+
+def grouped(segments: Iterable[Segment]) -> dict[str, list[int]]:
+    """Positions of the segments of each name, in the order of the list."""
+    groups: dict[str, list[int]] = {}
+    for index, segment in enumerate(segments):
+        groups.setdefault(segment.name, []).append(index)
+    return groups
