@@ -12,7 +12,7 @@ from deop.legend import Entry, add_legend, text_size
 from deop.lettering import choose_font, fit_text
 from deop.segments import Segment, grouped
 
-_MOST_TOGETHER = 256  # names whose colours are chosen together; of more, only those in the photo
+_MOST_TOGETHER = 24  # names whose colours are chosen together; of more, only those in the photo
 _SMALLEST = 320  # photos below this are magnified to be worth a legend, longer side in pixels
 
 
@@ -128,7 +128,7 @@ def _entries(
     colours: dict[str, np.ndarray],
     segment_map: np.ndarray,
 ) -> list[Entry]:
-    """Lines of the legend, largest first; several things of a name share one, what has no name comes last."""
+    """Lines of the legend, largest first; several things of a name share one, what none of them has comes last."""
     counts = np.bincount((segment_map + 1).ravel(), minlength=len(segments) + 1) / max(1, segment_map.size)
     lines = []
     for name, members in groups.items():
@@ -138,7 +138,7 @@ def _entries(
         lines.append(Entry(text, float(counts[1:][members].sum()), (red, green, blue)))
     lines.sort(key=lambda line: (-line.share, line.text))
     if counts[0] > 0:
-        lines.append(Entry("no name", float(counts[0]), None))
+        lines.append(Entry("none of these", float(counts[0]), None))
     return lines
 
 

@@ -91,9 +91,7 @@ class Resize:
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise SettingError(f"resize {label} must be a whole number of at least 1, not {value!r}")
         if self.short_side is not None and self.long_side < self.short_side:
-            raise SettingError(
-                f"resize long_side ({self.long_side}) must not be below short_side ({self.short_side})"
-            )
+            raise SettingError(f"resize long_side ({self.long_side}) must not be below short_side ({self.short_side})")
         if self.interpolation not in _FILTERS:
             raise SettingError(
                 f"unknown interpolation {self.interpolation!r}: use one of {', '.join(sorted(_FILTERS))}"
@@ -116,9 +114,7 @@ def resized_shape(height: int, width: int, resize: Resize) -> tuple[int, int]:
     scale = resize.short_side / min(height, width)
     # The shorter side is set, not multiplied: rounding errors of the scale must not move it.
     new_height, new_width = (
-        (float(resize.short_side), scale * width)
-        if height < width
-        else (scale * height, float(resize.short_side))
+        (float(resize.short_side), scale * width) if height < width else (scale * height, float(resize.short_side))
     )
     if max(new_height, new_width) > resize.long_side:
         scale = resize.long_side / max(new_height, new_width)
@@ -185,6 +181,4 @@ def to_pixels(
 
 def _check_photo(photo: np.ndarray) -> None:
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or photo.size == 0:
-        raise ImageError(
-            f"photo must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}: read it with read_photo"
-        )
+        raise ImageError(f"photo must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}: read it with read_photo")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -70,17 +71,13 @@ def add_legend(
     shown, hidden = list(entries), 0
     if len(entries) > lines:
         shown = list(entries[: max(1, lines - 1)])
-        hidden = len(entries) - len(shown)
+        hidden = sum(entry.colour is not None for entry in entries[len(shown) :])
     panel = _draw(shown, hidden, grid, font, unit)
-    size = (
-        (picture.width + panel.width, picture.height)
-        if beside
-        else (
-            max(picture.width, panel.width),
-            picture.height + panel.height,
-        )
-    )
-    sheet = Image.new("RGB", (size[0], max(size[1], panel.height if beside else 0)), _PAPER)
+    if beside:
+        size = (picture.width + panel.width, max(picture.height, panel.height))
+    else:
+        size = (max(picture.width, panel.width), picture.height + panel.height)
+    sheet = Image.new("RGB", size, _PAPER)
     sheet.paste(picture, (0, 0))
     sheet.paste(panel, (picture.width, 0) if beside else (0, picture.height))
     return sheet
@@ -90,26 +87,33 @@ def _lay_out(
     picture: tuple[int, int], names: list[str], font: ImageFont.FreeTypeFont, unit: int, beside: bool
 ) -> _Grid:
     width, height = picture
-    around, swatch, row = unit, round(1.7 * unit), round(1.75 * unit)
-    share = round(font.getlength("<0.1%") + 0.9 * unit)
-    longest = max(font.getlength(fit_text(name, font, 16 * unit)) for name in names)
-    name_width = round(max(longest, font.getlength("+ 999 more"), 3 * unit))
-    column = swatch + name_width + share
-    gap = round(1.8 * unit)
+    row, around, gap = round(1.75 * unit), 2 * unit, round(1.2 * unit)
+    rest = round(1.7 * unit) + round(font.getlength("<0.1%") + 0.9 * unit)  # swatch and share
+    widths = np.array([font.getlength(fit_text(name, font, 16 * unit)) for name in names])
+    least = ceil(max(font.getlength("+ 999 more"), 3 * unit))
+    name_width = max(least, ceil(widths.max()) + 1)
     if beside:
-        rows = max(2, (height - 2 * around) // row)
+        rows = max(2, (height - around) // row)
         columns = min(2, -(-len(names) // rows))
         rows = min(rows, -(-len(names) // columns))
-        panel = (columns * column + (columns - 1) * gap + 2 * around, 2 * around + rows * row)
+        panel_width = columns * (rest + name_width + gap) - gap + around
     else:
-        columns = max(1, (width - 2 * around + gap) // (column + gap))
-        columns = min(columns, len(names))
-        rows = min(-(-len(names) // columns), max(2, round(0.4 * height / row)))
-        panel = (max(width, column + 2 * around), 2 * around + rows * row)
-        if rows > 1:  # several lines: spread the columns over the width
-            gap = (panel[0] - 2 * around - columns * column) // max(1, columns - 1) if columns > 1 else gap
-            gap = min(gap, 5 * unit)
-    return _Grid(columns, rows, column + gap, name_width, panel)
+        rows = max(2, round(0.5 * height / row))
+        columns = _columns(width - around, rest + name_width, gap, len(names))
+        if columns * rows < len(names):  # not all fit: more of them do when the longest are cut
+            shorter = max(least, ceil(np.quantile(widths, 0.8)) + 1)
+            columns = _columns(width - around, rest + shorter, gap, len(names))
+            room = (width - around + gap) // columns - gap - rest
+            name_width = min(name_width, max(shorter, room))
+        rows = min(rows, -(-len(names) // columns))
+        panel_width = max(width, rest + name_width + around)
+        spare = panel_width - around - columns * (rest + name_width)
+        gap = min(max(gap, spare // max(1, columns - 1)), 5 * unit)
+    return _Grid(columns, rows, rest + name_width + gap, name_width, (panel_width, around + rows * row))
+
+
+def _columns(width: int, column: int, gap: int, most: int) -> int:
+    return min(max(1, (width + gap) // (column + gap)), most)
 
 
 def _draw(entries: list[Entry], hidden: int, grid: _Grid, font: ImageFont.FreeTypeFont, unit: int) -> Image.Image:
@@ -136,7 +140,7 @@ def _draw(entries: list[Entry], hidden: int, grid: _Grid, font: ImageFont.FreeTy
 def _swatch(panel: Image.Image, corner: tuple[int, int], side: int, colour: tuple[int, int, int] | None) -> None:
     scale = 4  # drawn large and shrunk, for smooth corners
     shape = Image.new("L", (side * scale, side * scale), 0)
-    edge = np.array([0, 0, side * scale - 1, side * scale - 1]).tolist()
+    edge = (0, 0, side * scale - 1, side * scale - 1)
     width = max(1, round(side * scale / 12))
     draw = ImageDraw.Draw(shape)
     if colour is None:

@@ -67,25 +67,25 @@ class Segmentation:
     @classmethod
     def from_semantic(
         cls,
+        photo: np.ndarray,
         names: Sequence[str],
         label_map: np.ndarray,
-        photo: np.ndarray,
-        *,
         confidence: np.ndarray | None = None,
-        isthing: Sequence[bool | None] | None = None,
         settings: Mapping[str, Any] | None = None,
+        *,
+        isthing: Sequence[bool | None] | None = None,
         source: str | None = None,
     ) -> "Segmentation":
         """A result with one segment for each name that some pixel has.
 
         Args:
+            photo: (H, W, 3) uint8.
             names: K names.
             label_map: (H, W) integers in [-1, K).
-            photo: (H, W, 3) uint8.
             confidence: of each pixel (H, W) in [0, 1]: a segment's score is its mean; or of each name (K,). 1 where
                 not given.
-            isthing: thing, stuff or not known, for each name.
             settings: how it was made.
+            isthing: thing, stuff or not known, for each name.
             source: path of the photo.
         """
         label_map = _as_map(label_map, len(names), "label_map")
@@ -103,21 +103,21 @@ class Segmentation:
     @classmethod
     def from_panoptic(
         cls,
+        photo: np.ndarray,
         names: Sequence[str],
         segment_map: np.ndarray,
         pieces: Sequence[tuple[int, float, bool | None]],
-        photo: np.ndarray,
-        *,
         settings: Mapping[str, Any] | None = None,
+        *,
         source: str | None = None,
     ) -> "Segmentation":
         """A result from a map of pieces.
 
         Args:
+            photo: (H, W, 3) uint8.
             names: K names.
             segment_map: (H, W) integers, index into pieces, -1 = none.
             pieces: each (class_id, score, isthing); those that no pixel has are left out.
-            photo: (H, W, 3) uint8.
             settings: how it was made.
             source: path of the photo.
         """
@@ -131,22 +131,22 @@ class Segmentation:
     @classmethod
     def from_instances(
         cls,
+        photo: np.ndarray,
         names: Sequence[str],
         instances: Iterable[tuple[tuple[int, float, bool | None], np.ndarray]],
-        photo: np.ndarray,
+        settings: Mapping[str, Any] | None = None,
         *,
         label_map: np.ndarray | None = None,
-        settings: Mapping[str, Any] | None = None,
         source: str | None = None,
     ) -> "Segmentation":
         """A result from masks that may overlap; only one of them need be in memory at a time.
 
         Args:
+            photo: (H, W, 3) uint8.
             names: K names.
             instances: each ((class_id, score, isthing), mask (H, W) bool); empty masks are left out.
-            photo: (H, W, 3) uint8.
-            label_map: (H, W) integers; made from the instances where not given, higher scores on top.
             settings: how it was made.
+            label_map: (H, W) integers; made from the instances where not given, higher scores on top.
             source: path of the photo.
         """
         found = (

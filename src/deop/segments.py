@@ -42,6 +42,8 @@ class Segment:
     value: int = field(repr=False, default=-1)
 
     def __post_init__(self) -> None:
+        if self.isthing is not None:
+            object.__setattr__(self, "isthing", bool(self.isthing))  # NumPy's bool is not JSON's
         (x0, y0, x1, y1), (height, width) = self.box, self.shape
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise SettingError(f"segment {self.name!r}: box {self.box} is not inside a photo {width} x {height}")
