@@ -1,0 +1,42 @@
+"""A learned prompt: vectors around a name instead of a sentence (METHOD section 4, "Learnable prompt")."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class LearnedPrompt(nn.Module):
+    """Vectors shared by all names: [start] prefix [name] suffix [.] [end] [pad...]."""
+
+    start: Tensor
+    dot: Tensor
+    end: Tensor
+    pad: Tensor
+
+    def __init__(self, width: int, prefix: int = 16, suffix: int = 0) -> None:
+        super().__init__()
+        self.prefix = nn.Parameter(0.02 * torch.randn(prefix, width))
+        self.suffix = nn.Parameter(0.02 * torch.randn(suffix, width))
+        # Rows of the token table, kept with the prompt as in the original's files: they are not trained.
+        for name in ("start", "dot", "end", "pad"):
+            self.register_buffer(name, torch.zeros(1, width))
+
+    @property
+    def overhead(self) -> int:
+        """Positions that the name itself cannot have."""
+        return len(self.prefix) + len(self.suffix) + 3
+
+    def forward(self, names: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Put the vectors around each name.
+
+        Args:
+            names: one (n_i, width) float for each name: its tokens' rows of the table, without start and end.
+
+        Returns:
+            Input embeddings (n, T, width) float, T that of the longest; and the index of [end] in each, (n,) int64.
+        """
+        rows = [torch.cat([self.start, self.prefix, name, self.suffix, self.dot, self.end]) for name in names]
+        lengths = [len(row) for row in rows]
+        padded = [torch.cat([row, self.pad.expand(max(lengths) - len(row), -1)]) for row in rows]
+        return torch.stack(padded), torch.tensor(lengths, device=self.start.device) - 1
