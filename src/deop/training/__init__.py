@@ -1,0 +1,1 @@
+"""Learning: losses and matching of the three stages (METHOD section 7)."""
