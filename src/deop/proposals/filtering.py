@@ -133,8 +133,6 @@ def visible_masks(masks: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]
         The masks left (M, H, W) bool, and their cells (M, h, w) bool, taken at the nearest pixel.
     """
     masks = masks.bool()
-    if not len(masks):
-        return masks, masks.new_zeros((0, *grid))
     cells = F.interpolate(masks[:, None].to(torch.uint8), size=grid, mode="nearest")[:, 0].bool()
     seen = cells.flatten(1).any(1)
     return masks[seen], cells[seen]

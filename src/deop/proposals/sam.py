@@ -1,0 +1,230 @@
+"""Segment-anything models as a source of masks: a grid of points, three masks a point, the sound ones kept."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deop.errors import CheckpointError, SettingError
+from deop.images import Normalization
+from deop.proposals import Proposals
+from deop.proposals.filtering import drop_small_regions, keep_first
+from deop.proposals.pretrained import build_network, config_of, fetch, load_network, read_normalization
+from deop.weights import list_some
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Published SAM 2 folders carry the configuration of the video model, whose image half Sam2Model reads.
+CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+"""Model types of transformers that answer points with masks -> the class that reads them."""
+
+
+@dataclass(frozen=True)
+class SamSettings:
+    """How masks are asked for and which are kept; the defaults are those of METHOD section 12 and of SAM.
+
+    Attributes:
+        points_per_side: the grid has this many points a side.
+        points_per_batch: points answered at once; only memory depends on it.
+        min_iou: a mask is kept if the model expects a higher IoU of it, 0..1.
+        min_stability: and if its areas at logit +1 and -1 have a higher IoU, 0..1.
+        box_iou: of masks whose boxes overlap more than this, the one with the higher expected IoU is kept.
+        min_region_area: islands and holes below this are removed, in pixels of the network input; 0 = keep all.
+    """
+
+    points_per_side: int = 20
+    points_per_batch: int = 64
+    min_iou: float = 0.88
+    min_stability: float = 0.95
+    box_iou: float = 0.7
+    min_region_area: int = 100
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1 or self.points_per_batch < 1:
+            raise SettingError(f"SAM needs at least one point: {self}")
+
+
+class SamProposer(nn.Module):
+    """A SAM or SAM 2 of transformers asked at a grid of points (METHOD section 12).
+
+    Args:
+        network: ``SamModel`` or ``Sam2Model``.
+        normalization: what its pixels are normalised with.
+        settings: how masks are asked for and which are kept.
+    """
+
+    kind = "sam"
+
+    def __init__(
+        self, network: "PreTrainedModel", normalization: Normalization, settings: SamSettings | None = None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.normalization = normalization
+        self.settings = settings or SamSettings()
+        self.train(network.training)  # a loaded network evaluates, and so does what holds it
+        # SAM keeps the photo's shape in a square frame padded with zeros; SAM 2 stretches the photo over its frame.
+        self.keeps_shape = network.config.model_type == "sam"
+        config = network.config
+        size = config.vision_config.image_size if self.keeps_shape else config.prompt_encoder_config.image_size
+        self.frame = size if isinstance(size, int) else size[0]
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> list[Proposals]:
+        """Propose masks.
+
+        Args:
+            pixels: (B, 3, H, W), normalised with ``self.normalization``, padded.
+
+        Returns:
+            For every image, as many proposals as pass the settings, the best expected IoU first; float32 logits at
+            the resolution of the model's own masks (a quarter of its frame), without slots.
+        """
+        return [self._propose(image) for image in pixels]
+
+    def _propose(self, image: Tensor) -> Proposals:
+        height, width = image.shape[-2:]
+        rows, columns = self._shape_in_frame(height, width)
+        masks, scores = [], []
+        for logits, ious in self._answers(image, rows, columns):
+            good = (ious > self.settings.min_iou) & (stability(logits) > self.settings.min_stability)
+            masks.append(logits[good])
+            scores.append(ious[good])
+        logits, ious = torch.cat(masks), torch.cat(scores)
+        kept = _distinct(logits, ious, self.settings.box_iou)
+        logits, ious = logits[kept], ious[kept]
+        cell = height * width / (logits.shape[-2] * logits.shape[-1])
+        if self.settings.min_region_area > 0 and len(logits):
+            logits = self._without_small_regions(logits, self.settings.min_region_area / cell)
+        return Proposals(logits)
+
+    def _shape_in_frame(self, height: int, width: int) -> tuple[int, int]:
+        """Pixels of the frame that the image takes; multiples of 4, so that the masks end with the image."""
+        if not self.keeps_shape:
+            return self.frame, self.frame
+        scale = self.frame / max(height, width) / 4
+        return max(1, round(height * scale)) * 4, max(1, round(width * scale)) * 4
+
+    def _answers(self, image: Tensor, rows: int, columns: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Masks (3 points, h, w) float32 over the image, and their expected IoU, for one batch of points at a time."""
+        dtype = self.network.dtype
+        placed = F.interpolate(image[None].float(), (rows, columns), mode="bilinear", antialias=True)
+        placed = F.pad(placed, (0, self.frame - columns, 0, self.frame - rows))
+        network: Any = self.network
+        embeddings = network.get_image_embeddings(placed.to(dtype))
+        side = self.settings.points_per_side
+        steps = (torch.arange(side, device=image.device) + 0.5) / side
+        points = torch.cartesian_prod(steps, steps).flip(1) * torch.tensor([columns, rows], device=image.device)
+        for batch in points.split(self.settings.points_per_batch):
+            answer = network(
+                image_embeddings=embeddings, input_points=batch[None, :, None].to(dtype), multimask_output=True
+            )
+            logits = answer.pred_masks.flatten(0, 2).float()
+            inside = (rows * logits.shape[-2] // self.frame, columns * logits.shape[-1] // self.frame)
+            yield logits[:, : inside[0], : inside[1]], answer.iou_scores.flatten().float()
+
+    def _without_small_regions(self, logits: Tensor, min_area: float) -> Tensor:
+        """Flip the cells of small islands and holes; of masks that became alike, prefer the untouched."""
+        masks = logits > 0
+        cleaned = torch.stack([torch.from_numpy(drop_small_regions(m.cpu().numpy(), min_area)) for m in masks])
+        changed = cleaned.to(masks.device) != masks
+        logits = torch.where(changed, -logits, logits)
+        untouched = ~changed.flatten(1).any(1)
+        return logits[_distinct(logits, untouched.float(), self.settings.box_iou)]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        settings: SamSettings | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> "SamProposer":
+        """Load from a hub repo, or from a folder in the hub's layout; evaluation mode, float32, on the CPU.
+
+        Args:
+            source: a hub repo ``owner/name``, or a folder.
+            settings: how masks are asked for and which are kept.
+            revision: branch, tag or commit of the repo.
+            local_files_only: never ask the hub.
+
+        Raises:
+            ModelNotFoundError: neither there nor to be fetched.
+            CheckpointError: another type of model, pickled weights only, or incomplete weights.
+            MissingDependencyError: transformers is too old for the model.
+        """
+        folder = fetch(source, revision, local_files_only)
+        return cls(load_network(folder, CLASSES), read_normalization(folder), settings)
+
+    def config_dict(self) -> dict[str, Any]:
+        """The configuration as JSON can hold it; ``from_config`` reads it back."""
+        return {
+            "network": config_of(self.network),
+            "normalization": asdict(self.normalization),
+            "settings": asdict(self.settings),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SamProposer":
+        """Build with random weights from what ``config_dict`` gave; evaluation mode.
+
+        Raises:
+            CheckpointError: unknown or missing entries, or a configuration of another model.
+            MissingDependencyError: transformers is too old for the model.
+        """
+        if differing := sorted(set(config) ^ {"network", "normalization", "settings"}):
+            raise CheckpointError(f"unknown or missing entries in the proposer's configuration: {list_some(differing)}")
+        if unknown := sorted(set(config["settings"]) - set(SamSettings.__dataclass_fields__)):
+            raise CheckpointError(f"unknown SAM settings: {list_some(unknown)}")
+        network = build_network(config["network"], CLASSES)
+        return cls(network, Normalization(**config["normalization"]), SamSettings(**config["settings"]))
+
+
+def stability(logits: Tensor) -> Tensor:
+    """How little a mask changes when its threshold moves by one: area at logit > 1 over area at logit > -1.
+
+    Args:
+        logits: (N, h, w) float.
+
+    Returns:
+        (N,) float32 in [0, 1]; 0 for a mask that is empty at both.
+    """
+    inner = (logits > 1).flatten(1).sum(1)
+    outer = (logits > -1).flatten(1).sum(1)
+    return inner / outer.clamp_min(1)
+
+
+def _distinct(logits: Tensor, scores: Tensor, limit: float) -> Tensor:
+    """Indices (M,) of masks, best score first, none empty, whose boxes overlap by no more than ``limit``."""
+    masks = logits > 0
+    filled = masks.flatten(1).any(1)
+    boxes = mask_boxes(masks)
+    order = [i for i in scores.argsort(descending=True, stable=True).tolist() if filled[i]]
+    kept = keep_first(order, (box_iou(boxes) > limit).cpu().numpy())
+    return torch.tensor(kept, dtype=torch.long, device=logits.device)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """(N, h, w) bool -> (N, 4) float32 x0, y0, x1, y1, right and bottom exclusive; zeros for an empty mask."""
+    spans = []
+    for cells in (masks.any(1), masks.any(2)):  # columns, rows
+        place = torch.arange(cells.shape[1], device=masks.device)
+        end = (cells * (place + 1)).amax(1)
+        start = torch.where(cells, place, cells.shape[1]).amin(1)
+        spans.append((start.minimum(end), end))
+    (left, right), (top, bottom) = spans
+    return torch.stack([left, top, right, bottom], dim=1).float()
+
+
+def box_iou(boxes: Tensor) -> Tensor:
+    """(N, 4) float x0, y0, x1, y1 -> (N, N) IoU of each box with each."""
+    corner = torch.maximum(boxes[:, None, :2], boxes[:, :2])
+    shared = (torch.minimum(boxes[:, None, 2:], boxes[:, 2:]) - corner).clamp_min(0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return shared / (area[:, None] + area - shared).clamp_min(1e-9)

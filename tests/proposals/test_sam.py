@@ -1,0 +1,157 @@
+"""Segment-anything proposers: the points asked, the masks kept, against transformers and by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop.errors import CheckpointError, MissingDependencyError, SettingError
+from deop.images import IMAGENET
+from deop.proposals import sam
+from deop.proposals.sam import SamProposer, SamSettings, box_iou, mask_boxes, stability
+from tests.proposals import tiny_networks
+
+EVERYTHING = SamSettings(
+    points_per_side=3, points_per_batch=4, min_iou=-9, min_stability=-1, box_iou=1, min_region_area=0
+)
+
+
+@pytest.fixture(scope="module", params=["sam", "sam2"])
+def network(request):
+    network = getattr(tiny_networks, request.param)()
+    with torch.no_grad():  # untrained heads answer nearly zero everywhere
+        for parameter in network.mask_decoder.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return network
+
+
+def answers(network, placed, points):
+    """Filled masks of transformers' own forward, the best expected IoU first."""
+    with torch.no_grad():
+        output = network(pixel_values=placed, input_points=points)
+    logits, ious = output.pred_masks.flatten(0, 2), output.iou_scores.flatten()
+    return logits, ious
+
+
+def grid(width, height, side=3):
+    points = [[(x + 0.5) * width / side, (y + 0.5) * height / side] for y in range(side) for x in range(side)]
+    return torch.tensor(points)[None, :, None]
+
+
+def assert_same_masks(proposals, logits, ious):
+    order = ious.argsort(descending=True, stable=True)
+    logits = logits[order][(logits[order] > 0).flatten(1).any(1)]
+    assert len(logits) > 3
+    assert proposals.slots is None
+    torch.testing.assert_close(proposals.logits, logits, rtol=1e-3, atol=1e-4)
+
+
+def test_every_answer_at_every_point(network):
+    pixels = torch.randn(2, 3, 64, 64)
+    proposals = SamProposer(network, IMAGENET, EVERYTHING)(pixels)
+    for image, found in zip(pixels, proposals, strict=True):
+        assert_same_masks(found, *answers(network, image[None], grid(64, 64)))
+
+
+def test_a_wide_photo_is_padded_for_sam_and_stretched_for_sam2(network):
+    pixels = torch.randn(1, 3, 64, 128)
+    found = SamProposer(network, IMAGENET, EVERYTHING)(pixels)[0]
+    size = (32, 64) if network.config.model_type == "sam" else (64, 64)
+    placed = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+    placed = F.pad(placed, (0, 0, 0, 64 - size[0]))
+    logits, ious = answers(network, placed, grid(size[1], size[0]))
+    assert_same_masks(found, logits[:, : size[0] // 4], ious)
+
+
+def test_settings_thin_the_masks_out(network):
+    pixels = torch.randn(1, 3, 64, 64)
+    logits, ious = answers(network, pixels, grid(64, 64))
+    bar = ious.median().item()
+    keep = (ious > bar) & (stability(logits) > 0.5)
+    chosen = SamSettings(3, min_iou=bar, min_stability=0.5, box_iou=1, min_region_area=0)
+    found = SamProposer(network, IMAGENET, chosen)(pixels)[0]
+    assert len(found) == (keep & (logits > 0).flatten(1).any(1)).sum()
+    distinct = SamProposer(network, IMAGENET, SamSettings(3, min_iou=-9, min_stability=-1, min_region_area=100))(
+        pixels
+    )[0]
+    overlap = box_iou(mask_boxes(distinct.logits > 0)).fill_diagonal_(0)
+    assert len(distinct) > 0
+    assert overlap.max() <= 0.7
+
+
+def test_nothing_found_is_no_proposals(network):
+    found = SamProposer(network, IMAGENET, SamSettings(2, min_iou=1e9))(torch.randn(1, 3, 64, 96))[0]
+    assert len(found) == 0
+    assert found.logits.ndim == 3
+
+
+def test_small_regions_are_flipped(network):
+    proposer = SamProposer(network, IMAGENET)
+    logits = torch.full((1, 8, 8), -2.0)
+    logits[0, :6, :6] = 3.0
+    logits[0, 2, 2], logits[0, 7, 7] = -1.5, 0.5
+    cleaned = proposer._without_small_regions(logits, 2)
+    assert cleaned[0, 2, 2] == 1.5
+    assert cleaned[0, 7, 7] == -0.5
+    assert int((cleaned > 0).sum()) == 36
+
+
+def test_folder_and_own_configuration(network, tmp_path):
+    network.save_pretrained(tmp_path)
+    pixels = torch.randn(1, 3, 64, 64)
+    first = SamProposer(network, IMAGENET, EVERYTHING)
+    loaded = SamProposer.from_pretrained(tmp_path, settings=EVERYTHING)
+    assert torch.equal(loaded(pixels)[0].logits, first(pixels)[0].logits)
+    config = json.loads(json.dumps(loaded.config_dict()))
+    again = SamProposer.from_config(config)
+    again.load_state_dict(loaded.state_dict())
+    assert again.settings == EVERYTHING
+    assert torch.equal(again(pixels)[0].logits, first(pixels)[0].logits)
+    with pytest.raises(CheckpointError, match="colour"):
+        SamProposer.from_config(config | {"settings": {"colour": 1}})
+
+
+def test_without_the_needed_class(network, tmp_path, monkeypatch):
+    network.save_pretrained(tmp_path)
+    monkeypatch.setitem(sam.CLASSES, network.config.model_type, "SamOfTheFuture")
+    with pytest.raises(MissingDependencyError, match="pip install -U"):
+        SamProposer.from_pretrained(tmp_path)
+
+
+def test_the_folder_of_a_sam2_video_model_is_read(tmp_path):
+    network = tiny_networks.sam2()
+    network.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "sam2_video"}))
+    proposer = SamProposer.from_pretrained(tmp_path, settings=EVERYTHING)
+    assert not proposer.keeps_shape
+    assert torch.equal(proposer.network.no_memory_embedding, network.no_memory_embedding)
+
+
+def test_no_points_cannot_be():
+    with pytest.raises(SettingError, match="point"):
+        SamSettings(points_per_side=0)
+
+
+def test_stability_by_hand():
+    logits = torch.tensor([[[2.0, 0.0, -0.5, -3.0]], [[-5.0, -5.0, -5.0, -5.0]], [[2.0, 2.0, 2.0, 2.0]]])
+    assert stability(logits).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
+def test_boxes_are_tight(seed, height, width):
+    masks = np.random.default_rng(seed).random((3, height, width)) > 0.8
+    for mask, box in zip(masks, mask_boxes(torch.from_numpy(masks)).tolist(), strict=True):
+        y, x = np.nonzero(mask)
+        expected = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else [0, 0, 0, 0]
+        assert box == expected
+
+
+def test_box_iou_by_hand():
+    boxes = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6], [0, 0, 0, 0]])
+    assert box_iou(boxes)[0].tolist() == pytest.approx([1, 1 / 7, 0, 0])
