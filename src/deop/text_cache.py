@@ -62,7 +62,11 @@ class EmbeddingCache:
             (C,) float32 of unit length by text. A row of another form is left out with a CacheWarning.
         """
         path, key, wanted = self.path(identity), _key(templates), list(texts)
-        if path is None or not path.is_file():
+        try:
+            if path is None or not path.is_file():
+                return {}
+        except OSError as error:  # a folder that may not be looked into
+            _warn_unusable(self.folder, error)
             return {}
 
         def read(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
@@ -137,7 +141,7 @@ def _remove(path: Path) -> bool:
     return True
 
 
-def _warn_unusable(path: Path, error: Exception) -> None:
+def _warn_unusable(path: Path | None, error: Exception) -> None:
     warnings.warn(
         f"cannot use the cache of text embeddings {path}: {error}. Names are embedded anew each time; "
         "DEOP_CACHE names another folder, DEOP_CACHE=off goes without",

@@ -1,5 +1,6 @@
 """What is looked for: names with synonyms, "everything else", templates, and their text embeddings (METHOD 4)."""
 
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
@@ -65,9 +66,9 @@ class Vocabulary:
 
         Args:
             names: ``["cat", "sofa|couch"]``, where ``|`` stands between synonyms, or one string ``"cat, sofa|couch"``.
-                A string with a semicolon or a line break is divided at those instead, and its commas stay in the
-                names: ``"a red car, parked; a road"``. Descriptions are fine as names. A Vocabulary is taken as it is,
-                with what the other arguments say in its stead.
+                A string with a semicolon is divided at semicolons instead, and its commas stay in the names:
+                ``"a red car, parked; a road"``; line breaks divide in both. Descriptions are fine as names. A
+                Vocabulary is taken as it is, with what the other arguments say in its stead.
             background: what else there may be, in the same form: pixels that it wins get no name.
             templates: "single", "photo", "vild", "imagenet", "none", a sentence with ``{}``, or several. None: "vild".
             things: which of the names are countable things, in the same form; the others are stuff. None: not known.
@@ -88,8 +89,8 @@ class Vocabulary:
                 raise VocabularyError("the list of names is empty: give at least one, such as 'cat'")
             known = cls(synonyms, (), parse_templates(templates))
         if len(background):
-            extra = [text for name in _divide(background, "background") for text in _synonyms(name)]
-            known = replace(known, background=tuple(dict.fromkeys(extra)))
+            extra = _different(text for name in _divide(background, "background") for text in _synonyms(name))
+            known = replace(known, background=extra)
         known._refuse_repeated()
         return known if things is None else replace(known, isthing=known._flags(things))
 
@@ -250,11 +251,11 @@ def _normalize(rows: Tensor) -> Tensor:
 
 
 def _divide(names: Sequence[str] | str, what: str) -> list[str]:
-    """The entries of a list, or of a string; one empty entry at a string's end comes of a last separator."""
+    """The entries of a list, or of a string, which may end in a separator."""
     if isinstance(names, str):
-        separator = "," if not any(mark in names for mark in ";\n") else ";"
-        entries = names.replace("\n", separator).split(separator)
-        return entries[:-1] if not entries[-1].strip() else entries
+        mark = ";" if ";" in names else ","
+        whole = names.strip().removesuffix(mark)
+        return re.split(rf"{mark}?\s*\n\s*|{mark}", whole) if whole else []
     for name in names:
         if not isinstance(name, str):
             raise VocabularyError(f"{name!r} in the {what} is no text: give strings")
@@ -272,6 +273,11 @@ def _synonyms(name: str) -> tuple[str, ...]:
         name.encode()
     except UnicodeEncodeError as error:
         raise VocabularyError(f"the name {name!r} is not valid Unicode: {error.reason}. Write it anew") from error
+    return _different(texts)
+
+
+def _different(texts: Iterable[str]) -> tuple[str, ...]:
+    """The texts, each once, as first written."""
     kept: dict[str, str] = {}
     for text in texts:
         kept.setdefault(text.casefold(), text)

@@ -78,6 +78,10 @@ class CLIPText(nn.Module):
                 max_position_embeddings=config.context,
                 hidden_act=config.activation,
                 layer_norm_eps=config.norm_eps,
+                # Where a text is read off is decided here (encode_tokens): transformers' own ids need not fit the table.
+                bos_token_id=None,
+                eos_token_id=None,
+                pad_token_id=None,
             )
         )
         self.prompt = None if config.prompt is None else LearnedPrompt(config.width, *config.prompt)
