@@ -78,7 +78,7 @@ class CLIPText(nn.Module):
                 max_position_embeddings=config.context,
                 hidden_act=config.activation,
                 layer_norm_eps=config.norm_eps,
-                # Where a text is read off is decided here (encode_tokens): transformers' own ids need not fit the table.
+                # Where a text is read off is decided in encode_tokens; transformers' ids need not fit the table.
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
