@@ -181,9 +181,10 @@ class MaskFormer(nn.Module):
             pixels: (B, 3, H, W), normalised with ``self.normalization``, padded to multiples of 32.
 
         Returns:
-            For every image, N proposals with float32 logits at stride 4 and slots 0..N-1.
+            For every image, N proposals: float32 logits at stride 4, slots 0..N-1, class embeddings.
         """
-        return [every_query(logits) for logits in self.predict(pixels).mask_logits]
+        output = self.predict(pixels)
+        return [every_query(*image) for image in zip(output.mask_logits, output.class_embeddings, strict=True)]
 
     def predict(self, pixels: Tensor, auxiliary: bool = False) -> MaskFormerOutput:
         """Masks together with class embeddings, for stage 2 and the two-stream baseline.
@@ -210,9 +211,10 @@ class MaskFormer(nn.Module):
         return cls(MaskFormerConfig(**config))
 
 
-def every_query(logits: Tensor) -> Proposals:
-    """One proposal a query: ``logits`` (N, h, w) -> float32, slot = index of the query."""
-    return Proposals(logits.float(), slots=torch.arange(len(logits), device=logits.device))
+def every_query(logits: Tensor, embeddings: Tensor | None = None) -> Proposals:
+    """One proposal a query: ``logits`` (N, h, w), ``embeddings`` (N, C) -> float32, slot = index of the query."""
+    slots = torch.arange(len(logits), device=logits.device)
+    return Proposals(logits.float(), slots, embeddings=None if embeddings is None else embeddings.float())
 
 
 _ORIGINAL_PREFIXES = {
