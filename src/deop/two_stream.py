@@ -3,13 +3,15 @@
 It shares encoder, proposals and text with the one-pass model, so that both are compared on equal terms.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deop.encoders.clip import CLIPVision
+from deop.encoders import VisionEncoder
+from deop.errors import SettingError
 from deop.images import CLIP, Normalization
 
 CROP_SIDE = 224
@@ -81,9 +83,8 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def encode_crops(encoder: CLIPVision, pixels: Tensor, batch: int = 32) -> Tensor:
+def encode_crops(encoder: VisionEncoder, pixels: Tensor, batch: int = 32) -> Tensor:
     """Class-token embeddings (M, C), L2-normalised, of crops (M, 3, side, side), ``batch`` at a time."""
-    pixels = pixels.to(encoder.projection.dtype)
     embeddings = [F.normalize(encoder(part).image, dim=-1) for part in pixels.split(batch) if len(part)]
     return torch.cat(embeddings) if embeddings else pixels.new_zeros(0, encoder.width)
 
@@ -122,3 +123,32 @@ def ensemble(
         seen = torch.zeros(crop_scores.shape[1], dtype=torch.bool, device=crop_scores.device)
     share = torch.where(seen, weight, 1 - weight)
     return proposal_probabilities**share * crop_scores ** (1 - share)
+
+
+@dataclass(frozen=True)
+class TwoStream:
+    """How the two-stream classifier works.
+
+    Attributes:
+        ensemble: lambda, the weight of the proposal network's own class scores (see ``ensemble``) where the proposals
+            carry class embeddings; 0: crops only.
+        seen: names that training saw, for the ensemble.
+        expand: by how much a crop's box is enlarged about its centre.
+        side: side of a crop in pixels; None: what the encoder was trained on.
+        batch: crops that go through the encoder together.
+    """
+
+    ensemble: float = 0.8
+    seen: frozenset[str] = frozenset()
+    expand: float = 1.0
+    side: int | None = None
+    batch: int = 32
+
+    @classmethod
+    def parse(cls, value: "str | TwoStream") -> "TwoStream | None":
+        """A classifier from what people type: None for "one-pass", the defaults for "two-stream"."""
+        if isinstance(value, cls):
+            return value
+        if value not in ("one-pass", "two-stream"):
+            raise SettingError(f"unknown classifier {value!r}: choose one-pass or two-stream")
+        return None if value == "one-pass" else cls()

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deop.encoders import VisionFeatures
 from deop.encoders.clip_keys import from_openai, from_transformers, read_transformers_config
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.errors import CheckpointError
@@ -60,13 +61,6 @@ class VisionConfig:
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise CheckpointError(f"unknown settings of the vision tower: {', '.join(unknown)}")
         return cls(**values)
-
-
-class VisionFeatures(NamedTuple):
-    """What the tower makes of an image: its patches and the whole, in the joint space, not normalised."""
-
-    patches: Tensor  # (B, C, gh, gw); zero outside an image that is smaller than the canvas
-    image: Tensor  # (B, C), from the class token
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -154,6 +148,11 @@ class CLIPVision(nn.Module):
     def patch(self) -> int:
         """Side of a patch, pixels."""
         return self.config.patch
+
+    @property
+    def crop_side(self) -> int:
+        """Side of the images that the tower was trained on, pixels."""
+        return self.config.grid * self.config.patch
 
     def forward(
         self,

@@ -6,6 +6,7 @@ A proposer is anything with a ``normalization`` and a call ``proposer(pixels) ->
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from deop.images import Normalization
@@ -22,11 +23,14 @@ class Proposals:
             by the caller, segment-anything). Anchor queries tied to slots are looked up by it (METHOD section 5).
         exact: (N, H, W) bool on the CPU, the caller's own masks at the photo's size where they gave them; assembly
             then uses these instead of upsampled logits.
+        embeddings: (N, C) float, the proposer's own class embeddings (METHOD section 2) where it has them; only the
+            ensemble of the two-stream baseline looks at them.
     """
 
     logits: Tensor
     slots: Tensor | None = None
     exact: Tensor | None = None
+    embeddings: Tensor | None = None
 
     def __len__(self) -> int:
         return self.logits.shape[0]
@@ -37,7 +41,13 @@ class Proposals:
             self.logits[index],
             None if self.slots is None else self.slots[index],
             None if self.exact is None else self.exact[index.cpu()],
+            None if self.embeddings is None else self.embeddings[index],
         )
+
+    def to(self, device: torch.device) -> "Proposals":
+        """The same on another device; ``exact`` stays on the CPU, where assembly takes it a few rows at a time."""
+        slots, embeddings = (None if part is None else part.to(device) for part in (self.slots, self.embeddings))
+        return Proposals(self.logits.to(device), slots, self.exact, embeddings)
 
 
 class Proposer(Protocol):

@@ -1,0 +1,89 @@
+"""How a model is used and what it is: values that travel with its weights."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from deop.classify import TEMPERATURE
+from deop.encoders.severance import Severance
+from deop.errors import CheckpointError, SettingError
+from deop.images import Resize
+
+ANCHORS = ("decoder", "pool")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is used when nothing else is asked for.
+
+    Attributes:
+        resize: the size at which the networks see a photo.
+        severance: where and how the encoder's attention is severed. The default is METHOD section 12's.
+        templates: name of a template set, or templates with ``{}`` (METHOD section 4); unused with a learned prompt.
+        temperature: what cosine similarities are multiplied by.
+        anchors: "decoder" or "pool"; the decoder needs one in the model.
+        normalize_patches: patch features are L2-normalised before mask pooling; the decoder always has them so.
+        drop_redundant: empty and duplicate proposals of the proposer are dropped (``proposals.filtering``). To be
+            switched off where anchor queries are tied to slots: they attend to each other, also to the dropped.
+        padding: "outside": padding at the bottom and the right takes no part; "inside": the encoder takes it for image,
+            as the original does.
+        claim: pixels whose masks add up to no more than this are claimed by nobody: -1. The original has 0.
+    """
+
+    resize: Resize = field(default_factory=Resize)
+    severance: Severance = field(default_factory=lambda: Severance("self", residual=0.2))
+    templates: str | tuple[str, ...] = "vild"
+    temperature: float = TEMPERATURE
+    anchors: str = "pool"
+    normalize_patches: bool = False
+    drop_redundant: bool = True
+    padding: str = "outside"
+    claim: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.anchors not in ANCHORS:
+            raise SettingError(f"unknown anchors {self.anchors!r}: choose one of {', '.join(ANCHORS)}")
+        if self.padding not in ("outside", "inside"):
+            raise SettingError(f"unknown padding {self.padding!r}: 'outside' or 'inside'")
+        if not isinstance(self.templates, str):
+            object.__setattr__(self, "templates", tuple(self.templates))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON would have it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Settings":
+        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
+        values = dict(values)
+        for key, kind in (("resize", Resize), ("severance", Severance)):
+            if key in values:
+                values[key] = _strictly(kind, values[key], f"{key} settings")
+        return _strictly(cls, values, "settings")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model is and where it comes from.
+
+    Attributes:
+        name: what people call it.
+        license: of the weights: SPDX identifiers, one a part where they differ.
+        source: where the weights come from: hub repos with revisions, or the file that was converted.
+        training_data: what they were trained on.
+    """
+
+    name: str = ""
+    license: str = "unknown"
+    source: str = ""
+    training_data: str = ""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Card":
+        """From JSON; a key that is not known raises CheckpointError."""
+        return _strictly(cls, values, "card")
+
+
+def _strictly(kind: type, values: dict[str, Any], what: str) -> Any:
+    if unknown := sorted(set(values) - {field.name for field in fields(kind)}):
+        raise CheckpointError(f"unknown {what}: {', '.join(unknown)}")
+    return kind(**values)

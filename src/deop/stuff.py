@@ -1,0 +1,22 @@
+"""Which names mean stuff (sky, grass, walls) rather than countable things, where the caller does not say."""
+
+_WORDS = """
+    background floor ceiling wall walls ground pavement sidewalk road street path pathway track railroad runway
+    platform dirt mud sand gravel snow ice water sea ocean river lake pond waterfall pool wave fog mist smoke sky cloud
+    clouds grass lawn meadow field playingfield court pitch earth soil land terrain hill hills mountain mountains rock
+    rocks stone cliff forest wood woods bush bushes shrub vegetation foliage hedge moss straw hay leaves plants beach
+    shore coast desert building buildings house skyscraper tower bridge fence railing net banner curtain curtains
+    drapes blind blinds blanket rug carpet mat towel cloth clothes textile fabric cardboard paper plastic metal concrete
+    brick bricks tile tiles marble counter countertop shelf cabinet cupboard furniture stairs roof tent fruit vegetable
+    vegetables salad food rubble crowd asphalt panel structure
+"""
+_STUFF = frozenset(_WORDS.split())
+
+
+def is_thing(name: str) -> bool:
+    """Whether a name is taken for a countable thing: its last word, or the one before a hyphen, is no word for stuff.
+
+    The list covers the stuff classes of COCO-Stuff, ADE20K and Cityscapes; ``things=...`` overrules it.
+    """
+    words = name.casefold().replace("-", " ").split()
+    return not words or (words[-1] not in _STUFF and words[0] not in _STUFF)
