@@ -17,7 +17,7 @@ _LAB_TO_LMS = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
 )
 _TRIES = 48  # colours that a name may choose from
-_APART = 0.16  # Oklab distance at which a colour is taken without further search
+_APART = 0.12  # Oklab distance at which a colour is taken without further search
 
 
 def name_colours(names: Sequence[str]) -> np.ndarray:

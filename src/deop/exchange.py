@@ -166,7 +166,7 @@ def save_labels(path: Path, label_map: np.ndarray, names: Sequence[str]) -> None
         raise OutputError(f"cannot write {path}: a PNG holds 65,535 names, not {len(names):,}; use .npz")
     kind = np.uint8 if len(names) <= 255 else np.uint16
     note = PngInfo()
-    note.add_itxt("names", json.dumps(list(names), ensure_ascii=False))
+    note.add_itxt("names", json.dumps(list(names)))
     with replacing(path) as file:
         Image.fromarray((label_map + 1).astype(kind)).save(file, "PNG", pnginfo=note)
 
@@ -236,7 +236,7 @@ def save_archive(
         "settings": dict(settings),
         "source": source,
     }
-    text = json.dumps(head, ensure_ascii=False, default=str).encode()
+    text = json.dumps(head, default=str).encode()
     with replacing(path) as file:
         np.savez_compressed(
             file, head=np.frombuffer(text, np.uint8), label_map=label_map, photo=photo, allow_pickle=False, **maps

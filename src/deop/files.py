@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +26,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         OutputError: the folder cannot be made or written to, or the disk is full.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex[:8]}.part")
+    beside = target.with_name(f".{target.name[:60]}.{uuid.uuid4().hex[:8]}.part")
     try:
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a folder; give a file name in it")
@@ -41,4 +41,5 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             f"cannot write {target}: {error.strerror or error}; choose a folder you may write to"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # gone after success; not there where the folder could not be made
+            beside.unlink()

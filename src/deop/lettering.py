@@ -46,7 +46,7 @@ def choose_font(texts: Iterable[str], size: float, path: str | None = None) -> I
         if font is None:
             raise SettingError(f"cannot read the font {path}: give a TrueType or OpenType file")
         return font
-    letters = frozenset("".join(texts)) - {" "}
+    letters = frozenset(letter for text in texts for letter in text if not _blank(letter))
     name = _best_font(letters)
     font = _open(name, size) if name else None
     return font or _own(size)
@@ -96,10 +96,15 @@ def _has(letter: str, font: ImageFont.FreeTypeFont) -> bool:
     return bytes(font.getmask(letter)) != bytes(font.getmask(_NO_LETTER))
 
 
+def _blank(letter: str) -> bool:
+    """Spaces, line breaks and other controls: nothing to draw, and the layout library fails on some."""
+    return letter.isspace() or unicodedata.category(letter).startswith("C")
+
+
 def _spell(letter: str, font: ImageFont.FreeTypeFont) -> str:
     """The letter, or without its accents where the font lacks it, or as it is."""
-    if letter.isspace() or unicodedata.category(letter).startswith("C"):
-        return " "  # line breaks and other controls
+    if _blank(letter):
+        return " "
     if letter.isascii() or _has(letter, font):
         return letter
     bare = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
