@@ -75,6 +75,7 @@ def test_coco(tmp_path):
         assert annotation["area"] == mask.sum()
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 def test_pycocotools_loads_our_coco(tmp_path):
     coco = pytest.importorskip("pycocotools.coco")
     result = overlapping()

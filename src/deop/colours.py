@@ -1,4 +1,4 @@
-"""One colour for each name: the same in every photo, whatever the order of the names, far from the others'."""
+"""One colour for each name: drawn from its letters, whatever the order of the names, far from the others'."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -23,9 +23,9 @@ _APART = 0.12  # Oklab distance at which a colour is taken without further searc
 def name_colours(names: Sequence[str]) -> np.ndarray:
     """Colours of names, as apart as they can be.
 
-    Each name draws colours from its own letters alone and takes the first that is far from those already given, so
-    that most names keep their colour in any company. Who goes first is drawn from the letters too: the order of the
-    names changes nothing. Upper and lower case are one.
+    Each name draws colours from its own letters alone and takes the first that is not near one already given: alone
+    or among few it keeps its first. Who goes first is drawn from the letters too, so the order of the names changes
+    nothing. Upper and lower case are one.
 
     Args:
         names: K different names.

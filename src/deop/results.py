@@ -181,7 +181,8 @@ class Segmentation:
     ) -> Image.Image:
         """The photo with its segments in colour, and a legend beside or below it.
 
-        A name has the same colour whatever the order of the names; things of one name are told apart by shades.
+        A name's colour does not depend on the order of the names. Up to 24 names keep theirs in every photo; of
+        more, those in the photo are told apart as well as can be. Things of one name differ in shade.
         What has no name keeps the photo's colours. Letters grow with the photo; with a legend or labels, photos
         below 320 pixels are magnified by a whole number.
 
