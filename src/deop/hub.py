@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 FILES = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*-of-*.safetensors",
@@ -175,6 +176,7 @@ def how_to_bring(repo: str, revision: str) -> str:
     return (
         f"On a machine with a network:\n"
         f"  hf download {repo}{pinned} {includes} --local-dir {name}\n"
-        f"then bring the folder {name} here and give its path instead of the name; or fetch without --local-dir "
-        f"and bring the cache folder to\n  {repo_cache(repo)}"
+        f"then bring the folder {name} here and give its path instead of the name. Or load the model once with deop "
+        f"there, and bring this folder of its cache here:\n"
+        f"  {repo_cache(repo)}"
     )

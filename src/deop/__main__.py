@@ -1,0 +1,5 @@
+"""``python -m deop`` is ``deop``."""
+
+from deop.cli import main
+
+main()

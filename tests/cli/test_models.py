@@ -1,0 +1,40 @@
+import json
+
+from deop.zoo import ZOO
+from tests.fake_hub import CLIP_FILES, put_in_cache
+
+MASK_FILES = {"config.json": '{"model_type": "mask2former"}', "model.safetensors": ""}
+
+
+def cache(hub, weights, files):
+    put_in_cache(hub.cache, weights.repo, files, weights.revision, weights.revision)
+
+
+def test_lists_every_model_with_its_licence(deop, hub):
+    answer = deop("models")
+    assert answer.code == 0
+    for name, entry in ZOO.items():
+        line = next(line for line in answer.out.splitlines() if line.startswith(f"{name} "))
+        assert str(entry.megabytes) in line
+        assert entry.clip.license in line
+        assert line.rstrip().endswith("no")
+
+
+def test_tells_what_is_on_this_machine_without_a_network(deop, hub):
+    hub.error = AssertionError("the hub was asked")
+    entry = ZOO["clip-b32"]
+    cache(hub, entry.clip, CLIP_FILES)
+    state = {line.split()[0]: line.split()[-1] for line in deop("models").out.splitlines() if line[:1].isalpha()}
+    assert state["clip-b32"] == "encoder"
+    cache(hub, entry.proposer, MASK_FILES)
+    assert next(line for line in deop("models").out.splitlines() if line.startswith("clip-b32")).split()[-1] == "yes"
+
+
+def test_json_holds_all_there_is_to_know(deop, hub):
+    lines = [json.loads(line) for line in deop("models", "--json").out.splitlines()]
+    assert [line["name"] for line in lines] == list(ZOO)
+    for line in lines:
+        entry = ZOO[line["name"]]
+        assert line["clip"] == vars(entry.clip)
+        assert line["proposer"]["revision"] == entry.proposer.revision
+        assert line["on_this_machine"] == {"encoder": False, "proposer": False}

@@ -1,0 +1,169 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
+from deop.zoo import ZOO, load, load_proposer, on_this_machine
+from tests.fake_hub import put_in_cache
+from tests.tiny import write_tiny_clip
+
+LICENCES = {"MIT", "CC-BY-NC-4.0", "other"}
+
+
+@pytest.fixture
+def cached_clip(hub, tiny_clip):
+    """``cached_clip(weights)`` puts the tiny CLIP into the cache as if it were these weights."""
+
+    def put(weights):
+        folder = put_in_cache(hub.cache, weights.repo, {}, weights.revision, commit(weights))
+        for file in tiny_clip.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    return put
+
+
+def commit(weights):
+    return weights.revision if weights.revision != "main" else "f" * 40
+
+
+@pytest.mark.parametrize("entry", ZOO.values(), ids=str)
+def test_every_entry_says_what_it_is(entry):
+    for weights in (entry.clip, entry.proposer):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", weights.repo)
+        assert re.fullmatch(r"[0-9a-f]{40}|main", weights.revision)
+        assert weights.license in LICENCES
+        assert 100 < weights.megabytes < 3000
+    assert entry.purpose
+    assert entry.megabytes == entry.clip.megabytes + entry.proposer.megabytes
+    if "NC" in entry.clip.license:
+        assert "not for commercial use" in entry.purpose
+
+
+def test_the_pins_are_complete_commits_but_for_those_known_not_to_be():
+    unpinned = {w.repo for entry in ZOO.values() for w in (entry.clip, entry.proposer) if w.revision == "main"}
+    assert unpinned == {"facebook/metaclip-b16-fullcc2.5b"}
+
+
+@pytest.mark.parametrize("name", ["clip-b16", "metaclip-b16"])
+def test_an_entry_loads_from_the_cache_without_a_network(hub, cached_clip, name):
+    hub.error = AssertionError("the hub was asked")
+    entry = ZOO[name]
+    cached_clip(entry.clip)
+    model = load(name, proposer="given", device="cpu")
+    assert model.proposer is None
+    assert model.card.name == name
+    assert model.card.license == entry.clip.license
+    assert (model.settings.severance.kind, model.settings.severance.residual) == ("self", 0.2)
+    assert model.settings.resize.short_side == entry.short_side
+    assert not model.training
+    assert on_this_machine(entry) == (True, False)
+
+
+def test_a_folder_of_transformers_clip_segments_with_given_masks(tiny_clip):
+    model = load(tiny_clip, device="cpu")
+    model.cache = None
+    photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    masks = np.zeros((2, 40, 60), bool)
+    masks[0, :, :30] = masks[1, :, 30:] = True
+    result = model.segment(photo, ["cat", "dog", "wall"], masks=masks)
+    assert result.label_map.shape == (40, 60)
+    for mask in masks:
+        assert len(np.unique(result.label_map[mask])) == 1, "a mask has one name"
+
+
+def test_the_parts_of_a_folder_are_those_of_its_own_loaders(tiny_clip):
+    from deop.encoders.clip import CLIPVision
+
+    model = load(tiny_clip, device="cpu")
+    expected = CLIPVision.from_folder(tiny_clip).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in model.encoder.state_dict().items())
+
+
+def test_a_hub_repo_and_its_revision(hub, tiny_clip):
+    files = {file.name: file for file in tiny_clip.iterdir()}
+    folder = put_in_cache(hub.cache, "some/clip", {}, "v2")
+    for name, file in files.items():
+        (folder / name).write_bytes(file.read_bytes())
+    assert load("some/clip@v2", device="cpu").card.source == "some/clip@v2"
+    hub.error = OSError("no route")
+    with pytest.raises(ModelNotFoundError, match="some/clip is not on this machine"):
+        load("some/clip@v3")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_the_dtype_is_the_weights(tiny_clip, dtype):
+    model = load(tiny_clip, device="cpu", dtype=dtype)
+    assert model.dtype == torch.bfloat16
+
+
+def test_wrong_device_and_dtype_are_told_before_anything_is_fetched(hub):
+    hub.error = AssertionError("the hub was asked")
+    with pytest.raises(SettingError, match="int8"):
+        load("clip-b16", dtype="int8")
+    with pytest.raises(SettingError, match="toaster"):
+        load("clip-b16", device="toaster")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("clip-b23", r"clip-b32"),
+        ("Clip-L14", r"did you mean clip-l14"),
+        ("zzz", r"the zoo has clip-b32, clip-b16"),
+        ("nano", r"later release.*clip-b16"),
+        ("./gone", r"no folder \./gone"),
+        ("/gone/for/good", r"no folder /gone/for/good"),
+    ],
+)
+def test_what_is_not_there_is_told_with_a_way_out(hub, name, hint):
+    hub.error = AssertionError("the hub was asked")
+    with pytest.raises(ModelNotFoundError, match=hint):
+        load(name)
+
+
+def test_without_a_network_all_that_is_missing_is_told_at_once(hub):
+    hub.error = OSError("Name or service not known")
+    entry = ZOO["clip-b32"]
+    with pytest.raises(ModelNotFoundError) as caught:
+        load("clip-b32")
+    for weights in (entry.clip, entry.proposer):
+        assert f"hf download {weights.repo} --revision {weights.revision}" in str(caught.value)
+    assert "--model clip-vit-base-patch32 --proposer mask2former-swin-tiny-coco-panoptic" in str(caught.value)
+    with pytest.raises(ModelNotFoundError) as caught:
+        load("clip-b32", proposer="given")
+    assert entry.proposer.repo not in str(caught.value)
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(CheckpointError, match="'bert'"):
+        load(tmp_path)
+    with pytest.raises(ProposalError, match=r"'bert'.*mask2former"):
+        load_proposer(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model.pth").touch()
+    with pytest.raises(CheckpointError, match="deop convert"):
+        load(tmp_path / "model.pth")
+
+
+def test_pickled_weights_in_a_folder_are_refused(tmp_path):
+    folder = write_tiny_clip(tmp_path / "clip", layers=1)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="deop convert"):
+        load(folder)
+
+
+def test_a_mask_model_in_a_folder_is_the_proposer(tiny_clip, tmp_path):
+    from deop.proposals.hub import TransformersProposer
+    from tests.proposals.tiny_networks import mask2former
+
+    network = mask2former()
+    network.save_pretrained(tmp_path)
+    model = load(tiny_clip, proposer=tmp_path, device="cpu")
+    assert isinstance(model.proposer, TransformersProposer)
