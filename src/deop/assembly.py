@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deop.masks import interpolate_rows, source_rows
@@ -16,6 +17,10 @@ from deop.proposals import Proposals
 
 BLOCK = 1 << 24
 """Numbers held at once (64 MiB in float32)."""
+TILE = 8
+"""Side in pixels of the tiles in which names are ruled out, where there are more than ``CANDIDATES``."""
+CANDIDATES = 32
+"""Most names that are compared at every pixel of a tile before all of them are."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,7 @@ def semantic(
     """Label every pixel with the name that its masks vote for (METHOD section 6).
 
     A name's vote at a pixel is S_k = sum_n P_n(k) M_n(pixel), with M_n the mask's probability there. Equal to the
-    original's map, without ever holding names x pixels: most names can be shown to win nowhere in a block, by a bound
-    on what all of them could reach there; where the bound does not tell, all of them are compared.
+    original's map, without ever holding names x pixels.
 
     Args:
         probabilities: (N, K + 1), softmax over the names and, last, none of them.
@@ -79,48 +83,54 @@ def semantic(
     names = probabilities.shape[1] - 1
     votes = probabilities if none_competes else probabilities[:, :-1]
     votes = votes.float().T.contiguous()  # (K or K + 1, N)
-    ballot = _Ballot(votes)
     labels = np.full(canvas.photo, -1, np.int32)
     confidence = np.zeros(canvas.photo, np.float32)
     if not len(proposals) or not names:
         return SemanticMap(labels, confidence)
-    for first, last, masks in mask_blocks(proposals, canvas, extra=len(ballot.shortlist) + 2):
-        pixels = masks.flatten(1)  # (N, P)
-        best, winner = ballot.winners(pixels)
-        coverage = pixels.sum(0)
+    for first, last, masks in mask_blocks(proposals, canvas, extra=min(len(votes), CANDIDATES) + 2, multiple=TILE):
+        coverage = masks.sum(0)
+        best, winner = (_elect if len(votes) > CANDIDATES else _compare)(votes, masks)
         sure = best / coverage.clamp_min(1.0)
         unclaimed = (coverage <= claim) | (sure < threshold) | (winner == names)
-        winner = torch.where(unclaimed, -1, winner)
-        shape = (last - first, canvas.photo[1])
-        labels[first:last] = winner.to(torch.int32).cpu().numpy().reshape(shape)
-        confidence[first:last] = sure.clamp(0, 1).cpu().numpy().reshape(shape)
+        labels[first:last] = torch.where(unclaimed, -1, winner).to(torch.int32).cpu().numpy()
+        confidence[first:last] = sure.clamp(0, 1).cpu().numpy()
     return SemanticMap(labels, confidence)
 
 
-class _Ballot:
-    """Finds the winning name of pixels, without comparing names that cannot win."""
+def _compare(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest vote and its name of every pixel: votes (..., K, N), masks (..., N, *) -> twice (..., *)."""
+    shape = masks.shape[votes.dim() - 1 :]
+    best, winner = (votes @ masks.flatten(votes.dim() - 1)).max(-2)
+    return best.unflatten(-1, shape), winner.unflatten(-1, shape)
 
-    def __init__(self, votes: Tensor, most: int = 256) -> None:
-        self.votes = votes  # (K, N)
-        names, proposals = votes.shape
-        self.shortlist = torch.arange(names, device=votes.device)
-        self.bound = votes.new_zeros(0)
-        if names > most and proposals:
-            each = max(1, most // proposals)
-            self.shortlist = votes.topk(each, dim=0).indices.unique()  # sorted, so that ties go to the first name
-            others = votes.clone()
-            others[self.shortlist] = 0
-            self.bound = others.amax(0)  # (N,): no other name has more of any proposal than this
 
-    def winners(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Highest vote (P,) and its name (P,) int64, of pixels (N, P) of mask probabilities."""
-        best, index = (self.votes[self.shortlist] @ pixels).max(0)
-        winner = self.shortlist[index]
-        if len(self.bound):
-            doubtful = (self.bound @ pixels > best).nonzero()[:, 0]
-            for part in doubtful.split(max(1, BLOCK // len(self.votes))):
-                best[part], winner[part] = (self.votes @ pixels[:, part]).max(0)
-        return best, winner
+def _elect(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """``_compare`` for many names: in a tile of pixels most of them can be shown to win nowhere.
+
+    A name's vote in a tile is at most sum_n P_n(k) max M_n and at least sum_n P_n(k) min M_n. Only names whose most is
+    no less than the least of the strongest can win. Where more than ``CANDIDATES`` are left, all are compared.
+    """
+    proposals, height, width = masks.shape
+    padded = F.pad(masks, (0, -width % TILE, 0, -height % TILE))
+    rows, columns = padded.shape[1] // TILE, padded.shape[2] // TILE
+    tiles = padded.reshape(proposals, rows, TILE, columns, TILE).permute(1, 3, 0, 2, 4).reshape(-1, proposals, TILE**2)
+    best, winner = tiles.new_empty(len(tiles), TILE**2), tiles.new_empty(len(tiles), TILE**2, dtype=torch.int64)
+    for part in torch.arange(len(tiles), device=tiles.device).split(max(1, BLOCK // len(votes))):
+        most, candidates = (tiles[part].amax(2) @ votes.T).topk(CANDIDATES + 1, sorted=True)  # (T, CANDIDATES + 1)
+        least = (votes[candidates[:, 0]] * tiles[part].amin(2)).sum(1)
+        # In the order of the names, so that ties go to the first, as in a comparison of all.
+        chosen = candidates[:, :CANDIDATES].sort(1).values
+        best[part], index = _compare(votes[chosen], tiles[part])
+        winner[part] = chosen.gather(1, index)
+        open_tiles = part[most[:, -1] >= least]
+        for tile in open_tiles.split(max(1, BLOCK // (len(votes) * TILE**2))):
+            best[tile], winner[tile] = _compare(votes.expand(len(tile), -1, -1), tiles[tile])
+
+    def joined(values: Tensor) -> Tensor:
+        whole = values.reshape(rows, columns, TILE, TILE).transpose(1, 2).reshape(rows * TILE, columns * TILE)
+        return whole[:height, :width]
+
+    return joined(best), joined(winner)
 
 
 def panoptic(
@@ -236,7 +246,9 @@ def _confident(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor,
     return kept, scores[kept], classes[kept]
 
 
-def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterator[tuple[int, int, Tensor]]:
+def mask_blocks(
+    proposals: Proposals, canvas: Canvas, extra: int = 0, multiple: int = 1
+) -> Iterator[tuple[int, int, Tensor]]:
     """The masks at the photo's size, some rows at a time, so that about ``BLOCK`` numbers are held.
 
     Logits are resized bilinearly to the networks' input, cut to the image, put through the sigmoid, and the
@@ -246,12 +258,14 @@ def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterato
         proposals: N masks.
         canvas: where the photo lies in the masks.
         extra: further numbers that the caller holds for every pixel, for the size of the blocks.
+        multiple: the rows of a block are a multiple of it, but in the last.
 
     Yields:
         first row, one past the last row, and (N, rows, W) float32 probabilities.
     """
     height, width = canvas.photo
     step = max(1, BLOCK // ((3 * len(proposals) + extra + 1) * max(width, canvas.resized[1])))
+    step += -step % multiple
     for first in range(0, height, step):
         last = min(first + step, height)
         if proposals.exact is not None:

@@ -1,0 +1,136 @@
+"""Assembly against the whole computation at once, by hand, and in bounded memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop import assembly
+from deop.assembly import Canvas, instances, panoptic, semantic
+from deop.proposals import Proposals
+
+
+def whole_masks(logits, canvas):
+    """METHOD section 6, all at once."""
+    upsampled = F.interpolate(logits[None], size=canvas.padded, mode="bilinear", align_corners=False)[0]
+    inside = upsampled[:, : canvas.resized[0], : canvas.resized[1]].sigmoid()
+    return F.interpolate(inside[None], size=canvas.photo, mode="bilinear", align_corners=False)[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(20, 5000), st.integers(0, 1000))
+def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, seed):
+    """Any size of block; with fewer candidates than names."""
+    torch.manual_seed(seed)
+    canvas = Canvas((37, 53), (30, 44), (32, 64))
+    logits, scores = 3 * torch.randn(proposals, 8, 16), (3 * torch.randn(proposals, names + 1)).softmax(1)
+    votes = scores if competes else scores[:, :-1]
+    expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "BLOCK", block)
+        patch.setattr(assembly, "CANDIDATES", 5)
+        found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+    chosen = torch.from_numpy(found.labels).long()
+    chosen = torch.where(chosen < 0, names, chosen)
+    best = expected.amax(0)
+    torch.testing.assert_close(expected.gather(0, chosen[None])[0], best, atol=1e-5, rtol=1e-4)
+
+
+def test_unclaimed_pixels_threshold_and_empty_input():
+    exact = torch.zeros(2, 10, 12, dtype=torch.bool)
+    exact[0, :4], exact[1, 6:] = True, True
+    canvas = Canvas((10, 12), (10, 12), (32, 32))
+    proposals = Proposals(torch.zeros(2, 8, 8), exact=exact)
+    scores = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.4, 0.5]])
+    labels, confidence = semantic(scores, proposals, canvas)
+    assert (labels[:4] == 0).all()
+    assert (labels[4:6] == -1).all()
+    assert (labels[6:] == 1).all()
+    np.testing.assert_allclose(confidence[[0, 5, 9], 0], [0.7, 0, 0.4], rtol=1e-6)
+    assert (semantic(scores, proposals, canvas, threshold=0.5).labels[6:] == -1).all()
+    assert (semantic(scores, proposals, canvas, none_competes=True).labels[6:] == -1).all()
+    nothing = Proposals(torch.zeros(0, 8, 8))
+    assert (semantic(torch.zeros(0, 3), nothing, canvas).labels == -1).all()
+    assert panoptic(torch.zeros(0, 3), nothing, canvas, np.array([True, True])).pieces == []
+    assert list(instances(torch.zeros(0, 3), nothing, canvas, np.array([True, True]))) == []
+
+
+def scene():
+    """Two cats side by side, two pieces of wall, one mask of nothing named."""
+    exact = torch.zeros(5, 8, 20, dtype=torch.bool)
+    exact[0, :4, :5] = exact[1, :4, 5:10] = True
+    exact[2, 4:, :10] = exact[3, 4:, 10:] = True
+    exact[4, :4, 10:] = True
+    scores = torch.tensor([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]])
+    return (
+        scores,
+        Proposals(torch.zeros(5, 2, 5), exact=exact),
+        Canvas((8, 20), (8, 20), (8, 20)),
+        np.array([True, False]),
+    )
+
+
+def test_panoptic_keeps_things_apart_and_stuff_together():
+    segments, pieces = panoptic(*scene())
+    assert [(piece.class_id, piece.isthing) for piece in pieces] == [(0, True), (0, True), (1, False)]
+    assert pieces[2].score == pytest.approx((0.7 * 40 + 0.5 * 40) / 80)
+    assert segments[0, 0] == 0
+    assert segments[0, 7] == 1
+    assert (segments[4:] == 2).all()
+    assert (segments[:4, 10:] == -1).all()
+    assert len(panoptic(*scene(), threshold=0.85).pieces) == 1
+
+
+def test_panoptic_drops_what_is_hidden():
+    scores, proposals, canvas, things = scene()
+    exact = proposals.exact.clone()
+    exact[1] = exact[0]  # the second cat lies wholly under the first, which has the higher score
+    pieces = panoptic(scores, Proposals(proposals.logits, exact=exact), canvas, things).pieces
+    assert [piece.class_id for piece in pieces] == [0, 1]
+
+
+def test_instances_are_things_best_first():
+    scores, proposals, canvas, things = scene()
+    found = list(instances(scores, proposals, canvas, things))
+    assert [(piece.class_id, round(piece.score, 3)) for piece, _ in found] == [(0, 0.9), (0, 0.8)]
+    assert torch.equal(torch.from_numpy(found[0][1]), proposals.exact[0])
+    assert len(list(instances(scores, proposals, canvas, things, threshold=0.85))) == 1
+
+
+def test_order_of_proposals_and_empty_ones_change_nothing():
+    torch.manual_seed(0)
+    canvas, order = Canvas((37, 53), (30, 44), (32, 64)), torch.randperm(7)
+    logits, scores = 3 * torch.randn(7, 8, 16), torch.randn(7, 5).softmax(1)
+    expected = semantic(scores, Proposals(logits), canvas)
+    permuted = semantic(scores[order], Proposals(logits[order]), canvas)
+    extra = torch.cat([logits, torch.full((1, 8, 16), -1e4)])
+    padded = semantic(torch.cat([scores, scores[:1]]), Proposals(extra), canvas)
+    for found in (permuted, padded):
+        assert (found.labels != expected.labels).mean() < 1e-3
+        np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_memory_with_ten_thousand_names():
+    """10,000 names on a photo of 2,048 x 2,048 stay within 2 GiB over what was there before."""
+    script = """
+import resource, torch
+from deop.assembly import Canvas, semantic
+from deop.proposals import Proposals
+torch.manual_seed(0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+regions, rows = (torch.nn.functional.normalize(torch.randn(n, 512), dim=1) for n in (100, 10_001))
+scores = (100 * regions @ rows.T).softmax(1)
+blobs = torch.nn.functional.interpolate(torch.randn(1, 100, 12, 12), size=(128, 128), mode="bicubic")[0]
+canvas = Canvas((2048, 2048), (512, 512), (512, 512))
+found = semantic(scores, Proposals(15 * (blobs - 1)), canvas)
+assert found.labels.shape == (2048, 2048)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert float(output) < 2.0
