@@ -24,6 +24,12 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))
 
 
+@pytest.fixture(autouse=True)
+def no_text_cache(monkeypatch):
+    """Tests leave the user's cache of text embeddings alone."""
+    monkeypatch.setenv("DEOP_CACHE", "off")
+
+
 @dataclass
 class ParityFile:
     """One file of the original's inputs, weights and outputs."""
