@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
+from deop.hub import repo_cache
 from deop.zoo import ZOO, load, load_proposer, on_this_machine
 from tests.fake_hub import put_in_cache
 from tests.tiny import write_tiny_clip
 
+MASK_FILES = {"config.json": '{"model_type": "mask2former"}', "model.safetensors": ""}
 LICENCES = {"MIT", "CC-BY-NC-4.0", "other"}
 
 
@@ -132,7 +134,13 @@ def test_without_a_network_all_that_is_missing_is_told_at_once(hub):
         load("clip-b32")
     for weights in (entry.clip, entry.proposer):
         assert f"hf download {weights.repo} --revision {weights.revision}" in str(caught.value)
+        assert str(repo_cache(weights.repo)) in str(caught.value)
+    assert f"{entry.megabytes} MB" in str(caught.value)
     assert "--model clip-vit-base-patch32 --proposer mask2former-swin-tiny-coco-panoptic" in str(caught.value)
+    put_in_cache(hub.cache, entry.proposer.repo, MASK_FILES, entry.proposer.revision, entry.proposer.revision)
+    with pytest.raises(ModelNotFoundError) as caught:
+        load("clip-b32")
+    assert f"--model clip-vit-base-patch32 --proposer {entry.proposer}\n" in str(caught.value)
     with pytest.raises(ModelNotFoundError) as caught:
         load("clip-b32", proposer="given")
     assert entry.proposer.repo not in str(caught.value)

@@ -29,6 +29,14 @@ _CONVERTER, _CONVERSION = "SFconvertbot", "Adding `safetensors` variant of this 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
+class HubUnreachableError(ModelNotFoundError):
+    """A repo is not on this machine, and the hub does not answer; ``reason`` says why."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def fetch(repo: str, revision: str = "main") -> Path:
     """The folder of a hub repo, from this machine's cache where it is whole, else from the hub, with a progress bar.
 
@@ -163,20 +171,19 @@ def _explain(repo: str, revision: str, error: Exception) -> NoReturn:
             f"there is no model {repo} on the hub, or it is private: check the name, or `hf auth login`"
         ) from error
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise ModelNotFoundError(
-        f"{repo} is not on this machine and the hub cannot be reached ({reason}).\n{how_to_bring(repo, revision)}"
+    name = repo.split("/")[-1]
+    raise HubUnreachableError(
+        f"{repo} is not on this machine and the hub cannot be reached ({reason}). On a machine with a network:\n"
+        f"  {download_command(repo, revision)}\n"
+        f"Bring the folder {name} here and give its path instead of the name. Or load the model there once, with deop, "
+        f"and bring what is then in its cache to\n"
+        f"  {repo_cache(repo)}",
+        reason,
     ) from error
 
 
-def how_to_bring(repo: str, revision: str) -> str:
-    """How to bring a repo to a machine without a network: the command, the files, and where they go."""
+def download_command(repo: str, revision: str) -> str:
+    """The command that fetches what deop reads of a repo into a folder named after it."""
     pinned = "" if revision == "main" else f" --revision {revision}"
     includes = " ".join(f"--include '{pattern}'" for pattern in ("*.json", "merges.txt", "model*.safetensors"))
-    name = repo.split("/")[-1]
-    return (
-        f"On a machine with a network:\n"
-        f"  hf download {repo}{pinned} {includes} --local-dir {name}\n"
-        f"then bring the folder {name} here and give its path instead of the name. Or load the model once with deop "
-        f"there, and bring this folder of its cache here:\n"
-        f"  {repo_cache(repo)}"
-    )
+    return f"hf download {repo}{pinned} {includes} --local-dir {repo.split('/')[-1]}"

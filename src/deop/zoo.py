@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
-from deop.hub import cached, fetch, read_config
+from deop.hub import HubUnreachableError, cached, download_command, fetch, read_config, repo_cache
 
 if TYPE_CHECKING:
     import torch
@@ -219,19 +219,26 @@ def _fetch(weights: Weights) -> Path:
 
 def _fetch_all(entry: Entry, proposer: str | Path | None) -> None:
     """Bring all of an entry here before any of it is loaded; where that fails, say at once all that is missing."""
-    missing = []
-    for weights in (entry.clip, entry.proposer)[: 1 if proposer else 2]:
-        try:
+    parts = {"--model": entry.clip} if proposer else {"--model": entry.clip, "--proposer": entry.proposer}
+    missing = {option: weights for option, weights in parts.items() if not _is_here(weights)}
+    try:
+        for weights in missing.values():
             _fetch(weights)
-        except ModelNotFoundError as error:
-            missing.append((weights, error))
-    if not missing:
-        return
-    message = "\n".join(str(error) for _, error in missing)
-    if len(missing) == 2:
-        folders = [weights.repo.split("/")[-1] for weights, _ in missing]
-        message += f"\nThen: --model {folders[0]} --proposer {folders[1]}, in Python load(model, proposer=...)."
-    raise ModelNotFoundError(message) from missing[0][1]
+    except HubUnreachableError as error:
+        megabytes = sum(weights.megabytes for weights in missing.values())
+        commands = "\n".join(f"  {download_command(w.repo, w.revision)}" for w in missing.values())
+        # A folder has no default proposer: where the entry's is here already, it must be named.
+        places = {option: w.repo.split("/")[-1] if option in missing else str(w) for option, w in parts.items()}
+        if "--model" not in missing:
+            places["--model"] = entry.name
+        options = " ".join(f"{option} {place}" for option, place in places.items())
+        caches = "\n".join(f"  {repo_cache(weights.repo)}" for weights in missing.values())
+        raise ModelNotFoundError(
+            f"{entry.name} is not on this machine ({megabytes} MB to fetch) and the hub cannot be reached "
+            f"({error.reason}). On a machine with a network:\n{commands}\n"
+            f"Bring what that makes here, and give the paths (in Python: load(model, proposer=...)):\n  {options}\n"
+            f"Or load {entry.name} there once, with deop, and bring what is then in its cache to\n{caches}"
+        ) from error
 
 
 def _find(name: str, zoo: bool = True) -> Path:

@@ -9,5 +9,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def say(message: str, style: str = "") -> None:
-    """Print a message on stderr, as it is: no markup in it is obeyed, and no path in it is broken in two lines."""
-    Console(stderr=True).print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Print a message on stderr; no markup in it is obeyed.
+
+    Lines are divided at words on a terminal, but never those that begin with blanks: commands and paths to copy.
+    """
+    console = Console(stderr=True)
+    for line in message.splitlines():
+        whole = line.startswith("  ") or not console.is_terminal
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=whole)

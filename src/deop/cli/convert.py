@@ -25,7 +25,7 @@ def convert(
 
     The only command that reads pickled weights; it does so without running any code in them.
     """
-    from deop.checkpoints import convert as convert_checkpoint
+    from deop.conversion import convert as convert_checkpoint
 
     convert_checkpoint(checkpoint, out, tokenizer=tokenizer)
     say(f'wrote {out}. Use it: deop segment PHOTO --classes "cat, sofa, wall" --model {out}')
