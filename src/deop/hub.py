@@ -153,7 +153,8 @@ def _conversion(api: "HfApi", repo: str, files: list[str]) -> str:
         raise CheckpointError(f"{repo} has no weights that deop can read: no model.safetensors")
     raise CheckpointError(
         f"{repo} has only pickled weights ({', '.join(pickles)}), which deop never loads. "
-        f"Fetch them and convert them once: deop convert {pickles[0]} FOLDER"
+        f"Convert them once:\n  hf download {repo} --local-dir {repo.split('/')[-1]}\n"
+        f"  deop convert {repo.split('/')[-1]} FOLDER"
     )
 
 

@@ -1,4 +1,4 @@
-"""``deop convert``: published checkpoints into deop's own format, once."""
+"""``deop convert``: published and pickled weights into safetensors, once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,22 +10,30 @@ from deop.cli.console import Debug, say
 
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint of DeOP's authors (stage 1, 2 or 3).", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A checkpoint of DeOP's authors (stage 1, 2 or 3), a CLIP in OpenAI's own layout, or a hub folder "
+            "whose weights are pickled.",
+            show_default=False,
+        ),
     ],
-    out: Annotated[
-        Path, typer.Argument(help="Folder to write: config.json and model.safetensors.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)],
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Folder or hub repo with CLIP's tokenizer.", metavar="FOLDER|ORG/NAME", show_default=False),
+        typer.Option(
+            metavar="MODEL",
+            help="Folder or hub repo with CLIP's tokenizer, which no checkpoint carries; by default OpenAI's.",
+            show_default=False,
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Convert a published checkpoint to deop's own format.
+    """Convert published or pickled weights to a folder that --model takes.
 
-    The only command that reads pickled weights; it does so without running any code in them.
+    The only command that reads a pickle; it lets none run code.
     """
-    from deop.conversion import convert as convert_checkpoint
+    from deop.conversion import convert as write
 
-    convert_checkpoint(checkpoint, out, tokenizer=tokenizer)
-    say(f'wrote {out}. Use it: deop segment PHOTO --classes "cat, sofa, wall" --model {out}')
+    folder = write(checkpoint, out, tokenizer=tokenizer)
+    say(f'wrote {folder}\n  deop segment PHOTO --classes "cat, sofa, wall" --model {folder}')
