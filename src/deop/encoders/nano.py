@@ -1,0 +1,208 @@
+"""The small model's encoder: a convolutional trunk, a transformer whose last layers can be severed, and a region branch.
+
+The joint space has one dimension more than the text: patches carry a constant there and names (almost) nothing. As
+everything is compared by cosine, the length of a patch's text part against that constant is its confidence.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deop.encoders.clip import Block, VisionConfig, VisionFeatures
+from deop.encoders.efficientnet import NORMALIZATION, SharedTrunk
+from deop.encoders.severance import Severance, mixer, patch_coverage
+from deop.errors import CheckpointError
+from deop.images import Normalization
+
+TOKEN = 16
+"""Pixels a side of a transformer token."""
+CELL = 8
+"""Pixels a side of an output patch."""
+
+
+@dataclass(frozen=True)
+class NanoConfig:
+    """The shape of the encoder."""
+
+    text: int = 256  # dimensions of the text space; patches have one more
+    width: int = 256  # channels of the transformer
+    layers: int = 3
+    heads: int = 4
+    hidden: int = 1024
+    region_width: int = 256  # channels of the region branch
+    region_hidden: int = 512
+    sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
+    severed: tuple[int, ...] = (-2, -1)  # layers that were severed in training
+
+    def __post_init__(self) -> None:
+        for name in ("sources", "severed"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON would have it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "NanoConfig":
+        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
+            raise CheckpointError(f"unknown settings of the nano encoder: {', '.join(unknown)}")
+        return cls(**values)
+
+
+def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bilinear, without antialiasing."""
+    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class RegionBranch(nn.Module):
+    """What each cell of eight pixels looks like by itself, at three scales."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        width = config.region_width
+        self.sources = nn.ModuleList(nn.Conv2d(source, width, 1) for source in config.sources[1:])
+        self.filter = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, config.region_hidden)
+        self.down = nn.Linear(config.region_hidden, config.text)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Trunk features -> (B, h, w, text) at stride 8."""
+        size = features[1].shape[-2:]
+        lateral = [source(feature) for source, feature in zip(self.sources, features[1:], strict=True)]
+        coarse = lateral[1] + resize(lateral[2], lateral[1].shape[-2:])
+        x = F.gelu(lateral[0] + resize(coarse, size))
+        x = x + self.filter(x)
+        return self.down(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
+
+
+class NanoEncoder(nn.Module):
+    """The encoder of the small model, for images of any size."""
+
+    def __init__(self, config: NanoConfig, trunk: SharedTrunk) -> None:
+        super().__init__()
+        self.config, self.trunk = config, trunk
+        tower = VisionConfig(
+            width=config.width, layers=config.layers, heads=config.heads, hidden=config.hidden, activation="gelu"
+        )
+        self.embedding = nn.Linear(sum(config.sources[2:]), config.width)
+        self.class_token = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.blocks = nn.ModuleList(Block(tower) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.projection = nn.Linear(config.width, config.text)
+        self.regions = RegionBranch(config)
+        # Patches begin unsure: their text parts are short beside the constant.
+        nn.init.normal_(self.projection.weight, std=0.002)
+        nn.init.normal_(self.regions.down.weight, std=0.003)
+
+    @property
+    def normalization(self) -> Normalization:
+        """How pixels are to be normalised."""
+        return NORMALIZATION
+
+    @property
+    def width(self) -> int:
+        """Channels C of the joint space."""
+        return self.config.text + 1
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch, pixels."""
+        return CELL
+
+    @property
+    def severance(self) -> Severance:
+        """The severance that the weights were trained with."""
+        return Severance("self", self.config.severed)
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """The patch grid (gh, gw) of an image of that many pixels."""
+        return -(-height // CELL), -(-width // CELL)
+
+    def forward(
+        self,
+        pixels: Tensor,
+        masks: Tensor | None = None,
+        *,
+        severance: Severance | None = None,
+        valid: Tensor | None = None,
+        sizes: list[tuple[int, int]] | None = None,
+    ) -> VisionFeatures:
+        """Encode whole images, once.
+
+        Args:
+            pixels: (B, 3, H, W) float, normalised.
+            masks: (B, N, h, w) float, mask logits over the same canvas, of any stride; for severance that needs them.
+            severance: where and how attention is severed; None: nowhere.
+            valid: (B, N) bool, which proposals are real, where images of the batch have different N.
+            sizes: the (height, width) of each image in pixels where some are smaller than the canvas; tokens beyond
+                take no part in attention.
+
+        Returns:
+            Patches (B, C, gh, gw) at stride 8 and images (B, C), L2-normalised; zero outside an image.
+
+        Raises:
+            SettingError: a severed layer the encoder lacks, or severance that needs masks without any.
+        """
+        severance = severance or Severance()
+        residuals = severance.residuals(len(self.blocks))
+        features: list[Tensor] = self.trunk(pixels)
+        grid = features[2].shape[-2:]
+        x = self.tokens(features)
+        inside = None if sizes is None else _inside(sizes, grid, x.device)
+
+        keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None, None]
+        mix = None
+        if residuals:
+            coverage = None
+            if severance.needs_masks and masks is not None:
+                coverage = patch_coverage(masks, (pixels.shape[-2], pixels.shape[-1]), TOKEN).flatten(2).to(x.dtype)
+                coverage = _fit(coverage, (-(-pixels.shape[-2] // TOKEN), -(-pixels.shape[-1] // TOKEN)), grid)
+            mix = mixer(severance.kind, coverage, valid, inside)
+        for index, block in enumerate(self.blocks):
+            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0))
+        image, tokens = self.finish(x, features)
+        patches = confident(self.regions(features).permute(0, 3, 1, 2) + tokens)
+        rows, columns = self.grid_of(pixels.shape[-2], pixels.shape[-1])
+        patches = patches[:, :, :rows, :columns]
+        if sizes is not None:
+            for patch, size in zip(patches, sizes, strict=True):
+                rows, columns = self.grid_of(*size)
+                patch[:, rows:], patch[:, :, columns:] = 0, 0
+        return VisionFeatures(patches, confident(image))
+
+    def tokens(self, features: list[Tensor]) -> Tensor:
+        """Trunk features -> tokens (B, 1 + L, width) at stride 16, the class token first."""
+        x = torch.cat([features[2], resize(features[3], features[2].shape[-2:])], 1)
+        x = self.embedding(x.flatten(2).mT)
+        return torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
+
+    def finish(self, x: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens after the last block -> text parts of the image (B, text) and of cells (B, text, h, w) at stride 8."""
+        x = self.projection(self.norm(x))
+        return x[:, 0], resize(x[:, 1:].mT.unflatten(2, features[2].shape[-2:]), features[1].shape[-2:])
+
+
+def confident(x: Tensor) -> Tensor:
+    """(B, text, ...) -> (B, text + 1, ...), the constant 1 appended, L2-normalised."""
+    x = x.float()
+    return F.normalize(torch.cat([x, torch.ones_like(x[:, :1])], 1), dim=1)
+
+
+def _inside(sizes: list[tuple[int, int]], grid: torch.Size, device: torch.device) -> Tensor | None:
+    """(B, L) bool, which tokens hold some of the image; None where all do."""
+    inside = torch.zeros(len(sizes), *grid, dtype=torch.bool, device=device)
+    for index, (height, width) in enumerate(sizes):
+        inside[index, : -(-height // TOKEN), : -(-width // TOKEN)] = True
+    return None if bool(inside.all()) else inside.flatten(1)
+
+
+def _fit(coverage: Tensor, own: tuple[int, int], grid: torch.Size) -> Tensor:
+    """Coverage (B, N, L) of the image's own token grid laid out over the padded one."""
+    if own == tuple(grid):
+        return coverage
+    return F.pad(coverage.unflatten(2, own), (0, grid[1] - own[1], 0, grid[0] - own[0])).flatten(2)

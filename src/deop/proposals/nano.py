@@ -1,0 +1,162 @@
+"""The small model's proposals: the photo divided among queries, on the features of the trunk shared with the encoder.
+
+Queries start from what a coarse grid of the photo looks like and from learned vectors, look at the photo where they
+already have a share in it, and divide every pixel among themselves (a softmax over queries).
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deop.encoders.efficientnet import NORMALIZATION, SharedTrunk
+from deop.encoders.nano import resize
+from deop.errors import CheckpointError
+from deop.images import Normalization
+from deop.positions import sine_positions
+from deop.proposals import Proposals
+
+
+@dataclass(frozen=True)
+class NanoProposerConfig:
+    """The shape of the proposer."""
+
+    width: int = 128  # channels of the queries
+    pixel_width: int = 64  # channels of the map at stride 4 that masks are read from
+    grid: int = 8  # queries a side that start from the photo
+    learned: int = 16  # further queries that start from a learned vector
+    layers: int = 3
+    heads: int = 4
+    hidden: int = 512
+    sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
+    smallest: float = 0.001  # share of the photo below which a mask is dropped
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(self.sources))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON would have it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "NanoProposerConfig":
+        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
+            raise CheckpointError(f"unknown settings of the nano proposer: {', '.join(unknown)}")
+        return cls(**values)
+
+
+class Refine(nn.Module):
+    """A residual separable convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.mix = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        return x + self.mix(F.gelu(self.depthwise(x)))
+
+
+class Layer(nn.Module):
+    """A pre-norm decoder layer whose queries look where they own pixels."""
+
+    def __init__(self, config: NanoProposerConfig) -> None:
+        super().__init__()
+        width, self.heads = config.width, config.heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
+        self.qkv, self.self_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, config.hidden), nn.Linear(config.hidden, width)
+
+    def forward(self, x: Tensor, place: Tensor, tokens: Tensor, keys: Tensor, share: Tensor) -> Tensor:
+        """Queries x and place (B, Q, C), tokens and keys (B, L, C), share (B, Q, L) log of ownership -> (B, Q, C)."""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query(self.norms[0](x) + place), self.key(keys), self.value(tokens))
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=share[:, None].to(query.dtype))
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        query, key, value = self.qkv(self.norms[1](x) + place).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.self_out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norms[2](x))))
+
+
+class NanoProposer(nn.Module):
+    """The proposer of the small model."""
+
+    def __init__(self, config: NanoProposerConfig, trunk: SharedTrunk) -> None:
+        super().__init__()
+        self.config, self.trunk = config, trunk
+        pixel, width = config.pixel_width, config.width
+        self.sources = nn.ModuleList(nn.Conv2d(source, pixel, 1) for source in config.sources)
+        self.refine = nn.ModuleList(Refine(pixel) for _ in config.sources)
+        self.tokens = nn.Conv2d(pixel, width, 1)
+        self.token_norm = nn.LayerNorm(width)
+        self.learned = nn.Parameter(torch.randn(config.learned, width) * 0.02)
+        self.learned_places = nn.Parameter(torch.randn(config.learned, width) * 0.02)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.kernel = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, pixel + 1))
+        self.pixels = nn.Conv2d(pixel, pixel, 1)
+
+    @property
+    def normalization(self) -> Normalization:
+        """How pixels are to be normalised."""
+        return NORMALIZATION
+
+    def forward(self, pixels: Tensor) -> list[Proposals]:
+        """Propose masks for ``pixels`` (B, 3, H, W), normalised: soft masks at stride 4 that add up to about 1."""
+        partition = self.divide(self.trunk(pixels))[-1].float().softmax(1)
+        rows, columns = (-(-side // 4) for side in pixels.shape[-2:])
+        proposals = []
+        for shares in partition[:, :, :rows, :columns]:
+            kept = (shares.mean((1, 2)) >= self.config.smallest).nonzero()[:, 0]
+            shares = shares[kept]
+            shares = shares / shares.sum(0, keepdim=True)
+            # The sigmoid of these gives the shares back.
+            proposals.append(Proposals(torch.logit(shares, 1e-4), kept))
+        return proposals
+
+    def divide(self, features: list[Tensor]) -> list[Tensor]:
+        """Trunk features -> for the start and each layer the logits (B, Q, h, w) of which query owns a pixel.
+
+        The last are at stride 4, those before at stride 8.
+        """
+        levels: list[Tensor] = []
+        x = None
+        for source, refine, feature in zip(
+            reversed(self.sources), reversed(self.refine), reversed(features), strict=True
+        ):
+            lateral = source(feature)
+            x = refine(lateral if x is None else lateral + resize(x, lateral.shape[-2:]))
+            levels.append(x)
+        fine, half = self.pixels(levels[3]), self.pixels(levels[2])
+        coarse = levels[1]  # stride 16
+        grid = (coarse.shape[-2], coarse.shape[-1])
+        tokens = self.tokens(coarse)
+        places = sine_positions(tokens.shape[1], *grid, device=tokens.device, dtype=tokens.dtype)
+
+        side = self.config.grid
+        start = F.adaptive_avg_pool2d(tokens, side).flatten(2).mT
+        start_places = F.adaptive_avg_pool2d(places[None], side).flatten(2).mT
+        batch = tokens.shape[0]
+        query = torch.cat([start, self.learned.to(start.dtype).expand(batch, -1, -1)], 1)
+        place = torch.cat([start_places[0], self.learned_places.to(start.dtype)])[None]
+        tokens = self.token_norm(tokens.flatten(2).mT)
+        keys = tokens + places.flatten(1).T
+
+        logits = [self._own(query, half)]
+        for index, layer in enumerate(self.layers):
+            share = resize(logits[-1].float(), grid).flatten(2).log_softmax(1).clamp_min(-6)
+            query = layer(query, place, tokens, keys, share)
+            logits.append(self._own(query, fine if index == len(self.layers) - 1 else half))
+        return logits
+
+    def _own(self, query: Tensor, pixels: Tensor) -> Tensor:
+        kernel = self.kernel(self.norm(query))
+        return torch.einsum("bqc,bchw->bqhw", kernel[..., :-1], pixels) + kernel[..., -1, None, None]
