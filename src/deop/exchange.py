@@ -123,7 +123,11 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         OutputError: an unknown ending, a form that cannot hold a picture so large, or a place that cannot be written.
     """
     form = check_picture_ending(path)
-    options = {"PNG": {"optimize": False}, "JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 92}}
+    options: dict[str, dict[str, object]] = {
+        "PNG": {"optimize": False},
+        "JPEG": {"quality": 92, "subsampling": 0},
+        "WEBP": {"quality": 92},
+    }
     with replacing(path) as file:
         try:
             picture.save(file, form, **options[form])

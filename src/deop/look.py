@@ -128,12 +128,12 @@ def embed_masks(
     anchors: str,
 ) -> Regions:
     """Region embeddings of one image from its patch features (1, C, gh, gw)."""
-    pooled = anchors == "pool" or decoder is None
+    pooled = decoder is None or anchors == "pool"
     covers = proposals.logits[None].sigmoid()
     # The decoder sees masks as the original's did, at the patch centres; pooling must not lose small ones.
     coverage = to_patches(covers, canvas.padded, patch, antialias=pooled)
     coverage = coverage[..., : features.shape[-2], : features.shape[-1]].to(features.dtype)
-    if pooled:
+    if decoder is None or pooled:
         features = F.normalize(features, dim=1) if settings.normalize_patches else features
         return pool_regions(features, coverage)
     slots = None if proposals.slots is None else proposals.slots[None]

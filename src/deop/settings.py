@@ -77,6 +77,10 @@ class Card:
     source: str = ""
     training_data: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON would have it."""
+        return asdict(self)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Card":
         """From JSON; a key that is not known raises CheckpointError."""

@@ -117,6 +117,8 @@ class Block(nn.Module):
 class CLIPVision(nn.Module):
     """CLIP's vision tower for images of any size, its last blocks severed on request."""
 
+    kind = "clip"
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
@@ -209,6 +211,10 @@ class CLIPVision(nn.Module):
         if inside is not None:
             x = x * F.pad(inside, (1, 0), value=True)[..., None]
         return VisionFeatures(x[:, 1:].mT.unflatten(2, grid), x[:, 0])
+
+    def config_dict(self) -> dict[str, Any]:
+        """The settings, as JSON would have them."""
+        return self.config.to_dict()
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The patch grid (gh, gw) of an image of that many pixels."""

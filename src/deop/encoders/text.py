@@ -60,6 +60,8 @@ class TextConfig:
 class CLIPText(nn.Module):
     """CLIP's text tower with its tokenizer: texts into the joint space."""
 
+    kind = "clip"
+
     def __init__(self, config: TextConfig, tokenizer: Any = None) -> None:
         """Random weights; ``tokenizer`` as ``read_tokenizer`` gives it, or None to encode ids only."""
         from transformers import CLIPTextConfig, CLIPTextModelWithProjection

@@ -1,0 +1,208 @@
+"""deop's own format: a folder with config.json, model.safetensors, the tokenizer and a model card.
+
+The config holds everything but the numbers: shapes, settings, preprocessing, licence, source, and the sha256 of the
+weights. What does not fit, raises; nothing stays random.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from deop import __version__
+from deop.anchors import AnchorConfig, AnchorDecoder
+from deop.encoders.clip import CLIPVision, VisionConfig
+from deop.encoders.text import CLIPText
+from deop.errors import CheckpointError, OutputError
+from deop.model import DeOP
+from deop.settings import Card, Settings
+from deop.weights import load_strictly, read_weights
+
+FORMAT = "deop"
+VERSION = 1
+_KEYS = {
+    "format", "version", "deop", "card", "settings", "encoder", "text", "proposer", "anchors", "no_object", "sha256",
+}  # fmt: skip
+
+
+def save_checkpoint(model: DeOP, folder: Path) -> Path:
+    """Write a model into a folder, made where it is missing.
+
+    Everything is written beside and then put in its place, the config last: a folder never holds half a model.
+
+    Args:
+        model: any model whose parts are of deop's own kinds.
+        folder: where to.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: it cannot be written.
+        CheckpointError: a part that the format cannot hold, such as a proposer of the caller's own making.
+    """
+    from safetensors.torch import save_file
+
+    config = config_of(model)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:
+            written = Path(beside)
+            save_file(state, str(written / "model.safetensors"), metadata={"format": "pt"})
+            if isinstance(model.text, CLIPText) and model.text.tokenizer is not None:
+                model.text.save_tokenizer(written)
+            (written / "README.md").write_text(_model_card(model), encoding="utf-8")
+            config["sha256"] = sha256(written / "model.safetensors")
+            (written / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            for file in sorted(written.iterdir(), key=lambda file: file.name == "config.json"):
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise OutputError(f"cannot write the model to {folder}: {error.strerror or error}") from error
+    return folder
+
+
+def load_checkpoint(folder: str | Path) -> DeOP:
+    """Read a model from a folder in deop's own format.
+
+    Args:
+        folder: with ``config.json`` and ``model.safetensors``.
+
+    Returns:
+        The model, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: another format, unknown keys, missing or damaged weights.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    actual = sha256(folder / "model.safetensors")
+    if actual != config["sha256"]:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} is damaged or of another model: its sha256 is {actual[:12]}..., the "
+            f"config says {str(config['sha256'])[:12]}.... Fetch or convert it again"
+        )
+    model = DeOP(
+        _encoder(config["encoder"]),
+        _text(config["text"], folder),
+        None if config["proposer"] is None else _proposer(config["proposer"]),
+        anchors=None if config["anchors"] is None else AnchorDecoder(AnchorConfig.from_dict(config["anchors"])),
+        no_object=None if config["no_object"] is None else torch.zeros(config["no_object"]),
+        settings=Settings.from_dict(config["settings"]),
+        card=Card.from_dict(config["card"]),
+    )
+    load_strictly(model, read_weights(folder), str(folder))
+    return model.eval()
+
+
+def config_of(model: DeOP) -> dict[str, Any]:
+    """A model's config.json, without the sha256 of its weights.
+
+    Raises:
+        CheckpointError: a part of a kind that the format cannot hold.
+    """
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "deop": __version__,
+        "card": model.card.to_dict(),
+        "settings": model.settings.to_dict(),
+        "encoder": _part(model.encoder),
+        "text": _part(model.text),
+        "proposer": None if model.proposer is None else _part(model.proposer),
+        "anchors": None if model.anchors is None else model.anchors.config.to_dict(),
+        "no_object": None if model.no_object is None else model.no_object.numel(),
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder in deop's own format, checked for unknown and missing keys."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(f'{path} is not of deop\'s format ("format": "{FORMAT}")')
+    if config.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} is of version {config.get('version')}, this deop ({__version__}) reads {VERSION}: update deop"
+        )
+    complaints = [f"{key} is not known" for key in sorted(set(config) - _KEYS)]
+    complaints += [f"{key} is missing" for key in sorted(_KEYS - set(config))]
+    if complaints:
+        raise CheckpointError(f"{path}: {'; '.join(complaints)}")
+    return config
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _part(part: object) -> dict[str, Any]:
+    if not isinstance(part, nn.Module) or not hasattr(part, "config_dict") or not hasattr(part, "kind"):
+        raise CheckpointError(f"deop's format cannot hold a {type(part).__name__}: it has no kind and no config_dict")
+    values: Any = part
+    return {"kind": values.kind, "config": values.config_dict()}
+
+
+def _encoder(part: dict[str, Any]) -> CLIPVision:
+    if part["kind"] != CLIPVision.kind:
+        raise CheckpointError(f"unknown kind of encoder {part['kind']!r}: update deop")
+    return CLIPVision(VisionConfig.from_dict(part["config"]))
+
+
+def _text(part: dict[str, Any], folder: Path) -> CLIPText:
+    if part["kind"] != CLIPText.kind:
+        raise CheckpointError(f"unknown kind of text encoder {part['kind']!r}: update deop")
+    return CLIPText.from_config(part["config"], folder if (folder / "tokenizer_config.json").is_file() else None)
+
+
+def _proposer(part: dict[str, Any]) -> Any:
+    from deop.proposals.hub import TransformersProposer
+    from deop.proposals.maskformer import MaskFormer
+    from deop.proposals.sam import SamProposer
+
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (MaskFormer, TransformersProposer, SamProposer)}
+    if part["kind"] not in kinds:
+        raise CheckpointError(f"unknown kind of proposer {part['kind']!r}: update deop")
+    return kinds[part["kind"]].from_config(part["config"])
+
+
+def _model_card(model: DeOP) -> str:
+    card = model.card
+    return f"""---
+library_name: deop
+pipeline_tag: image-segmentation
+tags: [open-vocabulary, semantic-segmentation, deop]
+---
+
+# {card.name or "A deop model"}
+
+Open-vocabulary segmentation in one pass: a photo and a list of names in, one name a pixel out.
+
+```python
+import deop
+
+model = deop.load("FOLDER_OR_REPO")
+model.segment("photo.jpg", ["cat", "sofa|couch", "wall"]).save("out.png")
+```
+
+| | |
+|---|---|
+| licence of the weights | {card.license} |
+| source | {card.source or "not recorded"} |
+| trained on | {card.training_data or "not recorded"} |
+| encoder | {type(model.encoder).__name__}, severance `{model.settings.severance.kind}` |
+| proposals | {type(model.proposer).__name__ if model.proposer is not None else "given with each call"} |
+| anchors | {model.settings.anchors} |
+"""
