@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from deop.errors import CheckpointError, ModelNotFoundError
-from deop.hub import cached, fetch, is_whole, read_config, repo_cache
+from deop.files import read_json
+from deop.hub import cached, fetch, is_whole, repo_cache
 from tests.fake_hub import CLIP_FILES, COMMIT, put_in_cache
 
 REPO = "some/clip"
@@ -113,8 +114,8 @@ def test_the_hubs_refusals_are_told_apart(hub):
 
 def test_damaged_settings_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
-        read_config(tmp_path)
+        read_json(tmp_path / "config.json")
     for text in ("{", "[]"):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"config\.json"):
-            read_config(tmp_path)
+            read_json(tmp_path / "config.json")

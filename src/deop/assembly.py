@@ -168,10 +168,10 @@ def panoptic(
     for first, last, masks in mask_blocks(proposals, canvas):
         covers = masks >= 0.5
         winner = (scores[:, None, None] * masks).argmax(0)
-        winner = torch.where(covers.gather(0, winner[None])[0], winner, -1).cpu().numpy()
-        segments[first:last] = winner
+        owner = torch.where(covers.gather(0, winner[None])[0], winner, -1).cpu().numpy()
+        segments[first:last] = owner
         own += covers.sum((1, 2)).cpu().numpy()
-        won += np.bincount(winner[winner >= 0], minlength=len(kept))
+        won += np.bincount(owner[owner >= 0], minlength=len(kept))
 
     pieces: list[Piece] = []
     area: list[int] = []

@@ -18,6 +18,7 @@ from deop.anchors import AnchorConfig, AnchorDecoder
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, OutputError
+from deop.files import read_json
 from deop.model import DeOP
 from deop.settings import Card, Settings
 from deop.weights import load_strictly, read_weights
@@ -122,11 +123,8 @@ def config_of(model: DeOP) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a folder in deop's own format, checked for unknown and missing keys."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_json(path)
+    if config.get("format") != FORMAT:
         raise CheckpointError(f'{path} is not of deop\'s format ("format": "{FORMAT}")')
     if config.get("version") != VERSION:
         raise CheckpointError(

@@ -76,9 +76,8 @@ def convert(checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | 
             f"{source} is neither a checkpoint of DeOP's authors, nor CLIP in OpenAI's layout, nor beside a "
             f"config.json of the hub's layout. It holds {list_some(sorted(state), 5)}"
         )
-    with TemporaryDirectory() as fetched:
-        _attach_tokenizer(model, tokenizer, Path(fetched))
-        return save_checkpoint(model, folder)
+    _attach_tokenizer(model, tokenizer)
+    return save_checkpoint(model, folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -205,12 +204,12 @@ def convert_openai(state: dict[str, Tensor], *, source: str = "") -> DeOP:
     return DeOP(CLIPVision.from_openai(visual), CLIPText.from_openai(words), card=card).eval()
 
 
-def _attach_tokenizer(model: DeOP, tokenizer: str | Path | None, fetched: Path) -> None:
+def _attach_tokenizer(model: DeOP, tokenizer: str | Path | None) -> None:
     from deop.encoders.text import read_tokenizer
 
     assert isinstance(model.text, CLIPText)
     try:
-        model.text.tokenizer = read_tokenizer(_tokenizer_folder(str(tokenizer or TOKENIZER), fetched))
+        model.text.tokenizer = read_tokenizer(_tokenizer_folder(str(tokenizer or TOKENIZER)))
     except DeopError as error:
         if tokenizer is not None:
             raise
@@ -222,7 +221,7 @@ def _attach_tokenizer(model: DeOP, tokenizer: str | Path | None, fetched: Path) 
         )
 
 
-def _tokenizer_folder(name: str, fetched: Path) -> Path:
+def _tokenizer_folder(name: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download

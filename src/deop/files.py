@@ -1,13 +1,14 @@
-"""Writing files so that none is ever left half-written."""
+"""Writing files so that none is ever left half-written, and reading JSON with errors that name the file."""
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from deop.errors import OutputError
+from deop.errors import CheckpointError, OutputError
 
 
 @contextmanager
@@ -43,3 +44,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # gone after success; not there where the folder could not be made
             beside.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object on disk.
+
+    Raises:
+        CheckpointError: no such file, or something else in it.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} is no model folder: it has no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}. Fetch the folder again.") from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{path} holds no JSON object. Fetch the folder again.")
+    return entries

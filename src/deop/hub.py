@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from deop.errors import CheckpointError, ModelNotFoundError
+from deop.files import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -98,28 +99,10 @@ def repo_cache(repo: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The settings of a model folder.
-
-    Raises:
-        CheckpointError: no ``config.json``, or one that is not a JSON object.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no model folder: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}. Fetch the folder again.") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no settings: expected a JSON object. Fetch the folder again.")
-    return config
-
-
 def is_whole(folder: Path) -> bool:
     """Whether a folder has what deop needs of it: config, all weights and, for a CLIP, its tokenizer."""
     try:
-        config = read_config(folder)
+        config = read_json(folder / "config.json")
     except CheckpointError:
         return False
     names = {path.name for path in folder.iterdir() if path.exists()}  # a broken link of the cache is not there

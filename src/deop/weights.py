@@ -1,4 +1,4 @@
-"""Reading weights from safetensors and putting them into modules: all of them or an error."""
+"""Reading what lies beside each other in a model's folder: settings in JSON, and weights, all of them or an error."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError
+from deop.files import read_json
+from deop.images import Normalization
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -56,6 +58,29 @@ def _weight_files(path: Path) -> list[Path]:
             f"Convert them once: deop convert {path / pickles[0]} FOLDER"
         )
     raise CheckpointError(f"no weights at {path}: expected a .safetensors file or a folder with model.safetensors")
+
+
+def read_normalization(folder: Path, default: Normalization) -> Normalization:
+    """The channel statistics in preprocessor_config.json (0..1 there, 0..255 here), or ``default``.
+
+    Raises:
+        CheckpointError: the file is not JSON or its statistics are not three numbers.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if not (folder / name).is_file():
+            continue
+        entries = read_json(folder / name)
+        entries = entries.get("image_processor", entries)
+        if entries.get("image_mean") is None or entries.get("image_std") is None:
+            continue
+        try:
+            mean, std = (tuple(255 * float(v) for v in entries[key]) for key in ("image_mean", "image_std"))
+            return Normalization(mean, std)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder / name}: image_mean and image_std must be three numbers: {error}"
+            ) from error
+    return default
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
-from deop.hub import HubUnreachableError, cached, download_command, fetch, read_config, repo_cache
+from deop.files import read_json
+from deop.hub import HubUnreachableError, cached, download_command, fetch, repo_cache
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +152,7 @@ def load(
     if entry:
         _fetch_all(entry, proposer)
     folder = _fetch(entry.clip) if entry else _find(str(name))
-    config = read_config(folder)
+    config = read_json(folder / "config.json")
     if config.get("format") == "deop":
         from deop.checkpoints import load_checkpoint
 
@@ -177,13 +178,13 @@ def load_proposer(choice: "str | Path | Weights") -> Any:
     if choice == GIVEN:
         return None
     folder = _fetch(choice) if isinstance(choice, Weights) else _find(str(choice), zoo=False)
-    kind = read_config(folder).get("model_type")
+    kind = read_json(folder / "config.json").get("model_type")
     from deop.proposals import hub, sam
 
     if kind in hub.CLASSES:
-        return hub.TransformersProposer.from_pretrained(folder)
+        return hub.TransformersProposer.from_folder(folder)
     if kind in sam.CLASSES:
-        return sam.SamProposer.from_pretrained(folder)
+        return sam.SamProposer.from_folder(folder)
     known = ", ".join((*hub.CLASSES, *sam.CLASSES))
     raise ProposalError(f"{choice} is a model of kind {kind!r}, which proposes no masks: deop takes {known}")
 

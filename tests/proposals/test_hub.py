@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deop.errors import CheckpointError, MissingDependencyError, ModelNotFoundError
+from deop.errors import CheckpointError, MissingDependencyError
 from deop.images import IMAGENET, Normalization
 from deop.proposals import hub
 from deop.proposals.hub import TransformersProposer
@@ -34,7 +34,7 @@ def masks(proposer, pixels):
 
 def test_masks_are_those_of_transformers(network, folder):
     pixels = torch.randn(2, 3, 64, 96)
-    proposer = TransformersProposer.from_pretrained(folder)
+    proposer = TransformersProposer.from_folder(folder)
     with torch.no_grad():
         expected = network(pixel_values=pixels).masks_queries_logits
         proposals = proposer(pixels)
@@ -45,18 +45,18 @@ def test_masks_are_those_of_transformers(network, folder):
 
 
 def test_normalization_comes_from_the_folder(folder):
-    assert TransformersProposer.from_pretrained(folder).normalization == Normalization(
+    assert TransformersProposer.from_folder(folder).normalization == Normalization(
         (127.5, 0.4 * 255, 0.3 * 255), (51.0, 63.75, 0.3 * 255)
     )
     (folder / "preprocessor_config.json").unlink()
-    assert TransformersProposer.from_pretrained(folder).normalization == IMAGENET
+    assert TransformersProposer.from_folder(folder).normalization == IMAGENET
     (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.5]}')
     with pytest.raises(CheckpointError, match=r"preprocessor_config.json.*three"):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)
 
 
 def test_own_configuration_and_weights_rebuild_it(folder):
-    proposer = TransformersProposer.from_pretrained(folder)
+    proposer = TransformersProposer.from_folder(folder)
     config = json.loads(json.dumps(proposer.config_dict()))
     again = TransformersProposer.from_config(config)
     again.load_state_dict(proposer.state_dict())
@@ -68,41 +68,22 @@ def test_own_configuration_and_weights_rebuild_it(folder):
 
 
 def test_half_precision_gives_float32_masks(folder):
-    proposer = TransformersProposer.from_pretrained(folder)
+    proposer = TransformersProposer.from_folder(folder)
     pixels = torch.randn(1, 3, 64, 64)
     full, half = masks(proposer, pixels), masks(proposer.to(torch.bfloat16), pixels)
     assert half.dtype == torch.float32
     assert ((full - half).abs().mean() / full.abs().mean()) < 0.2
 
 
-def test_a_copy_in_the_hub_cache_needs_no_network(folder, tmp_path_factory, monkeypatch):
-    cache = tmp_path_factory.mktemp("cache")
-    snapshot = cache / "models--someone--proposer" / "snapshots" / ("0" * 40)
-    snapshot.parent.mkdir(parents=True)
-    folder.rename(snapshot)
-    (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    for revision in (None, "main", "0" * 40):
-        proposer = TransformersProposer.from_pretrained("someone/proposer", revision=revision, local_files_only=True)
-        assert masks(proposer, torch.randn(1, 3, 64, 64)).shape[-2:] == (16, 16)
-
-
-@pytest.mark.parametrize("source", ["someone/nothing-at-all", "/no/such/folder"])
-def test_a_model_that_is_nowhere(source):
-    with pytest.raises(ModelNotFoundError, match=source):
-        TransformersProposer.from_pretrained(source, local_files_only=True)
-
-
 def test_another_type_of_model_is_refused(folder):
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match=r"'bert'.*mask2former"):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)
     with pytest.raises(CheckpointError, match=r"'bert'.*sam2"):
-        SamProposer.from_pretrained(folder)
+        SamProposer.from_folder(folder)
     (folder / "config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="no JSON object"):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)
 
 
 def test_pickled_weights_are_refused_with_a_remedy(folder):
@@ -110,7 +91,7 @@ def test_pickled_weights_are_refused_with_a_remedy(folder):
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"deop convert \S+pytorch_model.bin"):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)
 
 
 def test_incomplete_weights_are_refused_by_name(folder):
@@ -119,17 +100,17 @@ def test_incomplete_weights_are_refused_by_name(folder):
     del state[lost]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=lost):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)
 
 
 def test_damaged_weights_are_refused(folder):
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match=str(folder)):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)
 
 
 def test_a_transformers_that_is_too_old(folder, monkeypatch):
     for kind in hub.CLASSES:
         monkeypatch.setitem(hub.CLASSES, kind, "MaskFormerOfTheFuture")
     with pytest.raises(MissingDependencyError, match="pip install -U"):
-        TransformersProposer.from_pretrained(folder)
+        TransformersProposer.from_folder(folder)

@@ -104,7 +104,7 @@ def test_folder_and_own_configuration(network, tmp_path):
     network.save_pretrained(tmp_path)
     pixels = torch.randn(1, 3, 64, 64)
     first = SamProposer(network, IMAGENET, EVERYTHING)
-    loaded = SamProposer.from_pretrained(tmp_path, settings=EVERYTHING)
+    loaded = SamProposer.from_folder(tmp_path, settings=EVERYTHING)
     assert torch.equal(loaded(pixels)[0].logits, first(pixels)[0].logits)
     config = json.loads(json.dumps(loaded.config_dict()))
     again = SamProposer.from_config(config)
@@ -119,7 +119,7 @@ def test_without_the_needed_class(network, tmp_path, monkeypatch):
     network.save_pretrained(tmp_path)
     monkeypatch.setitem(sam.CLASSES, network.config.model_type, "SamOfTheFuture")
     with pytest.raises(MissingDependencyError, match="pip install -U"):
-        SamProposer.from_pretrained(tmp_path)
+        SamProposer.from_folder(tmp_path)
 
 
 def test_the_folder_of_a_sam2_video_model_is_read(tmp_path):
@@ -127,7 +127,7 @@ def test_the_folder_of_a_sam2_video_model_is_read(tmp_path):
     network.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "sam2_video"}))
-    proposer = SamProposer.from_pretrained(tmp_path, settings=EVERYTHING)
+    proposer = SamProposer.from_folder(tmp_path, settings=EVERYTHING)
     assert not proposer.keeps_shape
     assert torch.equal(proposer.network.no_memory_embedding, network.no_memory_embedding)
 

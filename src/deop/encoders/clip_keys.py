@@ -1,6 +1,5 @@
 """How others name the weights of CLIP's vision tower, and how we do."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,9 @@ import torch
 from torch import Tensor
 
 from deop.errors import CheckpointError
+from deop.files import read_json
 from deop.images import CLIP, Normalization
+from deop.weights import read_normalization
 
 _TRANSFORMERS = {
     r"embeddings\.class_embedding": "class_token",
@@ -101,10 +102,7 @@ def read_transformers_config(folder: Path) -> tuple[dict[str, Any], Normalizatio
         CheckpointError: no config.json, or not that of a CLIP.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+    config = read_json(path)
     if config.get("model_type") not in ("clip", "clip_vision_model"):
         raise CheckpointError(
             f"{path} is of a {config.get('model_type', 'model of no type')}: expected transformers' CLIP "
@@ -123,15 +121,4 @@ def read_transformers_config(folder: Path) -> tuple[dict[str, Any], Normalizatio
         "activation": vision.get("hidden_act", "quick_gelu"),
         "norm_eps": vision.get("layer_norm_eps", 1e-5),
     }
-    preprocessor = folder / "preprocessor_config.json"
-    if not preprocessor.is_file():
-        return settings, CLIP
-    values = json.loads(preprocessor.read_text())
-    if "image_mean" not in values or "image_std" not in values:
-        return settings, CLIP
-
-    def scaled(triple: list[float]) -> tuple[float, float, float]:
-        first, second, third = (255 * value for value in triple)
-        return first, second, third
-
-    return settings, Normalization(scaled(values["image_mean"]), scaled(values["image_std"]))
+    return settings, read_normalization(folder, CLIP)

@@ -34,6 +34,7 @@ class NanoConfig:
     hidden: int = 1024
     region_width: int = 256  # channels of the region branch
     region_hidden: int = 512
+    dropout: float = 0.1  # in the region branch, in training only
     sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
     severed: tuple[int, ...] = (-2, -1)  # layers that were severed in training
 
@@ -59,25 +60,26 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 class RegionBranch(nn.Module):
-    """What each cell of eight pixels looks like by itself, at three scales."""
+    """From tokens of sixteen pixels to cells of eight, with the trunk's finer features beside them."""
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
         width = config.region_width
-        self.sources = nn.ModuleList(nn.Conv2d(source, width, 1) for source in config.sources[1:])
+        self.fine = nn.Conv2d(config.sources[1], width, 1)
+        self.coarse = nn.Linear(config.width, width)
         self.filter = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, config.region_hidden)
         self.down = nn.Linear(config.region_hidden, config.text)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Trunk features -> (B, h, w, text) at stride 8."""
-        size = features[1].shape[-2:]
-        lateral = [source(feature) for source, feature in zip(self.sources, features[1:], strict=True)]
-        coarse = lateral[1] + resize(lateral[2], lateral[1].shape[-2:])
-        x = F.gelu(lateral[0] + resize(coarse, size))
+    def forward(self, fine: Tensor, tokens: Tensor, grid: torch.Size) -> Tensor:
+        """The trunk's map at stride 8 and normed tokens (B, L, width) of ``grid`` -> (B, text, h, w) at stride 8."""
+        coarse = self.coarse(tokens).mT.unflatten(2, grid)
+        x = F.gelu(self.fine(fine) + resize(coarse, fine.shape[-2:]))
         x = x + self.filter(x)
-        return self.down(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
+        x = self.dropout(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
+        return self.down(x).permute(0, 3, 1, 2)
 
 
 class NanoEncoder(nn.Module):
@@ -165,15 +167,14 @@ class NanoEncoder(nn.Module):
             mix = mixer(severance.kind, coverage, valid, inside)
         for index, block in enumerate(self.blocks):
             x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0))
-        image, tokens = self.finish(x, features)
-        patches = confident(self.regions(features).permute(0, 3, 1, 2) + tokens)
+        image, patches = (confident(part) for part in self.finish(x, features))
         rows, columns = self.grid_of(pixels.shape[-2], pixels.shape[-1])
         patches = patches[:, :, :rows, :columns]
         if sizes is not None:
             for patch, size in zip(patches, sizes, strict=True):
                 rows, columns = self.grid_of(*size)
                 patch[:, rows:], patch[:, :, columns:] = 0, 0
-        return VisionFeatures(patches, confident(image))
+        return VisionFeatures(patches, image)
 
     def tokens(self, features: list[Tensor]) -> Tensor:
         """Trunk features -> tokens (B, 1 + L, width) at stride 16, the class token first."""
@@ -183,8 +184,10 @@ class NanoEncoder(nn.Module):
 
     def finish(self, x: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Tokens after the last block -> text parts of the image (B, text) and of cells (B, text, h, w) at stride 8."""
-        x = self.projection(self.norm(x))
-        return x[:, 0], resize(x[:, 1:].mT.unflatten(2, features[2].shape[-2:]), features[1].shape[-2:])
+        x, grid = self.norm(x), features[2].shape[-2:]
+        text = self.projection(x)
+        tokens = resize(text[:, 1:].mT.unflatten(2, grid), features[1].shape[-2:])
+        return text[:, 0], tokens + self.regions(features[1], x[:, 1:], grid)
 
 
 def confident(x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError
-from deop.images import Normalization
+from deop.images import IMAGENET, Normalization
 from deop.proposals import Proposals
 from deop.proposals.maskformer import every_query
-from deop.proposals.pretrained import build_network, config_of, fetch, load_network, read_normalization
-from deop.weights import list_some
+from deop.proposals.pretrained import build_network, config_of, load_network
+from deop.weights import list_some, read_normalization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,23 +50,18 @@ class TransformersProposer(nn.Module):
         return [every_query(logits) for logits in output.masks_queries_logits]
 
     @classmethod
-    def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, local_files_only: bool = False
-    ) -> "TransformersProposer":
-        """Load from a hub repo, or from a folder in the hub's layout; evaluation mode, float32, on the CPU.
+    def from_folder(cls, folder: str | Path) -> "TransformersProposer":
+        """Load from a folder in the hub's layout; evaluation mode, float32, on the CPU.
 
         Args:
-            source: a hub repo ``owner/name``, or a folder.
-            revision: branch, tag or commit of the repo.
-            local_files_only: never ask the hub.
+            folder: with config.json and safetensors weights; ``deop.hub.fetch`` brings one from the hub.
 
         Raises:
-            ModelNotFoundError: neither there nor to be fetched.
             CheckpointError: another type of model, pickled weights only, or incomplete weights.
             MissingDependencyError: transformers is too old for the model.
         """
-        folder = fetch(source, revision, local_files_only)
-        return cls(load_network(folder, CLASSES), read_normalization(folder))
+        path = Path(folder)
+        return cls(load_network(path, CLASSES), read_normalization(path, IMAGENET))
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON can hold it; ``from_config`` reads it back."""

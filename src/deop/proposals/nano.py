@@ -152,7 +152,7 @@ class NanoProposer(nn.Module):
 
         logits = [self._own(query, half)]
         for index, layer in enumerate(self.layers):
-            share = resize(logits[-1].float(), grid).flatten(2).log_softmax(1).clamp_min(-6)
+            share = resize(logits[-1].detach().float(), grid).flatten(2).log_softmax(1).clamp_min(-6)
             query = layer(query, place, tokens, keys, share)
             logits.append(self._own(query, fine if index == len(self.layers) - 1 else half))
         return logits

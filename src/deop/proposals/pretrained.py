@@ -1,54 +1,19 @@
-"""Models of transformers as they lie on the hub or in a folder: found, checked and loaded, safetensors only."""
+"""Models of transformers in a folder of the hub's layout: checked and loaded, safetensors only."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from deop.errors import CheckpointError, MissingDependencyError, ModelNotFoundError
-from deop.images import IMAGENET, Normalization
+from deop.errors import CheckpointError, MissingDependencyError
+from deop.files import read_json
 from deop.weights import PICKLE_SUFFIXES, list_some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_WANTED = [
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*.safetensors",
-]
-
-
-def fetch(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """The folder of a model: itself, or the hub's copy on this machine, fetched if need be.
-
-    Args:
-        source: a folder, or a hub repo ``owner/name``.
-        revision: branch, tag or commit of the repo.
-        local_files_only: never ask the hub.
-
-    Raises:
-        ModelNotFoundError: no such folder, and no such repo that could be reached.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            str(source), revision=revision, local_files_only=local_files_only, allow_patterns=_WANTED
-        )
-    except Exception as error:  # the hub client raises many kinds, from name checks to sockets
-        raise ModelNotFoundError(
-            f"{source} is neither a folder nor a model that could be fetched from the hub ({type(error).__name__}). "
-            f"With a network: hf download {source}; then pass the folder or the name again."
-        ) from error
-    return Path(folder)
 
 
 def load_network(folder: Path, classes: Mapping[str, str]) -> "PreTrainedModel":
@@ -76,9 +41,10 @@ def load_network(folder: Path, classes: Mapping[str, str]) -> "PreTrainedModel":
     from safetensors import SafetensorError
 
     try:
-        network, report = transformers_class(classes[kind]).from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
+        with _quietly():
+            network, report = transformers_class(classes[kind]).from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"cannot load {folder}: {error}") from error
     missing = set(report["missing_keys"]) & {name for name, _ in network.named_parameters()}
@@ -127,39 +93,15 @@ def transformers_class(name: str) -> Any:
         ) from error
 
 
-def read_normalization(folder: Path) -> Normalization:
-    """The channel statistics in preprocessor_config.json (0..1 there, 0..255 here); ImageNet's where there are none.
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' own progress bar: the weights are on this machine."""
+    from transformers.utils import logging
 
-    Raises:
-        CheckpointError: the file is not JSON or its statistics are not three numbers.
-    """
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if not (folder / name).is_file():
-            continue
-        entries = read_json(folder / name)
-        entries = entries.get("image_processor", entries)
-        if entries.get("image_mean") is None or entries.get("image_std") is None:
-            continue
-        try:
-            mean, std = (tuple(255 * float(v) for v in entries[key]) for key in ("image_mean", "image_std"))
-            return Normalization(mean, std)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder / name}: image_mean and image_std must be three numbers: {error}"
-            ) from error
-    return IMAGENET
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object on disk.
-
-    Raises:
-        CheckpointError: no such file, or something else in it.
-    """
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        entries = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(entries, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return entries
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, SettingError
-from deop.images import Normalization
+from deop.images import IMAGENET, Normalization
 from deop.proposals import Proposals
 from deop.proposals.filtering import drop_small_regions, keep_first
-from deop.proposals.pretrained import build_network, config_of, fetch, load_network, read_normalization
-from deop.weights import list_some
+from deop.proposals.pretrained import build_network, config_of, load_network
+from deop.weights import list_some, read_normalization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,29 +138,19 @@ class SamProposer(nn.Module):
         return logits[_distinct(logits, untouched.float(), self.settings.box_iou)]
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | Path,
-        *,
-        settings: SamSettings | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> "SamProposer":
-        """Load from a hub repo, or from a folder in the hub's layout; evaluation mode, float32, on the CPU.
+    def from_folder(cls, folder: str | Path, *, settings: SamSettings | None = None) -> "SamProposer":
+        """Load from a folder in the hub's layout; evaluation mode, float32, on the CPU.
 
         Args:
-            source: a hub repo ``owner/name``, or a folder.
+            folder: with config.json and safetensors weights; ``deop.hub.fetch`` brings one from the hub.
             settings: how masks are asked for and which are kept.
-            revision: branch, tag or commit of the repo.
-            local_files_only: never ask the hub.
 
         Raises:
-            ModelNotFoundError: neither there nor to be fetched.
             CheckpointError: another type of model, pickled weights only, or incomplete weights.
             MissingDependencyError: transformers is too old for the model.
         """
-        folder = fetch(source, revision, local_files_only)
-        return cls(load_network(folder, CLASSES), read_normalization(folder), settings)
+        path = Path(folder)
+        return cls(load_network(path, CLASSES), read_normalization(path, IMAGENET), settings)
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON can hold it; ``from_config`` reads it back."""
