@@ -123,9 +123,3 @@ def test_half_precision(dtype):
     expected = model(features, coverage).embeddings
     found = model.to(dtype)(features.to(dtype), coverage.to(dtype)).embeddings
     assert torch.cosine_similarity(found.float(), expected, dim=-1).min() > 0.99
-
-
-def test_config_rejects_unknown_keys():
-    assert AnchorConfig.from_dict(AnchorConfig().to_dict()) == AnchorConfig()
-    with pytest.raises(CheckpointError, match="headz"):
-        AnchorConfig.from_dict({"headz": 3})

@@ -8,7 +8,6 @@ import torch
 
 import deop
 from deop.anchors import AnchorConfig, AnchorDecoder
-from deop.checkpoints import load_checkpoint, save_checkpoint
 from deop.encoders.clip import CLIPVision
 from deop.encoders.severance import Severance
 from deop.encoders.text import CLIPText
@@ -67,7 +66,7 @@ def test_round_trip(model, tmp_path):
 
 def test_without_optional_parts(tiny_clip, tmp_path):
     bare = DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip))
-    again = load_checkpoint(save_checkpoint(bare, tmp_path))
+    again = DeOP.from_pretrained(bare.save_pretrained(tmp_path))
     assert again.proposer is None
     assert again.anchors is None
     assert again.no_object is None
@@ -98,25 +97,25 @@ def test_what_does_not_fit_is_refused_by_name(model, tmp_path):
     ]:
         edit(folder, change)
         with pytest.raises(CheckpointError, match=message):
-            load_checkpoint(folder)
+            DeOP.from_pretrained(folder)
         (folder / "config.json").write_text(whole)
     with (folder / "model.safetensors").open("r+b") as file:
         file.seek(-4, 2)
         file.write(b"\0\0\1\0")
     with pytest.raises(CheckpointError, match="damaged"):
-        load_checkpoint(folder)
+        DeOP.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="cannot read"):
-        load_checkpoint(folder)
+        DeOP.from_pretrained(folder)
 
 
 def test_what_cannot_be_saved(model, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write the model"):
-        save_checkpoint(model, tmp_path / "file")
+        model.save_pretrained(tmp_path / "file")
     model.proposer = torch.nn.Identity()
     with pytest.raises(CheckpointError, match="cannot hold a Identity"):
-        save_checkpoint(model, tmp_path / "out")
+        model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -131,7 +130,7 @@ def test_push_to_hub_uploads_a_whole_folder(model, monkeypatch):
             return type("Repo", (), {"repo_id": f"me/{repo_id}"})
 
         def upload_folder(self, repo_id, folder_path, commit_message):
-            seen["model"] = load_checkpoint(folder_path)
+            seen["model"] = DeOP.from_pretrained(folder_path)
             return f"https://hub/{repo_id}/commit/1"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)

@@ -1,7 +1,7 @@
 """Classification anchors: where in a mask to look, learned (METHOD section 5), or simply the mean over the mask."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,17 +29,6 @@ class AnchorConfig:
     def __post_init__(self) -> None:
         if self.query not in ("slot", "mask"):
             raise CheckpointError(f"unknown anchor query {self.query!r}: 'slot' or 'mask'")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "AnchorConfig":
-        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
-        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
-            raise CheckpointError(f"unknown settings of the anchor decoder: {', '.join(unknown)}")
-        return cls(**values)
 
 
 class Regions(NamedTuple):

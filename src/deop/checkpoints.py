@@ -6,22 +6,23 @@ weights. What does not fit, raises; nothing stays random.
 
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deop import __version__
 from deop.anchors import AnchorConfig, AnchorDecoder
+from deop.config import from_json
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, OutputError
 from deop.files import read_json
-from deop.model import DeOP
 from deop.settings import Card, Settings
-from deop.weights import load_strictly, read_weights
+from deop.weights import read_weights
 
 FORMAT = "deop"
 VERSION = 1
@@ -30,13 +31,27 @@ _KEYS = {
 }  # fmt: skip
 
 
-def save_checkpoint(model: DeOP, folder: Path) -> Path:
+@dataclass
+class Parts:
+    """What a model is made of: the arguments of ``DeOP``."""
+
+    encoder: Any
+    text: Any
+    proposer: Any
+    anchors: AnchorDecoder | None
+    no_object: Tensor | None
+    settings: Settings
+    card: Card
+
+
+def save_checkpoint(parts: Parts, state: dict[str, Tensor], folder: Path) -> Path:
     """Write a model into a folder, made where it is missing.
 
     Everything is written beside and then put in its place, the config last: a folder never holds half a model.
 
     Args:
-        model: any model whose parts are of deop's own kinds.
+        parts: of deop's own kinds.
+        state: the model's state dict.
         folder: where to.
 
     Returns:
@@ -48,16 +63,16 @@ def save_checkpoint(model: DeOP, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    config = config_of(model)
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    config = config_of(parts)
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:
             written = Path(beside)
             save_file(state, str(written / "model.safetensors"), metadata={"format": "pt"})
-            if isinstance(model.text, CLIPText) and model.text.tokenizer is not None:
-                model.text.save_tokenizer(written)
-            (written / "README.md").write_text(_model_card(model), encoding="utf-8")
+            if isinstance(parts.text, CLIPText) and parts.text.tokenizer is not None:
+                parts.text.save_tokenizer(written)
+            (written / "README.md").write_text(_model_card(parts), encoding="utf-8")
             config["sha256"] = sha256(written / "model.safetensors")
             (written / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             for file in sorted(written.iterdir(), key=lambda file: file.name == "config.json"):
@@ -67,19 +82,15 @@ def save_checkpoint(model: DeOP, folder: Path) -> Path:
     return folder
 
 
-def load_checkpoint(folder: str | Path) -> DeOP:
-    """Read a model from a folder in deop's own format.
+def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Tensor]]:
+    """Read a model from a folder in deop's own format: its parts, still empty, and its weights.
 
     Args:
         folder: with ``config.json`` and ``model.safetensors``.
 
-    Returns:
-        The model, in evaluation mode, on the CPU.
-
     Raises:
         CheckpointError: another format, unknown keys, missing or damaged weights.
     """
-    folder = Path(folder)
     config = read_config(folder)
     actual = sha256(folder / "model.safetensors")
     if actual != config["sha256"]:
@@ -87,20 +98,20 @@ def load_checkpoint(folder: str | Path) -> DeOP:
             f"{folder / 'model.safetensors'} is damaged or of another model: its sha256 is {actual[:12]}..., the "
             f"config says {str(config['sha256'])[:12]}.... Fetch or convert it again"
         )
-    model = DeOP(
-        _encoder(config["encoder"]),
-        _text(config["text"], folder),
-        None if config["proposer"] is None else _proposer(config["proposer"]),
-        anchors=None if config["anchors"] is None else AnchorDecoder(AnchorConfig.from_dict(config["anchors"])),
-        no_object=None if config["no_object"] is None else torch.zeros(config["no_object"]),
-        settings=Settings.from_dict(config["settings"]),
-        card=Card.from_dict(config["card"]),
+    anchors, no_object = config["anchors"], config["no_object"]
+    parts = Parts(
+        encoder=_encoder(config["encoder"]),
+        text=_text(config["text"], folder),
+        proposer=None if config["proposer"] is None else _proposer(config["proposer"]),
+        anchors=None if anchors is None else AnchorDecoder(from_json(AnchorConfig, anchors, "the anchor decoder")),
+        no_object=None if no_object is None else torch.zeros(no_object),
+        settings=Settings.from_json(config["settings"]),
+        card=from_json(Card, config["card"], "the card"),
     )
-    load_strictly(model, read_weights(folder), str(folder))
-    return model.eval()
+    return parts, read_weights(folder)
 
 
-def config_of(model: DeOP) -> dict[str, Any]:
+def config_of(parts: Parts) -> dict[str, Any]:
     """A model's config.json, without the sha256 of its weights.
 
     Raises:
@@ -110,13 +121,13 @@ def config_of(model: DeOP) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "deop": __version__,
-        "card": model.card.to_dict(),
-        "settings": model.settings.to_dict(),
-        "encoder": _part(model.encoder),
-        "text": _part(model.text),
-        "proposer": None if model.proposer is None else _part(model.proposer),
-        "anchors": None if model.anchors is None else model.anchors.config.to_dict(),
-        "no_object": None if model.no_object is None else model.no_object.numel(),
+        "card": asdict(parts.card),
+        "settings": asdict(parts.settings),
+        "encoder": _part(parts.encoder),
+        "text": _part(parts.text),
+        "proposer": None if parts.proposer is None else _part(parts.proposer),
+        "anchors": None if parts.anchors is None else asdict(parts.anchors.config),
+        "no_object": None if parts.no_object is None else parts.no_object.numel(),
     }
 
 
@@ -156,7 +167,7 @@ def _part(part: object) -> dict[str, Any]:
 def _encoder(part: dict[str, Any]) -> CLIPVision:
     if part["kind"] != CLIPVision.kind:
         raise CheckpointError(f"unknown kind of encoder {part['kind']!r}: update deop")
-    return CLIPVision(VisionConfig.from_dict(part["config"]))
+    return CLIPVision(from_json(VisionConfig, part["config"], "the vision tower"))
 
 
 def _text(part: dict[str, Any], folder: Path) -> CLIPText:
@@ -176,8 +187,8 @@ def _proposer(part: dict[str, Any]) -> Any:
     return kinds[part["kind"]].from_config(part["config"])
 
 
-def _model_card(model: DeOP) -> str:
-    card = model.card
+def _model_card(parts: Parts) -> str:
+    card = parts.card
     return f"""---
 library_name: deop
 pipeline_tag: image-segmentation
@@ -200,7 +211,7 @@ model.segment("photo.jpg", ["cat", "sofa|couch", "wall"]).save("out.png")
 | licence of the weights | {card.license} |
 | source | {card.source or "not recorded"} |
 | trained on | {card.training_data or "not recorded"} |
-| encoder | {type(model.encoder).__name__}, severance `{model.settings.severance.kind}` |
-| proposals | {type(model.proposer).__name__ if model.proposer is not None else "given with each call"} |
-| anchors | {model.settings.anchors} |
+| encoder | {type(parts.encoder).__name__}, severance `{parts.settings.severance.kind}` |
+| proposals | {type(parts.proposer).__name__ if parts.proposer is not None else "given with each call"} |
+| anchors | {parts.settings.anchors} |
 """

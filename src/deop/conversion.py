@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from deop.anchors import AnchorDecoder
-from deop.checkpoints import save_checkpoint
 from deop.encoders.clip import CLIPVision
 from deop.encoders.severance import Severance
 from deop.encoders.text import CLIPText
@@ -77,7 +76,7 @@ def convert(checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | 
             f"config.json of the hub's layout. It holds {list_some(sorted(state), 5)}"
         )
     _attach_tokenizer(model, tokenizer)
-    return save_checkpoint(model, folder)
+    return model.save_pretrained(folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from deop import assembly
 from deop.anchors import AnchorDecoder
 from deop.assembly import Canvas
+from deop.checkpoints import Parts, load_checkpoint, save_checkpoint
 from deop.classify import classify, probabilities
 from deop.encoders import VisionEncoder
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
+from deop.hub import fetch
 from deop.images import Normalization, Photo, read_photo, resize_photo, to_pixels
 from deop.look import Look, canvas_of, crop_each, one_pass
 from deop.proposals import Proposals, Proposer
@@ -28,6 +30,7 @@ from deop.stuff import is_thing
 from deop.text_cache import EmbeddingCache
 from deop.two_stream import TwoStream, crop_probabilities, ensemble
 from deop.vocabulary import Classes, TextEncoder, Vocabulary, embed_vocabulary
+from deop.weights import load_strictly
 
 
 class DeOP(nn.Module):
@@ -289,13 +292,21 @@ class DeOP(nn.Module):
             ModelNotFoundError: not on this machine, and the hub cannot be reached.
             CheckpointError: damaged, incomplete or of another format.
         """
-        from deop.checkpoints import load_checkpoint
-        from deop.hub import fetch
-
         folder = Path(name)
         if not folder.is_dir():
             folder = fetch(str(name), revision or "main")
-        return load_checkpoint(folder)
+        parts, state = load_checkpoint(folder)
+        model = cls(
+            parts.encoder,
+            parts.text,
+            parts.proposer,
+            anchors=parts.anchors,
+            no_object=parts.no_object,
+            settings=parts.settings,
+            card=parts.card,
+        )
+        load_strictly(model, state, str(folder))
+        return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write ``config.json``, ``model.safetensors``, tokenizer and model card into a folder.
@@ -303,9 +314,8 @@ class DeOP(nn.Module):
         Raises:
             OutputError: the folder cannot be written; nothing is left half-written.
         """
-        from deop.checkpoints import save_checkpoint
-
-        return save_checkpoint(self, Path(folder))
+        parts = Parts(self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card)
+        return save_checkpoint(parts, self.state_dict(), Path(folder))
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload deop model") -> str:
         """Publish the model on the Hugging Face hub and return the address of the commit."""

@@ -1,11 +1,12 @@
 """How a model is used and what it is: values that travel with its weights."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from deop.classify import TEMPERATURE
+from deop.config import from_json
 from deop.encoders.severance import Severance
-from deop.errors import CheckpointError, SettingError
+from deop.errors import SettingError
 from deop.images import Resize
 
 ANCHORS = ("decoder", "pool")
@@ -47,18 +48,18 @@ class Settings:
         if not isinstance(self.templates, str):
             object.__setattr__(self, "templates", tuple(self.templates))
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Settings":
-        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
+    def from_json(cls, values: dict[str, Any]) -> "Settings":
+        """The inverse of ``dataclasses.asdict``, after a way through JSON.
+
+        Raises:
+            CheckpointError: a key or a value that is not known.
+        """
         values = dict(values)
         for key, kind in (("resize", Resize), ("severance", Severance)):
             if key in values:
-                values[key] = _strictly(kind, values[key], f"{key} settings")
-        return _strictly(cls, values, "settings")
+                values[key] = from_json(kind, values[key], key)
+        return from_json(cls, values, "the model's use")
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,3 @@ class Card:
     license: str = "unknown"
     source: str = ""
     training_data: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Card":
-        """From JSON; a key that is not known raises CheckpointError."""
-        return _strictly(cls, values, "card")
-
-
-def _strictly(kind: type, values: dict[str, Any], what: str) -> Any:
-    if unknown := sorted(set(values) - {field.name for field in fields(kind)}):
-        raise CheckpointError(f"unknown {what}: {', '.join(unknown)}")
-    return kind(**values)

@@ -154,9 +154,9 @@ def load(
     folder = _fetch(entry.clip) if entry else _find(str(name))
     config = read_json(folder / "config.json")
     if config.get("format") == "deop":
-        from deop.checkpoints import load_checkpoint
+        from deop.model import DeOP
 
-        model = load_checkpoint(folder)
+        model = DeOP.from_pretrained(folder)
         if proposer is not None:
             model.proposer = load_proposer(proposer)
     elif config.get("model_type") == "clip":

@@ -1,12 +1,14 @@
 """The vision tower against transformers' CLIP, in other precisions, compiled, exported and in padded batches."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deop.config import from_json
 from deop.encoders.clip import CLIPVision, VisionConfig, interpolate_positions
 from deop.encoders.severance import KINDS, Severance
 from deop.errors import CheckpointError
@@ -161,6 +163,6 @@ def test_loading_is_strict(tmp_path, tiny_clip):
 
 
 def test_config_rejects_unknown_keys():
-    assert VisionConfig.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
+    assert from_json(VisionConfig, json.loads(json.dumps(asdict(SMALL))), "the tower") == SMALL
     with pytest.raises(CheckpointError, match="wdith"):
-        VisionConfig.from_dict({"wdith": 3})
+        from_json(VisionConfig, {"wdith": 3}, "the tower")

@@ -1,7 +1,7 @@
 """CLIP's vision transformer, one readable ViT, with severance inside its attention (METHOD section 3)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,6 @@ class VisionConfig:
             raise CheckpointError(f"unknown position rule {self.position_rule!r}: 'grid' or 'count'")
         if self.width % self.heads:
             raise CheckpointError(f"{self.heads} heads do not divide the width {self.width}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "VisionConfig":
-        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
-        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
-            raise CheckpointError(f"unknown settings of the vision tower: {', '.join(unknown)}")
-        return cls(**values)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -214,7 +203,7 @@ class CLIPVision(nn.Module):
 
     def config_dict(self) -> dict[str, Any]:
         """The settings, as JSON would have them."""
-        return self.config.to_dict()
+        return asdict(self.config)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The patch grid (gh, gw) of an image of that many pixels."""

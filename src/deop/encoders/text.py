@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from deop.config import from_json
 from deop.encoders.prompt import LearnedPrompt
 from deop.encoders.text_keys import prompt_from_original, read_text_config, text_from_openai
 from deop.errors import CheckpointError
@@ -44,17 +45,6 @@ class TextConfig:
             )
         if self.width % self.heads:
             raise CheckpointError(f"{self.heads} heads do not divide the width {self.width} of the text tower")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TextConfig":
-        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
-        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
-            raise CheckpointError(f"unknown settings of the text tower: {', '.join(unknown)}")
-        return cls(**values)
 
 
 class CLIPText(nn.Module):
@@ -184,7 +174,7 @@ class CLIPText(nn.Module):
             (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in state.values()
         )
         if self._identity[0] != version:
-            digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+            digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
             if self.tokenizer is not None:
                 digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
             for key, tensor in state.items():
@@ -210,7 +200,7 @@ class CLIPText(nn.Module):
 
     def config_dict(self) -> dict[str, Any]:
         """The settings, as JSON would have them: ``from_config`` takes them back."""
-        return self.config.to_dict()
+        return asdict(self.config)
 
     @classmethod
     def from_config(cls, values: dict[str, Any], tokenizer: str | Path | None = None) -> "CLIPText":
@@ -219,7 +209,10 @@ class CLIPText(nn.Module):
         Raises:
             CheckpointError: settings that are not known, or no tokenizer in the folder.
         """
-        return cls(TextConfig.from_dict(values), None if tokenizer is None else read_tokenizer(tokenizer)).eval()
+        text = cls(from_json(TextConfig, values, "the text tower"), None if tokenizer is None else read_tokenizer(tokenizer))
+        return text.eval()
+            from_json(TextConfig, values, "the text tower"), None if tokenizer is None else read_tokenizer(tokenizer)
+        ).eval()
 
     def save_tokenizer(self, folder: str | Path) -> None:
         """Write the tokenizer's files into a folder, from where ``from_config`` reads them."""

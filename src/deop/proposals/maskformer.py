@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deop.config import from_json
 from deop.errors import CheckpointError, SettingError
 from deop.images import IMAGENET
 from deop.proposals import Proposals
@@ -206,9 +207,7 @@ class MaskFormer(nn.Module):
         Raises:
             CheckpointError: an unknown entry.
         """
-        if unknown := sorted(set(config) - set(MaskFormerConfig.__dataclass_fields__)):
-            raise CheckpointError(f"unknown entries in the MaskFormer configuration: {list_some(unknown)}")
-        return cls(MaskFormerConfig(**config))
+        return cls(from_json(MaskFormerConfig, config, "the MaskFormer"))
 
 
 def every_query(logits: Tensor, embeddings: Tensor | None = None) -> Proposals:
