@@ -209,10 +209,8 @@ class CLIPText(nn.Module):
         Raises:
             CheckpointError: settings that are not known, or no tokenizer in the folder.
         """
-        text = cls(from_json(TextConfig, values, "the text tower"), None if tokenizer is None else read_tokenizer(tokenizer))
-        return text.eval()
-            from_json(TextConfig, values, "the text tower"), None if tokenizer is None else read_tokenizer(tokenizer)
-        ).eval()
+        config = from_json(TextConfig, values, "the text tower")
+        return cls(config, None if tokenizer is None else read_tokenizer(tokenizer)).eval()
 
     def save_tokenizer(self, folder: str | Path) -> None:
         """Write the tokenizer's files into a folder, from where ``from_config`` reads them."""
