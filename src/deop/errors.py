@@ -35,3 +35,7 @@ class OutputError(DeopError, OSError):
 
 class MissingDependencyError(DeopError, ImportError):
     """An optional library is needed for what was asked."""
+
+
+class DataError(DeopError, ValueError):
+    """A data set is incomplete, damaged or of another form."""

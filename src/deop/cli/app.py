@@ -11,6 +11,7 @@ import typer
 from deop import __version__
 from deop.cli.console import say
 from deop.cli.convert import convert
+from deop.cli.evaluate import evaluate
 from deop.cli.models import models
 from deop.cli.segment import segment
 from deop.errors import DeopError, SettingError, VocabularyError
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an error that is not ours is a bug: its plain traceback belongs in a report
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, models, convert):
+for command in (segment, evaluate, models, convert):
     app.command(no_args_is_help=command is not models)(command)
 
 

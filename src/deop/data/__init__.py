@@ -1,0 +1,1 @@
+"""Labelled photos: data sets as folders."""
