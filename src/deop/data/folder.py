@@ -3,9 +3,9 @@
     images/*.jpg|png    masks/*.png (one 8- or 16-bit id a pixel)    classes.json
 
 The list is ``[{"id": 1, "name": "person", "isthing": true}, ...]``. Where there are splits, each is a folder of its own
-The list is ``[{"id": 1, "name": "person", "isthing": true}, ...]``. Where there are splits, each is a folder of its own below
-(``train/``, ``val/``) with images and masks, and the list may lie above them. Ids that are not listed are ignored, 0
-and 255 with them.
+below (``train/``, ``val/``) with images and masks, and the list may lie above. Ids that are not listed are ignored,
+0 and 255 with them.
+"""
 
 import json
 from dataclasses import dataclass
