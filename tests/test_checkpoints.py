@@ -12,10 +12,13 @@ from deop.encoders.clip import CLIPVision
 from deop.encoders.severance import Severance
 from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, OutputError
-from deop.images import Resize
+from deop.images import IMAGENET, Resize
 from deop.model import DeOP
+from deop.proposals.hub import TransformersProposer
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
+from deop.proposals.sam import SamProposer
 from deop.settings import Card, Settings
+from tests.proposals import tiny_networks
 
 SMALL_PROPOSER = MaskFormerConfig(
     depth=50, stem_width=8, width=8, hidden=32, heads=4, ffn=64, decoder_layers=2, queries=7, conv_dim=32, mask_dim=32,
@@ -45,6 +48,16 @@ def model(tiny_clip):
         ),
         card=Card("small", "CC0-1.0", "a test", "nothing"),
     ).eval()
+
+
+@pytest.mark.parametrize("kind", ["maskformer", "mask2former", "sam", "sam2"])
+def test_every_proposer_of_the_hub_is_kept(tiny_clip, tmp_path, kind):
+    """SAM has two names for one table, which safetensors refuses."""
+    network = getattr(tiny_networks, kind)()
+    proposer = (SamProposer if kind.startswith("sam") else TransformersProposer)(network, IMAGENET)
+    saved = DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip), proposer)
+    state = deop.DeOP.from_pretrained(saved.save_pretrained(tmp_path)).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in saved.state_dict().items())
 
 
 def test_round_trip(model, tmp_path):

@@ -22,7 +22,7 @@ from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, OutputError
 from deop.files import read_json
 from deop.settings import Card, Settings
-from deop.weights import read_weights
+from deop.weights import read_weights, unshared
 
 FORMAT = "deop"
 VERSION = 1
@@ -64,7 +64,7 @@ def save_checkpoint(parts: Parts, state: dict[str, Tensor], folder: Path) -> Pat
     from safetensors.torch import save_file
 
     config = config_of(parts)
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    state = unshared(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError
@@ -100,6 +101,18 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> N
     if complaints:
         raise CheckpointError(f"the weights of {origin} do not fit: " + list_some(complaints))
     module.load_state_dict(state)
+
+
+def unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights on the CPU, each with its own storage: safetensors refuses tied ones (SAM has two names for a table)."""
+    own: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for key, value in state.items():
+        value = value.detach().cpu()
+        place = value.untyped_storage().data_ptr()
+        own[key] = value.clone(memory_format=torch.contiguous_format) if place in places else value.contiguous()
+        places.add(place)
+    return own
 
 
 def list_some(items: list[str], most: int = 8) -> str:
