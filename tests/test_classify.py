@@ -72,5 +72,16 @@ def test_order_of_names_permutes_scores(order, seed):
     torch.testing.assert_close(found[:, :-1], expected[:, list(order)])
 
 
+def test_half_precision_regions_tell_close_names_apart():
+    """At a logit of 99 bfloat16 knows halves: these names would tie, and the first would win whatever its row."""
+    rows = torch.nn.functional.normalize(torch.tensor([[1.0, 0.06, 0], [1.0, 0.05, 0], [1.0, 0.07, 0]]), dim=1)
+    region = torch.tensor([[1.0, 0, 0]])
+    expected = classify(region, classes_of(rows))
+    found = classify(region.bfloat16(), classes_of(rows))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+    assert found[0, :-1].argmax() == 1
+
+
 def test_no_regions():
     assert classify(torch.zeros(0, 8), classes_of(torch.randn(3, 8))).shape == (0, 4)

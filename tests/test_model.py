@@ -1,5 +1,8 @@
 """The whole model: against the original from end to end, and its promises to callers."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -227,13 +230,35 @@ def test_no_masks_at_all(model):
         assert found.segments == []
 
 
-def test_background_names_take_pixels_away(model):
-    photo, masks = scene()
-    plain = model.segment(photo, "cat, dog", masks=masks)
+@pytest.mark.parametrize("classifier", ["one-pass", "two-stream"])
+def test_background_names_take_pixels_away(model, classifier):
+    photo, masks = scene()[0], np.ones((1, 70, 90), bool)
+    plain = model.segment(photo, "cat, dog", masks=masks, classifier=classifier)
     won = {segment.name for segment in plain.segments}
     swapped = model.segment(photo, [name for name in ("cat", "dog") if name not in won] or ["wall"], masks=masks,
-                            background=sorted(won))  # fmt: skip
+                            background=sorted(won), classifier=classifier)  # fmt: skip
     assert (swapped.label_map == -1).sum() > (plain.label_map == -1).sum()
+
+
+def test_threads_get_the_names_that_they_asked_for(model):
+    vocabularies = [model.vocabulary([f"cat {index}", f"dog {index}"]) for index in range(4)]
+    wrong, pause = [], sys.getswitchinterval()
+
+    def ask(vocabulary):
+        for _ in range(100):
+            if model.embed(vocabulary).names != vocabulary.names:
+                wrong.append(vocabulary)
+
+    threads = [threading.Thread(target=ask, args=(vocabulary,)) for vocabulary in vocabularies]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(pause)
+    assert not wrong
 
 
 def test_half_precision_runs(tiny_clip):

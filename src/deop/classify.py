@@ -22,9 +22,12 @@ def classify(
         temperature: what cosine similarities are multiplied by.
 
     Returns:
-        (..., N, K + 1) logits. A name scores as its best synonym does. The last column is "none of these": the best of
-        the background names and the no-object vector, -inf where there is neither.
+        (..., N, K + 1) float32 logits, whatever the precision of the regions. A name scores as its best synonym does.
+        The last column is "none of these": the best of the background names and the no-object vector, -inf where there
+        is neither.
     """
+    # bfloat16 knows eighths at a logit of 25: names would tie, and their order would decide.
+    regions = regions.float()
     rows = classes.rows.to(regions)
     owner = classes.owner.to(regions.device)
     if no_object is not None:

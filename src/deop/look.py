@@ -132,12 +132,13 @@ def embed_masks(
     covers = proposals.logits[None].sigmoid()
     # The decoder sees masks as the original's did, at the patch centres; pooling must not lose small ones.
     coverage = to_patches(covers, canvas.padded, patch, antialias=pooled)
-    coverage = coverage[..., : features.shape[-2], : features.shape[-1]].to(features.dtype)
+    coverage = coverage[..., : features.shape[-2], : features.shape[-1]]
     if decoder is None or pooled:
+        coverage, features = coverage.float(), features.float()  # a mean over a thousand patches, and cheap
         features = F.normalize(features, dim=1) if settings.normalize_patches else features
         return pool_regions(features, coverage)
     slots = None if proposals.slots is None else proposals.slots[None]
-    return decoder(F.normalize(features, dim=1), coverage, slots)
+    return decoder(F.normalize(features, dim=1), coverage.to(features.dtype), slots)
 
 
 def crop_each(

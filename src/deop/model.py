@@ -162,10 +162,12 @@ class DeOP(nn.Module):
 
     def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
         """The embeddings of a vocabulary, on the model's device; from the cache where they are there."""
-        if self._embedded is None or self._embedded[0] != (vocabulary, self.text.identity):
-            found = embed_vocabulary(vocabulary, self.text, cache=self.cache, progress=progress)
-            self._embedded = ((vocabulary, self.text.identity), found)
-        return self._embedded[1].to(self.device)
+        wanted, last = (vocabulary, self.text.identity), self._embedded
+        if last is None or last[0] != wanted:
+            # Read once and set once: another thread may ask for other names in between.
+            last = (wanted, embed_vocabulary(vocabulary, self.text, cache=self.cache, progress=progress))
+            self._embedded = last
+        return last[1].to(self.device)
 
     @torch.inference_mode()
     def look(
@@ -244,18 +246,19 @@ class DeOP(nn.Module):
 
     def votes(self, look: Look, classes: Classes) -> Tensor:
         """Probabilities (N, K + 1) of the names and, last, none of them, for each proposal of a look."""
+        if look.valid is not None:
+            # "No object" is left out of the crops' scores, but not what the caller named: the background competes.
+            classes = replace(classes, names=(*classes.names, _BACKGROUND))
         logits = classify(look.regions, classes, self.no_object, self.settings.temperature)
         if look.valid is None:
             return probabilities(logits)
         scores = crop_probabilities(logits[look.valid], look.valid)
-        if look.proposals.embeddings is not None and look.settings["ensemble"] > 0:
-            own = F.normalize(look.proposals.embeddings, dim=-1)
-            own_scores = probabilities(classify(own, classes, self.no_object, self.settings.temperature))[:, :-1]
-            seen = torch.tensor([name in look.settings["seen"] for name in classes.names], device=scores.device)
-            scores = ensemble(own_scores, scores, seen, look.settings["ensemble"])
-        else:
-            scores = scores * look.valid[:, None]
-        return F.pad(scores, (0, 1))
+        if look.proposals.embeddings is None or look.settings["ensemble"] <= 0:
+            return scores * look.valid[:, None]
+        own = F.normalize(look.proposals.embeddings.float(), dim=-1)
+        own_scores = probabilities(classify(own, classes, self.no_object, self.settings.temperature))[:, :-1]
+        seen = torch.tensor([name in look.settings["seen"] for name in classes.names], device=scores.device)
+        return ensemble(own_scores, scores, seen, look.settings["ensemble"])
 
     def _pixels(self, resized: Sequence[np.ndarray], normalization: Normalization) -> Tensor:
         """Photos of one padded size (B, 3, H, W), normalised and padded."""
@@ -328,6 +331,9 @@ class DeOP(nn.Module):
             self.save_pretrained(folder)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
+
+
+_BACKGROUND = "|background|"  # no name of the caller's has bars
 
 
 def _groups(canvases: Sequence[Canvas], masks: Sequence[Masks | None]) -> Iterator[list[int]]:

@@ -84,9 +84,9 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def encode_crops(encoder: VisionEncoder, pixels: Tensor, batch: int = 32) -> Tensor:
-    """Class-token embeddings (M, C), L2-normalised, of crops (M, 3, side, side), ``batch`` at a time."""
-    embeddings = [F.normalize(encoder(part).image, dim=-1) for part in pixels.split(batch) if len(part)]
-    return torch.cat(embeddings) if embeddings else pixels.new_zeros(0, encoder.width)
+    """Class-token embeddings (M, C), L2-normalised, float32, of crops (M, 3, side, side), ``batch`` at a time."""
+    embeddings = [F.normalize(encoder(part).image.float(), dim=-1) for part in pixels.split(batch) if len(part)]
+    return torch.cat(embeddings) if embeddings else pixels.new_zeros(0, encoder.width, dtype=torch.float32)
 
 
 def crop_probabilities(logits: Tensor, valid: Tensor) -> Tensor:
