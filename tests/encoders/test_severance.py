@@ -156,7 +156,7 @@ def test_gate_depends_on_the_number():
 
 def test_affinity_normalized_stays_inside_segments():
     """Where masks are a partition, every patch receives the mean value of its own segment."""
-    coverage = torch.zeros(1, 2, 6)
+    coverage = torch.full((1, 2, 6), -20.0).sigmoid()  # what given masks have where they are not
     coverage[0, 0, :2] = coverage[0, 1, 2:5] = 1  # patch 5 is in no mask
     values = torch.randn(1, 7, 4)
     mixed = mixer("affinity-normalized", coverage)(values)[0, 1:]

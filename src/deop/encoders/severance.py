@@ -16,6 +16,9 @@ from deop.masks import to_patches
 
 KINDS = ("none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized")
 
+NOT_COVERED = 1e-6
+"""Probabilities up to this are no coverage; that of a given mask where it is not is 2e-9."""
+
 Mix = Callable[[Tensor], Tensor]
 """Values (B, 1 + L, C), class token first -> mixed values of the same shape."""
 
@@ -172,6 +175,8 @@ def _affinity(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
 def _affinity_normalized(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
     # In float32 throughout: sums over N proposals and L patches overflow float16.
     factor = coverage.float()
+    # A sigmoid is never 0: without this a patch in no mask would get the mean of all that is in one.
+    factor = factor * (factor > NOT_COVERED)
     row_sum = factor.mT @ factor.sum(2, keepdim=True)  # (B, L, 1), the rows of M^T M added up
 
     def mix(values: Tensor) -> Tensor:
