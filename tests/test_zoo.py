@@ -1,14 +1,22 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from deop.anchors import AnchorConfig, AnchorDecoder
+from deop.encoders.clip import CLIPVision
+from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
 from deop.hub import repo_cache
+from deop.images import Resize
+from deop.model import DeOP
+from deop.settings import Settings
 from deop.zoo import ZOO, load, load_proposer, on_this_machine
 from tests.fake_hub import put_in_cache
+from tests.proposals.tiny_networks import mask2former
 from tests.tiny import write_tiny_clip
 
 MASK_FILES = {"config.json": '{"model_type": "mask2former"}', "model.safetensors": ""}
@@ -48,6 +56,23 @@ def test_every_entry_says_what_it_is(entry):
 def test_the_pins_are_complete_commits_but_for_those_known_not_to_be():
     unpinned = {w.repo for entry in ZOO.values() for w in (entry.clip, entry.proposer) if w.revision == "main"}
     assert unpinned == {"facebook/metaclip-b16-fullcc2.5b"}
+
+
+def test_slot_tied_anchors_leave_another_proposer_to_pooling(tiny_clip, tmp_path):
+    for slots in (4, 100):  # the tiny Mask2Former has 7 queries
+        decoder = AnchorDecoder(AnchorConfig(32, 4, hidden=64, slots=slots))
+        settings = Settings(Resize(64), anchors="decoder")
+        parts = CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)
+        folder = DeOP(*parts, anchors=decoder, settings=settings).save_pretrained(tmp_path / str(slots))
+        mask2former().save_pretrained(tmp_path / "masks")
+        model = load(folder, proposer=tmp_path / "masks", device="cpu")
+        photo = np.zeros((60, 80, 3), np.uint8)
+        assert model.segment(photo, "cat, dog").settings["anchors"] == "pool"
+        model.settings = replace(model.settings, anchors="decoder", drop_redundant=False)
+        if slots == 4:
+            assert model.segment(photo, "cat, dog").settings["anchors"] == "pool"
+            with pytest.raises(SettingError, match="4 query slots"):
+                model.segment(photo, "cat, dog", anchors="decoder")
 
 
 @pytest.mark.parametrize("name", ["clip-b16", "metaclip-b16"])

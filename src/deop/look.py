@@ -112,10 +112,18 @@ def choose_anchors(asked: str | None, decoder: AnchorDecoder | None, settings: S
         raise SettingError(f"unknown anchors {asked!r}: choose one of {', '.join(ANCHORS)}")
     if asked == "decoder" and decoder is None:
         raise SettingError('this model has no anchor decoder: use anchors="pool"')
-    if asked is not None or decoder is None:
-        return asked or "pool"
-    tied = decoder.config.query == "slot" and proposals.slots is None
-    return "pool" if tied else settings.anchors
+    if decoder is None:
+        return "pool"
+    slots = proposals.slots
+    unknown = decoder.config.query == "slot" and slots is not None and bool((slots >= decoder.config.slots).any())
+    if asked == "decoder" and unknown:
+        raise SettingError(
+            f"these anchors are tied to the {decoder.config.slots} query slots of their own proposer, and this one has "
+            'more: use anchors="pool"'
+        )
+    if asked is not None:
+        return asked
+    return "pool" if unknown or (decoder.config.query == "slot" and slots is None) else settings.anchors
 
 
 def embed_masks(

@@ -6,7 +6,7 @@ other (METHOD section 12), and a segmentation model, whose own classes are ignor
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +133,8 @@ def load(
             layout; or a hub repo in either layout, "org/name" or "org/name@revision".
         proposer: where masks come from. None: the entry's own, the one in a folder of deop's format, or else "given".
             "given": each call of ``segment`` hands over its masks. Or a folder or a hub repo of transformers'
-            MaskFormer, Mask2Former or SAM.
+            MaskFormer, Mask2Former or SAM. Anchors tied to the slots of a model's own proposer leave another's masks
+            to pooling.
         device: "cpu", "cuda", "cuda:1", "mps"...; None: a GPU where there is one.
         dtype: "float32" (None), "bfloat16" or "float16", or torch's own.
 
@@ -159,6 +160,9 @@ def load(
         model = DeOP.from_pretrained(folder)
         if proposer is not None:
             model.proposer = load_proposer(proposer)
+            if model.anchors is not None and model.anchors.config.query == "slot":
+                # Another proposer's slots mean something else, even where there are no more of them.
+                model.settings = replace(model.settings, anchors="pool")
     elif config.get("model_type") == "clip":
         default = entry.proposer if entry else GIVEN
         model = _training_free(folder, load_proposer(proposer or default), str(name), entry)
