@@ -221,6 +221,18 @@ def test_an_interrupted_batch_keeps_what_is_done(segment, here, monkeypatch):
     assert "Traceback" not in answer.err
 
 
+def test_a_batch_stopped_by_a_place_that_cannot_be_written_keeps_what_is_done(segment, here):
+    for name in "abc":
+        write_photo(here / "trip" / f"{name}.jpg")
+        write_masks(here / "masks" / f"{name}.npy")
+    (here / "out" / "b.png").mkdir(parents=True)
+    answer = segment("trip", "-c", "cat", "--masks", "masks", "--json", "all.jsonl", "-o", "out")
+    assert answer.code == 1
+    assert "1 of 3 photos done" in answer.err
+    assert "error: cannot write out/b.png" in answer.err
+    assert [json.loads(line)["photo"] for line in (here / "all.jsonl").read_text().splitlines()] == ["trip/a.jpg"]
+
+
 def test_embeddings_are_kept_unless_told_otherwise(deop, tiny_clip, here, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", str(here / "cache"))
     arguments = ["segment", *names_of(here), "--model", tiny_clip, "--device", "cpu"]

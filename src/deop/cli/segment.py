@@ -181,15 +181,15 @@ def segment(
             threshold=threshold,
         )
 
-    failed, stopped = _work_off(jobs, work, json_file)
+    failed, undone, stopped = _work_off(jobs, work, json_file)
     for path, reason in failed:
         say(f"failed: {reason}" if str(path) in reason else f"failed: {path}: {reason}", style="red")
     if len(jobs) > 1:
-        done = len(jobs) - len(failed) - stopped
+        done = len(jobs) - len(failed) - undone
         places = [str(place) for place in (output, labels, json_file) if place not in (None, "-")]
         say(f"{done} of {len(jobs)} photos done" + (f": {', '.join(places)}" if places else ""))
     if stopped:
-        raise KeyboardInterrupt
+        raise stopped
     if failed:
         raise typer.Exit(1)
 
@@ -242,13 +242,17 @@ def _plan(
     return [Job(*parts) for parts in zip(photos, given, pictures, maps, strict=True)], output
 
 
-def _work_off(jobs: list[Job], work: Callable[[Job], Any], json_file: str | None) -> tuple[list[tuple[Path, str]], int]:
+def _work_off(
+    jobs: list[Job], work: Callable[[Job], Any], json_file: str | None
+) -> tuple[list[tuple[Path, str]], int, BaseException | None]:
     """Do the work and write the results.
 
     Returns:
-        The photos that failed, with the reason, and how many were left undone because the user interrupted.
+        The photos that failed, with the reason; how many were left undone; and what stopped the work before its end:
+        the user, a full disk, a fault.
     """
     failed: list[tuple[Path, str]] = []
+    stopped: BaseException | None = None
     done = 0
     with write_lines(json_file) as write, _progress(len(jobs)) as advance:
         try:
@@ -271,10 +275,11 @@ def _work_off(jobs: list[Job], work: Callable[[Job], Any], json_file: str | None
                         print_table(result, job.results, seconds)
                 done += 1
                 advance()
-        except KeyboardInterrupt:  # what is done stays done, and is told of
+        except (KeyboardInterrupt, Exception) as error:  # what is done stays done, and is told of
             if len(jobs) == 1:
                 raise
-    return failed, len(jobs) - done
+            stopped = error
+    return failed, len(jobs) - done, stopped
 
 
 @contextmanager
