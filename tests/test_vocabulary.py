@@ -232,9 +232,9 @@ def test_ten_thousand_names_in_batches_with_a_bar(capsys):
     classes = embed_vocabulary(Vocabulary.parse(names, templates="photo"), encoder, progress=True)
     assert classes.rows.shape == (10_000, 26)
     assert max(sizes) == 256
-    assert "embedding 10000 names" in capsys.readouterr().out
+    assert "embedding 10000 names" in capsys.readouterr().err
     embed_vocabulary(Vocabulary.parse("cat", templates="photo"), encoder, progress=True)
-    assert not capsys.readouterr().out
+    assert not capsys.readouterr().err
 
 
 def test_batches_do_not_matter():

@@ -190,7 +190,7 @@ def embed_vocabulary(
         vocabulary: the names.
         encoder: of texts.
         cache: where embeddings are kept between runs; None: nowhere.
-        progress: show a bar in the terminal where more than 200 sentences are to be encoded.
+        progress: show a bar on stderr where more than 200 sentences are to be encoded.
         batch_size: sentences encoded at once.
 
     Returns:
@@ -210,9 +210,11 @@ def embed_vocabulary(
     some = max(_LEAST_NAMES_A_STEP, batch_size // len(templates))
     chunks: Iterable[list[str]] = [missing[start : start + some] for start in range(0, len(missing), some)]
     if progress and len(missing) * len(templates) > _TEXTS_WORTH_A_BAR:
+        from rich.console import Console
         from rich.progress import track
 
-        chunks = track(chunks, f"embedding {len(missing)} names", total=len(chunks))  # type: ignore[arg-type]
+        console = Console(stderr=True)  # what goes to stdout may be read by a program
+        chunks = track(chunks, f"embedding {len(missing)} names", total=len(chunks), console=console)  # type: ignore[arg-type]
     for chunk in chunks:
         rows = dict(zip(chunk, embed_texts(chunk, templates, encoder, batch_size).numpy(), strict=True))
         known |= rows

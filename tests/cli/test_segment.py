@@ -233,6 +233,16 @@ def test_a_batch_stopped_by_a_place_that_cannot_be_written_keeps_what_is_done(se
     assert [json.loads(line)["photo"] for line in (here / "all.jsonl").read_text().splitlines()] == ["trip/a.jpg"]
 
 
+def test_only_json_goes_to_stdout_when_many_names_are_embedded(segment, here):
+    write_photo(here / "a.jpg")
+    write_masks(here / "a.npy")
+    names = ", ".join(f"thing {index}" for index in range(250))
+    answer = segment("a.jpg", "-c", names, "--templates", "none", "--masks", "a.npy", "--json", "-")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["photo"] == "a.jpg"
+    assert "embedding 250 names" in answer.err
+
+
 def test_embeddings_are_kept_unless_told_otherwise(deop, tiny_clip, here, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", str(here / "cache"))
     arguments = ["segment", *names_of(here), "--model", tiny_clip, "--device", "cpu"]
