@@ -198,6 +198,14 @@ def test_duplicates_of_a_proposer_are_dropped_unless_switched_off(tiny_clip):
     assert len(DeOP(*parts, Thirds(), settings=keep).look([photo])[0].proposals) == 4
 
 
+def test_a_plain_object_may_take_the_place_of_a_module(tiny_clip):
+    model = DeOP(
+        CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip), torch.nn.Identity(), settings=SMALL
+    )
+    model.proposer = Thirds()
+    assert len(model.look([scene()[0]])[0].proposals) == 3
+
+
 def test_slot_tied_anchors_leave_foreign_masks_to_pooling(tiny_clip):
     decoder = AnchorDecoder(AnchorConfig(32, 4, hidden=64, query="slot", slots=4)).eval()
     asked = Settings(resize=Resize(short_side=64), anchors="decoder")
@@ -281,6 +289,10 @@ def test_clear_errors(model, tmp_path):
         model.segment(photo, "cat", masks=masks, threshold=2)
     with pytest.raises(SettingError, match="1 sets of masks for 2 photos"):
         model.segment([photo, photo], "cat", masks=[masks])
+    with pytest.raises(SettingError, match="one array of masks"):
+        model.segment([photo, photo], "cat", masks=np.stack([masks, masks]))
+    with pytest.raises(SettingError, match="a batch of 0 photos"):
+        model.segment([photo], "cat", masks=[masks], batch=0)
     with pytest.raises(ProposalError, match="70"):
         model.segment(photo, "cat", masks=masks[:50])
     with pytest.raises(VocabularyError, match="empty"):

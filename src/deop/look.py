@@ -93,8 +93,8 @@ def one_pass(
         made = {
             "classifier": "one-pass",
             "severance": severance.kind,
-            "severed_layers": list(severance.layers),
-            "residual": severance.residual,
+            "severed_layers": list(severance.layers) if severance.kind != "none" else [],
+            "residual": severance.residual if severance.kind != "none" else None,
             "anchors": chosen,
             "proposals": len(own),
         }

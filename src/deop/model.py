@@ -70,6 +70,12 @@ class DeOP(nn.Module):
         if self.settings.anchors == "decoder" and anchors is None:
             raise SettingError('the settings ask for anchors="decoder", and the model has no anchor decoder')
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Parts may be plain objects too, also in the place of a module, which torch would refuse."""
+        if name in ("encoder", "text", "proposer") and not isinstance(value, nn.Module):
+            self.__dict__.get("_modules", {}).pop(name, None)
+        super().__setattr__(name, value)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -128,8 +134,14 @@ class DeOP(nn.Module):
         single = not isinstance(photo, (list, tuple))
         photos: list[Any] = [photo] if single else list(photo)  # type: ignore[arg-type]
         given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))
+        if not single and isinstance(masks, (np.ndarray, Tensor)):
+            raise SettingError(
+                f"one array of masks {tuple(masks.shape)} for a list of photos: give a list, one for each"
+            )
         if len(given) != len(photos):
             raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos")
+        if batch < 1:
+            raise SettingError(f"a batch of {batch} photos: give 1 or more")
         if mode not in MODES:
             raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
         if not 0 <= threshold <= 1:
@@ -137,8 +149,8 @@ class DeOP(nn.Module):
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         classes = self.embed(vocabulary)
         results = []
-        for first in range(0, len(photos), max(batch, 1)):
-            part = slice(first, first + max(batch, 1))
+        for first in range(0, len(photos), batch):
+            part = slice(first, first + batch)
             looks = self.look(photos[part], given[part], severance=severance, anchors=anchors, classifier=classifier)
             results += [self.name(look, vocabulary, classes, mode=mode, threshold=threshold) for look in looks]
         return results[0] if single else results

@@ -14,9 +14,10 @@ _STUFF = frozenset(_WORDS.split())
 
 
 def is_thing(name: str) -> bool:
-    """Whether a name is taken for a countable thing: its last word, or the one before a hyphen, is no word for stuff.
+    """Whether a name is taken for a countable thing: its head is no word for stuff.
 
-    The list covers the stuff classes of COCO-Stuff, ADE20K and Cityscapes; ``things=...`` overrules it.
+    The head is the last word, of what stands before a hyphen: "wall-concrete" is a wall, a "wall clock" a clock. The
+    list covers the stuff classes of COCO-Stuff, ADE20K and Cityscapes; ``things=...`` overrules it.
     """
-    words = name.casefold().replace("-", " ").split()
-    return not words or (words[-1] not in _STUFF and words[0] not in _STUFF)
+    words = name.casefold().split("-")[0].split()
+    return not words or words[-1] not in _STUFF

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from deop.model import DeOP
+    from deop.settings import Card
 
 GIVEN = "given"
 """The proposer's name for masks that the caller hands over with each photo."""
@@ -163,9 +164,11 @@ def load(
             if model.anchors is not None and model.anchors.config.query == "slot":
                 # Another proposer's slots mean something else, even where there are no more of them.
                 model.settings = replace(model.settings, anchors="pool")
+            model.card = _with_masks_of(model.card, proposer)
     elif config.get("model_type") == "clip":
         default = entry.proposer if entry else GIVEN
         model = _training_free(folder, load_proposer(proposer or default), str(name), entry)
+        model.card = _with_masks_of(model.card, proposer or default)
     else:
         kind = config.get("model_type") or config.get("format") or "unknown"
         raise CheckpointError(f"{name} is a model of kind {kind!r}: deop takes its own format and transformers' 'clip'")
@@ -191,6 +194,14 @@ def load_proposer(choice: "str | Path | Weights") -> Any:
         return sam.SamProposer.from_folder(folder)
     known = ", ".join((*hub.CLASSES, *sam.CLASSES))
     raise ProposalError(f"{choice} is a model of kind {kind!r}, which proposes no masks: deop takes {known}")
+
+
+def _with_masks_of(card: "Card", proposer: str | Path | Weights) -> "Card":
+    """The card of a model whose masks come from another: the licence and source of both."""
+    if proposer == GIVEN:
+        return card
+    license = proposer.license if isinstance(proposer, Weights) else "not known"
+    return replace(card, license=f"{card.license}; masks: {license}", source=f"{card.source}; masks: {proposer}")
 
 
 def on_this_machine(entry: Entry) -> tuple[bool, bool]:

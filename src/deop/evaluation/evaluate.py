@@ -69,8 +69,8 @@ def evaluate(
 
     Returns:
         JSON's own types: ``miou``, ``pixel_accuracy``, ``mean_accuracy``, ``per_class``, ``seen_miou``,
-        ``unseen_miou``, ``hiou``, ``region_accuracy`` (of true masks: the share named rightly), ``images``,
-        ``seconds_per_image``, and what was asked of which model.
+        ``unseen_miou``, ``hiou``, ``region_accuracy`` (of true masks: the share named rightly), ``images`` (those
+        with any truth), ``seconds_per_image``, and what was asked of which model.
 
     Raises:
         SettingError: unseen names that the data set does not have.
@@ -82,7 +82,7 @@ def evaluate(
     if strange := sorted(set(protocol.unseen) - set(names)):
         raise SettingError(f"unseen names that the data set does not have: {', '.join(strange)}")
     confusion = Confusion(len(names))
-    hits = regions = 0
+    hits = regions = counted = 0
     seconds = 0.0
     pairs = data.pairs[: protocol.limit]
     for done, pair in enumerate(pairs):
@@ -91,6 +91,7 @@ def evaluate(
         asked = np.arange(len(names)) if protocol.names == "all" else present
         if not len(present):
             continue
+        counted += 1
         masks = np.stack([truth == label for label in present]) if protocol.proposals == "oracle" else None
         started = time.perf_counter()
         chosen = _some(vocabulary, asked)
@@ -124,8 +125,9 @@ def evaluate(
         "hiou": harmonic_mean(seen_miou, unseen_miou),
         "region_accuracy": hits / regions if regions else None,
         "regions": regions,
-        "images": len(pairs),
-        "seconds_per_image": seconds / len(pairs),
+        "images": counted,
+        "images_without_truth": len(pairs) - counted,
+        "seconds_per_image": seconds / max(counted, 1),
         "data": str(data.root),
         "model": model.card.name,
         "severance": Severance.parse(protocol.severance, model.settings.severance).kind,
