@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deop.errors import ProposalError
+from deop.proposals import Proposals
 from deop.proposals.given import as_masks, given_proposals, read_masks
 
 
@@ -103,6 +104,7 @@ def test_no_masks_are_no_proposals(none):
         (np.full((6, 8), -1), "negative"),
         (np.full((1, 6, 8), "a"), "give bool"),
         ([np.ones((1, 6, 8))], "each must be"),
+        ("masks.png", r"read them first, deop\.proposals\.given\.read_masks\('masks\.png'\)"),
     ],
 )
 def test_masks_that_cannot_be_used_are_refused(wrong, complaint):
@@ -171,6 +173,25 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         with pytest.raises(ProposalError, match=complaint) as caught:
             read_masks(tmp_path / name)
         assert str(tmp_path) in str(caught.value), name
+
+
+@pytest.mark.parametrize("form", ["label map", "list", "keep"])
+def test_masks_are_held_once(form):
+    import tracemalloc
+
+    side, count = 512, 40
+    labels = np.arange(side * side, dtype=np.int64).reshape(side, side) % count + 1
+    planes = [labels == index for index in range(1, count + 1)]
+    proposals = Proposals(torch.zeros(count, 4, 4), exact=torch.from_numpy(np.stack(planes)))
+    tracemalloc.start()
+    if form == "keep":  # with all kept, not even once more; Torch's memory is not traced
+        assert proposals.keep(torch.arange(count)).exact is proposals.exact
+        assert proposals.keep(torch.ones(count, dtype=torch.bool)).exact is proposals.exact
+    else:
+        assert len(as_masks(labels if form == "label map" else planes)) == count
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.6 * count * side * side
 
 
 @pytest.mark.slow

@@ -37,6 +37,10 @@ class Proposals:
 
     def keep(self, index: Tensor) -> "Proposals":
         """The proposals at ``index`` ((M,) int64 or (N,) bool), in that order."""
+        if index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]
+        if torch.equal(index, torch.arange(len(self), device=index.device)):
+            return self  # exact masks of a large photo are not copied for nothing
         return Proposals(
             self.logits[index],
             None if self.slots is None else self.slots[index],

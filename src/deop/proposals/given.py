@@ -1,6 +1,6 @@
 """Masks the caller already has: ground truth, another program's, files on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,21 @@ def as_masks(masks: Masks, photo_shape: tuple[int, int] | None = None) -> np.nda
     if masks.ndim == 3:
         return masks != 0
     ids = np.unique(masks)
-    return np.stack([masks == i for i in ids[ids != 0]]) if ids.any() else np.zeros((0, *masks.shape), bool)
+    ids = ids[ids != 0]
+    return _fill((masks == i for i in ids), len(ids), masks.shape)
+
+
+def _fill(planes: Iterable[np.ndarray], count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """``numpy.stack`` of bool planes made one at a time: a hundred of a large photo are 1.7 GB, and not twice."""
+    stacked = np.empty((count, *shape), bool)
+    for place, plane in zip(stacked, planes, strict=True):
+        place[:] = plane
+    return stacked
 
 
 def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndarray:
+    if isinstance(masks, str | Path):
+        raise ProposalError(f"masks are a path, {masks}: read them first, deop.proposals.given.read_masks({masks!r})")
     if len(masks) == 0:
         return np.zeros((0, *(photo_shape or (0, 0))), bool)
     planes = [np.asarray(m.detach().cpu() if isinstance(m, Tensor) else m) for m in masks]
@@ -123,7 +134,7 @@ def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndar
         if plane.shape != tuple(photo_shape or planes[0].shape):
             raise _wrong_size(plane.shape, photo_shape or planes[0].shape)
         _check_values(plane)
-    return np.stack([plane != 0 for plane in planes])
+    return _fill((plane != 0 for plane in planes), len(planes), planes[0].shape)
 
 
 def _check_values(masks: np.ndarray) -> None:
@@ -164,18 +175,20 @@ def read_masks(path: str | Path) -> np.ndarray:
         files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png")
         if not files:
             raise ProposalError(f"no masks in {path}: expected PNG files, one mask each")
-        planes = [_read_plane(file) != 0 for file in files]
-        for file, plane in zip(files, planes, strict=True):
-            if plane.shape != planes[0].shape:
-                raise ProposalError(
-                    f"{file} is {plane.shape}, but {files[0].name} is {planes[0].shape} (height, width)"
-                )
-        return np.stack(planes)
+        shape = _read_plane(files[0]).shape
+        return _fill((_read_one(file, files[0], shape) for file in files), len(files), shape)
     masks = _read_array(path) if path.suffix.lower() in (".npy", ".npz") else _read_plane(path)
     try:
         return as_masks(masks)
     except ProposalError as error:
         raise ProposalError(f"{path}: {error}") from error
+
+
+def _read_one(file: Path, first: Path, shape: tuple[int, ...]) -> np.ndarray:
+    plane = _read_plane(file)
+    if plane.shape != shape:
+        raise ProposalError(f"{file} is {plane.shape}, but {first.name} is {shape} (height, width)")
+    return plane != 0
 
 
 def _read_plane(path: Path) -> np.ndarray:
