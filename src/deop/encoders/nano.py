@@ -1,4 +1,4 @@
-"""The small model's encoder: a convolutional trunk, a transformer whose last layers can be severed, and a region branch.
+"""The small model's encoder: a convolutional trunk, a transformer with severable layers, and a region branch.
 
 The joint space has one dimension more than the text: patches carry a constant there and names (almost) nothing. As
 everything is compared by cosine, the length of a patch's text part against that constant is its confidence.
@@ -37,6 +37,7 @@ class NanoConfig:
     dropout: float = 0.1  # in the region branch, in training only
     sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
     severed: tuple[int, ...] = (-2, -1)  # layers that were severed in training
+    residual: float = 0.2  # weight of the residual stream in them, as in the last block of the original's second tower
 
     def __post_init__(self) -> None:
         for name in ("sources", "severed"):
@@ -119,7 +120,7 @@ class NanoEncoder(nn.Module):
     @property
     def severance(self) -> Severance:
         """The severance that the weights were trained with."""
-        return Severance("self", self.config.severed)
+        return Severance("self", self.config.severed, self.config.residual)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The patch grid (gh, gw) of an image of that many pixels."""

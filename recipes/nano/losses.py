@@ -1,0 +1,93 @@
+"""What the small model is trained with: naming, dividing, and keeping what ImageNet taught the trunk."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def coverage_of(numbers: Tensor, most: int, stride: int) -> Tensor:
+    """Region numbers (B, H, W), -1: none -> how far each covers each cell (B, most, H / stride, W / stride)."""
+    numbers, stride = numbers[:, ::2, 1::2], stride // 2  # every fourth pixel tells enough
+    batch, height, width = numbers.shape
+    rows, columns = height // stride, width // stride
+    cell = (
+        torch.arange(height, device=numbers.device)[:, None] // stride * columns
+        + torch.arange(width, device=numbers.device) // stride
+    )
+    place = (torch.arange(batch, device=numbers.device)[:, None, None] * most + numbers) * (rows * columns) + cell
+    place = torch.where(numbers >= 0, place, batch * most * rows * columns)
+    # Not bincount, which waits for the device.
+    count = torch.zeros(batch * most * rows * columns + 1, device=numbers.device)
+    count.scatter_add_(0, place.flatten(), torch.ones_like(place.flatten(), dtype=torch.float))
+    return count[:-1].view(batch, most, rows, columns) / stride**2
+
+
+def pool(patches: Tensor, coverage: Tensor) -> Tensor:
+    """Patches (B, C, h, w) under masks (B, N, h, w) -> (B, N, C), L2-normalised, as ``anchors.pool_regions``."""
+    pooled = torch.einsum("bnhw,bchw->bnc", coverage.float(), patches.float())
+    return F.normalize(pooled, dim=-1, eps=1e-6)
+
+
+def similarity(regions: Tensor, text: Tensor) -> Tensor:
+    """100 x cosine of (..., C + 1) against names (K, C), which have 0 in the constant's place."""
+    return 100 * regions[..., :-1] @ text.T
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, smooth: float = 0.0) -> Tensor:
+    """Weighted mean over rows (R, K) of the cross-entropy with distributions (R, K)."""
+    log_p = logits.float().log_softmax(-1)
+    loss = -(target * log_p).sum(-1) * (1 - smooth) - smooth * log_p.mean(-1)
+    return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """How well queries divide the photo: matched segments, cross-entropy over queries and dice.
+
+    Args:
+        outputs: logits (B, Q, h, w) of each layer.
+        segments: (B, H, W) numbers of segments, -1: void.
+        most: segments a photo.
+
+    Returns:
+        The loss of all layers together, and that of the last.
+    """
+    side = segments.shape[-1]
+    prepared, costs = [], []
+    for logits in outputs:
+        stride = side // logits.shape[-1]
+        truth = segments[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1)
+        valid = truth >= 0
+        one_hot = (F.one_hot(truth.clamp_min(0), most) * valid[..., None]).mT.float()  # (B, S, L)
+        log_p = logits.float().flatten(2).log_softmax(1)  # (B, Q, L)
+        share = log_p.exp() * valid[:, None]
+        area = one_hot.sum(2)
+        with torch.no_grad():
+            entropy = -(one_hot @ log_p.mT) / area.clamp_min(1)[..., None]
+            overlap = one_hot @ share.mT
+            dice = 1 - (2 * overlap + 1) / (area[..., None] + share.sum(2)[:, None] + 1)
+            costs.append(torch.where((area > 0)[..., None], entropy.clamp_max(20) + 2 * dice, 0.0))
+        prepared.append((truth, valid, one_hot, log_p, share, area))
+    host = torch.stack(costs).cpu().numpy()
+    total, last = outputs[0].new_zeros((), dtype=torch.float32), outputs[0].new_zeros(())
+    for layer, (truth, valid, one_hot, log_p, share, area) in enumerate(prepared):
+        present = (area > 0).cpu().numpy()
+        match = np.zeros(present.shape, np.int64)
+        for image, rows in enumerate(present):
+            chosen = np.flatnonzero(rows)
+            _, queries = linear_sum_assignment(host[layer, image][chosen])
+            match[image, chosen] = queries
+        matched = torch.from_numpy(match).to(truth.device)  # (B, S) -> query
+        there = (area > 0).float()
+        target = matched.gather(1, truth.clamp_min(0))
+        nll = -log_p.gather(1, target[:, None])[:, 0] * valid
+        even = nll.sum() / valid.sum().clamp_min(1)
+        each = (one_hot @ nll[..., None])[..., 0] / area.clamp_min(1)
+        each = (each * there).sum() / there.sum().clamp_min(1)
+        own = share.gather(1, matched[..., None].expand(-1, -1, share.shape[2]))
+        dice = 1 - (2 * (own * one_hot).sum(2) + 1) / (area + own.sum(2) + 1)
+        dice = (dice * there).sum() / there.sum().clamp_min(1)
+        last = 0.5 * even + 0.5 * each + 2 * dice
+        total = total + last * (1.0 if layer == len(prepared) - 1 else 0.4)
+    return total, last
