@@ -62,6 +62,7 @@ def test_names_as_people_write_them(names, expected):
     ("names", "message"),
     [
         ([], "empty: give at least one"),
+        (None, "None as names: give a list"),
         ("", "empty: give at least one"),
         (" \n", "empty: give at least one"),
         (["cat", "   "], "blank"),
@@ -217,6 +218,20 @@ def test_a_name_longer_than_the_context_warns(tmp_path, cached):
             embed_vocabulary(vocabulary, encoder, cache)
     with pytest.warns(VocabularyWarning, match=r"takes 41 tokens .* reads 40: its end is cut off"):
         embed_vocabulary(vocabulary, encoder, cache)
+
+
+def test_names_may_come_from_anything_that_has_them():
+    parsed = Vocabulary.parse((name for name in ("cat", "dog")), background=(name for name in ("sky",)))
+    assert (parsed.names, parsed.background) == (("cat", "dog"), ("sky",))
+
+
+def test_names_with_one_embedding_warn():
+    encoder = Letters()
+    with pytest.warns(VocabularyWarning, match=r"cannot tell 'tea' from 'eat' \(and 1 more"):
+        embed_vocabulary(Vocabulary.parse("tea, cat, eat, act", templates="none"), encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_vocabulary(Vocabulary.parse("tea|eat, cat", templates="none"), encoder)
 
 
 def test_long_names_of_other_alphabets_warn(tiny_clip):

@@ -21,7 +21,7 @@ _SHOWN = 60  # letters of a name that a message repeats
 
 
 class VocabularyWarning(UserWarning):
-    """A name is used, but not as it was meant: it is longer than the text encoder can read."""
+    """A name is used, but not as it was meant: longer than the text encoder can read, or the same to it as another."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,8 @@ class Vocabulary:
             if not synonyms:
                 raise VocabularyError("the list of names is empty: give at least one, such as 'cat'")
             known = cls(synonyms, (), parse_templates(templates))
-        if len(background):
-            extra = _different(text for name in _divide(background, "background") for text in _synonyms(name))
-            known = replace(known, background=extra)
+        if extra := _divide(background, "background"):
+            known = replace(known, background=_different(text for name in extra for text in _synonyms(name)))
         known._refuse_repeated()
         return known if things is None else replace(known, isthing=known._flags(things))
 
@@ -197,7 +196,8 @@ def embed_vocabulary(
         The classes, on the CPU. They depend on the order of the names only in the order of their rows.
 
     Warns:
-        VocabularyWarning: a name is longer than the encoder's context; its end has no effect.
+        VocabularyWarning: a name is longer than the encoder's context; its end has no effect. Or two names have the
+            very same embedding, so that nothing but their order decides between them.
     """
     templates = vocabulary.templates if encoder.uses_templates else NONE
     texts = vocabulary.texts
@@ -222,7 +222,9 @@ def embed_vocabulary(
             cache.store(encoder.identity, templates, rows)
     owner = [index for index, synonyms in enumerate(vocabulary.synonyms) for _ in synonyms]
     owner += [len(vocabulary.synonyms)] * len(vocabulary.background)
-    return Classes(torch.from_numpy(np.stack([known[text] for text in texts])), torch.tensor(owner), vocabulary.names)
+    rows = np.stack([known[text] for text in texts])
+    _warn_if_alike(texts, rows, owner)
+    return Classes(torch.from_numpy(rows), torch.tensor(owner), vocabulary.names)
 
 
 @torch.no_grad()
@@ -258,10 +260,14 @@ def _divide(names: Sequence[str] | str, what: str) -> list[str]:
         mark = ";" if ";" in names else ","
         whole = names.strip().removesuffix(mark)
         return re.split(rf"{mark}?\s*\n\s*|{mark}", whole) if whole else []
-    for name in names:
+    try:
+        entries = list(names)
+    except TypeError:
+        raise VocabularyError(f"{names!r} as {what}: give a list of strings, or one string with commas") from None
+    for name in entries:
         if not isinstance(name, str):
             raise VocabularyError(f"{name!r} in the {what} is no text: give strings")
-    return list(names)
+    return entries
 
 
 def _synonyms(name: str) -> tuple[str, ...]:
@@ -301,6 +307,24 @@ def _warn_if_cut(texts: Sequence[str], templates: Sequence[str], encoder: TextEn
                 VocabularyWarning,
                 stacklevel=3,
             )
+
+
+def _warn_if_alike(texts: Sequence[str], rows: np.ndarray, owner: Sequence[int]) -> None:
+    seen: dict[bytes, int] = {}
+    alike = []
+    for place, row in enumerate(rows):
+        first = seen.setdefault(row.tobytes(), place)
+        if owner[first] != owner[place]:
+            alike.append((first, place))
+    if alike:
+        one, other = (_short(texts[place]) for place in alike[0])
+        more = f" (and {len(alike) - 1} more like these)" if len(alike) > 1 else ""
+        warnings.warn(
+            f"the text encoder cannot tell {one!r} from {other!r}{more}: of such names the one that is given first "
+            "wins. Make them differ, in words that it reads",
+            VocabularyWarning,
+            stacklevel=3,
+        )
 
 
 def _short(text: str) -> str:
