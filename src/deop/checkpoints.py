@@ -6,6 +6,7 @@ weights. What does not fit, raises; nothing stays random.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from deop import __version__
 from deop.anchors import AnchorConfig, AnchorDecoder
 from deop.config import from_json
-from deop.encoders.clip import CLIPVision, VisionConfig
+from deop.encoders.clip import CLIPVision
+from deop.encoders.nano import NanoEncoder
+from deop.encoders.nano_text import NanoText
 from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, OutputError
 from deop.files import read_json
 from deop.settings import Card, Settings
-from deop.weights import read_weights, unshared
+from deop.weights import pack, read_weights, stored_once
 
 FORMAT = "deop"
 VERSION = 1
@@ -44,7 +47,7 @@ class Parts:
     card: Card
 
 
-def save_checkpoint(parts: Parts, state: dict[str, Tensor], folder: Path) -> Path:
+def save_checkpoint(parts: Parts, state: dict[str, Tensor], folder: Path, *, packed: bool = False) -> Path:
     """Write a model into a folder, made where it is missing.
 
     Everything is written beside and then put in its place, the config last: a folder never holds half a model.
@@ -53,6 +56,7 @@ def save_checkpoint(parts: Parts, state: dict[str, Tensor], folder: Path) -> Pat
         parts: of deop's own kinds.
         state: the model's state dict.
         folder: where to.
+        packed: int8 and float16, at about a quarter of the size (``weights.pack``).
 
     Returns:
         The folder.
@@ -64,14 +68,15 @@ def save_checkpoint(parts: Parts, state: dict[str, Tensor], folder: Path) -> Pat
     from safetensors.torch import save_file
 
     config = config_of(parts)
-    state = unshared(state)
+    state = stored_once(state)
+    if packed:
+        state = pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:
             written = Path(beside)
             save_file(state, str(written / "model.safetensors"), metadata={"format": "pt"})
-            if isinstance(parts.text, CLIPText) and parts.text.tokenizer is not None:
-                parts.text.save_tokenizer(written)
+            parts.text.save_tokenizer(written)
             (written / "README.md").write_text(_model_card(parts), encoding="utf-8")
             config["sha256"] = sha256(written / "model.safetensors")
             (written / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -99,10 +104,11 @@ def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Tensor]]:
             f"config says {str(config['sha256'])[:12]}.... Fetch or convert it again"
         )
     anchors, no_object = config["anchors"], config["no_object"]
+    encoder = _build(config["encoder"], (CLIPVision, NanoEncoder), "encoder")
     parts = Parts(
-        encoder=_encoder(config["encoder"]),
-        text=_text(config["text"], folder),
-        proposer=None if config["proposer"] is None else _proposer(config["proposer"]),
+        encoder=encoder,
+        text=_build(config["text"], (CLIPText, NanoText), "text encoder", folder),
+        proposer=None if config["proposer"] is None else _proposer(config["proposer"], encoder),
         anchors=None if anchors is None else AnchorDecoder(from_json(AnchorConfig, anchors, "the anchor decoder")),
         no_object=None if no_object is None else torch.zeros(no_object),
         settings=Settings.from_json(config["settings"]),
@@ -164,27 +170,24 @@ def _part(part: object) -> dict[str, Any]:
     return {"kind": values.kind, "config": values.config_dict()}
 
 
-def _encoder(part: dict[str, Any]) -> CLIPVision:
-    if part["kind"] != CLIPVision.kind:
-        raise CheckpointError(f"unknown kind of encoder {part['kind']!r}: update deop")
-    return CLIPVision(from_json(VisionConfig, part["config"], "the vision tower"))
+def _build(part: dict[str, Any], kinds: Sequence[Any], what: str, *more: Any) -> Any:
+    """A part with random weights, of the kind that the config names."""
+    known = {kind.kind: kind for kind in kinds}
+    if part["kind"] not in known:
+        raise CheckpointError(f"unknown kind of {what} {part['kind']!r}: update deop")
+    return known[part["kind"]].from_config(part["config"], *more)
 
 
-def _text(part: dict[str, Any], folder: Path) -> CLIPText:
-    if part["kind"] != CLIPText.kind:
-        raise CheckpointError(f"unknown kind of text encoder {part['kind']!r}: update deop")
-    return CLIPText.from_config(part["config"], folder if (folder / "tokenizer_config.json").is_file() else None)
-
-
-def _proposer(part: dict[str, Any]) -> Any:
+def _proposer(part: dict[str, Any], encoder: Any) -> Any:
     from deop.proposals.hub import TransformersProposer
     from deop.proposals.maskformer import MaskFormer
+    from deop.proposals.nano import NanoProposer
     from deop.proposals.sam import SamProposer
 
-    kinds: dict[str, Any] = {kind.kind: kind for kind in (MaskFormer, TransformersProposer, SamProposer)}
-    if part["kind"] not in kinds:
-        raise CheckpointError(f"unknown kind of proposer {part['kind']!r}: update deop")
-    return kinds[part["kind"]].from_config(part["config"])
+    proposer = _build(part, (MaskFormer, TransformersProposer, SamProposer, NanoProposer), "proposer")
+    if isinstance(proposer, NanoProposer):
+        proposer.share_trunk(encoder)
+    return proposer
 
 
 def _model_card(parts: Parts) -> str:

@@ -20,7 +20,7 @@ from deop.images import CLIP, IMAGENET, Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
 from deop.settings import Card, Settings
-from deop.weights import PICKLE_SUFFIXES, list_some, load_strictly, read_weights, unshared
+from deop.weights import PICKLE_SUFFIXES, list_some, load_strictly, read_weights
 
 TOKENIZER = "openai/clip-vit-base-patch16"
 """Where CLIP's tokenizer is taken from unless another is named."""
@@ -250,7 +250,7 @@ def _rewrite(source: Path, state: dict[str, Tensor], folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:
-            save_file(unshared(state), str(Path(beside, "model.safetensors")), metadata={"format": "pt"})
+            save_file(_cloned(state), str(Path(beside, "model.safetensors")), metadata={"format": "pt"})
             Path(beside, "model.safetensors").replace(folder / "model.safetensors")
         for file in sorted(kept, key=lambda file: file.name == "config.json"):
             if not file.name.endswith(".index.json"):
@@ -258,3 +258,8 @@ def _rewrite(source: Path, state: dict[str, Tensor], folder: Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     return folder
+
+
+def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor with storage of its own: safetensors refuses tied weights, and transformers wants all keys."""
+    return {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}

@@ -10,6 +10,8 @@ from deop.errors import CheckpointError
 from deop.files import read_json
 from deop.images import Normalization
 
+_SCALE = "::scale"
+_PACKED_FROM = 2048  # numbers; below, int8 would save nothing
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -34,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state.update(load_file(str(file)))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot read {file}: {error}. Fetch or convert it again.") from error
-    return state
+    return _unpack(state)
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -91,6 +93,7 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> N
         CheckpointError: naming the missing keys, the surplus keys and the differing shapes.
     """
     own = module.state_dict()
+    state = _with_repeats(state, own)
     complaints = [f"{key} is missing" for key in own if key not in state]
     complaints += [f"{key} is not known" for key in state if key not in own]
     complaints += [
@@ -103,16 +106,53 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> N
     module.load_state_dict(state)
 
 
-def unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights on the CPU, each with its own storage: safetensors refuses tied ones (SAM has two names for a table)."""
-    own: dict[str, Tensor] = {}
-    places: set[int] = set()
+def stored_once(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights on the CPU as safetensors can hold them: what parts of a model share is kept under its first key only."""
+    firsts = _first_keys(state)
+    return {key: value.detach().cpu().contiguous() for key, value in state.items() if firsts[key] == key}
+
+
+def _with_repeats(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that a module shares between keys, under all of them."""
+    firsts = _first_keys(own)
+    return state | {key: state[firsts[key]] for key in own if key not in state and firsts[key] in state}
+
+
+def _first_keys(state: dict[str, Tensor]) -> dict[str, str]:
+    """For each key the first one with the very same tensor."""
+    seen: dict[tuple[object, ...], str] = {}
+    firsts = {}
     for key, value in state.items():
-        value = value.detach().cpu()
-        place = value.untyped_storage().data_ptr()
-        own[key] = value.clone(memory_format=torch.contiguous_format) if place in places else value.contiguous()
-        places.add(place)
-    return own
+        place = (value.data_ptr(), value.storage_offset(), value.shape)
+        firsts[key] = seen.setdefault(place, key) if value.numel() else key
+    return firsts
+
+
+def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights at about a quarter of their size; ``read_weights`` unpacks them.
+
+    Matrices and convolutions become int8, each row (output channel) with a scale of its own, max |row| / 127; what is
+    small stays float16. Integers stay as they are.
+    """
+    packed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if not value.is_floating_point():
+            packed[key] = value
+        elif value.ndim < 2 or value.numel() < _PACKED_FROM:
+            packed[key] = value.half()
+        else:
+            scale = value.float().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
+            rows = value.float() / scale.view(-1, *[1] * (value.ndim - 1))
+            packed[key] = rows.round().to(torch.int8)
+            packed[key + _SCALE] = scale
+    return packed
+
+
+def _unpack(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for key in [key for key in state if key.endswith(_SCALE)]:
+        scale, name = state.pop(key), key.removesuffix(_SCALE)
+        state[name] = state[name].float() * scale.view(-1, *[1] * (state[name].ndim - 1))
+    return state
 
 
 def list_some(items: list[str], most: int = 8) -> str:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deop.config import from_json
 from deop.encoders import VisionFeatures
 from deop.encoders.clip_keys import from_openai, from_transformers, read_transformers_config
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
@@ -204,6 +205,15 @@ class CLIPVision(nn.Module):
     def config_dict(self) -> dict[str, Any]:
         """The settings, as JSON would have them."""
         return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> "CLIPVision":
+        """A tower of random weights from ``config_dict``'s settings.
+
+        Raises:
+            CheckpointError: settings that are not known.
+        """
+        return cls(from_json(VisionConfig, values, "the vision tower")).eval()
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The patch grid (gh, gw) of an image of that many pixels."""

@@ -4,17 +4,18 @@ The joint space has one dimension more than the text: patches carry a constant t
 everything is compared by cosine, the length of a patch's text part against that constant is its confidence.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop.encoders.clip import Block, VisionConfig, VisionFeatures
-from deop.encoders.efficientnet import NORMALIZATION, SharedTrunk
+from deop.config import from_json
+from deop.encoders import VisionFeatures
+from deop.encoders.clip import Block, VisionConfig
+from deop.encoders.efficientnet import NORMALIZATION, EfficientNetLite, SharedTrunk
 from deop.encoders.severance import Severance, mixer, patch_coverage
-from deop.errors import CheckpointError
 from deop.images import Normalization
 
 TOKEN = 16
@@ -42,17 +43,6 @@ class NanoConfig:
     def __post_init__(self) -> None:
         for name in ("sources", "severed"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "NanoConfig":
-        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
-        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
-            raise CheckpointError(f"unknown settings of the nano encoder: {', '.join(unknown)}")
-        return cls(**values)
 
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
@@ -86,6 +76,8 @@ class RegionBranch(nn.Module):
 class NanoEncoder(nn.Module):
     """The encoder of the small model, for images of any size."""
 
+    kind = "nano"
+
     def __init__(self, config: NanoConfig, trunk: SharedTrunk) -> None:
         super().__init__()
         self.config, self.trunk = config, trunk
@@ -116,6 +108,24 @@ class NanoEncoder(nn.Module):
     def patch(self) -> int:
         """Side of a patch, pixels."""
         return CELL
+
+    @property
+    def crop_side(self) -> int:
+        """Side of the crops that the two-stream baseline cuts, pixels."""
+        return 224
+
+    def config_dict(self) -> dict[str, Any]:
+        """The settings, as JSON would have them."""
+        return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> "NanoEncoder":
+        """An encoder of random weights from ``config_dict``'s settings, with a trunk of its own.
+
+        Raises:
+            CheckpointError: settings that are not known.
+        """
+        return cls(from_json(NanoConfig, values, "the nano encoder"), SharedTrunk(EfficientNetLite())).eval()
 
     @property
     def severance(self) -> Severance:

@@ -203,18 +203,20 @@ class CLIPText(nn.Module):
         return asdict(self.config)
 
     @classmethod
-    def from_config(cls, values: dict[str, Any], tokenizer: str | Path | None = None) -> "CLIPText":
-        """A tower of random weights from ``config_dict``'s settings, with the tokenizer of a folder.
+    def from_config(cls, values: dict[str, Any], folder: str | Path | None = None) -> "CLIPText":
+        """A tower of random weights from ``config_dict``'s settings, with the tokenizer of a folder that has one.
 
         Raises:
-            CheckpointError: settings that are not known, or no tokenizer in the folder.
+            CheckpointError: settings that are not known, or a damaged tokenizer.
         """
         config = from_json(TextConfig, values, "the text tower")
-        return cls(config, None if tokenizer is None else read_tokenizer(tokenizer)).eval()
+        there = folder is not None and Path(folder, "tokenizer_config.json").is_file()
+        return cls(config, read_tokenizer(folder) if folder is not None and there else None).eval()
 
     def save_tokenizer(self, folder: str | Path) -> None:
-        """Write the tokenizer's files into a folder, from where ``from_config`` reads them."""
-        self._need_tokenizer().save_pretrained(folder)
+        """Write the tokenizer's files, where there is one, into a folder, from where ``from_config`` reads them."""
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPText":

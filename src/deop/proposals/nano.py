@@ -4,16 +4,16 @@ Queries start from what a coarse grid of the photo looks like and from learned v
 already have a share in it, and divide every pixel among themselves (a softmax over queries).
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop.encoders.efficientnet import NORMALIZATION, SharedTrunk
-from deop.encoders.nano import resize
-from deop.errors import CheckpointError
+from deop.config import from_json
+from deop.encoders.efficientnet import NORMALIZATION, EfficientNetLite, SharedTrunk
+from deop.encoders.nano import NanoEncoder, resize
 from deop.images import Normalization
 from deop.positions import sine_positions
 from deop.proposals import Proposals
@@ -35,17 +35,6 @@ class NanoProposerConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON would have it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "NanoProposerConfig":
-        """The inverse of ``to_dict``; a key that is not known raises CheckpointError."""
-        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
-            raise CheckpointError(f"unknown settings of the nano proposer: {', '.join(unknown)}")
-        return cls(**values)
 
 
 class Refine(nn.Module):
@@ -89,6 +78,8 @@ class Layer(nn.Module):
 class NanoProposer(nn.Module):
     """The proposer of the small model."""
 
+    kind = "nano"
+
     def __init__(self, config: NanoProposerConfig, trunk: SharedTrunk) -> None:
         super().__init__()
         self.config, self.trunk = config, trunk
@@ -108,6 +99,23 @@ class NanoProposer(nn.Module):
     def normalization(self) -> Normalization:
         """How pixels are to be normalised."""
         return NORMALIZATION
+
+    def config_dict(self) -> dict[str, Any]:
+        """The settings, as JSON would have them."""
+        return asdict(self.config)
+
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> "NanoProposer":
+        """A proposer of random weights from ``config_dict``'s settings, with a trunk of its own.
+
+        Raises:
+            CheckpointError: settings that are not known.
+        """
+        return cls(from_json(NanoProposerConfig, values, "the nano proposer"), SharedTrunk(EfficientNetLite())).eval()
+
+    def share_trunk(self, encoder: NanoEncoder) -> None:
+        """Look through the encoder's trunk: a photo goes through it once for both."""
+        self.trunk = encoder.trunk
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
         """Propose masks for ``pixels`` (B, 3, H, W), normalised: soft masks at stride 4 that add up to about 1."""
