@@ -196,6 +196,8 @@ def test_severed_block_ignores_queries_and_keys():
 def test_clear_errors():
     with pytest.raises(SettingError, match="unknown severance 'gat'"):
         Severance("gat")
+    with pytest.raises(SettingError, match=r"a list of numbers such as \(-1,\), not 11"):
+        Severance("self", 11)
     with pytest.raises(SettingError, match="cannot sever layer 12"):
         Severance("self", (12,)).residuals(12)
     with pytest.raises(SettingError, match="needs masks"):

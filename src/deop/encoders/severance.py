@@ -56,6 +56,8 @@ class Severance:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SettingError(f"unknown severance {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if isinstance(self.layers, int | str):
+            raise SettingError(f"the layers to sever are a list of numbers such as (-1,), not {self.layers!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
         if isinstance(self.residual, (list, tuple)):
             object.__setattr__(self, "residual", tuple(self.residual))
