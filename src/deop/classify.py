@@ -34,6 +34,8 @@ def classify(
         rows = torch.cat([rows, F.normalize(no_object.to(regions).reshape(1, -1), dim=-1)])
         owner = torch.cat([owner, owner.new_tensor([len(classes.names)])])
     similarity = temperature * (regions @ rows.T)
+    if classes.offset is not None:
+        similarity[..., : len(classes.offset)] += classes.offset.to(similarity)
     logits = similarity.new_full((*similarity.shape[:-1], len(classes.names) + 1), float("-inf"))
     return logits.scatter_reduce(-1, owner.expand_as(similarity), similarity, "amax")
 

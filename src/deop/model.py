@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deop import assembly
 from deop.anchors import AnchorDecoder
 from deop.assembly import Canvas
+from deop.calibration import add_rivals, lower_seen
 from deop.checkpoints import Parts, load_checkpoint, save_checkpoint
 from deop.classify import classify, probabilities
 from deop.encoders import VisionEncoder
@@ -99,7 +100,7 @@ class DeOP(nn.Module):
         severance: str | Severance | None = None,
         anchors: str | None = None,
         classifier: str | TwoStream = "one-pass",
-        threshold: float = 0.0,
+        threshold: float | None = None,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
@@ -120,6 +121,7 @@ class DeOP(nn.Module):
                 of a proposer that the masks do not come from.
             classifier: "one-pass", or "two-stream" (every proposal cropped and encoded by itself), or a ``TwoStream``.
             threshold: least score, in [0, 1], of a pixel (semantic) or a segment; below it: -1, none of the names.
+                None: the model's own.
             background: names of what is not looked for ("road, sky"); pixels that they win are -1.
             templates: template set, or own templates with ``{}``; None: the model's own.
             things: which of the names are countable things; None: guessed from a list of common stuff.
@@ -144,7 +146,7 @@ class DeOP(nn.Module):
             raise SettingError(f"a batch of {batch} photos: give 1 or more")
         if mode not in MODES:
             raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-        if not 0 <= threshold <= 1:
+        if threshold is not None and not 0 <= threshold <= 1:
             raise SettingError(f"threshold {threshold} is not in [0, 1]")
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         classes = self.embed(vocabulary)
@@ -177,9 +179,20 @@ class DeOP(nn.Module):
         wanted, last = (vocabulary, self.text.identity), self._embedded
         if last is None or last[0] != wanted:
             # Read once and set once: another thread may ask for other names in between.
-            last = (wanted, embed_vocabulary(vocabulary, self.text, cache=self.cache, progress=progress))
+            found = embed_vocabulary(vocabulary, self.text, cache=self.cache, progress=progress)
+            last = (wanted, self._calibrated(found, vocabulary))
             self._embedded = last
         return last[1].to(self.device)
+
+    def _calibrated(self, classes: Classes, vocabulary: Vocabulary) -> Classes:
+        """With what the model knows of its own scores; the caller's own background takes the place of the rivals."""
+        calibration = self.settings.calibration
+        classes = lower_seen(classes, vocabulary, calibration)
+        if not calibration.rivals or vocabulary.background:
+            return classes
+        others = Vocabulary.parse(calibration.rivals, templates=vocabulary.templates)
+        rivals = embed_vocabulary(others, self.text, cache=self.cache)
+        return add_rivals(classes, rivals, calibration.rival_similarity)
 
     @torch.inference_mode()
     def look(
@@ -225,10 +238,13 @@ class DeOP(nn.Module):
         classes: Classes | None = None,
         *,
         mode: str = "semantic",
-        threshold: float = 0.0,
+        threshold: float | None = None,
     ) -> Segmentation:
         """Name what was seen; see ``segment`` for the arguments. ``classes``: of ``embed``, where at hand."""
         votes = self.votes(look, classes or self.embed(vocabulary))
+        calibration = self.settings.calibration
+        threshold = self.settings.threshold if threshold is None else threshold
+        least = calibration.raw(threshold)
         photo, names = look.photo, vocabulary.names
         settings = {
             "model": self.card.name,
@@ -239,24 +255,27 @@ class DeOP(nn.Module):
             "threshold": threshold,
         }
         isthing = vocabulary.isthing or tuple(is_thing(name) for name in names)
+        things = np.array(isthing, dtype=bool)
         if mode == "semantic":
             labels, confidence = assembly.semantic(
                 votes,
                 look.proposals,
                 look.canvas,
-                threshold=threshold,
+                threshold=least,
                 claim=self.settings.claim,
                 none_competes=bool(vocabulary.background),
             )
-            return Segmentation.from_semantic(
+            found = Segmentation.from_semantic(
                 photo, names, labels, confidence, settings, isthing=isthing, source=look.source
             )
-        things = np.array(isthing, dtype=bool)
-        if mode == "panoptic":
-            segments, pieces = assembly.panoptic(votes, look.proposals, look.canvas, things, threshold=threshold)
-            return Segmentation.from_panoptic(photo, names, segments, pieces, settings, source=look.source)
-        found = assembly.instances(votes, look.proposals, look.canvas, things, threshold=threshold)
-        return Segmentation.from_instances(photo, names, found, settings, source=look.source)
+        elif mode == "panoptic":
+            segments, pieces = assembly.panoptic(votes, look.proposals, look.canvas, things, threshold=least)
+            found = Segmentation.from_panoptic(photo, names, segments, pieces, settings, source=look.source)
+        else:
+            masks = assembly.instances(votes, look.proposals, look.canvas, things, threshold=least)
+            found = Segmentation.from_instances(photo, names, masks, settings, source=look.source)
+        rescored = [replace(segment, score=calibration.score(segment.score)) for segment in found.segments]
+        return replace(found, segments=rescored) if calibration.curve else found
 
     def votes(self, look: Look, classes: Classes) -> Tensor:
         """Probabilities (N, K + 1) of the names and, last, none of them, for each proposal of a look."""

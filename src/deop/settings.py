@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from deop.calibration import Calibration
 from deop.classify import TEMPERATURE
 from deop.config import from_json
 from deop.encoders.severance import Severance
@@ -27,6 +28,8 @@ class Settings:
             switched off where anchor queries are tied to slots: they attend to each other, also to the dropped.
         padding: "outside": padding at the bottom and the right takes no part; "inside": the encoder takes it for image,
             as the original does.
+        threshold: least score of a pixel or a segment; below it: none of the names.
+        calibration: what is known of the scores.
         claim: pixels whose masks add up to no more than this are claimed by nobody: -1. The original has 0.
     """
 
@@ -38,6 +41,8 @@ class Settings:
     normalize_patches: bool = False
     drop_redundant: bool = True
     padding: str = "outside"
+    threshold: float = 0.0
+    calibration: Calibration = field(default_factory=Calibration)
     claim: float = 0.0
 
     def __post_init__(self) -> None:
@@ -56,7 +61,7 @@ class Settings:
             CheckpointError: a key or a value that is not known.
         """
         values = dict(values)
-        for key, kind in (("resize", Resize), ("severance", Severance)):
+        for key, kind in (("resize", Resize), ("severance", Severance), ("calibration", Calibration)):
             if key in values:
                 values[key] = from_json(kind, values[key], key)
         return from_json(cls, values, "the model's use")

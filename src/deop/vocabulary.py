@@ -129,18 +129,21 @@ class Classes:
         rows: (M, C) float32 of unit length: every synonym of every name, then the background.
         owner: (M,) int64 in [0, K): which name a row belongs to; K for the background.
         names: the K display names.
+        offset: (M,) float32 added to the logits of the rows, or None.
     """
 
     rows: Tensor
     owner: Tensor
     names: tuple[str, ...]
+    offset: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def to(self, device: torch.device | str) -> "Classes":
         """The same on another device."""
-        return Classes(self.rows.to(device), self.owner.to(device), self.names)
+        offset = None if self.offset is None else self.offset.to(device)
+        return Classes(self.rows.to(device), self.owner.to(device), self.names, offset)
 
 
 class TextEncoder(Protocol):
@@ -222,9 +225,9 @@ def embed_vocabulary(
             cache.store(encoder.identity, templates, rows)
     owner = [index for index, synonyms in enumerate(vocabulary.synonyms) for _ in synonyms]
     owner += [len(vocabulary.synonyms)] * len(vocabulary.background)
-    rows = np.stack([known[text] for text in texts])
-    _warn_if_alike(texts, rows, owner)
-    return Classes(torch.from_numpy(rows), torch.tensor(owner), vocabulary.names)
+    table = np.stack([known[text] for text in texts])
+    _warn_if_alike(texts, table, owner)
+    return Classes(torch.from_numpy(table), torch.tensor(owner), vocabulary.names)
 
 
 @torch.no_grad()

@@ -103,12 +103,12 @@ def segment(
         ),
     ] = "semantic",
     threshold: Annotated[
-        float,
+        float | None,
         _option(
-            "--threshold", metavar="SCORE", panel=RESULTS_PANEL, default=True, min=0, max=1,
-            help="What scores less gets no name, 0 to 1.",
+            "--threshold", metavar="SCORE", panel=RESULTS_PANEL, min=0, max=1,
+            help="What scores less gets no name, 0 to 1; by default the model's own.",
         ),
-    ] = 0.0,
+    ] = None,
     model: Annotated[
         str,
         _option(

@@ -58,8 +58,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Name every photo of a data set and compare with its truth.
 
-    IoU is accumulated over the whole set; classes that the truth does not have are None and not averaged. A pixel
-    without a name (-1) is a miss.
+    IoU is accumulated over the whole set; classes that the truth does not have are None and not averaged. Every pixel
+    that a mask claims is named, whatever its score (threshold 0); one without a name (-1) is a miss.
 
     Args:
         model: with a proposer, unless the true masks are used.
@@ -102,7 +102,7 @@ def evaluate(
             anchors=protocol.anchors,
             classifier=protocol.classifier,
         )[0]
-        found = model.name(look, chosen)
+        found = model.name(look, chosen, threshold=0.0)
         seconds += time.perf_counter() - started
         predicted = np.append(asked, -1)[found.label_map]
         confusion.add(truth, predicted)

@@ -1,0 +1,80 @@
+"""Calibration: rivals take no pixel but certainty, seen names are lowered, scores are read off a curve."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop.calibration import Calibration, add_rivals, lower_seen, reliability
+from deop.classify import classify
+from deop.encoders.clip import CLIPVision
+from deop.encoders.text import CLIPText
+from deop.errors import SettingError
+from deop.images import Resize
+from deop.model import DeOP
+from deop.settings import Settings
+from deop.vocabulary import Classes, Vocabulary
+
+CURVE = ((0.1, 0.05), (0.5, 0.4), (0.9, 0.8))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 1))
+def test_thresholds_mean_the_same_before_and_after_the_curve(raw):
+    calibration = Calibration(curve=CURVE)
+    for threshold in (0.05, 0.2, 0.4, 0.77):
+        assert (raw >= calibration.raw(threshold)) == (calibration.score(raw) >= threshold - 1e-12) or np.isclose(
+            raw, calibration.raw(threshold)
+        )
+    assert calibration.raw(0.95) > 1
+
+
+def test_curve_by_hand():
+    calibration = Calibration(curve=CURVE)
+    assert calibration.score(0.3) == pytest.approx(0.225)
+    assert calibration.score(0.0) == 0.05
+    assert Calibration().score(0.3) == Calibration().raw(0.3) == 0.3
+    with pytest.raises(SettingError, match="must ascend"):
+        Calibration(curve=((0.5, 0.4), (0.4, 0.5)))
+
+
+def test_seen_names_are_lowered_only_beside_others():
+    rows = torch.eye(3)
+    vocabulary = Vocabulary.parse(["Cat", "dog", "wall"], templates="none")
+    classes = Classes(rows, torch.arange(3), vocabulary.names)
+    lowered = lower_seen(classes, vocabulary, Calibration(("cat", "wall"), 2.0))
+    assert (classify(rows, lowered) - classify(rows, classes))[:, :3].unique(dim=0).tolist() == [[-2, 0, -2]]
+    assert lower_seen(classes, vocabulary, Calibration(("cat", "wall", "dog"), 2.0)) is classes
+    assert lower_seen(classes, vocabulary, Calibration(("tree",), 2.0)) is classes
+
+
+def test_rivals_that_mean_the_same_are_left_out():
+    asked = Classes(torch.eye(4)[:2], torch.arange(2), ("cat", "dog"))
+    rivals = Classes(torch.eye(4)[1:], torch.arange(3), ("hound", "tree", "car"))
+    found = add_rivals(asked, rivals, 0.5)
+    assert found.owner.tolist() == [0, 1, 2, 2]
+    assert torch.equal(found.rows[2:], torch.eye(4)[2:])
+
+
+def test_rivals_lower_scores_and_take_no_pixel(tiny_clip):
+    parts = CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)
+    rng = np.random.default_rng(0)
+    photo, masks = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), np.arange(60 * 80).reshape(60, 80) // 1600 + 1
+    plain = DeOP(*parts, settings=Settings(Resize(64), templates="none")).eval()
+    calibration = Calibration(rivals=("tree", "car", "sofa"), rival_similarity=1.0)
+    wary = DeOP(*parts, settings=Settings(Resize(64), templates="none", calibration=calibration)).eval()
+    scores = {}
+    for name in ("cat", "dog", "wall", "a red bus", "x"):
+        first, second = (model.segment(photo, name, masks=masks) for model in (plain, wary))
+        assert (first.label_map == second.label_map).all()
+        assert first.segments[0].score == pytest.approx(1)
+        scores[name] = second.segments[0].score
+    name, least = min(scores.items(), key=lambda item: item[1])
+    assert least < 0.99
+    assert (wary.segment(photo, name, masks=masks, threshold=1.0).label_map == -1).all()
+
+
+def test_reliability_by_hand():
+    found = reliability([0.1, 0.9, 0.2, 0.8], [False, True, True, True], bins=2)
+    assert found == [(pytest.approx(0.15), 0.5, 2), (pytest.approx(0.85), 1.0, 2)]
