@@ -17,7 +17,9 @@ _LAB_TO_LMS = np.array(
     [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
 )
 _TRIES = 48  # colours that a name may choose from
-_APART = 0.12  # Oklab distance at which a colour is taken without further search
+_APART = 0.12  # Oklab distance at which a colour is taken without further search, where there are many
+_FAR_APART = 0.3  # the same where there are few; by _CLOSER less for each of them
+_CLOSER = 0.02
 
 
 def name_colours(names: Sequence[str]) -> np.ndarray:
@@ -35,6 +37,7 @@ def name_colours(names: Sequence[str]) -> np.ndarray:
     """
     drawn = [_draws(name) for name in names]
     order = sorted(range(len(names)), key=lambda k: (drawn[k][0], names[k].casefold()))
+    apart = max(_APART, _FAR_APART - _CLOSER * len(names))
     taken = np.empty((0, 3))
     colours = np.empty((len(names), 3), np.uint8)
     for k in order:
@@ -42,7 +45,7 @@ def name_colours(names: Sequence[str]) -> np.ndarray:
         distance = np.full(len(lab), np.inf)
         if len(taken):
             distance = np.linalg.norm(lab[:, None] - taken[None], axis=-1).min(axis=1)
-        fine = np.flatnonzero(distance >= _APART)
+        fine = np.flatnonzero(distance >= apart)
         best = fine[0] if len(fine) else int(distance.argmax())
         taken = np.concatenate([taken, lab[best : best + 1]])
         colours[k] = lab_to_rgb(lab[best])
