@@ -106,6 +106,15 @@ def test_what_does_not_fit_is_refused_by_name(model, tmp_path):
         (lambda c: c["proposer"].update(kind="other"), "unknown kind of proposer 'other'"),
         (lambda c: c["anchors"].update(layers=2), r"anchors\.layers\.1\.\S+ is missing"),
         (lambda c: c.update(no_object=16), "no_object has shape"),
+        (lambda c: c.update(no_object="x"), "expected its number of channels"),
+        (lambda c: c.update(encoder={}), "the encoder of the config is"),
+        (lambda c: c.update(encoder="clip"), "the encoder of the config is clip"),
+        (lambda c: c["encoder"].update(surplus=1), "the encoder of the config is"),
+        (lambda c: c.update(text=None), "the text encoder of the config is None"),
+        (lambda c: c.update(settings=[]), "JSON object|settings"),
+        (lambda c: c["settings"].update(temperature="x"), "'temperature' .* expected a number"),
+        (lambda c: c["settings"].update(drop_redundant=1), "'drop_redundant' .* expected true or false"),
+        (lambda c: c["encoder"]["config"].update(width=1.5), "'width' .* expected a whole number"),
         (lambda c: c.update(sha256="0" * 64), "damaged or of another model"),
     ]:
         edit(folder, change)

@@ -196,6 +196,10 @@ def test_duplicates_of_a_proposer_are_dropped_unless_switched_off(tiny_clip):
     assert len(DeOP(*parts, Thirds(), settings=SMALL).look([photo])[0].proposals) == 3
     keep = Settings(resize=Resize(short_side=64), drop_redundant=False)
     assert len(DeOP(*parts, Thirds(), settings=keep).look([photo])[0].proposals) == 4
+    # Queries tied to slots attend to each other: those of the dropped would be missed.
+    decoder = AnchorDecoder(AnchorConfig(32, 4, hidden=64, query="slot", slots=4)).eval()
+    tied = DeOP(*parts, Thirds(), anchors=decoder, settings=Settings(Resize(64), anchors="decoder")).eval()
+    assert len(tied.look([photo])[0].proposals) == 4
 
 
 def test_a_plain_object_may_take_the_place_of_a_module(tiny_clip):

@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "src
 import measure  # noqa: E402
 import numpy as np  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from train import Names, Nano, Settings, split_tuning  # noqa: E402
+from settings import Names, Nano, Settings, split_tuning  # noqa: E402
 
 import data  # noqa: E402
 

@@ -104,6 +104,8 @@ def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Tensor]]:
             f"config says {str(config['sha256'])[:12]}.... Fetch or convert it again"
         )
     anchors, no_object = config["anchors"], config["no_object"]
+    if no_object is not None and (not isinstance(no_object, int) or no_object < 1):
+        raise CheckpointError(f'"no_object" of the config is {no_object!r}: expected its number of channels, or null')
     encoder = _build(config["encoder"], (CLIPVision, NanoEncoder), "encoder")
     parts = Parts(
         encoder=encoder,
@@ -173,6 +175,8 @@ def _part(part: object) -> dict[str, Any]:
 def _build(part: dict[str, Any], kinds: Sequence[Any], what: str, *more: Any) -> Any:
     """A part with random weights, of the kind that the config names."""
     known = {kind.kind: kind for kind in kinds}
+    if not isinstance(part, dict) or set(part) != {"kind", "config"} or not isinstance(part["config"], dict):
+        raise CheckpointError(f'the {what} of the config is {str(part)[:60]}: expected {{"kind": ..., "config": ...}}')
     if part["kind"] not in known:
         raise CheckpointError(f"unknown kind of {what} {part['kind']!r}: update deop")
     return known[part["kind"]].from_config(part["config"], *more)

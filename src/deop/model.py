@@ -322,7 +322,10 @@ class DeOP(nn.Module):
         if pixels is None or self.proposer.normalization != self.encoder.normalization:
             pixels = self._pixels(resized, self.proposer.normalization)
         found = self.proposer(pixels)
-        return [drop_redundant(proposals) for proposals in found] if self.settings.drop_redundant else found
+        tied = self.anchors is not None and self.anchors.config.query == "slot" and self.settings.anchors == "decoder"
+        return (
+            [drop_redundant(proposals) for proposals in found] if self.settings.drop_redundant and not tied else found
+        )
 
     # Saving and loading, in the hub's conventions.
 

@@ -7,7 +7,7 @@ from deop.calibration import Calibration
 from deop.classify import TEMPERATURE
 from deop.config import from_json
 from deop.encoders.severance import Severance
-from deop.errors import SettingError
+from deop.errors import CheckpointError, SettingError
 from deop.images import Resize
 
 ANCHORS = ("decoder", "pool")
@@ -24,8 +24,8 @@ class Settings:
         temperature: what cosine similarities are multiplied by.
         anchors: "decoder" or "pool"; the decoder needs one in the model.
         normalize_patches: patch features are L2-normalised before mask pooling; the decoder always has them so.
-        drop_redundant: empty and duplicate proposals of the proposer are dropped (``proposals.filtering``). To be
-            switched off where anchor queries are tied to slots: they attend to each other, also to the dropped.
+        drop_redundant: empty and duplicate proposals of the proposer are dropped (``proposals.filtering``); never
+            where anchor queries are tied to slots, which attend to each other, also to the dropped.
         padding: "outside": padding at the bottom and the right takes no part; "inside": the encoder takes it for image,
             as the original does.
         threshold: least score of a pixel or a segment; below it: none of the names.
@@ -60,6 +60,8 @@ class Settings:
         Raises:
             CheckpointError: a key or a value that is not known.
         """
+        if not isinstance(values, dict):
+            raise CheckpointError(f"the settings of the config are {values!r}: expected a JSON object")
         values = dict(values)
         for key, kind in (("resize", Resize), ("severance", Severance), ("calibration", Calibration)):
             if key in values:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GIVEN = "given"
 """The proposer's name for masks that the caller hands over with each photo."""
 
+NANO = Path(__file__).parent / "assets" / "nano"
+"""The small model inside the package, in deop's own format."""
+
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -130,8 +133,9 @@ def load(
     """Load a model; what is not on this machine is fetched once, with a progress bar.
 
     Args:
-        name: a name of the zoo (``deop models`` lists them); a folder, in deop's own format or in transformers' CLIP
-            layout; or a hub repo in either layout, "org/name" or "org/name@revision".
+        name: "nano", the small model inside the package; a name of the zoo (``deop models`` lists them); a folder, in
+            deop's own format or in transformers' CLIP layout; or a hub repo in either layout, "org/name" or
+            "org/name@revision".
         proposer: where masks come from. None: the entry's own, the one in a folder of deop's format, or else "given".
             "given": each call of ``segment`` hands over its masks. Or a folder or a hub repo of transformers'
             MaskFormer, Mask2Former or SAM. Anchors tied to the slots of a model's own proposer leave another's masks
@@ -259,6 +263,8 @@ def _fetch_all(entry: Entry, proposer: str | Path | None) -> None:
 
 def _find(name: str, zoo: bool = True) -> Path:
     """The folder of a path or a hub repo; ``zoo``: names of the zoo would have been taken too."""
+    if zoo and name == "nano":
+        return NANO
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -266,18 +272,13 @@ def _find(name: str, zoo: bool = True) -> Path:
         raise CheckpointError(
             f"{name} is a file: give the folder it is in, or convert it once: deop convert {name} FOLDER"
         )
-    if name == "nano":
-        raise ModelNotFoundError(
-            "'nano', the small model inside the package, comes with a later release. Until then take 'clip-b16' where "
-            "there is a network, or the folder of any CLIP."
-        )
     if _REPO.fullmatch(name) and not name.startswith("."):
         repo, _, revision = name.partition("@")
         return fetch(repo, revision or "main")
     if not zoo or "/" in name:
         raise ModelNotFoundError(f"there is no folder {name}, and it is no hub repo (org/name)")
-    near = difflib.get_close_matches(name.lower(), ZOO, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has {', '.join(ZOO)}."
+    near = difflib.get_close_matches(name.lower(), ("nano", *ZOO), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the zoo has nano, {', '.join(ZOO)}."
     raise ModelNotFoundError(
         f"there is no model named {name!r}: {hint} A folder or a hub repo (org/name) can be given too; "
         "`deop models` lists the names."

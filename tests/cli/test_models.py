@@ -32,8 +32,10 @@ def test_tells_what_is_on_this_machine_without_a_network(deop, hub):
 
 def test_json_holds_all_there_is_to_know(deop, hub):
     lines = [json.loads(line) for line in deop("models", "--json").out.splitlines()]
-    assert [line["name"] for line in lines] == list(ZOO)
-    for line in lines:
+    assert [line["name"] for line in lines] == ["nano", *ZOO]
+    assert lines[0]["on_this_machine"] == {"encoder": True, "proposer": True}
+    assert lines[0]["megabytes"] <= 16
+    for line in lines[1:]:
         entry = ZOO[line["name"]]
         assert line["clip"] == vars(entry.clip)
         assert line["proposer"]["revision"] == entry.proposer.revision

@@ -257,7 +257,7 @@ def test_a_real_interrupt_leaves_no_traceback(tiny_clip, here):
     arguments = [*names_of(here), "--model", str(tiny_clip)]
     command = [sys.executable, "-m", "deop", "segment", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"DEOP_CACHE": "off"})
-    time.sleep(1.0)
+    time.sleep(1.5)  # at whatever it is then: importing, loading, working
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err

@@ -18,10 +18,17 @@ def models(
     debug: Debug = False,
 ) -> None:
     """List the models that have a name, and which of them are on this machine."""
-    from deop.zoo import ZOO, on_this_machine
+    from deop.files import read_json
+    from deop.zoo import NANO, ZOO, on_this_machine
 
+    shipped = read_json(NANO / "config.json")["card"]
+    megabytes = round(sum(file.stat().st_size for file in NANO.iterdir()) / 1e6)
+    purpose = "small and quick, inside the package: common things and stuff, needs no network"
     here = {name: on_this_machine(entry) for name, entry in ZOO.items()}
     if as_json:
+        state = {"encoder": True, "proposer": True}
+        small = {"name": "nano", "purpose": purpose, **shipped, "megabytes": megabytes, "on_this_machine": state}
+        typer.echo(json.dumps(small))
         for name, entry in ZOO.items():
             encoder, masks = here[name]
             state = {"encoder": encoder, "proposer": masks}
@@ -33,6 +40,7 @@ def models(
     table.add_column("Licence of its weights")
     table.add_column("MB", justify="right", no_wrap=True)
     table.add_column("Here", no_wrap=True)
+    table.add_row("nano", purpose, shipped["license"], str(megabytes), "yes")
     for name, entry in ZOO.items():
         licences = f"{entry.clip.license}; masks: {entry.proposer.license}"
         table.add_row(name, entry.purpose, licences, str(entry.megabytes), _state(*here[name]))

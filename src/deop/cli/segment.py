@@ -115,7 +115,7 @@ def segment(
             "--model", "-m", metavar="MODEL", panel=METHOD, default=True,
             help="A name of the zoo (see `deop models`), a folder, or a hub repo.",
         ),
-    ] = "clip-b16",
+    ] = "nano",
     severance: Annotated[
         str | None,
         _option(

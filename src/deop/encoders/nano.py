@@ -64,11 +64,16 @@ class RegionBranch(nn.Module):
         self.down = nn.Linear(config.region_hidden, config.text)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, fine: Tensor, tokens: Tensor, grid: torch.Size) -> Tensor:
-        """The trunk's map at stride 8 and normed tokens (B, L, width) of ``grid`` -> (B, text, h, w) at stride 8."""
+    def forward(
+        self, fine: Tensor, tokens: Tensor, grid: torch.Size, every: int = 1, phase: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        """The trunk's map at stride 8 and normed tokens (B, L, width) of ``grid`` -> (B, text, h, w) at stride 8.
+
+        Training may ask for every n-th cell a side only, from the row and column of ``phase`` on.
+        """
         coarse = self.coarse(tokens).mT.unflatten(2, grid)
         x = F.gelu(self.fine(fine) + resize(coarse, fine.shape[-2:]))
-        x = x + self.filter(x)
+        x = (x + self.filter(x))[:, :, phase[0] :: every, phase[1] :: every]
         x = self.dropout(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
         return self.down(x).permute(0, 3, 1, 2)
 
@@ -193,12 +198,18 @@ class NanoEncoder(nn.Module):
         x = self.embedding(x.flatten(2).mT)
         return torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
 
-    def finish(self, x: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Tokens after the last block -> text parts of the image (B, text) and of cells (B, text, h, w) at stride 8."""
+    def finish(
+        self, x: Tensor, features: list[Tensor], every: int = 1, phase: tuple[int, int] = (0, 0)
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens after the last block -> text parts of the image (B, text) and of cells (B, text, h, w) at stride 8.
+
+        ``every`` and ``phase``: as in ``RegionBranch``.
+        """
         x, grid = self.norm(x), features[2].shape[-2:]
         text = self.projection(x)
         tokens = resize(text[:, 1:].mT.unflatten(2, grid), features[1].shape[-2:])
-        return text[:, 0], tokens + self.regions(features[1], x[:, 1:], grid)
+        tokens = tokens[:, :, phase[0] :: every, phase[1] :: every]
+        return text[:, 0], tokens + self.regions(features[1], x[:, 1:], grid, every, phase)
 
 
 def confident(x: Tensor) -> Tensor:
