@@ -127,7 +127,8 @@ def own_masks(
         full = full[:, :, : photo.resized[0], : photo.resized[1]]
         answer = F.interpolate(full, size=photo.truth.shape, mode="bilinear", align_corners=False)[0].argmax(0)
         count(confusion, photo.truth, answer)
-        # Masks as a division of the photo: best IoU of every true segment.
+        # Masks as a division of the photo: best IoU of every true segment. Superpixels are none.
+        masks = masks[masks.amax((1, 2)) >= 0.5]
         big = F.interpolate(masks[None], scale_factor=4, mode="bilinear", align_corners=False)
         big = big[:, :, : photo.resized[0], : photo.resized[1]]
         winner = F.interpolate(big, size=photo.truth.shape, mode="bilinear", align_corners=False)[0].argmax(0)

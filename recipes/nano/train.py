@@ -115,7 +115,8 @@ def train(settings: Settings, folder: Path, pack: Path, out: Path) -> None:
     model.train()
     while progress < 1:
         progress = max(step / settings.steps, (time.time() - start) / settings.seconds)
-        factor = min(1.0, (step + 1) / settings.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        factor = min(1.0, (step + 1) / settings.warmup) * (0.02 + 0.98 * cosine)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate * factor
         batch = live(sources, settings, model.trunk, teacher) if pools is None else kept(pools, settings)

@@ -1,7 +1,9 @@
 """The small model's proposals: the photo divided among queries, on the features of the trunk shared with the encoder.
 
 Queries start from what a coarse grid of the photo looks like and from learned vectors, look at the photo where they
-already have a share in it, and divide every pixel among themselves (a softmax over queries).
+already have a share in it, and divide every pixel among themselves (a softmax over queries). Superpixels beside them
+follow colour where the queries are coarse: they vote on a pixel's name too, at less than half the strength, so that
+none of them ever makes a segment of its own.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,6 +20,9 @@ from deop.images import Normalization
 from deop.positions import sine_positions
 from deop.proposals import Proposals
 
+TO_XYZ = ((0.4339, 0.3762, 0.1898), (0.2127, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
+"""Linear sRGB to XYZ, relative to the white point D65."""
+
 
 @dataclass(frozen=True)
 class NanoProposerConfig:
@@ -32,9 +37,12 @@ class NanoProposerConfig:
     hidden: int = 512
     sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
     smallest: float = 0.001  # share of the photo below which a mask is dropped
+    superpixels: tuple[int, ...] = (36, 100)  # about how many, for each of the divisions of the photo by colour
+    strength: float = 0.45  # of a superpixel where the photo is wholly its own
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "superpixels", tuple(self.superpixels))
 
 
 class Refine(nn.Module):
@@ -118,16 +126,22 @@ class NanoProposer(nn.Module):
         self.trunk = encoder.trunk
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
-        """Propose masks for ``pixels`` (B, 3, H, W), normalised: soft masks at stride 4 that add up to about 1."""
+        """Propose masks for ``pixels`` (B, 3, H, W), normalised: soft masks at stride 4.
+
+        Those of the queries add up to about 1 in every cell, and each division into superpixels to ``strength``.
+        """
         partition = self.divide(self.trunk(pixels))[-1].float().softmax(1)
         rows, columns = (-(-side // 4) for side in pixels.shape[-2:])
+        partition = partition[:, :, :rows, :columns]
+        colours = lab(pixels.float(), self.normalization)
+        divisions = [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
         proposals = []
-        for shares in partition[:, :, :rows, :columns]:
+        for index, shares in enumerate(partition):
             kept = (shares.mean((1, 2)) >= self.config.smallest).nonzero()[:, 0]
             shares = shares[kept]
-            shares = shares / shares.sum(0, keepdim=True)
+            masks = torch.cat([shares / shares.sum(0, keepdim=True), *(division[index] for division in divisions)])
             # The sigmoid of these gives the shares back.
-            proposals.append(Proposals(torch.logit(shares, 1e-4), kept))
+            proposals.append(Proposals(torch.logit(masks, 1e-4)))
         return proposals
 
     def divide(self, features: list[Tensor]) -> list[Tensor]:
@@ -168,3 +182,48 @@ class NanoProposer(nn.Module):
     def _own(self, query: Tensor, pixels: Tensor) -> Tensor:
         kernel = self.kernel(self.norm(query))
         return torch.einsum("bqc,bchw->bqhw", kernel[..., :-1], pixels) + kernel[..., -1, None, None]
+
+
+def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
+    """Normalised photos (B, 3, H, W) -> CIE Lab (B, 3, ceil(H / 4), ceil(W / 4)) of cells of four pixels."""
+    height, width = pixels.shape[-2:]
+    cells = F.avg_pool2d(F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate"), 4)
+    mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in
+                 (normalization.mean, normalization.std))  # fmt: skip
+    linear = ((cells * std + mean) / 255).clamp(0, 1) ** 2.2
+    # The small sum stands in for the straight part of the curve near black.
+    x, y, z = (torch.einsum("ij,bjhw->ibhw", linear.new_tensor(TO_XYZ), linear) + 1e-3) ** (1 / 3)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: float = 1.5, rounds: int = 5) -> Tensor:
+    """Divide photos softly by colour and place, from a grid of seeds (k-means, after SLIC, Achanta et al. 2012).
+
+    Args:
+        colours: (B, 3, h, w) Lab.
+        count: about how many superpixels.
+        unit: difference of colour that weighs as much as 1 / ``compact`` of the distance between seeds.
+        compact: the larger, the rounder.
+        rounds: of k-means.
+
+    Returns:
+        (B, K, h, w) shares that add up to 1 in every cell.
+    """
+    height, width = colours.shape[-2:]
+    rows = max(1, round((count * height / width) ** 0.5))
+    columns = max(1, round(count / rows))
+    step = (height * width / (rows * columns)) ** 0.5 / compact
+    y, x = (torch.arange(side, device=colours.device, dtype=colours.dtype) / step for side in (height, width))
+    place = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(len(colours), -1, -1, -1)
+    cells = torch.cat([colours / unit, place], 1)
+    centres = F.adaptive_avg_pool2d(cells, (rows, columns)).flatten(2).mT  # (B, K, 5)
+    cells = cells.flatten(2)
+    for _ in range(rounds):
+        shares = _shares(centres, cells)
+        centres = shares @ cells.mT / shares.sum(2, keepdim=True).clamp_min(1e-6)
+    return _shares(centres, cells).unflatten(2, (height, width))
+
+
+def _shares(centres: Tensor, cells: Tensor) -> Tensor:
+    """Softmax over centres (B, K, C) of minus the squared distance to each cell (B, C, L) -> (B, K, L)."""
+    return (2 * centres @ cells - centres.square().sum(2, keepdim=True)).softmax(1)
