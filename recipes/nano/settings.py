@@ -60,6 +60,7 @@ class Settings:
     device: str = "cuda"
     report: bool = True  # measure on the tuning split at the end
     benchmark: bool = False
+    start: str = ""  # weights of an earlier run to go on from, all but the trunk's
     save: str = "nano.safetensors"
     pool: int = 0  # crops a photo whose features are kept, so that the trunk stays as it is; 0: the trunk learns
     crops: str = "crops.pt"  # the file beside the result that they are kept in

@@ -78,6 +78,9 @@ def train(settings: Settings, folder: Path, pack: Path, out: Path) -> None:
     model.trunk.trunk.load_state_dict(
         {key.removeprefix("trunk."): value.float() for key, value in weights.items() if key.startswith("trunk.")}
     )
+    if settings.start:
+        before = {key: value for key, value in load_file(settings.start).items() if not key.startswith("trunk.")}
+        model.load_state_dict({key: value.float() for key, value in before.items()}, strict=False)
     teacher = copy.deepcopy(model.trunk.trunk).eval().requires_grad_(False)
     head = [weights[key].float() for key in ("head.weight", "head.bias", "classifier.weight", "classifier.bias")]
     ema = copy.deepcopy(model).eval().requires_grad_(False)
