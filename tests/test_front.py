@@ -1,14 +1,17 @@
 """What a stranger reads first is true: commands, links, versions and names agree with the code."""
 
+import hashlib
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import deop
-from deop.zoo import ZOO
+from deop.zoo import NANO, ZOO
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
@@ -83,7 +86,8 @@ def test_readmes_python_is_python_and_its_names_exist():
 def test_readme_lists_the_zoo():
     rows = re.findall(r"^\| `([\w-]+)` \| .* \| (.+) \|$", read("README.md"), re.MULTILINE)
     listed = {name: licence.replace("CC BY-NC 4.0", "CC-BY-NC-4.0") for name, licence in rows}
-    assert listed == {name: entry.clip.license for name, entry in ZOO.items()}
+    shipped = json.loads((NANO / "config.json").read_text())["card"]["license"]
+    assert listed == {"nano": shipped} | {name: entry.clip.license for name, entry in ZOO.items()}
 
 
 def test_versions_agree():
@@ -140,3 +144,21 @@ def test_every_example_has_its_credit():
     for file in (ROOT / "examples").iterdir():
         if file.suffix in (".jpg", ".png"):
             assert f"`{file.name}`" in credits
+
+
+def test_the_small_model_is_what_its_card_says():
+    config = json.loads((NANO / "config.json").read_text())
+    assert hashlib.sha256((NANO / "model.safetensors").read_bytes()).hexdigest() == config["sha256"]
+    assert sum(file.stat().st_size for file in NANO.iterdir()) < 16e6
+    model = deop.load("nano", device="cpu")
+    words = len(model.text.words)
+    assert f"{words:,} words" in (NANO / "README.md").read_text()
+
+
+def test_the_first_command_finds_the_cat():
+    """Not a score: a photo that looks right to the eye must go on doing so."""
+    found = deop.load("nano", device="cpu").segment(ROOT / "examples" / "chelsea.png", "cat, wall, blanket")
+    names = np.array([*found.names, "none"])
+    assert names[found.label_map[150, 225]] == "cat"  # between the eyes
+    assert names[found.label_map[20, 10]] != "cat"  # the upper left corner, behind it
+    assert found.segments[0].name == "cat"
