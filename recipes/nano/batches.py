@@ -77,7 +77,7 @@ class Pool:
 def make_pools(sources: Sources, settings: Settings, trunk: torch.nn.Module, file: Path) -> list[Pool]:
     """``settings.pool`` crops a photo of coco, a third of that of camvid, as many mosaics; or those in a file."""
     if file.exists():
-        return [Pool(**values) for values in torch.load(file)]
+        return [Pool(**values) for values in torch.load(file, weights_only=True)]
     wanted = (
         round(settings.pool * len(sources.coco)),
         round(settings.pool * len(sources.camvid) / 3),
