@@ -16,11 +16,12 @@ from deop.encoders.clip import CLIPVision
 from deop.encoders.severance import Severance
 from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, DeopError, OutputError
+from deop.files import PICKLE_SUFFIXES
 from deop.images import CLIP, IMAGENET, Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
 from deop.settings import Card, Settings
-from deop.weights import PICKLE_SUFFIXES, list_some, load_strictly, read_weights
+from deop.weights import list_some, load_strictly, read_weights
 
 TOKENIZER = "openai/clip-vit-base-patch16"
 """Where CLIP's tokenizer is taken from unless another is named."""

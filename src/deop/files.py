@@ -10,6 +10,9 @@ from typing import Any, BinaryIO
 
 from deop.errors import CheckpointError, OutputError
 
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+"""Endings of weights that only ``deop convert`` reads."""
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from deop.errors import CheckpointError, ModelNotFoundError
-from deop.files import read_json
+from deop.files import PICKLE_SUFFIXES, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -27,7 +27,6 @@ FILES = (
 """What deop reads of a repo. Not ``*.safetensors``: many repos hold the same weights again in another layout."""
 
 _CONVERTER, _CONVERSION = "SFconvertbot", "Adding `safetensors` variant of this model"
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 class HubUnreachableError(ModelNotFoundError):
@@ -131,7 +130,7 @@ def _conversion(api: "HfApi", repo: str, files: list[str]) -> str:
             reference = f"refs/pr/{discussion.num}"
             if _has_weights(_listing(api, repo, reference)):
                 return reference
-    pickles = [name for name in files if name.endswith(_PICKLES)]
+    pickles = [name for name in files if name.endswith(PICKLE_SUFFIXES)]
     if not pickles:
         raise CheckpointError(f"{repo} has no weights that deop can read: no model.safetensors")
     raise CheckpointError(

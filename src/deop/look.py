@@ -18,7 +18,7 @@ from deop.assembly import Canvas
 from deop.encoders import VisionEncoder
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
-from deop.masks import to_patches
+from deop.masks import grid_of, to_patches
 from deop.proposals import Proposals
 from deop.settings import ANCHORS, Settings
 from deop.two_stream import TwoStream, crop_proposals, encode_crops
@@ -86,7 +86,7 @@ def one_pass(
     features = encoder(pixels, masks.to(pixels.dtype), severance=severance, valid=valid, sizes=sizes).patches
     looks = []
     for index, (canvas, own) in enumerate(zip(canvases, proposals, strict=True)):
-        rows, columns = (-(-side // encoder.patch) for side in sizes[index])
+        rows, columns = grid_of(sizes[index], encoder.patch)
         chosen = choose_anchors(anchors, decoder, settings, own)
         own_features = features[index : index + 1, :, :rows, :columns]
         regions = embed_masks(own_features, own, canvas, encoder.patch, decoder, settings, chosen)

@@ -21,7 +21,7 @@ def to_patches(maps: Tensor, image_size: tuple[int, int], patch: int, *, antiali
         (B, N, gh, gw) with gh = ceil(H / patch), gw = ceil(W / patch).
     """
     (height, width), (rows, columns) = image_size, maps.shape[-2:]
-    grid = (-(-height // patch), -(-width // patch))
+    grid = grid_of(image_size, patch)
     if 0 in maps.shape:
         return maps.new_zeros(*maps.shape[:2], *grid)
     dtype = maps.dtype
@@ -36,6 +36,34 @@ def to_patches(maps: Tensor, image_size: tuple[int, int], patch: int, *, antiali
         if resized.shape[-2:] == grid:  # rounding of the scale may cost or add a last cell
             return resized.to(dtype)
     return F.interpolate(maps, size=grid, mode="bilinear", align_corners=False, antialias=antialias).to(dtype)
+
+
+def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """The patch grid (gh, gw) of an image of (H, W) pixels; a patch begun counts."""
+    return -(-size[0] // patch), -(-size[1] // patch)
+
+
+def inside_images(
+    sizes: list[tuple[int, int]], grid: tuple[int, int], patch: int, device: torch.device
+) -> Tensor | None:
+    """Which patches of a padded batch hold some of their image.
+
+    Args:
+        sizes: the (height, width) of each image, pixels.
+        grid: (gh, gw) of the canvas.
+        patch: side of a patch, pixels.
+        device: where the answer is wanted.
+
+    Returns:
+        (B, gh * gw) bool, or None where all do. Found from the sizes alone: the device is not waited for.
+    """
+    grids = [grid_of(size, patch) for size in sizes]
+    if all(own == grid for own in grids):
+        return None
+    inside = torch.zeros(len(grids), *grid, dtype=torch.bool, device=device)
+    for index, (rows, columns) in enumerate(grids):
+        inside[index, :rows, :columns] = True
+    return inside.flatten(1)
 
 
 def interpolate_rows(

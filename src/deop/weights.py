@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError
-from deop.files import read_json
+from deop.files import PICKLE_SUFFIXES, read_json
 from deop.images import Normalization
 
 _SCALE = "::scale"
 _PACKED_FROM = 2048  # numbers; below, int8 would save nothing
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from deop.encoders.efficientnet import EfficientNetLite, SharedTrunk
 from deop.encoders.nano import NanoConfig, NanoEncoder
 from deop.encoders.severance import KINDS, Severance
+from deop.masks import grid_of
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 
 
@@ -25,9 +26,9 @@ def test_any_size_any_severance(parts, size, kind):
         pixels = torch.randn(2, 3, *size)
         masks = torch.randn(2, 4, -(-size[0] // 4), -(-size[1] // 4))
         features = encoder(pixels, masks, severance=Severance.parse(kind, encoder.severance))
-        assert features.patches.shape == (2, encoder.width, *encoder.grid_of(*size))
+        assert features.patches.shape == (2, encoder.width, *grid_of(size, encoder.patch))
         assert features.image.shape == (2, encoder.width)
-        torch.testing.assert_close(features.patches.norm(dim=1), torch.ones(2, *encoder.grid_of(*size)))
+        torch.testing.assert_close(features.patches.norm(dim=1), torch.ones(2, *grid_of(size, encoder.patch)))
         for proposals in proposer(pixels):
             assert proposals.logits.shape[1:] == (-(-size[0] // 4), -(-size[1] // 4))
 

@@ -15,6 +15,7 @@ from deop.encoders.clip_keys import from_openai, from_transformers, read_transfo
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.errors import CheckpointError
 from deop.images import CLIP, Normalization
+from deop.masks import grid_of, inside_images
 from deop.weights import load_strictly, read_weights
 
 
@@ -177,7 +178,7 @@ class CLIPVision(nn.Module):
         patch, (height, width) = self.config.patch, pixels.shape[-2:]
         x = self.patch_embedding(F.pad(pixels, (0, -width % patch, 0, -height % patch)))
         grid = (x.shape[-2], x.shape[-1])
-        inside = None if sizes is None else self._inside(sizes, grid, x.device)
+        inside = None if sizes is None else inside_images(sizes, grid, patch, x.device)
 
         x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x.flatten(2).mT], 1)
         x = x + self._positions(self.positions, grid, sizes)
@@ -215,24 +216,10 @@ class CLIPVision(nn.Module):
         """
         return cls(from_json(VisionConfig, values, "the vision tower")).eval()
 
-    def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """The patch grid (gh, gw) of an image of that many pixels."""
-        return -(-height // self.config.patch), -(-width // self.config.patch)
-
-    def _inside(self, sizes: list[tuple[int, int]], grid: tuple[int, int], device: torch.device) -> Tensor | None:
-        """(B, L) bool, which patches hold some of the image; None where all do."""
-        grids = [self.grid_of(*size) for size in sizes]
-        if all(own == grid for own in grids):
-            return None
-        inside = torch.zeros(len(grids), *grid, dtype=torch.bool, device=device)
-        for index, (rows, columns) in enumerate(grids):
-            inside[index, :rows, :columns] = True
-        return inside.flatten(1)
-
     def _positions(self, table: Tensor, grid: tuple[int, int], sizes: list[tuple[int, int]] | None) -> Tensor:
         """A position table for the canvas (1, 1 + L, C), or one an image (B, 1 + L, C) where sizes differ."""
         rule = self.config.position_rule
-        grids = {self.grid_of(*size) for size in sizes} if sizes is not None else {grid}
+        grids = {grid_of(size, self.config.patch) for size in sizes} if sizes is not None else {grid}
         if grids == {grid}:
             return interpolate_positions(table, grid, rule)[None]
         own = {}
@@ -241,7 +228,7 @@ class CLIPVision(nn.Module):
             cells = fitted[1:].unflatten(0, (rows, columns))
             cells = F.pad(cells, (0, 0, 0, grid[1] - columns, 0, grid[0] - rows)).flatten(0, 1)
             own[rows, columns] = torch.cat([fitted[:1], cells])
-        return torch.stack([own[self.grid_of(*size)] for size in sizes or []])
+        return torch.stack([own[grid_of(size, self.config.patch)] for size in sizes or []])
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPVision":

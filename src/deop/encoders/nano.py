@@ -17,6 +17,7 @@ from deop.encoders.clip import Block, VisionConfig
 from deop.encoders.efficientnet import NORMALIZATION, EfficientNetLite, SharedTrunk
 from deop.encoders.severance import Severance, mixer, patch_coverage
 from deop.images import Normalization
+from deop.masks import grid_of, inside_images
 
 TOKEN = 16
 """Pixels a side of a transformer token."""
@@ -137,10 +138,6 @@ class NanoEncoder(nn.Module):
         """The severance that the weights were trained with."""
         return Severance("self", self.config.severed, self.config.residual)
 
-    def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """The patch grid (gh, gw) of an image of that many pixels."""
-        return -(-height // CELL), -(-width // CELL)
-
     def forward(
         self,
         pixels: Tensor,
@@ -171,7 +168,7 @@ class NanoEncoder(nn.Module):
         features: list[Tensor] = self.trunk(pixels)
         grid = features[2].shape[-2:]
         x = self.tokens(features)
-        inside = None if sizes is None else _inside(sizes, grid, x.device)
+        inside = None if sizes is None else inside_images(sizes, (grid[0], grid[1]), TOKEN, x.device)
 
         keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None, None]
         mix = None
@@ -184,11 +181,11 @@ class NanoEncoder(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0))
         image, patches = (confident(part) for part in self.finish(x, features))
-        rows, columns = self.grid_of(pixels.shape[-2], pixels.shape[-1])
+        rows, columns = grid_of((pixels.shape[-2], pixels.shape[-1]), CELL)
         patches = patches[:, :, :rows, :columns]
         if sizes is not None:
             for patch, size in zip(patches, sizes, strict=True):
-                rows, columns = self.grid_of(*size)
+                rows, columns = grid_of(size, CELL)
                 patch[:, rows:], patch[:, :, columns:] = 0, 0
         return VisionFeatures(patches, image)
 
@@ -216,14 +213,6 @@ def confident(x: Tensor) -> Tensor:
     """(B, text, ...) -> (B, text + 1, ...), the constant 1 appended, L2-normalised."""
     x = x.float()
     return F.normalize(torch.cat([x, torch.ones_like(x[:, :1])], 1), dim=1)
-
-
-def _inside(sizes: list[tuple[int, int]], grid: torch.Size, device: torch.device) -> Tensor | None:
-    """(B, L) bool, which tokens hold some of the image; None where all do."""
-    inside = torch.zeros(len(sizes), *grid, dtype=torch.bool, device=device)
-    for index, (height, width) in enumerate(sizes):
-        inside[index, : -(-height // TOKEN), : -(-width // TOKEN)] = True
-    return None if bool(inside.all()) else inside.flatten(1)
 
 
 def _fit(coverage: Tensor, own: tuple[int, int], grid: torch.Size) -> Tensor:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deop.errors import CheckpointError, MissingDependencyError
-from deop.files import read_json
-from deop.weights import PICKLE_SUFFIXES, list_some
+from deop.files import PICKLE_SUFFIXES, read_json
+from deop.weights import list_some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
