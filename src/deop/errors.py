@@ -39,3 +39,7 @@ class MissingDependencyError(DeopError, ImportError):
 
 class DataError(DeopError, ValueError):
     """A data set is incomplete, damaged or of another form."""
+
+
+class TrainingError(DeopError, RuntimeError):
+    """A run cannot go on: its loss is not finite, or its checkpoint cannot be written or does not fit."""

@@ -1,0 +1,196 @@
+"""Recipes: YAML files that become data classes, strictly, with ``key=value`` from the command line put over them."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from deop.config import from_json
+from deop.errors import CheckpointError, MissingDependencyError, SettingError
+from deop.files import replacing
+
+T = TypeVar("T")
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+"""YAML 1.1 takes 1e-4 for a text; nobody else does."""
+
+
+def read_recipe(kind: type[T], file: str | Path, overrides: Sequence[str] = (), base: Mapping[str, Any] = {}) -> T:
+    """A recipe, with what the command line says put over it.
+
+    Args:
+        kind: the data class that it describes; its fields may be data classes themselves.
+        file: YAML.
+        overrides: ``loop.schedule.kind=poly``, the value in YAML.
+        base: put over the file before the overrides, in nested mappings.
+
+    Raises:
+        SettingError: a file that cannot be read, a key that is not known, with those like it, or a value that does not
+            fit.
+    """
+    path = Path(file)
+    try:
+        values = _yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise SettingError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    if not isinstance(values, dict):
+        raise SettingError(f"{path} is no recipe: expected lines such as 'model: nano'")
+    _put_over(values, base)
+    for override in overrides:
+        key, mark, text = override.partition("=")
+        if not mark:
+            raise SettingError(f"{override!r} is no setting: write key=value, such as loop.seed=1")
+        nested: Any = _yaml(text, override) if text else ""
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _put_over(values, nested)
+    return build(kind, values, str(path))
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A data class and those in it from nested mappings.
+
+    Args:
+        kind: the data class.
+        values: its fields by name; those left out keep their default.
+        where: the file, for errors.
+
+    Raises:
+        SettingError: as ``read_recipe``.
+    """
+    return _build(kind, values, where, "", sorted(_keys(kind)))
+
+
+def write_recipe(recipe: Any, path: Path) -> None:
+    """A recipe with all its values, as ``read_recipe`` reads it back."""
+    import yaml
+
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True).encode())
+
+
+def plain(recipe: Any) -> dict[str, Any]:
+    """A recipe in JSON's own types."""
+
+    def simple(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: simple(part) for key, part in value.items()}
+        return [simple(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+    return simple(asdict(recipe))
+
+
+def _build(kind: Any, values: Any, where: str, prefix: str, known: Sequence[str]) -> Any:
+    if not isinstance(values, Mapping):
+        raise SettingError(f"{where}: {prefix.rstrip('.')} is {values!r}: expected settings below it")
+    hints = typing.get_type_hints(kind)
+    own = {field.name: field for field in fields(kind)}
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in own:
+            near = difflib.get_close_matches(f"{prefix}{key}", known, n=3, cutoff=0.6)
+            near += [name for name in known if name.rpartition(".")[2] == key and name not in near]
+            hint = f"did you mean {' or '.join(near[:3])}?" if near else f"there are {', '.join(sorted(own))}"
+            raise SettingError(f"{where}: unknown setting {prefix}{key}: {hint}")
+        inner = _data_class(hints[key])
+        if inner is not None and (value is not None or not _optional(hints[key])):
+            built[key] = _build(inner, value, where, f"{prefix}{key}.", known)
+        else:
+            built[key] = value = _tuples(value)
+            if not _fits(value, hints[key]):
+                raise SettingError(f"{where}: {prefix}{key} is {value!r}: expected {_said(hints[key])}")
+    missing = [
+        f"{prefix}{name}"
+        for name, field in own.items()
+        if name not in built and field.default is field.default_factory  # both are the mark of "missing"
+    ]
+    if missing:
+        raise SettingError(f"{where}: {', '.join(missing)} must be set")
+    try:
+        return from_json(kind, built, prefix.rstrip(".") or "the recipe")
+    except (CheckpointError, SettingError) as error:
+        raise SettingError(f"{where}: {error}") from error
+
+
+def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """All settings of a data class and of those in it, with dots."""
+    for name, hint in typing.get_type_hints(kind).items():
+        inner = _data_class(hint)
+        if inner is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _data_class(hint: Any) -> Any:
+    """The data class that a field holds, also where it may be None instead."""
+    return next((kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind)), None)
+
+
+def _optional(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in inside)
+    if origin is Literal:
+        return value in inside
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = [inside[0]] * len(value) if inside[-1] is ... else list(inside)
+        return len(kinds) == len(value) and all(_fits(part, one) for part, one in zip(value, kinds, strict=True))
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _said(hint: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(str, inside))
+    if origin is tuple:
+        return f"a list, each {_said(inside[0])}"
+    return " or ".join(_said(part) for part in inside) if inside else words.get(hint, str(hint))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def _put_over(values: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _put_over(values[key], value)
+        else:
+            values[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError('recipes need pyyaml: pip install "deop[train]"') from error
+
+    class Loader(yaml.SafeLoader):
+        """Safe, and 1e-4 is a number."""
+
+    Loader.yaml_implicit_resolvers = {
+        key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise SettingError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
