@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.evaluation.metrics import Confusion, harmonic_mean, mean
+from deop.evaluation.metrics import Confusion, harmonic_mean, known, mean, semantic_scores
 
 
 def test_by_hand():
@@ -37,7 +38,57 @@ def test_against_sets_of_pixels(classes, seed):
 
 def test_nothing_known():
     assert Confusion(2).pixel_accuracy is None
-    assert mean(Confusion(2).iou) is None
-    assert harmonic_mean(None, 0.5) is None
-    assert harmonic_mean(0.0, 0.0) == 0
-    assert harmonic_mean(0.38, 0.384) == pytest.approx(2 * 0.38 * 0.384 / 0.764)
+    assert np.isnan(mean(Confusion(2).iou))
+    assert known(np.nan) is None
+    assert all(np.isnan(value) for value in semantic_scores(Confusion(2).counts, np.array([True, False])).values())
+    assert np.isnan(harmonic_mean(np.float64(np.nan), np.float64(0.5)))
+    assert harmonic_mean(np.float64(0), np.float64(0)) == 0
+    assert harmonic_mean(np.float64(0.38), np.float64(0.384)) == pytest.approx(2 * 0.38 * 0.384 / 0.764)
+
+
+def test_the_two_means_and_the_two_halves_by_hand():
+    # Class 2 is answered on one pixel and nowhere in the truth; class 3 is neither.
+    confusion = Confusion(4)
+    confusion.add(np.array([[0, 0, 1, 1]]), np.array([[0, 2, 1, 1]]))
+    scores = semantic_scores(confusion.counts, unseen=np.array([False, True, True, False]))
+    assert scores["miou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert scores["miou_absent_as_zero"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert (scores["seen_miou"], scores["unseen_miou"]) == (1 / 2, 1)
+    assert scores["hiou"] == pytest.approx(2 * (1 / 2) * 1 / (1 / 2 + 1))
+    assert (scores["seen_miou_absent_as_zero"], scores["unseen_miou_absent_as_zero"]) == (1 / 2, 1 / 2)
+    assert scores["hiou_absent_as_zero"] == pytest.approx(1 / 2)
+    assert scores["mean_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_iou_and_accuracy_are_those_of_torchmetrics(classes, seed):
+    torchmetrics = pytest.importorskip("torchmetrics.classification")
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.integers(-1, classes, (3, 8, 9)), rng.integers(0, classes, (3, 8, 9))
+    confusion = Confusion(classes)
+    jaccard = torchmetrics.MulticlassJaccardIndex(classes, average=None, ignore_index=-1)
+    recall = torchmetrics.MulticlassAccuracy(classes, average=None, ignore_index=-1)
+    pixels = torchmetrics.MulticlassAccuracy(classes, average="micro", ignore_index=-1)
+    for one, other in zip(truth, predicted, strict=True):
+        confusion.add(one, other)
+        for metric in (jaccard, recall, pixels):
+            metric.update(torch.from_numpy(other)[None], torch.from_numpy(one)[None])
+    there = confusion.counts[1] > 0  # of a class that the truth does not have, torchmetrics says 0
+    np.testing.assert_allclose(confusion.iou[there], jaccard.compute().numpy()[there], rtol=1e-6)
+    np.testing.assert_allclose(confusion.accuracy[there], recall.compute().numpy()[there], rtol=1e-6)
+    assert confusion.pixel_accuracy == pytest.approx(float(pixels.compute()), rel=1e-6)
+
+
+def test_resamples_are_scored_as_the_set_is():
+    rng = np.random.default_rng(1)
+    counts = []
+    for _ in range(5):
+        confusion = Confusion(4)
+        confusion.add(rng.integers(-1, 3, (6, 6)), rng.integers(-1, 4, (6, 6)))
+        counts.append(confusion.counts)
+    unseen = np.array([True, False, True, False])
+    together = semantic_scores(np.stack(counts), unseen)
+    for key, values in together.items():
+        one_by_one = [semantic_scores(part, unseen)[key] for part in counts]
+        np.testing.assert_array_equal(values, one_by_one)

@@ -1,53 +1,51 @@
 """A model on a data set: every photo named, every pixel counted."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deop import __version__
-from deop.data.folder import LabelledFolder
+from deop.data.folder import LabelledFolder, Pair
 from deop.encoders.severance import Severance
-from deop.errors import SettingError
-from deop.evaluation.metrics import Confusion, harmonic_mean, mean
+from deop.evaluation.bootstrap import Bootstrap, PhotoSums
+from deop.evaluation.metrics import Confusion, iou, known, mean, ratio, semantic_scores
+from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
+from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
+from deop.evaluation.protocol import LabelSpace, Protocol, some_names
+from deop.evaluation.truth import PanopticTruth, TrueSegments, components, has_panoptic
+from deop.look import Look
 from deop.model import DeOP
-from deop.two_stream import TwoStream
-from deop.vocabulary import Vocabulary
+from deop.results import Segmentation
+
+__all__ = ["Answer", "Protocol", "evaluate"]
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What is asked of the model.
+class Answer:
+    """One photo of a data set, answered.
 
     Attributes:
-        proposals: "model": the model's own; "oracle": the true masks, one a class and photo.
-        names: "all": every name of the data set; "present": only those in the photo's truth.
-        severance: None: the model's own.
-        classifier: "one-pass" or "two-stream".
-        anchors: None: the model's own.
-        unseen: names that training did not see, for ``seen_miou``, ``unseen_miou`` and ``hiou``.
-        limit: photos, the first of them; None: all.
+        pair: the photo's files.
+        photo: (H, W, 3) uint8.
+        space: the classes.
+        truth: (H, W) int32, index of the class, -1 where it is ignored.
+        label_map: (H, W) int32, index of the class that was answered, -1 for none.
+        confusion: of this photo alone.
+        scores: score of each segment that was named.
+        right: whether most of its known pixels have that name in truth.
     """
 
-    proposals: str = "model"
-    names: str = "all"
-    severance: str | Severance | None = None
-    classifier: str | TwoStream = "one-pass"
-    anchors: str | None = None
-    unseen: tuple[str, ...] = ()
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        for value, known, what in (
-            (self.proposals, ("model", "oracle"), "proposals"),
-            (self.names, ("all", "present"), "names"),
-        ):
-            if value not in known:
-                raise SettingError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
-        if self.limit is not None and self.limit < 1:
-            raise SettingError(f"a limit of {self.limit} photos leaves none: give 1 or more")
+    pair: Pair
+    photo: np.ndarray
+    space: LabelSpace
+    truth: np.ndarray
+    label_map: np.ndarray
+    confusion: Confusion
+    scores: tuple[float, ...]
+    right: tuple[bool, ...]
 
 
 def evaluate(
@@ -55,46 +53,95 @@ def evaluate(
     data: LabelledFolder,
     protocol: Protocol | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    bootstrap: Bootstrap | None = None,
+    watch: Callable[[Answer], None] | None = None,
 ) -> dict[str, Any]:
     """Name every photo of a data set and compare with its truth.
 
     IoU is accumulated over the whole set; classes that the truth does not have are None and not averaged. Every pixel
-    that a mask claims is named, whatever its score (threshold 0); one without a name (-1) is a miss.
+    that a mask claims is named, whatever its score, unless the protocol has a threshold; one without a name (-1) is a
+    miss.
 
     Args:
         model: with a proposer, unless the true masks are used.
         data: the photos.
         protocol: what is asked.
         progress: called with photos done and photos in all.
+        bootstrap: how intervals are found.
+        watch: called with each photo's answer, to save or draw it; answers are not kept.
 
     Returns:
-        JSON's own types: ``miou``, ``pixel_accuracy``, ``mean_accuracy``, ``per_class``, ``seen_miou``,
-        ``unseen_miou``, ``hiou``, ``region_accuracy`` (of true masks: the share named rightly), ``images`` (those
-        with any truth), ``seconds_per_image``, and what was asked of which model.
+        JSON's own types; docs/evaluation.md lists them.
 
     Raises:
-        SettingError: unseen names that the data set does not have.
+        SettingError: unseen names that the data set does not have, or a protocol that does not fit it.
         DataError: a photo or mask that does not fit, by name.
     """
-    protocol = protocol or Protocol()
-    vocabulary = model.vocabulary(data.names)
-    names = vocabulary.names
-    if strange := sorted(set(protocol.unseen) - set(names)):
-        raise SettingError(f"unseen names that the data set does not have: {', '.join(strange)}")
-    confusion = Confusion(len(names))
-    hits = regions = counted = 0
-    seconds = 0.0
+    protocol, bootstrap = protocol or Protocol(), bootstrap or Bootstrap()
+    space = LabelSpace.of(data, model, protocol)
+    tally = _Tally(space, protocol)
     pairs = data.pairs[: protocol.limit]
     for done, pair in enumerate(pairs):
-        truth = data.labels(pair)
+        answer = tally.answer(model, pair)
+        if answer and watch:
+            watch(answer)
+        if progress:
+            progress(done + 1, len(pairs))
+    return tally.summary(bootstrap, model) | {
+        "images": len(tally.classes),
+        "images_without_truth": len(pairs) - len(tally.classes),
+        "seconds_per_image": tally.seconds / max(len(tally.classes), 1),
+        "protocol": protocol.kind,
+        "data": str(data.root),
+        "model": model.card.name,
+        "severance": Severance.parse(protocol.severance, model.settings.severance).kind,
+        "classifier": protocol.classifier if isinstance(protocol.classifier, str) else "two-stream",
+        "anchors": tally.anchors,
+        "proposals": protocol.proposals,
+        "names": protocol.names,
+        "threshold": _threshold(model, protocol),
+        "background": list(protocol.background),
+        "confidence": bootstrap.confidence,
+        "resamples": bootstrap.resamples,
+        "seed": bootstrap.seed,
+        "deop": __version__,
+    }
+
+
+@dataclass
+class _Tally:
+    """What is counted, photo by photo."""
+
+    space: LabelSpace
+    protocol: Protocol
+    seconds: float = 0.0
+    anchors: str | None = None
+    classes: PhotoSums = field(init=False)
+    regions: PhotoSums = field(init=False)
+    panoptic: PhotoSums = field(init=False)
+    proposals: PhotoSums = field(init=False)
+    photos_with: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.space.names)
+        self.classes, self.panoptic = PhotoSums((3, count)), PhotoSums((4, count))
+        self.regions, self.proposals = PhotoSums((2,)), PhotoSums((WIDTH,))
+        self.photos_with = np.zeros(count, np.int64)
+        root = self.space.data.root
+        self._panoptic_truth = PanopticTruth(root, self.space.ids) if has_panoptic(root) else None
+
+    def answer(self, model: DeOP, pair: Pair) -> Answer | None:
+        """Answer one photo and count; None where nothing of it is known."""
+        space, protocol = self.space, self.protocol
+        truth = space.truth(pair)
         present = np.unique(truth[truth >= 0])
-        asked = np.arange(len(names)) if protocol.names == "all" else present
         if not len(present):
-            continue
-        counted += 1
+            return None
+        asked = space.asked(truth, protocol)
         masks = np.stack([truth == label for label in present]) if protocol.proposals == "oracle" else None
         started = time.perf_counter()
-        chosen = _some(vocabulary, asked)
+        chosen = some_names(space.vocabulary, asked)
         look = model.look(
             [pair.photo],
             [masks],
@@ -102,50 +149,113 @@ def evaluate(
             anchors=protocol.anchors,
             classifier=protocol.classifier,
         )[0]
-        found = model.name(look, chosen, threshold=0.0)
-        seconds += time.perf_counter() - started
-        predicted = np.append(asked, -1)[found.label_map]
-        confusion.add(truth, predicted)
+        found = model.name(look, chosen, threshold=_threshold(model, protocol))
+        self.seconds += time.perf_counter() - started
+        self.anchors = look.settings.get("anchors")
+        answer = _compare(pair, space, truth, found, asked)
+        self.classes.add(answer.confusion.counts)
+        self.photos_with[present] += 1
         if masks is not None:
             votes = model.votes(look, model.embed(chosen))[:, :-1].argmax(1).cpu().numpy()
-            hits, regions = hits + int((asked[votes] == present).sum()), regions + len(present)
-        if progress:
-            progress(done + 1, len(pairs))
-    iou = confusion.iou
-    unseen = np.isin(names, protocol.unseen)
-    split = bool(protocol.unseen)
-    seen_miou, unseen_miou = (mean(iou[part]) if split else None for part in (~unseen, unseen))
-    return {
-        "miou": mean(iou),
-        "pixel_accuracy": confusion.pixel_accuracy,
-        "mean_accuracy": mean(confusion.accuracy),
-        "per_class": {name: None if np.isnan(value) else float(value) for name, value in zip(names, iou, strict=True)},
-        "seen_miou": seen_miou,
-        "unseen_miou": unseen_miou,
-        "hiou": harmonic_mean(seen_miou, unseen_miou),
-        "region_accuracy": hits / regions if regions else None,
-        "regions": regions,
-        "images": counted,
-        "images_without_truth": len(pairs) - counted,
-        "seconds_per_image": seconds / max(counted, 1),
-        "data": str(data.root),
-        "model": model.card.name,
-        "severance": Severance.parse(protocol.severance, model.settings.severance).kind,
-        "classifier": protocol.classifier if isinstance(protocol.classifier, str) else "two-stream",
-        "proposals": protocol.proposals,
-        "names": protocol.names,
-        "deop": __version__,
-    }
+            self.regions.add(np.array([(asked[votes] == present).sum(), len(present)]))
+        else:
+            segments = self._true_segments(pair, truth)
+            self.proposals.add(count_found(*mask_fit(look.proposals, look.canvas, segments)))
+            if self._panoptic_truth:
+                self._count_panoptic(model, look, asked, segments)
+        return answer
+
+    def _true_segments(self, pair: Pair, truth: np.ndarray) -> TrueSegments:
+        if self._panoptic_truth:
+            return self._panoptic_truth.segments(pair, (truth.shape[0], truth.shape[1]))
+        if self.space.has_background:
+            truth = np.where(truth == len(self.space.names) - 1, -1, truth)
+        return components(truth, self.space.things)
+
+    def _count_panoptic(self, model: DeOP, look: Look, asked: np.ndarray, truth: TrueSegments) -> None:
+        found = model.name(look, some_names(self.space.vocabulary, asked), mode="panoptic")
+        classes = asked[[segment.class_id for segment in found.segments]]
+        self.panoptic.add(count_matches(truth, found.segment_map, classes, len(self.space.names)))
+
+    def summary(self, bootstrap: Bootstrap, model: DeOP) -> dict[str, Any]:
+        """The scores and their intervals, as JSON has them."""
+        names, photos, intervals = self.space.names, len(self.classes), {}
+
+        def scored(
+            sums: PhotoSums, score: Callable[[np.ndarray], dict[str, np.ndarray]], prefix: str = ""
+        ) -> dict[str, Any]:
+            total = score(sums.total())
+            bounds = bootstrap.interval(bootstrap.draw(sums, lambda part: np.stack(list(score(part).values()), -1)))
+            for key, low, high in zip(total, *bounds.tolist(), strict=True):
+                intervals[prefix + key] = None if np.isnan(low) else [low, high]
+            return {key: known(value) for key, value in total.items()}
+
+        unseen = np.isin(names, self.protocol.unseen) if self.protocol.unseen else None
+        semantic = dict.fromkeys(("seen_miou", "unseen_miou", "hiou"))
+        semantic |= scored(self.classes, lambda counts: semantic_scores(counts, unseen))
+        trained = self._trained(model)
+        if trained is not None:
+            parts = {"trained_names_miou": trained, "new_names_miou": ~trained}
+            semantic |= scored(
+                self.classes, lambda counts: {key: mean(iou(counts)[..., p]) for key, p in parts.items()}
+            )
+        region = scored(self.regions, lambda part: {"region_accuracy": ratio(part[..., 0], part[..., 1])})
+        quality: dict[str, Any] | None = None
+        panoptic: dict[str, Any] | None = None
+        if len(self.proposals):
+            quality = scored(self.proposals, lambda part: proposal_scores(part, photos), "proposal_quality.")
+            quality |= {"segments": int(quality["segments"] or 0)}
+            quality["truth"] = "panoptic" if self._panoptic_truth else "components"
+            del intervals["proposal_quality.segments"], intervals["proposal_quality.proposals_per_image"]
+        if len(self.panoptic):
+            things = self.space.things
+            panoptic = scored(self.panoptic, lambda part: panoptic_scores(part, things), "panoptic_quality.")
+        bounds = bootstrap.interval(bootstrap.draw(self.classes, iou)).T
+        per_class = iou(self.classes.total())
+        return {
+            **semantic,
+            "region_accuracy": region["region_accuracy"],
+            "regions": int(self.regions.total()[1]),
+            "per_class": {name: known(value) for name, value in zip(names, per_class, strict=True)},
+            "per_class_intervals": {  # one photo says nothing of others
+                name: pair.tolist() if count > 1 else None
+                for name, count, pair in zip(names, self.photos_with, bounds, strict=True)
+            },
+            "per_class_images": dict(zip(names, self.photos_with.tolist(), strict=True)),
+            "proposal_quality": quality,
+            "panoptic_quality": panoptic,
+            "intervals": {key: pair for key, pair in intervals.items() if pair and photos > 1},
+            "unseen": list(self.protocol.unseen),
+        }
+
+    def _trained(self, model: DeOP) -> np.ndarray | None:
+        """(K,) bool, names that the model knows to have been trained with; None where it is not asked or not known."""
+        trained = {name.casefold() for name in model.settings.calibration.trained_names}
+        if self.protocol.kind != "cross-dataset" or not trained:
+            return None
+        return np.array([any(text.casefold() in trained for text in texts) for texts in self.space.vocabulary.synonyms])
 
 
-def _some(vocabulary: Vocabulary, chosen: Sequence[int] | np.ndarray) -> Vocabulary:
-    """Only those names of a vocabulary."""
-    if len(chosen) == len(vocabulary.names):
-        return vocabulary
-    isthing = vocabulary.isthing
-    return Vocabulary(
-        tuple(vocabulary.synonyms[index] for index in chosen),
-        vocabulary.background,
-        vocabulary.templates,
-        None if isthing is None else tuple(isthing[index] for index in chosen),
+def _compare(pair: Pair, space: LabelSpace, truth: np.ndarray, found: Segmentation, asked: np.ndarray) -> Answer:
+    confusion = Confusion(len(space.names))
+    label_map = space.answer(found.label_map, asked)
+    confusion.add(truth, label_map)
+    hit, _, named = confusion.counts
+    judged = [(segment.score, int(asked[segment.class_id])) for segment in found.segments]
+    judged = [(score, label) for score, label in judged if named[label]]  # nothing is known of the others' pixels
+    return Answer(
+        pair,
+        found.photo,
+        space,
+        truth,
+        label_map,
+        confusion,
+        scores=tuple(score for score, _ in judged),
+        right=tuple(bool(2 * hit[label] > named[label]) for _, label in judged),
     )
+
+
+def _threshold(model: DeOP, protocol: Protocol) -> float:
+    if protocol.threshold is not None:
+        return protocol.threshold
+    return model.settings.threshold if protocol.kind == "with-background" else 0.0

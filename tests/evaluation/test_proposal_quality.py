@@ -1,0 +1,107 @@
+"""Mask quality against loops over masks and against COCO's own evaluation."""
+
+import numpy as np
+import pytest
+import torch
+
+from deop.assembly import Canvas
+from deop.evaluation.proposal_quality import THRESHOLDS, count_found, mask_fit, proposal_scores
+from deop.evaluation.truth import TrueSegments
+from deop.proposals import Proposals
+from deop.proposals.given import given_proposals
+
+SIZE = (24, 32)
+CANVAS = Canvas(SIZE, SIZE, (32, 32))
+
+
+def given(masks):
+    return given_proposals(np.stack(masks), SIZE, SIZE, (32, 32))
+
+
+def random_case(seed, unknown=True):
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(-1 if unknown else 0, 6, (6, 8))
+    segments = np.kron(np.unique(cells, return_inverse=True)[1].reshape(6, 8), np.ones((4, 4), int))
+    segments = segments - (1 if (cells == -1).any() else 0)
+    count = segments.max() + 1
+    masks = [np.roll(segments == rng.integers(count), rng.integers(0, 3), rng.integers(2)) for _ in range(14)]
+    masks += [rng.random(SIZE) < 0.3, np.zeros(SIZE, bool)]
+    truth = TrueSegments(segments.astype(np.int32), np.zeros(count, np.int64), rng.random(count) < 0.2)
+    return truth, masks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_against_loops(seed):
+    truth, masks = random_case(seed)
+    iou, area = mask_fit(given(masks), CANVAS, truth)
+    filled = sorted((mask for mask in masks if mask.any()), key=lambda mask: -mask.sum())  # all are sure: by area
+    known = (truth.segment_map >= 0) & ~np.append(truth.crowd, False)[truth.segment_map]
+    kept = [truth.segment_map == index for index in range(len(truth)) if not truth.crowd[index]]
+    expected = [[(mask & one).sum() / ((mask & known) | one).sum() for one in kept] for mask in filled]
+    expected = np.array(expected)
+    np.testing.assert_allclose(iou[np.lexsort(iou.T)], expected[np.lexsort(expected.T)])
+    np.testing.assert_allclose(area, [one.sum() for one in kept])
+    scores = proposal_scores(count_found(iou, area), 1)
+    best = iou.max(0)
+    for count in (1, 10, 100):
+        recall = [[(fit >= limit) for limit in THRESHOLDS] for fit in iou[:count].max(0)]
+        assert scores[f"average_recall_{count}"] == pytest.approx(np.mean(recall))
+    assert scores["mean_best_iou"] == pytest.approx(best.mean())
+    assert scores["mean_best_iou_by_area"] == pytest.approx((best * area).sum() / area.sum())
+    assert scores["segments"] == len(kept)
+    assert scores["proposals_per_image"] == len(filled)
+
+
+def test_the_surest_mask_comes_first_of_equal_ones_the_largest():
+    whole = Canvas((32, 32), (32, 32), (32, 32))
+    logits = torch.full((4, 32, 32), -9.0)
+    logits[0, :16, :16], logits[1, 16:, 24:], logits[2, :8, 24:], logits[3, 20:] = 0.5, 4.0, 9.0, 4.0
+    truth = TrueSegments(np.zeros((32, 32), np.int32), np.zeros(1, np.int64), np.zeros(1, bool))
+    iou, _ = mask_fit(Proposals(logits), whole, truth)
+    assert (iou[:, 0] * 1024).tolist() == [8 * 8, 12 * 32, 16 * 8, 16 * 16]
+
+
+def test_no_masks_and_no_segments():
+    truth, masks = random_case(0)
+    nothing = Proposals(torch.zeros(0, 8, 8))
+    scores = proposal_scores(count_found(*mask_fit(nothing, CANVAS, truth)), 1)
+    assert scores["average_recall_100"] == scores["mean_best_iou"] == 0
+    crowds = TrueSegments(truth.segment_map, truth.classes, np.ones(len(truth), bool))
+    scores = proposal_scores(count_found(*mask_fit(given(masks), CANVAS, crowds)), 1)
+    assert np.isnan(scores["average_recall_100"])
+    assert scores["segments"] == 0
+
+
+def test_average_recall_is_cocos():
+    coco = pytest.importorskip("pycocotools.coco")
+    evaluation = pytest.importorskip("pycocotools.cocoeval")
+    from pycocotools import mask as rle
+
+    sums = 0
+    images, annotations, results = [], [], []
+    for photo in range(1, 5):
+        truth, masks = random_case(photo, unknown=False)
+        truth = TrueSegments(truth.segment_map, truth.classes, np.zeros(len(truth), bool))
+        sums = sums + count_found(*mask_fit(given(masks), CANVAS, truth))
+        images.append({"id": photo, "height": SIZE[0], "width": SIZE[1]})
+        for index in range(len(truth)):
+            one = np.asfortranarray(truth.segment_map == index).astype(np.uint8)
+            code = rle.encode(one)
+            entry = {"segmentation": code, "area": int(one.sum()), "bbox": rle.toBbox(code).tolist(), "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, "image_id": photo, "category_id": 1, **entry})
+        for mask in masks:
+            if mask.any():
+                code = rle.encode(np.asfortranarray(mask).astype(np.uint8))
+                results.append({"image_id": photo, "category_id": 1, "segmentation": code, "score": float(mask.sum())})
+    truths = coco.COCO()
+    truths.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
+    truths.createIndex()
+    judged = evaluation.COCOeval(truths, truths.loadRes(results), "segm")
+    judged.params.useCats = 0
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    scores = proposal_scores(sums, 4)
+    ours = [float(scores[f"average_recall_{count}"]) for count in (1, 10, 100)]
+    assert ours == pytest.approx(judged.stats[6:9].tolist())
+    assert ours[0] < ours[2] < 1

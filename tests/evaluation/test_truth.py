@@ -1,0 +1,72 @@
+"""True segments: from connected pieces, and from COCO's panoptic files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deop.data.folder import Pair, open_folder
+from deop.errors import DataError
+from deop.evaluation.truth import PanopticTruth, components, has_panoptic
+
+
+def test_things_are_divided_into_pieces_and_stuff_is_not():
+    truth = np.array([[0, 0, 1, 1, 0, 0], [-1, 1, 0, 1, 0, 0], [1, -1, 0, 0, 0, 1]])
+    found = components(truth, np.array([False, True]))
+    assert found.classes.tolist() == [0, 1, 1]  # one stuff; a thing joined at corners; one more
+    assert (found.segment_map == 0).sum() == (truth == 0).sum()
+    assert found.segment_map[2, 0] == found.segment_map[1, 1] == found.segment_map[0, 3] == 1
+    assert found.segment_map[2, 5] == 2
+    assert ((found.segment_map < 0) == (truth < 0)).all()
+    assert not found.crowd.any()
+
+
+@pytest.fixture
+def panoptic(tmp_path):
+    ids = np.array([[7, 7, 300, 300], [70_000, 5, 5, 0]])
+    picture = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+    (tmp_path / "panoptic").mkdir()
+    Image.fromarray(picture).save(tmp_path / "panoptic" / "a.png")
+    segments = [
+        {"id": 300, "category_id": 9, "iscrowd": 1}, {"id": 7, "category_id": 4, "iscrowd": 0},
+        {"id": 70_000, "category_id": 9, "iscrowd": 0}, {"id": 5, "category_id": 77, "iscrowd": 0},
+    ]  # fmt: skip
+    listing = {"annotations": [{"file_name": "a.png", "image_id": 1, "segments_info": segments}]}
+    (tmp_path / "panoptic.json").write_text(json.dumps(listing))
+    return tmp_path
+
+
+def pair_of(folder, stem="a"):
+    return Pair(folder / f"{stem}.jpg", folder / f"{stem}.png")
+
+
+def test_panoptic_files(panoptic):
+    assert has_panoptic(panoptic)
+    found = PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
+    assert found.segment_map.tolist() == [[0, 0, 1, 1], [2, -1, -1, -1]]  # 77 is not among the classes
+    assert found.classes.tolist() == [0, 1, 1]
+    assert found.crowd.tolist() == [False, True, False]
+
+
+def test_clear_errors(panoptic):
+    truth = PanopticTruth(panoptic, [4, 9])
+    with pytest.raises(DataError, match=r"a\.png is 4 x 2, its photo a\.jpg 2 x 4"):
+        truth.segments(pair_of(panoptic), (4, 2))
+    with pytest.raises(DataError, match=r"does not list b\.png"):
+        truth.segments(pair_of(panoptic, "b"), (2, 4))
+    (panoptic / "panoptic" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot read the panoptic picture"):
+        truth.segments(pair_of(panoptic), (2, 4))
+    (panoptic / "panoptic.json").write_text("{}")
+    with pytest.raises(DataError, match=r"cannot read .*panoptic\.json"):
+        PanopticTruth(panoptic, [4, 9])
+
+
+def test_real_panoptic_files_agree_with_the_masks(data_folder):
+    data = open_folder(data_folder / "coco-mini")
+    truth = PanopticTruth(data.root, [entry.id for entry in data.classes])
+    for pair in data.pairs[:8]:
+        labels = data.labels(pair)
+        found = truth.segments(pair, labels.shape)
+        np.testing.assert_array_equal(np.append(found.classes, -1)[found.segment_map], labels)
