@@ -13,6 +13,7 @@ from deop.cli.console import say
 from deop.cli.convert import convert
 from deop.cli.evaluate import evaluate
 from deop.cli.models import models
+from deop.cli.prepare import prepare
 from deop.cli.segment import segment
 from deop.errors import DeopError, SettingError, VocabularyError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (segment, evaluate, models, convert):
     app.command(no_args_is_help=command is not models)(command)
+app.add_typer(prepare, name="prepare")
 
 
 @app.callback()

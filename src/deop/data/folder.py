@@ -2,9 +2,10 @@
 
     images/*.jpg|png    masks/*.png (one 8- or 16-bit id a pixel)    classes.json
 
-The list is ``[{"id": 1, "name": "person", "isthing": true}, ...]``. Where there are splits, each is a folder of its own
-below (``train/``, ``val/``) with images and masks, and the list may lie above. Ids that are not listed are ignored,
-0 and 255 with them.
+The list is ``[{"id": 1, "name": "person", "isthing": true}, ...]``; a class may also say whether it is ``"seen"`` in
+zero-shot training. Where there are splits, each is a folder of its own below (``train/``, ``val/``) with images and
+masks, and the list may lie above. Ids that are not listed are ignored, 0 and 255 with them. ``check.py`` looks at every
+file; ``prepare.py`` makes such folders of the public data sets.
 """
 
 import json
@@ -26,6 +27,7 @@ class LabelClass:
     id: int
     name: str  # may hold synonyms, "sofa|couch"
     isthing: bool | None = None
+    seen: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelledFolder:
-    """The photos of one split, with their masks and classes."""
+    """The photos of one split, with their masks and classes.
+
+    ``unpaired`` are the files that were left out since they have no partner, or more than one.
+    """
 
     root: Path
     classes: tuple[LabelClass, ...]
     pairs: tuple[Pair, ...]
+    unpaired: tuple[Path, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,10 +65,7 @@ class LabelledFolder:
             DataError: a mask that cannot be read, of another form, or of another size than its photo.
         """
         ids = read_mask(pair.mask)
-        with Image.open(pair.photo) as photo:
-            size = (photo.height, photo.width)
-            if photo.getexif().get(0x0112, 1) >= 5:  # turned on its side
-                size = size[::-1]
+        size = photo_size(pair.photo)
         if ids.shape != size:
             raise DataError(
                 f"{pair.mask} is {ids.shape[1]} x {ids.shape[0]}, its photo {pair.photo.name} {size[1]} x {size[0]}"
@@ -73,12 +76,35 @@ class LabelledFolder:
         return index[ids]
 
 
-def open_folder(folder: str | Path, split: str | None = None) -> LabelledFolder:
+def photo_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of a photo set upright, from its header.
+
+    Raises:
+        DataError: no photo.
+    """
+    try:
+        with Image.open(path) as photo:
+            size = (photo.height, photo.width)
+            return size[::-1] if photo.getexif().get(0x0112, 1) >= 5 else size  # turned on its side
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise DataError(f"cannot read the photo {path}: {error}") from error
+
+
+def splits_of(folder: str | Path) -> tuple[str | None, ...]:
+    """The splits of a data set, by name; (None,) where it has none."""
+    root = Path(folder)
+    if (root / "images").is_dir():
+        return (None,)
+    return tuple(sorted(path.parent.name for path in root.glob("*/images"))) or (None,)
+
+
+def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: bool = False) -> LabelledFolder:
     """Find the photos of a data set.
 
     Args:
         folder: the data set.
         split: "val", "train", ...; None: "val" where the folder has splits, else all of it.
+        skip_unpaired: leave out photos without a mask and masks without a photo, instead of refusing.
 
     Raises:
         DataError: no such folder or split, no list of classes, a photo without a mask or a mask without a photo.
@@ -88,7 +114,7 @@ def open_folder(folder: str | Path, split: str | None = None) -> LabelledFolder:
     if not (root / "images").is_dir():
         place = root / (split or "val")
         if not (place / "images").is_dir():
-            splits = sorted(path.parent.name for path in root.glob("*/images"))
+            splits = [name for name in splits_of(root) if name]
             found = f"it has the splits {', '.join(splits)}" if splits else "it has neither images/ nor splits"
             raise DataError(f"no photos in {place}: {found}")
     elif split not in (None, "all"):
@@ -96,15 +122,39 @@ def open_folder(folder: str | Path, split: str | None = None) -> LabelledFolder:
     listing = next((path for path in (place / "classes.json", root / "classes.json") if path.is_file()), None)
     if listing is None:
         raise DataError(f'{root} has no classes.json: expected [{{"id": 1, "name": "person", "isthing": true}}, ...]')
-    photos = {path.stem: path for path in sorted((place / "images").iterdir()) if path.suffix.lower() in PHOTO_SUFFIXES}
-    masks = {path.stem: path for path in sorted((place / "masks").glob("*.png"))}
-    if lonely := sorted(photos.keys() ^ masks.keys()):
-        stem = lonely[0]
-        what = f"photo {photos[stem].name} has no mask" if stem in photos else f"mask {masks[stem].name} has no photo"
-        raise DataError(f"{place}: {what}" + (f", and {len(lonely) - 1} more" if len(lonely) > 1 else ""))
-    if not photos:
+    pairs, unpaired = _pairs(place)
+    if unpaired and not skip_unpaired:
+        more = f", and {len(unpaired) - 1} more" if len(unpaired) > 1 else ""
+        raise DataError(
+            f"{place}: {what_is_missing(unpaired[0])}{more}; `deop prepare check {root}` lists them, "
+            "skip_unpaired=True leaves them out"
+        )
+    if not pairs:
         raise DataError(f"no photos in {place / 'images'}: expected .jpg or .png")
-    return LabelledFolder(place, read_classes(listing), tuple(Pair(photos[stem], masks[stem]) for stem in photos))
+    return LabelledFolder(place, read_classes(listing), pairs, unpaired)
+
+
+def _pairs(place: Path) -> tuple[tuple[Pair, ...], tuple[Path, ...]]:
+    """What belongs together, by stem, and what does not."""
+    photos: dict[str, list[Path]] = {}
+    for path in sorted((place / "images").iterdir()):
+        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
+            photos.setdefault(path.stem, []).append(path)
+    masks = {path.stem: path for path in sorted((place / "masks").glob("*.png")) if not path.name.startswith(".")}
+    pairs = tuple(Pair(found[0], masks[stem]) for stem, found in photos.items() if stem in masks and len(found) == 1)
+    paired = {pair.photo.stem for pair in pairs}
+    unpaired = [path for stem, found in photos.items() if stem not in paired for path in found]
+    unpaired += [path for stem, path in masks.items() if stem not in photos]
+    return pairs, tuple(unpaired)
+
+
+def what_is_missing(unpaired: Path) -> str:
+    """What is wrong with a file that has no partner, in words."""
+    if unpaired.parent.name == "masks":
+        return f"mask {unpaired.name} has no photo"
+    if (unpaired.parent.parent / "masks" / f"{unpaired.stem}.png").exists():
+        return f"photo {unpaired.name} has a namesake of another format: one mask cannot serve both"
+    return f"photo {unpaired.name} has no mask"
 
 
 def read_classes(path: Path) -> tuple[LabelClass, ...]:
@@ -115,7 +165,10 @@ def read_classes(path: Path) -> tuple[LabelClass, ...]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        classes = tuple(LabelClass(int(entry["id"]), str(entry["name"]), entry.get("isthing")) for entry in entries)
+        classes = tuple(
+            LabelClass(int(entry["id"]), str(entry["name"]), entry.get("isthing"), entry.get("seen"))
+            for entry in entries
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f'cannot read {path}: {error!r}. Expected [{{"id": 1, "name": "person", "isthing": true}}, ...]'

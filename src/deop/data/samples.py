@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deop.data.augment import VOID, Augmentation, augment
+from deop.data.check import sound
 from deop.data.folder import LabelledFolder
 from deop.photo_files import read_photo
 
@@ -93,7 +94,7 @@ class TrainingPhotos(Dataset[TrainingSample]):
         Raises:
             DataError: photos or masks that cannot be read or do not fit, by name.
         """
-        self.folder = folder
+        self.folder = sound(folder, skip_broken)
         self.augmentation = augmentation
         self.seed = seed
 
