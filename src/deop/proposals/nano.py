@@ -1,9 +1,10 @@
 """The small model's proposals: the photo divided among queries, on the features of the trunk shared with the encoder.
 
 Queries start from what a coarse grid of the photo looks like and from learned vectors, look at the photo where they
-already have a share in it, and divide every pixel among themselves (a softmax over queries). Superpixels beside them
-follow colour where the queries are coarse: they vote on a pixel's name too, at less than half the strength, so that
-none of them ever makes a segment of its own.
+already have a share in it, and divide every pixel among themselves (a softmax over queries); the division is refined by
+the colours of the photo, so that borders lie where these change. Superpixels beside them follow colour where the
+queries are coarse: they vote on a pixel's name too, at less than half the strength, so that none of them ever makes a
+segment of its own.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from deop.encoders.nano import NanoEncoder, resize
 from deop.images import Normalization
 from deop.positions import sine_positions
 from deop.proposals import Proposals
+from deop.proposals.refine import refine_division
 
 TO_XYZ = ((0.4339, 0.3762, 0.1898), (0.2127, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
 """Linear sRGB to XYZ, relative to the white point D65."""
@@ -39,6 +41,7 @@ class NanoProposerConfig:
     smallest: float = 0.001  # share of the photo below which a mask is dropped
     superpixels: tuple[int, ...] = (36, 100)  # about how many, for each of the divisions of the photo by colour
     strength: float = 0.45  # of a superpixel where the photo is wholly its own
+    smoothing: float = 3.0  # weight of like-coloured neighbours against what a cell's own features say; 0: none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
@@ -130,19 +133,24 @@ class NanoProposer(nn.Module):
 
         Those of the queries add up to about 1 in every cell, and each division into superpixels to ``strength``.
         """
-        partition = self.divide(self.trunk(pixels))[-1].float().softmax(1)
         rows, columns = (-(-side // 4) for side in pixels.shape[-2:])
-        partition = partition[:, :, :rows, :columns]
+        partition = self.divide(self.trunk(pixels))[-1].float()[:, :, :rows, :columns]
         colours = lab(pixels.float(), self.normalization)
         divisions = [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
         proposals = []
-        for index, shares in enumerate(partition):
-            kept = (shares.mean((1, 2)) >= self.config.smallest).nonzero()[:, 0]
-            shares = shares[kept]
+        for index, logits in enumerate(partition):
+            # Dropped before, because they cost time, and after, because the refined are fewer.
+            logits = logits[self._large(logits.softmax(0))]
+            shares = refine_division(logits, colours[index], weight=self.config.smoothing)
+            shares = shares[self._large(shares)]
             masks = torch.cat([shares / shares.sum(0, keepdim=True), *(division[index] for division in divisions)])
             # The sigmoid of these gives the shares back.
             proposals.append(Proposals(torch.logit(masks, 1e-4)))
         return proposals
+
+    def _large(self, shares: Tensor) -> Tensor:
+        """Positions of the masks (N, h, w) that are worth keeping."""
+        return (shares.mean((1, 2)) >= self.config.smallest).nonzero()[:, 0]
 
     def divide(self, features: list[Tensor]) -> list[Tensor]:
         """Trunk features -> for the start and each layer the logits (B, Q, h, w) of which query owns a pixel.
