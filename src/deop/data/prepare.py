@@ -152,11 +152,11 @@ def _items(public: PublicSet, root: Path, split: str, partial: bool) -> list[Ite
     whole = [item for item in found if item.photo.is_file() and item.labels.is_file()]
     published = public.photos.get(split, len(found))
     if not partial and (lonely or len(whole) != published):
-        reason = f"; {lonely[0]} is missing" + (f", and {len(lonely) - 1} more" if len(lonely) > 1 else "")
+        reason = f"; {lonely[0]} is missing" if lonely else ""
+        reason += f", and {len(lonely) - 1} more" if len(lonely) > 1 else ""
         raise DataError(
             f"{public.name} {split}: {len(whole)} photos with labels where {published} are published"
-            + (reason if lonely else "")
-            + ". Unpack the official files again, or go on with what is there: --partial"
+            f"{reason}. Unpack the official files again, or go on with what is there: --partial"
         )
     if not whole:
         raise DataError(f"{public.name} {split}: no photo with labels in {root}")

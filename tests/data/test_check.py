@@ -1,0 +1,133 @@
+"""Every file looked at, everything wrong named, what is sound goes on."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deop.data.check import only_seen, sound, survey
+from deop.data.folder import open_folder, splits_of
+from deop.errors import DataError
+from tests.data.test_folder import write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DEOP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """One sound pair and one of each damage."""
+    root = tmp_path / "set"
+    write(root, count=7, classes=((1, "cat"), (7, "wall"), (9, "dog")))
+    (root / "images/p1.jpg").write_bytes((root / "images/p1.jpg").read_bytes()[:300])
+    (root / "masks/p2.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(root / "masks/p3.png")
+    Image.fromarray(np.full((4, 6), 99, np.uint8)).save(root / "masks/p4.png")
+    (root / "masks/p5.png").unlink()
+    (root / "images/p6.jpg").unlink()
+    return root
+
+
+def test_everything_wrong_is_named(damaged):
+    with pytest.raises(DataError, match=r"p5\.jpg has no mask, and 1 more"):
+        open_folder(damaged)
+    found = survey(open_folder(damaged, skip_unpaired=True))
+    assert {(finding.kind, finding.file) for finding in found.findings} == {
+        ("unpaired", "images/p5.jpg"), ("unpaired", "masks/p6.png"), ("broken photo", "images/p1.jpg"),
+        ("broken mask", "masks/p2.png"), ("size", "masks/p3.png"), ("unlisted id", "masks/p4.png"),
+    }  # fmt: skip
+    details = {finding.kind: finding.detail for finding in found.findings}
+    assert details["size"] == "6 x 5, its photo p3.jpg 6 x 4"
+    assert "truncated" in details["broken photo"]
+    assert "99" in details["unlisted id"]
+    assert found.photos == 5
+    assert found.present["p0"] == (0, 1, 7, 9, 255)
+
+
+def test_ids_meant_as_void_need_not_be_listed(damaged):
+    kinds = {finding.kind for finding in survey(open_folder(damaged, skip_unpaired=True), void=[99]).findings}
+    assert "unlisted id" not in kinds
+
+
+def test_refused_or_left_out(damaged):
+    folder = open_folder(damaged, skip_unpaired=True)
+    with pytest.raises(DataError, match=r"p\d\.(jpg|png): .*, and 2 more.*deop prepare check"):
+        sound(folder)
+    kept = sound(folder, skip_broken=True)
+    assert [pair.photo.name for pair in kept.pairs] == ["p0.jpg", "p4.jpg"]
+    assert sound(kept) is kept
+    (damaged / "images/p0.jpg").write_bytes(b"")
+    (damaged / "images/p4.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="not one of 2 photos"):
+        sound(kept, skip_broken=True)
+
+
+def test_namesakes(tmp_path):
+    write(tmp_path / "set")
+    Image.new("RGB", (6, 4)).save(tmp_path / "set/images/p0.png")
+    with pytest.raises(DataError, match="namesake"):
+        open_folder(tmp_path / "set")
+    folder = open_folder(tmp_path / "set", skip_unpaired=True)
+    assert [pair.photo.stem for pair in folder.pairs] == ["p1"]
+    assert [path.name for path in folder.unpaired] == ["p0.jpg", "p0.png"]
+
+
+def test_a_photo_on_its_side_is_measured_upright(tmp_path):
+    write(tmp_path / "set", count=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 6)).save(tmp_path / "set/images/p0.jpg", exif=exif)
+    assert survey(open_folder(tmp_path / "set"), void=[9]).findings == ()
+
+
+def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, cache, monkeypatch):
+    write(tmp_path / "set")
+    folder = open_folder(tmp_path / "set")
+    first = survey(folder, remembered=True)
+    assert len(list((cache / "checks").iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("deop.data.check._look", lambda pair: pytest.fail("looked again"))
+        assert survey(folder, remembered=True) == first
+    (tmp_path / "set/masks/p0.png").write_bytes(b"no picture")
+    assert [finding.kind for finding in survey(folder, remembered=True).unusable()] == ["broken mask"]
+    next(iter((cache / "checks").iterdir())).write_text("{")
+    assert [finding.kind for finding in survey(folder, remembered=True).unusable()] == ["broken mask"]
+
+
+def test_without_a_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEOP_CACHE", "off")
+    write(tmp_path / "set")
+    assert sound(open_folder(tmp_path / "set")).pairs
+    monkeypatch.setenv("DEOP_CACHE", "/proc/nowhere")
+    assert sound(open_folder(tmp_path / "set")).pairs
+
+
+def test_only_seen_classes_and_only_photos_that_have_some(tmp_path):
+    write(tmp_path / "set", count=3)
+    Image.fromarray(np.full((4, 6), 7, np.uint8)).save(tmp_path / "set/masks/p1.png")
+    folder = open_folder(tmp_path / "set")
+    with pytest.raises(DataError, match="Mark them"):
+        only_seen(folder)
+    with pytest.raises(DataError, match="no class named dog"):
+        only_seen(folder, ["dog"])
+    seen = only_seen(folder, ["wall"])
+    assert seen.names == ("cat",)
+    assert [pair.photo.stem for pair in seen.pairs] == ["p0", "p2"]
+    assert seen.labels(seen.pairs[0])[0].tolist() == [0, -1, -1, -1, -1, -1]
+    entries = [{"id": 1, "name": "cat", "seen": True}, {"id": 7, "name": "wall", "seen": False}]
+    (tmp_path / "set/classes.json").write_text(json.dumps(entries))
+    marked = only_seen(open_folder(tmp_path / "set"))
+    assert (marked.names, marked.pairs) == (seen.names, seen.pairs)
+
+
+def test_splits(tmp_path):
+    assert splits_of(tmp_path) == (None,)
+    write(tmp_path / "set/train")
+    write(tmp_path / "set/val")
+    assert splits_of(tmp_path / "set") == ("train", "val")
+    assert splits_of(tmp_path / "set/val") == (None,)

@@ -1,0 +1,332 @@
+"""Official layouts in, labelled folders out: pixel by pixel, again and again, the source as it was."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from deop.data import prepare as module
+from deop.data.folder import open_folder
+from deop.data.official import PUBLIC_SETS
+from deop.data.prepare import missing, prepare
+from deop.errors import DataError, SettingError
+from tests.data import miniatures
+
+
+def state(root):
+    """Everything of a folder that could change."""
+    return {
+        path.relative_to(root).as_posix(): (
+            hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns, path.stat().st_nlink,
+        )
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }  # fmt: skip
+
+
+def ids(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+@pytest.mark.parametrize("name", miniatures.ALL)
+def test_every_pixel_becomes_what_the_official_lists_say(name, tmp_path):
+    expected = miniatures.ALL[name](tmp_path / "official")
+    before = state(tmp_path / "official")
+    made = prepare(name, tmp_path / "official", tmp_path / "out", partial=True)
+    assert state(tmp_path / "official") == before
+    assert made.photos == {split: len(stems) for split, stems in expected.items()}
+    assert made.made == sum(made.photos.values())
+    for split, stems in expected.items():
+        folder = open_folder(tmp_path / "out", split)
+        assert {pair.mask.stem for pair in folder.pairs} == set(stems)
+        for pair in folder.pairs:
+            mask = ids(pair.mask)
+            assert mask.dtype == (np.uint16 if len(folder.classes) > 254 else np.uint8)
+            np.testing.assert_array_equal(mask, stems[pair.mask.stem])
+            labels = folder.labels(pair)
+            for value in np.unique(mask):
+                names = {folder.names[label] for label in np.unique(labels[mask == value]) if label >= 0}
+                listed = {entry.name for entry in folder.classes if entry.id == value}
+                assert names == listed
+
+
+def test_names_stand_where_the_pixels_say(tmp_path):
+    for name, known in {
+        "coco-stuff": {1: "person", 12: "stop sign", 80: "toothbrush", 81: "banner", 171: "wood"},
+        "voc": {1: "aeroplane", 20: "tvmonitor"},
+        "pascal-context-59": {1: "aeroplane", 2: "bag", 50: "table", 59: "wood"},
+        "pascal-context-459": {1: "accordion", 255: "money", 459: "wool"},
+        "ade20k-150": {1: "wall", 150: "flag"},
+        "ade20k-full": {1: "wall", 2: "building, edifice", 847: "adding machine, totalizer, totaliser"},
+        "cityscapes": {1: "road", 19: "bicycle"},
+        "coco-panoptic": {1: "person", 200: "rug-merged"},
+    }.items():
+        miniatures.ALL[name](tmp_path / name)
+        prepare(name, tmp_path / name, tmp_path / f"{name}-out", splits=["val"], partial=True)
+        folder = open_folder(tmp_path / f"{name}-out")
+        for label, spelling in known.items():
+            assert next(entry.name for entry in folder.classes if entry.id == label) == spelling
+
+
+def test_seen_and_unseen_are_kept_where_the_data_set_is_split(tmp_path):
+    for name, unseen in {"coco-stuff": 15, "voc": 5, "voc-20": 0}.items():
+        miniatures.ALL[name](tmp_path / name)
+        prepare(name, tmp_path / name, tmp_path / f"{name}-out", splits=["val"], partial=True)
+        out = tmp_path / f"{name}-out"
+        marked = [entry.name for entry in open_folder(out).classes if entry.seen is False]
+        assert len(marked) == unseen
+        assert not unseen or (out / "unseen.txt").read_text().split("\n")[:-1] == marked
+
+
+def test_plain_spellings(tmp_path):
+    miniatures.voc(tmp_path / "official")
+    prepare("voc", tmp_path / "official", tmp_path / "out", names="plain", partial=True)
+    assert {"potted plant", "dining table", "tv monitor", "person"} <= set(open_folder(tmp_path / "out").names)
+    assert "potted plant" in (tmp_path / "out/unseen.txt").read_text()
+
+
+def test_panoptic_files_come_along(tmp_path):
+    miniatures.coco_panoptic(tmp_path / "official")
+    prepare("coco-panoptic", tmp_path / "official", tmp_path / "out", partial=True)
+    listing = json.loads((tmp_path / "out/val/panoptic.json").read_text())
+    entry = listing["annotations"][0]
+    official = tmp_path / "official/annotations/panoptic_val2017" / entry["file_name"]
+    np.testing.assert_array_equal(ids(tmp_path / "out/val/panoptic" / entry["file_name"]), ids(official))
+    known = {entry.id for entry in open_folder(tmp_path / "out").classes}
+    assert {segment["category_id"] for segment in entry["segments_info"]} == known
+
+
+def test_real_panoptic_files_give_the_masks_that_came_with_them(data_folder, tmp_path):
+    prepare("panoptic", data_folder / "coco-mini", tmp_path / "out", splits=["val"])
+    ours, theirs = open_folder(tmp_path / "out"), open_folder(data_folder / "coco-mini", "val")
+    known = [entry.id for entry in theirs.classes]
+    assert len(ours.pairs) == len(theirs.pairs) == 50
+    for mine, other in zip(ours.pairs, theirs.pairs, strict=True):
+        mask = ids(mine.mask)
+        np.testing.assert_array_equal(np.where(np.isin(mask, known), mask, 0), ids(other.mask))
+
+
+def test_photos_are_links_or_copies(tmp_path, monkeypatch):
+    miniatures.voc_own(tmp_path / "official")
+    prepare("voc-20", tmp_path / "official", tmp_path / "linked", partial=True)
+    link = tmp_path / "linked/val/images/2007_000033.jpg"
+    assert link.is_symlink()
+    assert link.resolve() == (tmp_path / "official/VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg").resolve()
+    prepare("voc-20", tmp_path / "official", tmp_path / "copied", partial=True, copy=True)
+    assert not (tmp_path / "copied/val/images/2007_000033.jpg").is_symlink()
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    prepare("voc-20", tmp_path / "official", tmp_path / "hard", partial=True)
+    assert (tmp_path / "hard/val/images/2007_000033.jpg").samefile(link)
+    monkeypatch.setattr(os, "link", refuse)
+    prepare("voc-20", tmp_path / "official", tmp_path / "fallen", partial=True)
+    fallen = tmp_path / "fallen/val/images/2007_000033.jpg"
+    assert fallen.read_bytes() == link.read_bytes()
+    assert not fallen.samefile(link)
+
+
+def test_several_processes_make_the_same(tmp_path):
+    expected = miniatures.voc(tmp_path / "official")
+    seen = []
+    prepare(
+        "voc", tmp_path / "official", tmp_path / "out", partial=True, workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(number, 4) for number in (1, 2, 3, 4)]
+    for split, stems in expected.items():
+        for stem, wanted in stems.items():
+            np.testing.assert_array_equal(ids(tmp_path / f"out/{split}/masks/{stem}.png"), wanted)
+
+
+def test_what_is_missing_is_named_with_its_address(tmp_path):
+    for name in miniatures.ALL:
+        with pytest.raises(DataError, match=r"https?://"):
+            prepare(name, tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
+        assert all(part.source.url.startswith("http") for part in missing(name, tmp_path))
+    assert not list(tmp_path.iterdir())
+    miniatures.voc(tmp_path)
+    assert missing("voc", tmp_path) == ()
+    (tmp_path / "benchmark_RELEASE/dataset/val.txt").unlink()
+    for file in (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
+        file.unlink()  # a folder without what it should hold is as good as none
+    lacking = {part.paths[0]: part.source.name for part in missing("voc", tmp_path)}
+    assert lacking == {
+        "VOCdevkit/VOC2012/SegmentationClass": "VOCtrainval_11-May-2012.tar",
+        "benchmark_RELEASE/dataset/val.txt": "benchmark.tgz",
+    }
+    assert [part.paths[0] for part in missing("voc", tmp_path, ["val"])] == ["VOCdevkit/VOC2012/SegmentationClass"]
+
+
+def test_numbers_are_compared_with_the_published_ones(tmp_path):
+    miniatures.voc_own(tmp_path / "official")
+    with pytest.raises(DataError, match=r"voc-20 train: 1 photos with labels where 1464 are published"):
+        prepare("voc-20", tmp_path / "official", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "official/VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg").unlink()
+    with pytest.raises(DataError, match=r"2007_000032\.jpg is missing"):
+        prepare("voc-20", tmp_path / "official", tmp_path / "out")
+    with pytest.raises(DataError, match="no photo with labels"):
+        prepare("voc-20", tmp_path / "official", tmp_path / "out", splits=["train"], partial=True)
+
+
+def test_published_numbers():
+    published = {name: (entry.photos.get("train"), entry.photos.get("val")) for name, entry in PUBLIC_SETS.items()}
+    assert published["coco-stuff"] == published["coco-panoptic"] == (118287, 5000)
+    assert published["voc"] == (10582, 1449)
+    assert published["pascal-context-59"] == published["pascal-context-459"] == (4998, 5105)
+    assert published["ade20k-150"] == (20210, 2000)
+    assert published["ade20k-full"] == (25574, 2000)
+    assert published["cityscapes"] == (2975, 500)
+
+
+def test_other_usual_places(tmp_path):
+    miniatures.coco_stuff(tmp_path / "a")
+    for split in ("train", "val"):
+        (tmp_path / "b/images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "b/stuffthingmaps").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"a/{split}2017").rename(tmp_path / f"b/images/{split}2017")
+        (tmp_path / f"a/annotations/{split}2017").rename(tmp_path / f"b/stuffthingmaps/{split}2017")
+    assert prepare("coco-stuff", tmp_path / "b", tmp_path / "out", partial=True).made == 2
+    miniatures.context_59(tmp_path / "c")
+    (tmp_path / "c/trainval").rename(tmp_path / "c/VOCdevkit/VOC2010/trainval")
+    assert prepare("pascal-context-59", tmp_path / "c/VOCdevkit/VOC2010", tmp_path / "out2", partial=True).made == 2
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    expected = miniatures.voc(tmp_path / "official")
+    whole = module._convert
+
+    left_to_do = iter(range(2))
+
+    def stop_after_two(*arguments):
+        if next(left_to_do, None) is None:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(module, "_convert", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
+    monkeypatch.setattr(module, "_convert", whole)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/masks/*.png")}
+    assert len(kept) == 2
+    left = tmp_path / "out/train/masks/.2007_000032.png.0123abcd.part"  # as a kill leaves it
+    left.write_bytes(b"half")
+    made = prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
+    assert (made.made, made.photos) == (2, {"train": 3, "val": 1})
+    assert not left.exists()
+    assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+    for split, stems in expected.items():
+        for stem, wanted in stems.items():
+            np.testing.assert_array_equal(ids(tmp_path / f"out/{split}/masks/{stem}.png"), wanted)
+    assert json.loads((tmp_path / "out/prepared.json").read_text())["photos"] == {"train": 3, "val": 1}
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    base = tmp_path / "official/VOCdevkit/VOC2012"
+    stems = [f"2007_{number:06}" for number in range(400)]
+    for stem in stems:
+        miniatures.photo(base / f"JPEGImages/{stem}.jpg")
+        miniatures.palette(base / f"SegmentationClass/{stem}.png", miniatures.pixels(0, 1, 20))
+    miniatures.text(base / "ImageSets/Segmentation/train.txt", *stems[:200])
+    miniatures.text(base / "ImageSets/Segmentation/val.txt", *stems[200:])
+    command = [
+        sys.executable,
+        "-m",
+        "deop",
+        "prepare",
+        "voc-20",
+        str(tmp_path / "official"),
+        "--partial",
+        "--workers",
+        "1",
+    ]
+    run = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "out").glob("train/masks/*.png")) and run.poll() is None:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert len(list((tmp_path / "out").glob("*/masks/*.png"))) < 400
+    made = prepare("voc-20", tmp_path / "official", tmp_path / "out", partial=True)
+    assert 0 < made.made < 400
+    for path in (tmp_path / "out").glob("*/masks/*.png"):
+        np.testing.assert_array_equal(ids(path), miniatures.pixels(0, 1, 20))
+
+
+def test_splits_may_come_one_after_the_other(tmp_path):
+    miniatures.cityscapes(tmp_path / "official")
+    for split in ("val", "train"):
+        prepare("cityscapes", tmp_path / "official", tmp_path / "out", splits=[split], partial=True)
+    assert json.loads((tmp_path / "out/prepared.json").read_text())["photos"] == {"val": 1, "train": 1}
+    with pytest.raises(SettingError, match="no split test"):
+        prepare("cityscapes", tmp_path / "official", tmp_path / "out", splits=["test"])
+
+
+def test_the_place_of_the_result_is_checked(tmp_path):
+    miniatures.voc_own(tmp_path / "official")
+    with pytest.raises(SettingError, match="nothing is written"):
+        prepare("voc-20", tmp_path / "official", tmp_path / "official/out", partial=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("")
+    with pytest.raises(SettingError, match="holds something else"):
+        prepare("voc-20", tmp_path / "official", tmp_path / "mine", partial=True)
+    prepare("voc-20", tmp_path / "official", tmp_path / "out", partial=True)
+    with pytest.raises(SettingError, match="other classes or spellings"):
+        prepare("voc-20", tmp_path / "official", tmp_path / "out", partial=True, names="plain")
+    with pytest.raises(SettingError, match="unknown data set"):
+        prepare("imagenet", tmp_path / "official", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "damage", "message"),
+    [
+        ("voc", "VOCdevkit/VOC2012/SegmentationClass/2007_000032.png", b"nothing", "cannot read the mask"),
+        ("voc", "benchmark_RELEASE/dataset/cls/2008_000001.mat", b"nothing", "cannot read GTcls"),
+        ("voc", "VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg", b"nothing", "cannot read the photo"),
+        ("pascal-context-59", "trainval/2008_000002.mat", b"", "cannot read LabelMap"),
+        ("coco-stuff", "annotations/train2017/000000000000.png", miniatures.pixels(0, 11), "holds the value 11"),
+        ("cityscapes", "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png", b"", "cannot read the mask"),
+        ("pascal-context-459", "trainval/2008_000002.mat", "LabelMap of 460", "holds the value 460"),
+        ("coco-stuff", "annotations/train2017/000000000000.png", np.zeros((4, 5)), "is 5 x 4, its photo 6 x 4"),
+        ("coco-panoptic", "annotations/panoptic_train2017/000000000000.png", b"", "cannot read the labels"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_named_and_may_be_left_out(name, file, damage, message, tmp_path):
+    expected = miniatures.ALL[name](tmp_path / "official")
+    path = tmp_path / "official" / file
+    if isinstance(damage, str):
+        savemat(path, {"LabelMap": miniatures.pixels(460)})
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        miniatures.grey(path, damage)
+    with pytest.raises(DataError, match=message) as error:
+        prepare(name, tmp_path / "official", tmp_path / "out", partial=True)
+    assert path.name in str(error.value)
+    made = prepare(name, tmp_path / "official", tmp_path / "out", partial=True, skip_broken=True)
+    assert len(made.left_out) == 1
+    assert path.name in made.left_out[0]
+    assert made.photos["train"] == len(expected["train"]) - 1
+    stem = path.name.split(".")[0].removesuffix("_gtFine_labelIds")
+    assert not list((tmp_path / "out").glob(f"train/*/{stem}.*"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"images": []}', '{"images": [], "annotations": [3], "categories": []}']
+)
+def test_a_damaged_panoptic_listing_is_named(content, tmp_path):
+    miniatures.coco_panoptic(tmp_path / "official")
+    (tmp_path / "official/annotations/panoptic_val2017.json").write_text(content)
+    with pytest.raises(DataError, match=r"panoptic_val2017\.json is not of COCO's panoptic form"):
+        prepare("coco-panoptic", tmp_path / "official", tmp_path / "out", splits=["val"], partial=True)
