@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from deop.zoo import ZOO
 from tests.cli.conftest import write_photo
+from tests.data import miniatures
 from tests.proposals import tiny_networks
 from tests.test_conversion import openai_state
 
@@ -110,6 +111,7 @@ def desk(tmp_path, monkeypatch, hub_cache, tiny_clip):
         write_photo(tmp_path / f"dataset/val/images/{number}.jpg", seed=number)
         Image.fromarray(halves).save(tmp_path / f"dataset/val/masks/{number}.png")
     (tmp_path / "dataset/classes.json").write_text(json.dumps([{"id": 1, "name": "cat"}, {"id": 2, "name": "wall"}]))
+    miniatures.voc(tmp_path / "downloads")
     shutil.copytree(tiny_clip, tmp_path / "my-clip")
     tiny_networks.mask2former().save_pretrained(tmp_path / "my-mask2former")
     shutil.copytree(tiny_clip, tmp_path / "pickled-clip")

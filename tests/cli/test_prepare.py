@@ -94,7 +94,7 @@ def test_check_names_what_is_wrong(deop, here):
     (here / "set/train/masks/p3.png").unlink()
     answer = deop("prepare", "check", "set", "--void", "9")
     assert answer.code == 1
-    assert "train: 11 photos, 2 classes, 1 finding" in answer.out
+    assert "train: 11 photos, 2 classes, 1 finding\n" in answer.out
     assert "photo p3.jpg has no mask" in answer.out
     assert "images/p11.jpg" in answer.out
     assert "unlisted id: 2 more; --json lists all" in answer.out

@@ -111,8 +111,9 @@ def test_only_seen_classes_and_only_photos_that_have_some(tmp_path):
     write(tmp_path / "set", count=3)
     Image.fromarray(np.full((4, 6), 7, np.uint8)).save(tmp_path / "set/masks/p1.png")
     folder = open_folder(tmp_path / "set")
-    with pytest.raises(DataError, match="Mark them"):
-        only_seen(folder)
+    assert only_seen(folder) == folder
+    with pytest.raises(DataError, match="no photo has any of the 0 seen classes"):
+        only_seen(folder, folder.names)
     with pytest.raises(DataError, match="no class named dog"):
         only_seen(folder, ["dog"])
     seen = only_seen(folder, ["wall"])

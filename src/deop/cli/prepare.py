@@ -126,7 +126,7 @@ def _show(answers: dict[str, dict[str, Any]]) -> None:
         findings = answer["findings"]
         console.print(
             f"{name}: {answer['photos']:,} photos, {answer['classes']} classes, "
-            + ("nothing wrong" if not findings else f"{len(findings):,} findings"),
+            + (f"{len(findings):,} finding{'s' * (len(findings) > 1)}" if findings else "nothing wrong"),
             highlight=False,
         )
         if findings:

@@ -153,30 +153,26 @@ def sound(folder: LabelledFolder, skip_broken: bool = False) -> LabelledFolder:
 
 
 def only_seen(folder: LabelledFolder, unseen: Collection[str] | None = None) -> LabelledFolder:
-    """The folder as zero-shot training sees it: unseen classes are void, photos with nothing else are dropped.
-
-    METHOD 10.
+    """The folder as training sees it: unseen classes are void, and photos with nothing else are dropped (METHOD 10).
 
     Args:
         folder: one split.
         unseen: names; None: those that classes.json marks ``"seen": false``.
 
     Raises:
-        DataError: no class is unseen, or none is left, or a name is no class of the folder.
+        DataError: no class or no photo is left, or a name is no class of the folder.
     """
     if unseen is None:
         unseen = {entry.name for entry in folder.classes if entry.seen is False}
     if strange := sorted(set(unseen) - set(folder.names)):
         raise DataError(f"{folder.root} has no class named {', '.join(strange)}")
     classes = tuple(entry for entry in folder.classes if entry.name not in unseen)
-    if not classes or not unseen:
-        raise DataError(
-            f"{folder.root}: {len(classes)} classes are seen and {len(unseen)} are not. Mark them in classes.json with "
-            '"seen": true or false'
-        )
-    kept_ids = {entry.id for entry in classes}
+    kept = {entry.id for entry in classes}
     present = survey(folder, remembered=True).present
-    pairs = tuple(pair for pair in folder.pairs if kept_ids & set(present.get(pair.mask.stem, kept_ids)))
+    # A mask that cannot be read stays: sound() names it.
+    pairs = tuple(pair for pair in folder.pairs if kept & set(present.get(pair.mask.stem, kept)))
+    if not pairs:
+        raise DataError(f"{folder.root}: no photo has any of the {len(classes)} seen classes")
     return replace(folder, classes=classes, pairs=pairs)
 
 
