@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from deop.data import prepare as module
+from deop.data.class_lists import official_classes
 from deop.data.folder import open_folder
 from deop.data.official import PUBLIC_SETS
 from deop.data.prepare import missing, prepare
@@ -189,6 +192,23 @@ def test_published_numbers():
     assert published["ade20k-150"] == (20210, 2000)
     assert published["ade20k-full"] == (25574, 2000)
     assert published["cityscapes"] == (2975, 500)
+
+
+def test_the_page_lists_the_data_sets_as_they_are():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\d+)[^|]*\| ([\d,]+) \| ([\d,]+) \| (.+) \|$", text, re.MULTILINE)
+    listed = {
+        name: (int(classes), train, val, set(re.findall("`(.+?)`", files))) for name, classes, train, val, files in rows
+    }
+    assert listed == {
+        name: (
+            len(official_classes(entry.classes)) if entry.classes else 133,
+            *(f"{entry.photos[split]:,}" for split in ("train", "val")),
+            {part.source.name for split in entry.splits for part in entry.needed(split).values()},
+        )
+        for name, entry in PUBLIC_SETS.items()
+        if entry.photos
+    }
 
 
 def test_other_usual_places(tmp_path):
