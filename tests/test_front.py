@@ -68,7 +68,11 @@ def test_every_command_and_option_on_a_page_exists(page):
         for line in re.findall(r"^(?:.*[\s/])?deop ([a-z]+ .*)$", block.replace("\\\n", " "), re.MULTILINE):
             name, *rest = line.split("#")[0].split()
             assert name in commands, f"deop {line}"
-            known = {flag for option in commands[name].params for flag in option.opts} | {"--help", "-h"}
+            command = commands[name]
+            if hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+                assert rest[0] in command.commands, f"deop {line}"
+                command = command.commands[rest[0]]
+            known = {flag for option in command.params for flag in option.opts} | {"--help", "-h"}
             assert {word for word in rest if word.startswith("--")} <= known, f"deop {line}"
 
 
