@@ -134,3 +134,19 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
 """
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert float(output) < 2.0
+
+
+def test_islands_go_to_what_surrounds_them():
+    exact = torch.zeros(3, 20, 20, dtype=torch.bool)
+    exact[0], exact[1, 4:7, 4:7], exact[2, 10:16, 10:16] = True, True, True
+    proposals, canvas = Proposals(torch.zeros(3, 5, 5), exact=exact), Canvas((20, 20), (20, 20), (20, 20))
+    scores = torch.tensor([[0.3, 0.0, 0.7], [0.1, 0.9, 0.0], [0.0, 0.8, 0.2]])
+    plain, clean = (semantic(scores, proposals, canvas, smallest_island=share) for share in (0.0, 10 / 400))
+    assert (plain.labels == 1).sum() == 9 + 36
+    assert ((clean.labels == 1) == exact[2].numpy()).all()
+    np.testing.assert_array_equal(clean.confidence, plain.confidence)
+    things = np.array([False, True])
+    scores = torch.tensor([[0.8, 0.0, 0.2], [0.1, 0.9, 0.0], [0.0, 0.9, 0.1]])
+    segments, pieces = panoptic(scores, proposals, canvas, things, overlap=0.5, smallest_island=10 / 400)
+    assert [piece.class_id for piece in pieces] == [0, 1, 1]
+    assert (segments == np.where(exact[2].numpy(), 2, 0)).all()

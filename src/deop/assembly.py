@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deop.islands import absorb_islands
 from deop.masks import interpolate_rows, source_rows
 from deop.proposals import Proposals
 
@@ -62,6 +63,7 @@ def semantic(
     threshold: float = 0.0,
     claim: float = 0.0,
     none_competes: bool = False,
+    smallest_island: float = 0.0,
 ) -> SemanticMap:
     """Label every pixel with the name that its masks vote for (METHOD section 6).
 
@@ -76,6 +78,8 @@ def semantic(
         claim: pixels whose masks add up to no more than it are claimed by nobody: -1.
         none_competes: whether "none of these" takes part: where its vote is highest, the pixel is -1. The original
             drops that column (and does not renormalise the others).
+        smallest_island: share of the photo below which a stretch of one name, or of none, is given to what surrounds
+            it; its pixels keep the confidence of their own vote.
 
     Returns:
         The map at the photo's own size.
@@ -94,7 +98,7 @@ def semantic(
         unclaimed = (coverage <= claim) | (sure < threshold) | (winner == names)
         labels[first:last] = torch.where(unclaimed, -1, winner).to(torch.int32).cpu().numpy()
         confidence[first:last] = sure.clamp(0, 1).cpu().numpy()
-    return SemanticMap(labels, confidence)
+    return SemanticMap(absorb_islands(labels, smallest_island * labels.size), confidence)
 
 
 def _compare(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +145,7 @@ def panoptic(
     *,
     threshold: float = 0.0,
     overlap: float = 0.8,
+    smallest_island: float = 0.0,
 ) -> PanopticMap:
     """One segment a pixel: each thing its own, all of one stuff together (MaskFormer's panoptic inference).
 
@@ -155,6 +160,7 @@ def panoptic(
         things: (K,) bool, which names are countable things.
         threshold: in [0, 1].
         overlap: in [0, 1].
+        smallest_island: as for ``semantic``, of stretches of one segment; segments may be left without a pixel.
 
     Returns:
         The segments at the photo's own size.
@@ -191,7 +197,7 @@ def panoptic(
             if not things[class_id]:
                 stuff[class_id] = piece
         number[index] = piece
-    return PanopticMap(number[segments], pieces)
+    return PanopticMap(absorb_islands(number[segments], smallest_island * segments.size), pieces)
 
 
 def instances(

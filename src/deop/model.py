@@ -256,6 +256,7 @@ class DeOP(nn.Module):
         }
         isthing = vocabulary.isthing or tuple(is_thing(name) for name in names)
         things = np.array(isthing, dtype=bool)
+        smallest = self.settings.smallest_island
         if mode == "semantic":
             labels, confidence = assembly.semantic(
                 votes,
@@ -264,12 +265,15 @@ class DeOP(nn.Module):
                 threshold=least,
                 claim=self.settings.claim,
                 none_competes=bool(vocabulary.background),
+                smallest_island=smallest,
             )
             found = Segmentation.from_semantic(
                 photo, names, labels, confidence, settings, isthing=isthing, source=look.source
             )
         elif mode == "panoptic":
-            segments, pieces = assembly.panoptic(votes, look.proposals, look.canvas, things, threshold=least)
+            segments, pieces = assembly.panoptic(
+                votes, look.proposals, look.canvas, things, threshold=least, smallest_island=smallest
+            )
             found = Segmentation.from_panoptic(photo, names, segments, pieces, settings, source=look.source)
         else:
             masks = assembly.instances(votes, look.proposals, look.canvas, things, threshold=least)
