@@ -1,19 +1,27 @@
 """Evaluation against an independent count from the saved label maps."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from deop.calibration import Calibration
 from deop.cli.app import app
-from deop.data.folder import open_folder
+from deop.data.folder import LabelClass, open_folder
 from deop.encoders.clip import CLIPVision
 from deop.encoders.text import CLIPText
 from deop.errors import SettingError
+from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import Protocol, evaluate
-from deop.images import Resize
+from deop.evaluation.metrics import iou
+from deop.evaluation.protocol import LabelSpace
+from deop.images import CLIP, Resize
 from deop.model import DeOP
+from deop.proposals import Proposals
 from deop.settings import Settings
 
 NAMES = ("cat", "dog|puppy", "wall", "sofa")
@@ -67,6 +75,152 @@ def test_against_counts_of_the_answers(model, dataset, names):
     assert found["images"] == 3
 
 
+def recount(data, folder, background=False):
+    """IoU of each id from PNGs and masks alone, the means, and pixel accuracy: no code of deop's."""
+    ids = [entry.id for entry in data.classes] + [0] * background
+    pixels = np.zeros((3, len(ids)), np.int64)  # hit, truth, answer
+    for pair in data.pairs:
+        answer = folder / f"{pair.photo.stem}.png"
+        if not answer.exists():
+            continue
+        truth, given = (np.asarray(Image.open(path)).astype(int) for path in (pair.mask, answer))
+        counted = np.isin(truth, ids)
+        for index, label in enumerate(ids):
+            true, said = (truth == label) & counted, (given == label) & counted
+            pixels[:, index] += (true & said).sum(), true.sum(), said.sum()
+    hit, truth, said = pixels.tolist()
+    iou = [h / (t + s - h) if t else None for h, t, s in zip(hit, truth, said, strict=True)]
+    there = [value for value in iou if value is not None]
+    either = sum(t > 0 or s > 0 for t, s in zip(truth, said, strict=True))
+    return iou, math.fsum(there) / len(there), math.fsum(there) / either, sum(hit) / sum(truth)
+
+
+def assert_recounts(found, data, folder, background=False):
+    iou, mean, original, accuracy = recount(data, folder, background)
+    assert list(found["per_class"].values()) == iou  # to the last digit
+    assert found["miou"] == pytest.approx(mean, rel=1e-14)  # but for the order of a sum
+    assert found["miou_absent_as_zero"] == pytest.approx(original, rel=1e-14)
+    assert found["pixel_accuracy"] == accuracy
+
+
+def test_saved_maps_give_the_scores_again(model, dataset, tmp_path):
+    data = open_folder(dataset)
+
+    def save(answer):
+        answer.space.save(answer.label_map, tmp_path / "maps" / f"{answer.pair.photo.stem}.png")
+
+    found = evaluate(model, data, Protocol("oracle"), watch=save)
+    assert_recounts(found, data, tmp_path / "maps")
+    wide = replace(data, classes=(*data.classes, LabelClass(300, "sea")))
+    LabelSpace.of(wide, model, Protocol()).save(np.array([[0, 4, -1]]), tmp_path / "wide.png")
+    assert np.asarray(Image.open(tmp_path / "wide.png")).tolist() == [[1, 300, 65535]]
+
+
+@pytest.mark.parametrize("name", ["coco-mini", "camvid-mini"])
+def test_nano_on_real_photos_agrees_with_its_saved_maps(name, data_folder, tmp_path):
+    real_photos(data_folder / name, tmp_path, ["--limit", "2"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coco-mini", "camvid-mini"])
+def test_nano_on_all_real_photos_agrees_with_its_saved_maps(name, data_folder, tmp_path):
+    real_photos(data_folder / name, tmp_path, [])
+
+
+def real_photos(folder, tmp_path, more):
+    from typer.testing import CliRunner
+
+    arguments = ["evaluate", str(folder), "--json", str(tmp_path / "found.json"), "--save-maps", str(tmp_path / "maps")]
+    done = CliRunner().invoke(app, [*arguments, *more])
+    assert done.exit_code == 0, done.output
+    found, data = json.loads((tmp_path / "found.json").read_text()), open_folder(folder, "val")
+    assert len(list((tmp_path / "maps").iterdir())) == found["images"]
+    assert_recounts(found, data, tmp_path / "maps")
+    low, high = found["intervals"]["miou"]
+    assert 0 <= low < high <= 1
+    assert found["proposal_quality"]["truth"] == ("panoptic" if name_has_panoptic(data) else "components")
+    assert (found["panoptic_quality"] is not None) == name_has_panoptic(data)
+
+
+def name_has_panoptic(data):
+    return (data.root / "panoptic.json").exists()
+
+
+def test_generalized_is_all_names_in_one_label_space(model, dataset):
+    data = open_folder(dataset)
+    asked = Protocol("oracle", unseen=("wall",))
+    assert asked.kind == "generalized"
+    assert Protocol("oracle", "present", unseen=("wall",)).kind == "plain"
+    found = evaluate(model, data, asked, bootstrap=Bootstrap(50))
+    assert found["protocol"] == "generalized"
+    assert found["hiou"] == pytest.approx(
+        2 * found["seen_miou"] * found["unseen_miou"] / (found["seen_miou"] + found["unseen_miou"] or 1)
+    )
+    assert {"miou", "hiou", "seen_miou", "region_accuracy"} <= set(found["intervals"])
+
+
+def test_cross_dataset_tells_names_trained_with_from_new_ones(model, dataset):
+    data = open_folder(dataset)
+    found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
+    assert "new_names_miou" not in found  # this model does not know what it was trained with
+    model.settings = replace(model.settings, calibration=Calibration(trained_names=("Puppy", "wall", "horse")))
+    found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
+    score = found["per_class"]
+    assert found["trained_names_miou"] == pytest.approx((score["dog"] + score["wall"]) / 2)
+    assert found["new_names_miou"] == pytest.approx(score["cat"])  # no photo has a sofa
+    assert found["miou"] == pytest.approx((score["dog"] + score["wall"] + score["cat"]) / 3)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_background_is_a_class_more(model, dataset, tmp_path, listed):
+    model.proposer = Halves()
+    if listed:  # first in the list, and 0 in the masks as before
+        entries = json.loads((dataset / "classes.json").read_text())
+        (dataset / "classes.json").write_text(json.dumps([{"id": 0, "name": "background"}, *entries]))
+    data = open_folder(dataset)
+
+    def save(answer):
+        answer.space.save(answer.label_map, tmp_path / "maps" / f"{answer.pair.photo.stem}.png")
+
+    found = evaluate(model, data, Protocol(kind="with-background", threshold=0.26), watch=save)
+    assert list(found["per_class"]) == ["cat", "dog", "wall", "sofa", "background"]
+    named = replace(data, classes=tuple(entry for entry in data.classes if entry.id))
+    assert_recounts(found, named, tmp_path / "maps", background=True)
+    assert 0 < found["per_class"]["background"] < 1
+    plain = evaluate(model, named, Protocol(threshold=0.26))
+    assert "background" not in plain["per_class"]
+    assert plain["per_class"]["cat"] >= found["per_class"]["cat"]  # pixels of the background cost nothing there
+
+
+class Halves:
+    """The left half, and the right one but for its last quarter."""
+
+    normalization = CLIP
+
+    def __call__(self, pixels):
+        logits = torch.full((len(pixels), 2, 16, 16), -9.0)
+        logits[:, 0, :, :8], logits[:, 1, :, 8:12] = 3.0, 1.0
+        return [Proposals(part) for part in logits]
+
+
+def test_watching_sees_each_photo_and_its_scores(model, dataset):
+    model.proposer = Halves()
+    seen = []
+    found = evaluate(model, open_folder(dataset), watch=seen.append)
+    assert [answer.pair.photo.stem for answer in seen] == ["0", "1", "2"]
+    counts = sum(answer.confusion.counts for answer in seen)
+    np.testing.assert_array_equal(iou(counts)[:3], list(found["per_class"].values())[:3])
+    for answer in seen:
+        assert len(answer.scores) == len(answer.right) <= 2
+        hit, _, named = answer.confusion.counts
+        labels = sorted(set(answer.label_map.ravel()) - {-1}, key=lambda label: -(answer.label_map == label).sum())
+        assert list(answer.right) == [bool(hit[label] / named[label] > 0.5) for label in labels if named[label]]
+    assert found["per_class_images"] == {"cat": 3, "dog": 3, "wall": 3, "sofa": 0}
+    quality = found["proposal_quality"]
+    assert quality["truth"] == "components"
+    assert quality["proposals_per_image"] == 2
+
+
 def test_command_line(tiny_clip, dataset, tmp_path, capsys):
     from typer.testing import CliRunner
 
@@ -86,7 +240,22 @@ def test_clear_errors(model, dataset):
     data = open_folder(dataset)
     with pytest.raises(SettingError, match="unseen names that the data set does not have: tiger"):
         evaluate(model, data, Protocol("oracle", unseen=("tiger",)))
-    with pytest.raises(SettingError, match="unknown proposals 'orakle'"):
-        Protocol("orakle")
+    for wrong, message in [
+        ({"proposals": "orakle"}, "unknown proposals 'orakle'"),
+        ({"kind": "open"}, "unknown protocol 'open': choose one of plain, generalized"),
+        ({"kind": "generalized"}, "needs the names that training did not see"),
+        ({"kind": "cross-dataset", "unseen": ("cat",)}, "unseen names belong to the protocol generalized"),
+        ({"kind": "cross-dataset", "names": "present"}, "asks for all names"),
+        ({"kind": "with-background", "proposals": "oracle"}, "where the background is"),
+        ({"threshold": 1.5}, "threshold 1.5 is not"),
+        ({"limit": 0}, "a limit of 0 photos"),
+    ]:
+        with pytest.raises(SettingError, match=message):
+            Protocol(**wrong)
+    with pytest.raises(SettingError, match="this model names every pixel"):
+        evaluate(model, data, Protocol(kind="with-background"))
+    zero = replace(data, classes=(LabelClass(0, "sky"), *data.classes[1:]))
+    with pytest.raises(SettingError, match="id 0 is 'sky'"):
+        evaluate(model, zero, Protocol(kind="with-background", threshold=0.5))
     with pytest.raises(SettingError, match="no proposer"):
         evaluate(model, data)

@@ -1,8 +1,10 @@
 """``deop evaluate``: how good a model is on a labelled folder."""
 
 import json
+import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -11,64 +13,152 @@ from rich.table import Table
 from deop.cli.console import Debug, say
 from deop.errors import SettingError
 
+if TYPE_CHECKING:
+    from deop.evaluation.evaluate import Answer
+
+ASKED, METHOD, RESULTS, MACHINE = "What is asked", "Method", "Results", "Machine"
+
+
+def _option(*flags: str, help: str, panel: str, default: bool = False, **more: Any) -> Any:
+    return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=default, **more)
+
 
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         Path, typer.Argument(help="A folder with images/, masks/ and classes.json.", show_default=False)
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="A name of the zoo, a folder, or a hub repo.")] = "nano",
+    model: Annotated[
+        str,
+        _option("--model", "-m", panel=METHOD, default=True, help="A name of the zoo, a folder, or a hub repo."),
+    ] = "nano",
     split: Annotated[
-        str | None, typer.Option(help="val, train...; by default val where there are splits.", show_default=False)
+        str | None, _option("--split", panel=ASKED, help="val, train...; by default val where there are splits.")
     ] = None,
-    proposals: Annotated[
-        Literal["model", "oracle"], typer.Option(help="The model's own masks, or the true ones.")
-    ] = "model",
-    severance: Annotated[
-        str | None, typer.Option(help="none, self, gate, affinity...; by default the model's own.", show_default=False)
+    protocol: Annotated[
+        Literal["plain", "generalized", "cross-dataset", "with-background"] | None,
+        _option(
+            "--protocol",
+            panel=ASKED,
+            help="plain; generalized: seen and unseen names apart, needs --unseen; cross-dataset: names that the model "
+            "was trained with and new ones apart; with-background: what no name is for is a class more. By default "
+            "generalized with --unseen, else plain.",
+        ),
     ] = None,
-    anchors: Annotated[
-        str | None, typer.Option(help="decoder or pool; by default the model's own.", show_default=False)
-    ] = None,
-    classifier: Annotated[Literal["one-pass", "two-stream"], typer.Option(help="How masks are named.")] = "one-pass",
     names: Annotated[
-        Literal["all", "present"], typer.Option(help="Ask for all names, or only for those in each photo's truth.")
+        Literal["all", "present"],
+        _option("--names", panel=ASKED, default=True, help="Ask for all names, or only for those in a photo's truth."),
     ] = "all",
     unseen: Annotated[
-        Path | None, typer.Option(help="Names that training did not see, one a line.", show_default=False)
+        Path | None, _option("--unseen", panel=ASKED, help="Names that training did not see, one a line.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first photos.", show_default=False)] = None,
+    background: Annotated[
+        str, _option("--background", panel=ASKED, help='Names of what else there is: "road, sky"; they take no pixel.')
+    ] = "",
+    threshold: Annotated[
+        float | None,
+        _option(
+            "--threshold",
+            panel=ASKED,
+            min=0,
+            max=1,
+            help="Pixels that score less get no name; by default 0, and with background the model's own.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, _option("--limit", panel=ASKED, min=1, help="Only the first photos.")] = None,
+    proposals: Annotated[
+        Literal["model", "oracle"],
+        _option("--proposals", panel=METHOD, default=True, help="The model's own masks, or the true ones."),
+    ] = "model",
+    severance: Annotated[
+        str | None,
+        _option("--severance", panel=METHOD, help="none, self, gate...; by default the model's own."),
+    ] = None,
+    anchors: Annotated[
+        str | None, _option("--anchors", panel=METHOD, help="decoder or pool; by default the model's own.")
+    ] = None,
+    classifier: Annotated[
+        Literal["one-pass", "two-stream"],
+        _option("--classifier", panel=METHOD, default=True, help="How masks get names."),
+    ] = "one-pass",
     proposer: Annotated[
-        str | None, typer.Option(help="Where masks come from, as for segment.", show_default=False)
+        str | None, _option("--proposer", panel=METHOD, help="Where masks come from, as for segment.")
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the results as JSON; '-' prints them.", show_default=False)
+        str | None, _option("--json", panel=RESULTS, help="Write the results as JSON; '-' prints them.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        _option("--report", panel=RESULTS, help="Folder to write a page on the results into: index.html."),
+    ] = None,
+    save_maps: Annotated[
+        Path | None,
+        _option("--save-maps", panel=RESULTS, help="Folder to write the answers into: PNGs of the data set's ids."),
+    ] = None,
+    resamples: Annotated[
+        int, _option("--resamples", panel=RESULTS, default=True, min=1, help="Draws of photos for the intervals.")
+    ] = 1000,
+    seed: Annotated[int, _option("--seed", panel=RESULTS, default=True, min=0, help="Of these draws.")] = 0,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps; by default a GPU if any.", show_default=False)
+        str | None, _option("--device", panel=MACHINE, help="cpu, cuda, mps; by default a GPU if any.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default=False)] = None,
+    dtype: Annotated[str | None, _option("--dtype", panel=MACHINE, help="float32, bfloat16 or float16.")] = None,
     debug: Debug = False,
 ) -> None:
     """Name every photo of a data set and compare with its truth.
 
-    IoU is accumulated over the whole set; classes that it does not have are not averaged.
+    IoU is accumulated over the whole set; classes that it does not have are not averaged. Intervals are of a bootstrap
+    over the photos.
     """
     unseen_names = _read_unseen(unseen)
     from deop.data.folder import open_folder
 
     data = open_folder(dataset, split)  # before anything slow
-    from deop.evaluation.evaluate import Protocol
+    from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
+    from deop.evaluation.protocol import Protocol
+    from deop.vocabulary import Vocabulary
     from deop.zoo import GIVEN, load
 
-    protocol = Protocol(proposals, names, severance, classifier, anchors, unseen_names, limit)
+    others = Vocabulary.parse(background).texts if background.strip() else ()
+    asked = Protocol(
+        proposals, names, severance, classifier, anchors, unseen_names, limit, protocol, threshold, tuple(others)
+    )
+    bootstrap = Bootstrap(resamples, seed=seed)
     network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
+    watchers: list[Callable[[Answer], None]] = []
+    gallery = None
+    if save_maps:
+        watchers.append(lambda answer: answer.space.save(answer.label_map, save_maps / f"{answer.pair.photo.stem}.png"))
+    if report:
+        from deop.evaluation.gallery import Gallery
+
+        gallery = Gallery()
+        watchers.append(gallery.add)
+
+    def watch(answer: "Answer") -> None:
+        for watcher in watchers:
+            watcher(answer)
+
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("photos")
-        found = run(network, data, protocol, lambda done, total: bar.update(task, completed=done, total=total))
+        found = run(
+            network,
+            data,
+            asked,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            bootstrap=bootstrap,
+            watch=watch,
+        )
+    if save_maps:
+        say(f"wrote {found['images']} label maps to {save_maps}")
+    if report and gallery:
+        from deop.evaluation.report import write_report
+
+        say(f"wrote {write_report(report, found, gallery, _command(context), device=str(network.device))}")
     if json_file == "-":
         typer.echo(json.dumps(found))
         return
@@ -92,22 +182,49 @@ def _read_unseen(file: Path | None) -> tuple[str, ...]:
         ) from error
 
 
+def _command(context: typer.Context) -> str:
+    """The command line that says what was asked for, and nothing that is so by default."""
+    words = ["deop", "evaluate"]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value is None or value == parameter.default or value is False:
+            continue
+        words += [str(value)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(value)]
+    return shlex.join(words)
+
+
+_ROWS = {
+    "mIoU": "miou", "pixel accuracy": "pixel_accuracy", "mean accuracy": "mean_accuracy",
+    "region accuracy": "region_accuracy", "seen mIoU": "seen_miou", "unseen mIoU": "unseen_miou", "hIoU": "hiou",
+    "mIoU of names trained with": "trained_names_miou", "mIoU of new names": "new_names_miou",
+    "mIoU, absent classes as 0": "miou_absent_as_zero",
+    "panoptic quality": "panoptic_quality.pq",
+    "masks: average recall at 100": "proposal_quality.average_recall_100",
+    "masks: mean best IoU": "proposal_quality.mean_best_iou",
+}  # fmt: skip
+
+
 def _print(found: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
-    rows = {
-        "mIoU": "miou", "pixel accuracy": "pixel_accuracy", "mean accuracy": "mean_accuracy",
-        "region accuracy": "region_accuracy", "seen mIoU": "seen_miou", "unseen mIoU": "unseen_miou", "hIoU": "hiou",
-    }  # fmt: skip
-    for label, key in rows.items():
-        if found[key] is not None:
-            table.add_row(label, f"{100 * found[key]:.1f} %")
-    table.add_row("photos", f"{found['images']}, {found['seconds_per_image']:.2f} s each")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for label, key in _ROWS.items():
+        part, _, inner = key.rpartition(".")
+        value = ((found[part] or {}) if part else found).get(inner)
+        if value is not None:
+            low, high = found["intervals"].get(key, (None, None))
+            between = "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+            table.add_row(label, f"{100 * value:.1f} %", between)
     console.print(table)
-    known = sorted(((value, name) for name, value in found["per_class"].items() if value is not None), reverse=True)
-    if len(known) > 1:
-        some = min(5, len(known) // 2)
-        for label, part in (("best", known[:some]), ("worst", known[: -some - 1 : -1])):
-            console.print(
-                f"{label}: " + ", ".join(f"{name} {100 * value:.0f}" for value, name in part), highlight=False
-            )
+    console.print(
+        f"{found['images']} photos, {found['seconds_per_image']:.2f} s each; {100 * found['confidence']:g} % intervals "
+        f"over photos, {found['resamples']:,} resamples",
+        style="dim",
+    )
+    scores = sorted(((value, name) for name, value in found["per_class"].items() if value is not None), reverse=True)
+    if len(scores) > 1:
+        some = min(5, len(scores) // 2)
+        for label, extreme in (("best", scores[:some]), ("worst", scores[: -some - 1 : -1])):
+            console.print(f"{label}: " + ", ".join(f"{name} {100 * value:.0f}" for value, name in extreme))
