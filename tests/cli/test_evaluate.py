@@ -24,8 +24,9 @@ def dataset(here):
 
 
 def test_results_report_and_maps(deop, dataset, tiny_clip, here):
-    done = deop("evaluate", dataset, "--model", tiny_clip, "--proposals", "oracle", "--unseen", "unseen.txt",
-                "--json", "found.json", "--report", "report", "--save-maps", "maps", "--resamples", 20, "--seed", 3)  # fmt: skip
+    wanted = ["--json", "found.json", "--report", "report", "--save-maps", "maps"]
+    asked = ["--proposals", "oracle", "--unseen", "unseen.txt", "--resamples", 20, "--seed", 3]
+    done = deop("evaluate", dataset, "--model", tiny_clip, *asked, *wanted)
     assert done.code == 0, done.err
     found = json.loads((here / "found.json").read_text())
     assert found["protocol"] == "generalized"
