@@ -41,7 +41,7 @@ def original_parts(file):
     return encoder, AnchorDecoder.from_original(decoder, state["query_embedding.weight"]), state, clip
 
 
-def original_text(file, state, clip):
+def original_text_encoder(file, state, clip):
     table = torch.zeros(49408, file["token_embedding.rows"].shape[1])
     table[file["token_embedding.row_ids"].long()] = file["token_embedding.rows"]
     text = {key: value for key, value in clip.items() if not key.startswith("visual.")} | {
@@ -52,7 +52,10 @@ def original_text(file, state, clip):
         for key, value in state.items()
         if "prompt_learner" in key
     }
-    encoder = CLIPText.from_openai(text, prompt, heads=file.info.get("text_heads", 2))  # the file does not say
+    return CLIPText.from_openai(text, prompt, heads=file.info.get("text_heads", 2))  # the file does not say
+
+
+def original_text(file, encoder):
     ids = file["tokens.nouns"].long()
     names = [encoder.tower.get_input_embeddings()(row[1 : int(row.argmax())]) for row in ids]
     return F.normalize(encoder.encode_embeddings(*encoder.prompt(names)), dim=-1)
@@ -63,7 +66,7 @@ def test_parity_end_to_end(parity):
     file = parity("end_to_end")
     encoder, decoder, state, clip = original_parts(file)
     no_object = state["clip_adapter.non_object_embedding"][0]
-    rows = original_text(file, state, clip)
+    rows = original_text(file, original_text_encoder(file, state, clip))
     assert_parity(torch.cat([rows, F.normalize(no_object[None], dim=-1)]), file["text_features"])
 
     images = [file[f"image_{index}"].permute(1, 2, 0).numpy() for index in range(len(file["network_input"]))]

@@ -88,7 +88,8 @@ class AnchorDecoder(nn.Module):
         """
         channels, grid = features.shape[1], features.shape[2:]
         tokens = features.flatten(2).mT  # (B, L, C)
-        places = sine_positions(channels, grid[0], grid[1], device=features.device, dtype=features.dtype)
+        coded = channels + -channels % 4  # a space of odd width has what fits of the next larger code
+        places = sine_positions(coded, grid[0], grid[1], device=features.device, dtype=features.dtype)[:channels]
         keys = tokens + places.flatten(1).T
         gate = coverage.flatten(2)  # (B, N, L)
 

@@ -44,8 +44,8 @@ def read(tmp_path, text=TEXT, *overrides, **options):
 
 
 def test_nested_values_and_overrides(tmp_path):
-    found = read(tmp_path, TEXT, "loop.schedule.kind=poly", "side=null", "rate=.5e1", "names=[a, b]", "severance.kind=gate",
-                 base={"model": "other", "loop": {"seed": 3}})  # fmt: skip
+    overrides = ("loop.schedule.kind=poly", "side=null", "rate=.5e1", "names=[a, b]", "severance.kind=gate")
+    found = read(tmp_path, TEXT, *overrides, base={"model": "other", "loop": {"seed": 3}})
     assert found.rate == 5.0
     assert found.side is None
     assert found.names == ("a", "b")
@@ -57,7 +57,7 @@ def test_nested_values_and_overrides(tmp_path):
 
 def test_a_recipe_comes_back_as_it_was_written(tmp_path):
     recipe = read(tmp_path)
-    write_recipe(recipe, tmp_path / "again.yaml")
+    write_recipe(plain(recipe), tmp_path / "again.yaml")
     assert read_recipe(Recipe, tmp_path / "again.yaml") == recipe
     assert build(Recipe, plain(recipe), "memory") == recipe
 

@@ -8,7 +8,7 @@ a run that was interrupted anywhere goes on exactly as if it had not been.
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from deop.training import checkpoint as checkpoints
 from deop.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from deop.training.process import accelerator_for, deterministic, seed_everything, stop_signals
 from deop.training.progress import Reporter
+from deop.training.recipe import plain, write_recipe
 from deop.training.task import Batches, LoopSettings, Task
 
 _MAY_DIFFER = ("workers", "save_every", "keep", "log_every", "deterministic")
@@ -80,7 +81,8 @@ def fit(
         task: what learns.
         settings: for how long.
         out: folder of the run.
-        recipe: what the run is made of, in JSON's types, beside ``settings``: going on with another is refused.
+        recipe: what the run is made of, in JSON's types, beside ``settings``: kept as ``recipe.yaml``, and going on
+            with another is refused.
         resume: go on from the last whole checkpoint, if any.
         device: "cpu" keeps off a GPU that is there; None: the one that is there.
         progress: show it on stderr.
@@ -109,7 +111,7 @@ class _Fit:
         progress: bool,
     ) -> None:
         self.task, self.settings, self.out = task, settings, out
-        self.recipe = {"loop": asdict(settings), **recipe}
+        self.recipe = {"loop": plain(settings), **recipe}
         self.places = out / "checkpoints"
         self.accelerator = accelerator_for(settings, device, task.skips_parameters)
         world = self.accelerator.num_processes
@@ -191,6 +193,8 @@ class _Fit:
         if found is not None:
             self._restore(found)
             self.reporter.say(f"going on after step {self.step}")
+        if self.accelerator.is_main_process:
+            write_recipe(self.recipe, self.out / "recipe.yaml")
         self.reporter.open(self.step)
         self.begun = time.monotonic() - self.spent
 

@@ -65,12 +65,12 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     return _build(kind, values, where, "", sorted(_keys(kind)))
 
 
-def write_recipe(recipe: Any, path: Path) -> None:
-    """A recipe with all its values, as ``read_recipe`` reads it back."""
+def write_recipe(values: Mapping[str, Any], path: Path) -> None:
+    """What ``plain`` gives, as ``read_recipe`` reads it back."""
     import yaml
 
     with replacing(path) as file:
-        file.write(yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True).encode())
+        file.write(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).encode())
 
 
 def plain(recipe: Any) -> dict[str, Any]:

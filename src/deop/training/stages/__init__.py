@@ -1,0 +1,1 @@
+"""The three stages of METHOD 9, each a recipe, what learns, and ``train``."""

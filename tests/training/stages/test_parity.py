@@ -1,0 +1,75 @@
+"""A training step of the original, from the photo to the gradients of what learns (METHOD sections 3 to 7)."""
+
+import torch
+from torch import nn
+
+from deop.encoders.severance import Severance
+from deop.images import IMAGENET
+from deop.model import DeOP
+from deop.proposals import Proposals
+from deop.settings import Settings
+from deop.training.losses import AnchorWeights
+from deop.training.stages.common import labels_of, normalized
+from deop.training.stages.deop import map_losses
+from deop.vocabulary import Classes
+from tests.conftest import assert_parity
+from tests.test_model import original_parts, original_text, original_text_encoder
+
+
+class NoText(nn.Module):
+    """Its place is taken by the rows."""
+
+    width = 32
+
+
+def test_parity_of_losses_and_gradients(parity):
+    file = parity("end_to_end")
+    encoder, decoder, state, clip = original_parts(file)
+    text = original_text_encoder(file, state, clip)
+    rows = original_text(file, text)
+    settings = Settings(severance=Severance("gate"), anchors="decoder", padding="inside")
+    no_object = state["clip_adapter.non_object_embedding"][0].clone()
+    model = DeOP(encoder, NoText(), None, anchors=decoder, no_object=no_object, settings=settings).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+    pixels = normalized(torch.stack([file["train.image_0"], file["train.image_1"]]), IMAGENET)
+    proposals = [Proposals(logits, torch.arange(len(logits))) for logits in file["mask_logits"]]
+    labels = file["train.sem_seg"].long()
+    assert (labels == 255).any()  # void takes part as "no object"
+    classes = Classes(rows, torch.arange(len(rows)), tuple(map(str, range(len(rows)))))
+    sizes = [tuple(pixels.shape[-2:])] * 2
+    losses = map_losses(model, pixels, sizes, proposals, labels, classes)
+    weights = AnchorWeights()
+    for found, key in (
+        (weights.focal * losses.focal, "train.weighted.loss_ce"),
+        (weights.dice * losses.dice, "train.weighted.loss_decoder_dice"),
+        (losses.total(weights), "train.total"),
+    ):
+        torch.testing.assert_close(found, file[key].squeeze(), rtol=1e-4, atol=0)
+
+    losses.total(weights).backward()
+    visual = "clip_adapter.clip_model.visual."
+    learned = encoder.learned_positions
+    width = decoder.config.width
+    found = {
+        visual + "learned_position": learned["input"].grad,
+        visual + "transformer.resblocks.1.learned_position": learned["1"].grad,
+        visual + "transformer.resblocks.2.learned_position": learned["2"].grad,
+        "clip_adapter.non_object_embedding": model.no_object.grad[None],
+        "clip_adapter.prompt_learner.prefix_prompt": text.prompt.prefix.grad,
+        "decoder.layers.0.linear1.weight": decoder.layers[0].up.weight.grad,
+        "query_embedding.weight": decoder.queries.grad,
+    }
+    packed = "decoder.outlayer.multihead_attn_my.in_proj_"
+    expected = file.below("train.grad.")
+    assert set(found) | {packed + "weight", packed + "bias"} == set(expected)
+    for key, value in found.items():
+        assert_parity(value, expected[key], 1e-4)
+    for part in ("weight", "bias"):
+        assert_parity(getattr(decoder.query_key, part).grad, expected[packed + part][: 2 * width], 1e-4)
+        assert not expected[packed + part][2 * width :].any()  # the third that is left behind has no effect
+
+
+def test_void_has_the_number_of_the_losses():
+    assert labels_of(torch.tensor([[-1, 0], [4, -1]])).tolist() == [[255, 0], [4, 255]]

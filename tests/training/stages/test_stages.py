@@ -1,0 +1,348 @@
+"""The three stages on tiny random models and photos of noise, from a recipe to a folder that segments."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+
+import deop
+from deop.data.augment import UNCHANGED
+from deop.encoders.clip import CLIPVision
+from deop.encoders.text import CLIPText
+from deop.errors import DataError, SettingError
+from deop.images import CLIP, IMAGENET, Resize
+from deop.model import DeOP
+from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
+from deop.settings import Settings
+from deop.training.recipe import build
+from deop.training.stages import deop as anchors_stage
+from deop.training.stages import prompt as prompt_stage
+from deop.training.stages import proposals as proposal_stage
+from deop.training.stages.common import Data, PhotoBatches, photo_batches
+from tests.cli.conftest import write_photo
+
+pytest.importorskip("accelerate")
+pytest.importorskip("tensorboard")
+pytest.importorskip("kornia")
+ROOT = Path(__file__).parents[3]
+NETWORK = {
+    "depth": 50, "stem_width": 4, "width": 4, "hidden": 16, "heads": 2, "ffn": 16, "decoder_layers": 2, "queries": 6,
+    "conv_dim": 32, "mask_dim": 16, "class_mlp": [16, 16, 32], "dropout": 0.1,
+}  # fmt: skip
+LOOP = {"iterations": 2, "batch": 2, "save_every": 1, "log_every": 1, "clip": 0.01}
+SMALL = {"short_sides": [64], "crop": 64, "pad": 64, "colour": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six photos; the cat is in four, the dog is unseen and alone in one, one photo has nothing."""
+    root = tmp_path_factory.mktemp("photos")
+    listing = [
+        {"id": 3, "name": "cat", "isthing": True, "seen": True},
+        {"id": 5, "name": "wall", "isthing": False, "seen": True},
+        {"id": 7, "name": "dog", "isthing": True, "seen": False},
+    ]
+    (root / "classes.json").write_text(json.dumps(listing))
+    for number in range(6):
+        write_photo(root / "train" / "images" / f"{number}.png", seed=number)
+        mask = np.zeros((64, 96), np.uint8)
+        if number < 4:
+            mask[10:40, 20:60] = 3
+            mask[:, 70:] = 5
+            mask[:32, 70:83] = 0
+            mask[50:, :30] = 7
+        elif number == 4:
+            mask[:, :50] = 7
+        (root / "train" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(root / "train" / "masks" / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def base(tiny_clip, tmp_path_factory):
+    """A model in deop's format with a prompt and a MaskFormer of few queries."""
+    torch.manual_seed(0)
+    text = CLIPText.from_folder(tiny_clip)
+    text.add_prompt(4, 0)
+    settings = Settings(resize=Resize(64))
+    model = DeOP(CLIPVision.from_folder(tiny_clip), text, MaskFormer(MaskFormerConfig(**NETWORK)), settings=settings)
+    return model.save_pretrained(tmp_path_factory.mktemp("base"))
+
+
+def recipe_of(kind, model, folder, **changes):
+    return build(kind, {"model": str(model), "data": {"folder": str(folder)}, "loop": LOOP, **changes}, "test")
+
+
+def state(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def changed(before, after):
+    """Keys whose tensors differ, and the new ones."""
+    one, other = state(before), state(after)
+    return {key for key, value in other.items() if key not in one or not torch.equal(one[key], value)}
+
+
+def segments(run, folder):
+    model = deop.load(run.model)
+    found = model.segment(folder / "train" / "images" / "0.png", ["cat", "wall"])
+    assert found.label_map.shape == (64, 96)
+    return model
+
+
+def test_seen_classes_alone(folder):
+    found = Data(str(folder)).open()
+    assert found.names == ("cat", "wall")
+    labels = found.labels(found.pairs[0])
+    assert set(np.unique(labels)) == {-1, 0, 1}
+    assert (labels[50:, :30] == -1).all()  # the dog is void
+    assert Data(str(folder), unseen=("cat",)).open().names == ("wall", "dog")
+    with pytest.raises(SettingError, match=r"unseen names that .* does not have: cow"):
+        Data(str(folder), unseen=("cow",)).open()
+    with pytest.raises(DataError, match="no class that training may see"):
+        Data(str(folder), unseen=("cat", "dog", "wall")).open()
+
+
+def test_photos_without_a_seen_class_are_passed_over(folder):
+    data = Data(str(folder))
+    batches = photo_batches(data.open(), UNCHANGED, 0, data)
+    seen = [batches.sample(row).photo.stem for row in range(12)]
+    assert set(seen) == {"0", "1", "2", "3"}
+    nothing = PhotoBatches(replace_pairs(batches.photos, slice(4, None)))
+    with pytest.raises(DataError, match=r"no photo in .* has a class"):
+        nothing(range(1))
+
+
+def replace_pairs(photos, some):
+    photos.folder = replace(photos.folder, pairs=photos.folder.pairs[some])
+    return photos
+
+
+def test_every_photo_once_an_epoch_in_another_order(folder):
+    data = Data(str(folder))
+    open_folder = data.open()
+    batches = photo_batches(replace(open_folder, pairs=open_folder.pairs[:4]), UNCHANGED, 0, data)
+    epochs = [[batches.sample(row).photo.stem for row in range(start, start + 4)] for start in range(0, 40, 4)]
+    assert all(sorted(epoch) == ["0", "1", "2", "3"] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_stage_1(base, folder, tmp_path):
+    recipe = recipe_of(prompt_stage.PromptRecipe, base, folder, prefix=4, shots=3)
+    run = prompt_stage.train(recipe, tmp_path, device="cpu")
+    assert changed(base, run.model) == {"text.prompt.prefix"}
+    model = segments(run, folder)
+    assert model.settings.calibration.trained_names == ("cat", "wall")
+    assert "6 photos, 2 names (stage 'prompt')" in model.card.training_data
+
+
+def test_stage_1_loss_by_hand(base, folder):
+    recipe = recipe_of(prompt_stage.PromptRecipe, base, folder, prefix=4, shots=3)
+    model = prompt_stage.prepare(recipe)
+    crops = prompt_stage.MaskCrops(recipe.data.open(), recipe, model.encoder.crop_side)
+    assert sorted(label for _, label in crops.pairs) == [0] * 3 + [1] * 3
+    batch = crops(range(6))
+    assert not batch.inside.all()
+    task = prompt_stage.PromptTask(model, ["cat", "wall"], crops, recipe).train()
+    found = task(batch)["entropy"]
+
+    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP.mean, CLIP.std))
+    pixels = torch.where(batch.inside[:, None], (batch.pixels - mean) / std, torch.zeros(()))
+    with torch.no_grad():
+        images = F.normalize(model.encoder(pixels).image, dim=-1)
+    rows = F.normalize(model.text.embed(["cat", "wall"]), dim=-1)
+    torch.testing.assert_close(found, F.cross_entropy(100 * images @ rows.T, batch.labels))
+    found.backward()
+    assert model.text.prompt.prefix.grad.abs().sum() > 0
+    original = prompt_stage.masked_pixels(batch, CLIP, "original")
+    outside = ~batch.inside[:, None].expand_as(pixels)
+    assert torch.equal(original.masked_select(outside).unique(), torch.tensor([0.41, 0.46, 0.48]))
+
+
+def test_crops_are_tight_around_the_class(folder):
+    recipe = recipe_of(prompt_stage.PromptRecipe, "nowhere", folder, area=[1.0, 1.0], aspect=1.0, shots=2, flip=0.0)
+    crops = prompt_stage.MaskCrops(recipe.data.open(), recipe, 32)
+    photo, label = crops.pairs[0]
+    pixels, inside, found = crops.crop(int(np.argsort(prompt_stage.shuffled(len(crops.pairs), 0, 0))[0]))
+    assert (label, found) == (0, 0)
+    assert inside.all()  # the cat is a rectangle, and the window of ratio 1 lies in it
+    source = np.asarray(Image.open(folder / "train" / "images" / f"{photo}.png"))[10:40, 25:55]
+    expected = np.asarray(Image.fromarray(source).resize((32, 32), Image.Resampling.BILINEAR))
+    assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("size", [(30, 40), (5, 200), (200, 5), (1, 1)])
+def test_windows_lie_inside_and_have_the_share_asked_for(size):
+    draw = np.random.default_rng(0)
+    shares = []
+    for _ in range(200):
+        y, x, height, width = prompt_stage.random_window(*size, (0.08, 1.0), 4 / 3, draw)
+        assert 0 <= y <= size[0] - height
+        assert 0 <= x <= size[1] - width
+        assert min(height, width) >= 1
+        shares.append(height * width / (size[0] * size[1]))
+    if size == (30, 40):
+        assert 0.05 < min(shares) < 0.15
+        assert max(shares) > 0.8
+
+
+def test_stage_2(base, folder, tmp_path):
+    recipe = recipe_of(proposal_stage.ProposalRecipe, base, folder, network=NETWORK, augmentation=SMALL)
+    run = proposal_stage.train(recipe, tmp_path, device="cpu")
+    keys = changed(base, run.model)
+    assert "no_object" in keys
+    assert all(key.startswith(("proposer.", "no_object")) for key in keys)
+    assert segments(run, folder).proposer.config.queries == 6
+
+
+def test_stage_2_groups(base, folder):
+    recipe = recipe_of(proposal_stage.ProposalRecipe, base, folder, network=NETWORK)
+    task = proposal_stage.ProposalTask(proposal_stage.prepare(recipe), ["cat"], fake_batches(recipe), recipe)
+    found = {name: (group.rate, group.decay) for group in task.groups() for name in group.names}
+    network = "model.proposer.network."
+    assert found[network + "backbone.stem.conv1.conv.weight"] == pytest.approx((1e-5, 1e-4))
+    assert found[network + "decoder.queries"] == (1e-4, 0.0)
+    assert found[network + "decoder.norm.weight"] == (1e-4, 0.0)
+    assert found[network + "mask_head.layers.0.weight"] == (1e-4, 1e-4)
+    assert found["model.no_object"] == (1e-4, 1e-4)
+    assert not any("encoder" in name or "text" in name for name in found)
+
+
+def fake_batches(recipe):
+    return photo_batches(recipe.data.open(), recipe.augmentation, 0, recipe.data)
+
+
+def test_stage_2_backbone_from_a_file(base, folder, tmp_path):
+    from safetensors.torch import save_file
+
+    source = MaskFormer(MaskFormerConfig(**NETWORK)).network.backbone.state_dict()
+    # A convolution of the original owns its norm.
+    renamed = {key.replace(".conv.weight", ".weight"): value + 1 for key, value in source.items()}
+    save_file(renamed, tmp_path / "backbone.safetensors")
+    recipe = recipe_of(
+        proposal_stage.ProposalRecipe, base, folder, network=NETWORK, start=str(tmp_path / "backbone.safetensors")
+    )
+    own = proposal_stage.prepare(recipe).proposer.network.backbone.state_dict()
+    assert all(torch.equal(own[key], source[key] + 1) for key in source)
+
+
+STAGE_3 = {
+    "augmentation": SMALL,
+    "anchors": {"heads": 2, "hidden": 16},
+    "tower": {"positions_at_input": True, "positions_in_blocks": [1, 2], "positions_grid": 6, "statistics": "imagenet"},
+    "severance": {"kind": "gate"},
+    "resize": {"short_side": 64},
+    "padding": "inside",
+}
+
+
+def test_stage_3(base, folder, tmp_path):
+    recipe = recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3)
+    run = anchors_stage.train(recipe, tmp_path, device="cpu")
+    keys = changed(base, run.model)
+    assert {key.split(".")[0] for key in keys} == {"encoder", "anchors", "no_object", "text"}
+    assert {key for key in keys if key.startswith("encoder.")} == {
+        f"encoder.learned_positions.{place}" for place in ("input", "1", "2")
+    }
+    assert {key for key in keys if key.startswith("text.")} == {"text.prompt.prefix"}
+    model = segments(run, folder)
+    assert model.settings.anchors == "decoder"
+    assert model.settings.severance.kind == "gate"
+    assert model.encoder.normalization == IMAGENET
+    assert model.settings.calibration.trained_names == ("cat", "wall")
+
+
+@pytest.mark.slow
+def test_stage_3_resumes(base, folder, tmp_path):
+    """Dropout, colours, crops, learned parts: the same bits after an interruption."""
+    loop = LOOP | {"iterations": 3}
+    recipe = recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3 | {"loop": loop, "noisy_masks": True})
+    whole = anchors_stage.train(recipe, tmp_path / "whole", device="cpu")
+    calls = anchors_stage.DeOPTask.forward
+    count = iter(range(10))
+
+    def broken(self, batch):
+        if next(count) == 2:
+            raise RuntimeError("gone")
+        return calls(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anchors_stage.DeOPTask, "forward", broken)
+        with pytest.raises(RuntimeError, match="gone"):
+            anchors_stage.train(recipe, tmp_path / "broken", device="cpu")
+    again = anchors_stage.train(recipe, tmp_path / "broken", resume=True, device="cpu")
+    assert not changed(whole.model, again.model)
+    start = anchors_stage.prepare(recipe)
+    assert not torch.equal(start.anchors.queries, deop.load(again.model).anchors.queries)
+
+
+@pytest.mark.slow
+def test_stage_3_on_the_small_model(folder, tmp_path):
+    """Masks without slots, as many as there are: a query for each is made of what is under it."""
+    changes = {"anchors": {"query": "mask", "heads": 1, "hidden": 16}, "learn": ["anchors", "no_object"],
+               "augmentation": SMALL, "loss_stride": 4}  # fmt: skip
+    recipe = recipe_of(anchors_stage.DeOPRecipe, "nano", folder, **changes)
+    run = anchors_stage.train(recipe, tmp_path, device="cpu")
+    model = segments(run, folder)
+    assert model.anchors.config.width == 257
+    assert model.no_object.shape == (257,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learn": ["queries"]}, "learn has queries: choose from positions, anchors"),
+        ({"learn": ["positions"]}, "no learned positions: describe them in tower"),
+        ({"learn": ["anchors"], "anchors": None}, "has no anchors to go on with"),
+        ({"anchors": {"query": "slots"}}, "anchors.query is 'slots': expected slot or mask"),
+    ],
+)
+def test_stage_3_says_what_is_missing(base, folder, changes, message):
+    with pytest.raises(SettingError, match=message):
+        anchors_stage.prepare(recipe_of(anchors_stage.DeOPRecipe, base, folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learn": ["prompt"], "anchors": {"query": "mask", "heads": 1}}, "nano has no learned prompt: begin with"),
+        ({"learn": ["anchors"]}, "needs a proposer whose masks have a query each, and NanoProposer has none"),
+        ({"tower": {"positions_at_input": True}}, "tower is for CLIP's encoder; NanoEncoder"),
+    ],
+)
+def test_what_the_small_model_cannot_learn(folder, changes, message):
+    with pytest.raises(SettingError, match=message):
+        anchors_stage.prepare(recipe_of(anchors_stage.DeOPRecipe, "nano", folder, **changes))
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(base, folder, tmp_path):
+    """Stage 3 by ``accelerate launch``, as people start it."""
+    from tests.training.test_loop import logged
+
+    path = tmp_path / "recipe.yaml"
+    import yaml
+
+    values = {"model": str(base), "data": {"folder": str(folder)}, "loop": LOOP, **STAGE_3}
+    values["anchors"] = values["anchors"] | {"dropout": 0.0}
+    path.write_text(yaml.safe_dump(values))
+    train = ["-m", "deop", "train", "deop", "--recipe", str(path), "--device", "cpu", "--out"]
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for name, before in (("one", []), ("two", launcher)):
+        command = [sys.executable, *before, *train, str(tmp_path / name)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("trained 2 steps") == 1
+    one, two = ([value for _, value in logged(tmp_path / name)] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
