@@ -15,6 +15,7 @@ from deop.cli.evaluate import evaluate
 from deop.cli.models import models
 from deop.cli.prepare import prepare
 from deop.cli.segment import segment
+from deop.cli.train import train
 from deop.errors import DeopError, SettingError, VocabularyError
 
 USAGE_ERRORS = (SettingError, VocabularyError)
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an error that is not ours is a bug: its plain traceback belongs in a report
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, evaluate, models, convert):
+for command in (segment, evaluate, train, models, convert):
     app.command(no_args_is_help=command is not models)(command)
 app.add_typer(prepare, name="prepare")
 
