@@ -85,7 +85,7 @@ def measure(
         sums[0].add(counts)
 
     found = evaluate(model, data, protocol, progress, bootstrap=bootstrap, watch=count)
-    unseen = np.isin(list(found["per_class"]), protocol.unseen) if protocol.unseen else None
+    unseen = np.isin(list(found["per_class"]), found["unseen"]) if found["unseen"] else None
     keys = [key for key in SCORES if found[key] is not None]
     draws = bootstrap.draw(sums[0], lambda part: np.stack([semantic_scores(part, unseen)[key] for key in keys], -1))
     return Row(setting, found, dict(zip(keys, draws.T, strict=True)))
@@ -121,8 +121,9 @@ def table_of(rows: list[Row], bootstrap: Bootstrap) -> Table:
         for key in keys:
             cells.append(f"{100 * row.found[key]:.1f}")
             if key in ("miou", "hiou"):
-                low, high = row.found["intervals"].get(key, (np.nan, np.nan))
-                cells += [f"{100 * low:.1f} to {100 * high:.1f}", _gain(gains[key]) if row is not rows[0] else ""]
+                bounds = row.found["intervals"].get(key)  # one photo has none
+                cells.append(f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else "")
+                cells.append(_gain(gains[key]) if bounds and row is not rows[0] else "")
         if row.found["region_accuracy"] is not None:
             cells.append(f"{100 * row.found['region_accuracy']:.1f}")
         table.add_row(*cells, f"{row.found['seconds_per_image']:.2f}")

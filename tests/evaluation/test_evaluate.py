@@ -159,6 +159,19 @@ def test_generalized_is_all_names_in_one_label_space(model, dataset):
     assert {"miou", "hiou", "seen_miou", "region_accuracy"} <= set(found["intervals"])
 
 
+def test_unseen_names_of_the_data_set_itself_and_with_synonyms(model, dataset):
+    data = open_folder(dataset)
+    marked = replace(data, classes=tuple(replace(entry, seen=entry.name != "dog|puppy") for entry in data.classes))
+    by_mark = evaluate(model, marked, Protocol("oracle", kind="generalized"))
+    assert by_mark["unseen"] == ["dog"]
+    assert by_mark["unseen_miou"] == by_mark["per_class"]["dog"]
+    for name in ("dog", "dog|puppy"):
+        assert evaluate(model, data, Protocol("oracle", unseen=(name,)))["hiou"] == by_mark["hiou"]
+    assert evaluate(model, marked, Protocol("oracle"))["hiou"] == by_mark["hiou"]
+    assert evaluate(model, marked, Protocol("oracle", unseen=("wall",)))["unseen"] == ["wall"]
+    assert evaluate(model, marked, Protocol("oracle", kind="cross-dataset"))["hiou"] is None
+
+
 def test_cross_dataset_tells_names_trained_with_from_new_ones(model, dataset):
     data = open_folder(dataset)
     found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
@@ -243,7 +256,6 @@ def test_clear_errors(model, dataset):
     for wrong, message in [
         ({"proposals": "orakle"}, "unknown proposals 'orakle'"),
         ({"kind": "open"}, "unknown protocol 'open': choose one of plain, generalized"),
-        ({"kind": "generalized"}, "needs the names that training did not see"),
         ({"kind": "cross-dataset", "unseen": ("cat",)}, "unseen names belong to the protocol generalized"),
         ({"kind": "cross-dataset", "names": "present"}, "asks for all names"),
         ({"kind": "with-background", "proposals": "oracle"}, "where the background is"),
@@ -252,6 +264,8 @@ def test_clear_errors(model, dataset):
     ]:
         with pytest.raises(SettingError, match=message):
             Protocol(**wrong)
+    with pytest.raises(SettingError, match="needs the names that training did not see"):
+        evaluate(model, data, Protocol("oracle", kind="generalized"))
     with pytest.raises(SettingError, match="this model names every pixel"):
         evaluate(model, data, Protocol(kind="with-background"))
     zero = replace(data, classes=(LabelClass(0, "sky"), *data.classes[1:]))

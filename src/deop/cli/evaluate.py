@@ -40,7 +40,7 @@ def evaluate(
         _option(
             "--protocol",
             panel=ASKED,
-            help="plain; generalized: seen and unseen names apart, needs --unseen; cross-dataset: names that the model "
+            help="plain; generalized: seen and unseen names apart; cross-dataset: names that the model "
             "was trained with and new ones apart; with-background: what no name is for is a class more. By default "
             "generalized with --unseen, else plain.",
         ),
@@ -50,7 +50,12 @@ def evaluate(
         _option("--names", panel=ASKED, default=True, help="Ask for all names, or only for those in a photo's truth."),
     ] = "all",
     unseen: Annotated[
-        Path | None, _option("--unseen", panel=ASKED, help="Names that training did not see, one a line.")
+        Path | None,
+        _option(
+            "--unseen",
+            panel=ASKED,
+            help="Names that training did not see, one a line; by default as the data set says.",
+        ),
     ] = None,
     background: Annotated[
         str, _option("--background", panel=ASKED, help='Names of what else there is: "road, sky"; they take no pixel.')
@@ -110,20 +115,21 @@ def evaluate(
     IoU is accumulated over the whole set; classes that it does not have are not averaged. Intervals are of a bootstrap
     over the photos.
     """
-    unseen_names = _read_unseen(unseen)
+    held_out = _read_unseen(unseen)
     from deop.data.folder import open_folder
 
     data = open_folder(dataset, split)  # before anything slow
     from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
-    from deop.evaluation.protocol import Protocol
+    from deop.evaluation.protocol import Protocol, unseen_names
     from deop.vocabulary import Vocabulary
     from deop.zoo import GIVEN, load
 
     others = Vocabulary.parse(background).texts if background.strip() else ()
     asked = Protocol(
-        proposals, names, severance, classifier, anchors, unseen_names, limit, protocol, threshold, tuple(others)
+        proposals, names, severance, classifier, anchors, held_out, limit, protocol, threshold, tuple(others)
     )
+    unseen_names(data, asked)  # before anything is loaded
     bootstrap = Bootstrap(resamples, seed=seed)
     network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
     watchers: list[Callable[[Answer], None]] = []

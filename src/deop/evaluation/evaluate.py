@@ -190,7 +190,7 @@ class _Tally:
                 intervals[prefix + key] = None if np.isnan(low) else [low, high]
             return {key: known(value) for key, value in total.items()}
 
-        unseen = np.isin(names, self.protocol.unseen) if self.protocol.unseen else None
+        unseen = np.isin(names, self.space.unseen) if self.space.unseen else None
         semantic = dict.fromkeys(("seen_miou", "unseen_miou", "hiou"))
         semantic |= scored(self.classes, lambda counts: semantic_scores(counts, unseen))
         trained = self._trained(model)
@@ -225,7 +225,7 @@ class _Tally:
             "proposal_quality": quality,
             "panoptic_quality": panoptic,
             "intervals": {key: pair for key, pair in intervals.items() if pair and photos > 1},
-            "unseen": list(self.protocol.unseen),
+            "unseen": list(self.space.unseen),
         }
 
     def _trained(self, model: DeOP) -> np.ndarray | None:

@@ -42,14 +42,14 @@ def mask_fit(proposals: Proposals, canvas: Canvas, truth: TrueSegments) -> tuple
     cells, sure, inside = (np.zeros(len(proposals)) for _ in range(3))
     for first, last, masks in mask_blocks(proposals, canvas, extra=len(kept)):
         covers = masks >= 0.5
-        sure += (masks * covers).sum((1, 2), dtype=torch.float64).cpu().numpy()
+        sure += (masks * covers).sum((1, 2)).cpu().double().numpy()
         cells += covers.sum((1, 2)).cpu().numpy()
         own = torch.from_numpy(segments[first:last].ravel()).to(masks.device)
         known = own >= 0
         flat = covers.flatten(1)[:, known].float()
-        inside += flat.sum(1, dtype=torch.float64).cpu().numpy()
+        inside += flat.sum(1).cpu().double().numpy()
         hot = torch.nn.functional.one_hot(own[known], len(kept)) if len(kept) else own[known].new_zeros(len(flat.T), 0)
-        shared += (flat @ hot.float()).double().cpu().numpy()  # whole numbers below 2^24: exact
+        shared += (flat @ hot.float()).cpu().double().numpy()  # whole numbers below 2^24: exact
     iou = ratio(shared, inside[:, None] + area - shared)
     order = np.lexsort((-cells, -ratio(sure, cells).round(6)))
     return iou[order[cells[order] > 0]], area

@@ -32,7 +32,8 @@ class Protocol:
         severance: None: the model's own.
         classifier: "one-pass" or "two-stream".
         anchors: None: the model's own.
-        unseen: names that training did not see, for ``seen_miou``, ``unseen_miou`` and ``hiou``.
+        unseen: names that training did not see, for ``seen_miou``, ``unseen_miou`` and ``hiou``. Empty: those that
+            the data set marks ``"seen": false``, unless the protocol is another than plain and generalized.
         limit: photos, the first of them; None: all.
         kind: one of ``KINDS``, or None: "generalized" where there are unseen names and all names are asked for, else
             "plain".
@@ -75,8 +76,6 @@ class Protocol:
             raise SettingError(f"threshold {self.threshold} is not in [0, 1]")
         if self.kind != "plain" and self.names == "present":
             raise SettingError(f"the protocol {self.kind} asks for all names: leave out names='present'")
-        if self.kind == "generalized" and not self.unseen:
-            raise SettingError("the protocol generalized needs the names that training did not see (--unseen FILE)")
         if self.kind not in ("plain", "generalized") and self.unseen:
             raise SettingError(f"unseen names belong to the protocol generalized, not to {self.kind}")
         if self.kind == "with-background" and self.proposals == "oracle":
@@ -94,6 +93,7 @@ class LabelSpace:
         things: (K,) bool, which are countable things: as the list of classes says, else guessed from the name.
         ids: (K,) id of each class in the masks.
         places: (classes of the data set + 1,) which of the K each class of its list is; the last, -1, serves -1.
+        unseen: names of the K that training did not see; empty where that is not known.
     """
 
     data: LabelledFolder
@@ -102,6 +102,7 @@ class LabelSpace:
     things: np.ndarray
     ids: np.ndarray
     places: np.ndarray
+    unseen: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: LabelledFolder, model: DeOP, protocol: Protocol) -> "LabelSpace":
@@ -133,8 +134,7 @@ class LabelSpace:
             is_thing(name) if flag is None else bool(flag) for name, flag in zip(vocabulary.names, known, strict=True)
         )
         names = (*vocabulary.names, BACKGROUND) if background else vocabulary.names
-        if strange := sorted(set(protocol.unseen) - set(names)):
-            raise SettingError(f"unseen names that the data set does not have: {', '.join(strange)}")
+        unseen = unseen_names(data, protocol)
         return cls(
             data,
             replace(vocabulary, isthing=things),
@@ -142,6 +142,7 @@ class LabelSpace:
             things=np.array((*things, False)[: len(names)]),
             ids=np.array(ids),
             places=np.array([*(ids.index(entry.id) for entry in data.classes), -1], np.int32),
+            unseen=tuple(name for name, entry in zip(vocabulary.names, classes, strict=True) if entry.name in unseen),
         )
 
     @property
@@ -184,6 +185,28 @@ class LabelSpace:
         values = np.append(self.ids, none).astype(kind)[answer]
         with replacing(path) as file:
             Image.fromarray(values).save(file, "PNG")
+
+
+def unseen_names(data: LabelledFolder, protocol: Protocol) -> set[str]:
+    """Names of a data set, as its list has them, that training did not see; empty where that is not known.
+
+    Raises:
+        SettingError: names that the data set does not have, or none where the protocol needs some.
+    """
+    if protocol.kind not in ("plain", "generalized"):
+        return set()
+    found = {entry.name for entry in data.classes if entry.seen is False}
+    if protocol.unseen:
+        known = {text: name for name in data.names for text in (" ".join(name.split("|")[0].split()), name)}
+        if strange := sorted(set(protocol.unseen) - known.keys()):
+            raise SettingError(f"unseen names that the data set does not have: {', '.join(strange)}")
+        found = {known[name] for name in protocol.unseen}
+    if protocol.kind == "generalized" and not found:
+        raise SettingError(
+            "the protocol generalized needs the names that training did not see: --unseen FILE, or "
+            f'"seen": false in {data.root}\'s classes.json'
+        )
+    return found
 
 
 def some_names(vocabulary: Vocabulary, chosen: Sequence[int] | np.ndarray) -> Vocabulary:
