@@ -1,6 +1,6 @@
 """Recipes: YAML into data classes, and errors that name the key."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -91,3 +91,36 @@ def test_what_has_no_default_must_be_there(tmp_path):
         read(tmp_path, "nothing")
     with pytest.raises(SettingError, match=r"cannot read the recipe"):
         read_recipe(Recipe, Path("nowhere.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").glob("*/*.yaml")), ids=str)
+def test_every_recipe_of_a_stage_is_read(path):
+    """Unknown keys and values that do not fit are errors, so reading is the test."""
+    from deop.training.stages import deop, prompt, proposals
+
+    kinds = {"prompt": prompt.PromptRecipe, "proposals": proposals.ProposalRecipe, "deop": deop.DeOPRecipe}
+    if path.stem not in kinds:
+        pytest.skip("of no stage")
+    found = read_recipe(kinds[path.stem], path)
+    assert found.loop.iterations >= 100
+
+
+def test_the_recipe_of_the_paper_says_what_the_method_says():
+    """METHOD sections 1, 7 and 9, a second time."""
+    from deop.data.augment import STAGE_2, STAGE_3
+    from deop.training.losses import AnchorWeights, ProposalWeights
+    from deop.training.matching import DEOP_COSTS
+    from deop.training.stages import deop, proposals
+
+    folder = Path(__file__).parents[2] / "recipes" / "coco-stuff"
+    third = read_recipe(deop.DeOPRecipe, folder / "deop.yaml")
+    assert third.augmentation == replace(STAGE_3, padding="original")
+    assert third.weights == AnchorWeights()
+    assert third.anchors == deop.Anchors()
+    assert (third.rate, third.decay, third.loop.clip, third.loop.batch) == (2e-4, 1e-4, 0.01, 16)
+    second = read_recipe(proposals.ProposalRecipe, folder / "proposals.yaml")
+    assert second.augmentation == replace(STAGE_2, padding="original")
+    assert second.weights == ProposalWeights()
+    assert second.costs == DEOP_COSTS
+    assert second.network == proposals.MaskFormerConfig()
+    assert second.loop.iterations == third.loop.iterations == 60_000
