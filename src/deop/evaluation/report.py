@@ -166,8 +166,8 @@ def _class_rows(found: Mapping[str, Any], confusion: Confusion) -> Iterator[Clas
 
 
 def _confusions(names: list[str], confusion: Confusion, rows: list[ClassRow]) -> Iterator[Taken]:
-    """The classes of the lowest IoU, of equal ones those with most pixels."""
-    worst = sorted(rows, key=lambda row: (row.iou, -row.share))[:_WORST]
+    """The classes of the lowest IoU, of equal ones those with most pixels; none that is wholly right."""
+    worst = sorted((row for row in rows if row.iou < 1), key=lambda row: (row.iou, -row.share))[:_WORST]
     matrix = confusion.matrix
     for row in worst:
         index = names.index(row.name)
