@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deop import assembly
-from deop.assembly import Canvas, instances, panoptic, semantic
+from deop.assembly import Canvas, instances, mask_windows, panoptic, semantic
 from deop.proposals import Proposals
 
 
@@ -33,12 +33,37 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
     expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assembly, "BLOCK", block)
-        patch.setattr(assembly, "CANDIDATES", 5)
+        patch.setattr(assembly, "AT_ONCE", block)
+        patch.setattr(assembly, "FEW", 3)
         found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(found.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
     best = expected.amax(0)
     torch.testing.assert_close(expected.gather(0, chosen[None])[0], best, atol=1e-5, rtol=1e-4)
+
+
+def test_masks_that_are_flat_in_a_window_vote_all_the_same(monkeypatch):
+    """Masks cut off at a floor, as the small model's are: few of them change in any one window."""
+    torch.manual_seed(0)
+    canvas = Canvas((90, 130), (60, 87), (64, 96))
+    logits = torch.full((40, 16, 24), -6.0)
+    for index, (y, x) in enumerate(torch.randint(0, 14, (40, 2)).tolist()):
+        logits[index, y : y + 3, x : x + 5] = 3 * torch.randn(1)
+    scores = (4 * torch.randn(40, 61)).softmax(1)
+    monkeypatch.setattr(assembly, "WINDOW", 16)
+    windows = list(mask_windows(Proposals(logits), canvas))
+    assert max(len(window.chosen) for window in windows) < 30
+    masks = torch.zeros(40, 90, 130)
+    for window in windows:
+        part = window.rest[:, None, None].expand(-1, *window.masks.shape[1:]).clone()
+        part[window.chosen] = window.masks
+        masks[:, window.rows, window.columns] = part
+    expected = whole_masks(logits, canvas)
+    torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)
+    best, winner = torch.einsum("nk,nhw->khw", scores[:, :-1], expected).max(0)
+    found = semantic(scores, Proposals(logits), canvas)
+    assert (found.labels != winner.numpy()).mean() < 1e-3
+    np.testing.assert_allclose(found.confidence, best / expected.sum(0).clamp_min(1), atol=1e-5)
 
 
 def test_unclaimed_pixels_threshold_and_empty_input():

@@ -9,19 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deop.islands import absorb_islands
-from deop.masks import interpolate_rows, source_rows
+from deop.masks import interpolate_rows, resize_weights, source_rows
 from deop.proposals import Proposals
 
 BLOCK = 1 << 24
 """Numbers held at once (64 MiB in float32)."""
-TILE = 8
-"""Side in pixels of the tiles in which names are ruled out, where there are more than ``CANDIDATES``."""
-CANDIDATES = 32
-"""Most names that are compared at every pixel of a tile before all of them are."""
+WINDOW = 64
+"""Most pixels a side of the windows in which names are voted on, on the CPU."""
+AT_ONCE = 1 << 18
+"""Most votes counted in a window on the CPU before it is looked at in quarters."""
+FEW = 8
+"""Names that are compared without a look at which of them can win."""
 
 
 @dataclass(frozen=True)
@@ -85,56 +86,46 @@ def semantic(
         The map at the photo's own size.
     """
     names = probabilities.shape[1] - 1
-    votes = probabilities if none_competes else probabilities[:, :-1]
-    votes = votes.float().T.contiguous()  # (K or K + 1, N)
+    votes = (probabilities if none_competes else probabilities[:, :-1]).float().contiguous()  # (N, K or K + 1)
     labels = np.full(canvas.photo, -1, np.int32)
     confidence = np.zeros(canvas.photo, np.float32)
     if not len(proposals) or not names:
         return SemanticMap(labels, confidence)
-    for first, last, masks in mask_blocks(proposals, canvas, extra=min(len(votes), CANDIDATES) + 2, multiple=TILE):
-        coverage = masks.sum(0)
-        best, winner = (_elect if len(votes) > CANDIDATES else _compare)(votes, masks)
+    for window in mask_windows(proposals, canvas):
+        # Masks that are the same all over the window vote together, as one more mask that is 1.
+        own = torch.cat([votes[window.chosen], (window.rest @ votes)[None]])
+        masks = torch.cat([window.masks, window.masks.new_ones(1, *window.masks.shape[1:])])
+        coverage = window.masks.sum(0) + window.rest.sum()
+        best, winner = _strongest(own.T, masks)
         sure = best / coverage.clamp_min(1.0)
         unclaimed = (coverage <= claim) | (sure < threshold) | (winner == names)
-        labels[first:last] = torch.where(unclaimed, -1, winner).to(torch.int32).cpu().numpy()
-        confidence[first:last] = sure.clamp(0, 1).cpu().numpy()
+        place = window.rows, window.columns
+        labels[place] = torch.where(unclaimed, -1, winner).to(torch.int32).cpu().numpy()
+        confidence[place] = sure.clamp(0, 1).cpu().numpy()
     return SemanticMap(absorb_islands(labels, smallest_island * labels.size), confidence)
 
 
-def _compare(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest vote and its name of every pixel: votes (..., K, N), masks (..., N, *) -> twice (..., *)."""
-    shape = masks.shape[votes.dim() - 1 :]
-    best, winner = (votes @ masks.flatten(votes.dim() - 1)).max(-2)
-    return best.unflatten(-1, shape), winner.unflatten(-1, shape)
+def _strongest(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest vote and its name of every pixel: votes (K, N), masks (N, h, w) -> twice (h, w).
 
-
-def _elect(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """``_compare`` for many names: in a tile of pixels most of them can be shown to win nowhere.
-
-    A name's vote in a tile is at most sum_n P_n(k) max M_n and at least sum_n P_n(k) min M_n. Only names whose most is
-    no less than the least of the strongest can win. Where more than ``CANDIDATES`` are left, all are compared.
+    Names that can be shown to win nowhere are left out first. With j the name whose least vote is the highest, k wins
+    only where sum_n (P_n(k) - P_n(j)) M_n reaches 0, and that is at most the sum of its positive terms with max M_n
+    and its negative ones with min M_n. Where too many are left, the quarters of the window are asked one by one.
     """
-    proposals, height, width = masks.shape
-    padded = F.pad(masks, (0, -width % TILE, 0, -height % TILE))
-    rows, columns = padded.shape[1] // TILE, padded.shape[2] // TILE
-    tiles = padded.reshape(proposals, rows, TILE, columns, TILE).permute(1, 3, 0, 2, 4).reshape(-1, proposals, TILE**2)
-    best, winner = tiles.new_empty(len(tiles), TILE**2), tiles.new_empty(len(tiles), TILE**2, dtype=torch.int64)
-    for part in torch.arange(len(tiles), device=tiles.device).split(max(1, BLOCK // len(votes))):
-        most, candidates = (tiles[part].amax(2) @ votes.T).topk(CANDIDATES + 1, sorted=True)  # (T, CANDIDATES + 1)
-        least = (votes[candidates[:, 0]] * tiles[part].amin(2)).sum(1)
-        # In the order of the names, so that ties go to the first, as in a comparison of all.
-        chosen = candidates[:, :CANDIDATES].sort(1).values
-        best[part], index = _compare(votes[chosen], tiles[part])
-        winner[part] = chosen.gather(1, index)
-        open_tiles = part[most[:, -1] >= least]
-        for tile in open_tiles.split(max(1, BLOCK // (len(votes) * TILE**2))):
-            best[tile], winner[tile] = _compare(votes.expand(len(tile), -1, -1), tiles[tile])
-
-    def joined(values: Tensor) -> Tensor:
-        whole = values.reshape(rows, columns, TILE, TILE).transpose(1, 2).reshape(rows * TILE, columns * TILE)
-        return whole[:height, :width]
-
-    return joined(best), joined(winner)
+    names, flat = torch.arange(len(votes), device=votes.device), masks.flatten(1)
+    if len(votes) > FEW:
+        least, most = _range(flat)
+        ahead = votes - votes[(votes @ least).argmax()]
+        beaten = ahead.clamp_min(0) @ most + ahead.clamp_max(0) @ least < 0
+        names = (~beaten).nonzero()[:, 0]
+        votes = votes[names]
+    pixels = flat.shape[1]
+    if pixels > 1 and len(votes) * pixels > (AT_ONCE if masks.device.type == "cpu" else BLOCK):
+        rows = [[_strongest(votes, part) for part in half.chunk(2, 2)] for half in masks.chunk(2, 1)]
+        best, winner = (torch.cat([torch.cat([part[i] for part in row], 1) for row in rows]) for i in (0, 1))
+    else:
+        best, winner = (found.unflatten(0, masks.shape[1:]) for found in (votes @ flat).max(0))
+    return best, names[winner]
 
 
 def panoptic(
@@ -252,9 +243,74 @@ def _confident(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor,
     return kept, scores[kept], classes[kept]
 
 
-def mask_blocks(
-    proposals: Proposals, canvas: Canvas, extra: int = 0, multiple: int = 1
-) -> Iterator[tuple[int, int, Tensor]]:
+class Window(NamedTuple):
+    """The masks in a part of the photo."""
+
+    rows: slice  # of the photo, h of them
+    columns: slice  # of the photo, w of them
+    chosen: Tensor  # (n,) int64, those of the N masks that are not the same all over the window
+    masks: Tensor  # (n, h, w) float32, their probabilities
+    rest: Tensor  # (N,) float32, what each other mask is all over the window; 0 for those chosen
+
+
+def mask_windows(proposals: Proposals, canvas: Canvas) -> Iterator[Window]:
+    """The masks at the photo's size as ``mask_blocks`` has them, in windows, and only where something changes.
+
+    Args:
+        proposals: N masks.
+        canvas: where the photo lies in the masks.
+
+    Yields:
+        Windows that together cover the photo.
+    """
+    logits, exact = proposals.logits, proposals.exact
+    device = logits.device
+    side = max(1, int((BLOCK / (3 * len(proposals) + 1)) ** 0.5))
+    side = min(side, WINDOW) if device.type == "cpu" else side
+    sizes = zip(logits.shape[1:], canvas.padded, canvas.resized, canvas.photo, strict=True)
+    rows, columns = ([_strip(*size, first, side, device) for first in range(0, size[-1], side)] for size in sizes)
+    for row in rows:
+        for column in columns:
+            if exact is not None:
+                masks = exact[:, row.pixels, column.pixels].to(device, torch.float32)
+                low, high = _range(masks.flatten(1))
+                chosen = (low < high).nonzero()[:, 0]
+                masks = masks[chosen]
+            else:
+                cells = logits[:, row.cells, column.cells].float()
+                low, high = (end.sigmoid() for end in _range(cells.flatten(1)))
+                chosen = (low < high).nonzero()[:, 0]
+                masks = (row.inner @ cells[chosen] @ column.inner.T).sigmoid()
+                masks = masks if row.outer is None else row.outer @ masks
+                masks = masks if column.outer is None else masks @ column.outer.T
+            yield Window(row.pixels, column.pixels, chosen, masks, low.index_fill(0, chosen, 0))
+
+
+def _range(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and most of each row (N, L); five times as fast as ``aminmax``, which is not vectorised."""
+    return values.amin(1), values.amax(1)
+
+
+class _Strip(NamedTuple):
+    """Some rows, or columns, of the photo, and the two products that resize masks to them."""
+
+    pixels: slice  # of the photo, p of them
+    cells: slice  # of the masks, c of them
+    inner: Tensor  # (m, c): to the networks' input
+    outer: Tensor | None  # (p, m): from there to the photo; None where the sizes agree
+
+
+def _strip(cells: int, padded: int, resized: int, photo: int, first: int, side: int, device: torch.device) -> _Strip:
+    pixels = middle = slice(first, min(first + side, photo))
+    outer = None
+    if resized != photo:
+        middle, outer = resize_weights(resized, photo, pixels.start, pixels.stop)
+        outer = outer.to(device)
+    places, inner = resize_weights(cells, padded, middle.start, middle.stop)
+    return _Strip(pixels, places, inner.to(device), outer)
+
+
+def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterator[tuple[int, int, Tensor]]:
     """The masks at the photo's size, some rows at a time, so that about ``BLOCK`` numbers are held.
 
     Logits are resized bilinearly to the networks' input, cut to the image, put through the sigmoid, and the
@@ -264,14 +320,12 @@ def mask_blocks(
         proposals: N masks.
         canvas: where the photo lies in the masks.
         extra: further numbers that the caller holds for every pixel, for the size of the blocks.
-        multiple: the rows of a block are a multiple of it, but in the last.
 
     Yields:
         first row, one past the last row, and (N, rows, W) float32 probabilities.
     """
     height, width = canvas.photo
     step = max(1, BLOCK // ((3 * len(proposals) + extra + 1) * max(width, canvas.resized[1])))
-    step += -step % multiple
     for first in range(0, height, step):
         last = min(first + step, height)
         if proposals.exact is not None:

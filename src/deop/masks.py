@@ -1,4 +1,4 @@
-"""Masks at other resolutions: on the patch grid of the encoder, and a few rows at a time at the photo's size."""
+"""Masks at other resolutions: on the patch grid of the encoder, and a part at a time at the photo's size."""
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,26 @@ def source_rows(rows: int, height: int, first: int, last: int) -> tuple[int, int
         return first, last
     upper, lower, _ = _row_sources(rows, height, first, last, torch.device("cpu"))
     return int(upper.min()), int(lower.max()) + 1
+
+
+def resize_weights(source: int, target: int, first: int, last: int) -> tuple[slice, Tensor]:
+    """Cells [first, last) of one side of a bilinear resize as a product with a few cells of what is resized.
+
+    Args:
+        source: cells of the side before.
+        target: cells of the side after.
+        first: first cell wanted.
+        last: one past the last wanted.
+
+    Returns:
+        The cells before that count, and the (last - first, cells) float32 weights of each of them, on the CPU.
+    """
+    upper, lower, weight = _row_sources(source, target, first, last, torch.device("cpu"))
+    low, high = int(upper.min()), int(lower.max()) + 1
+    weights = torch.zeros(last - first, high - low)
+    weights.scatter_add_(1, (upper - low)[:, None], (1 - weight)[:, None])
+    weights.scatter_add_(1, (lower - low)[:, None], weight[:, None])
+    return slice(low, high), weights
 
 
 def _row_sources(rows: int, height: int, first: int, last: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
