@@ -234,7 +234,7 @@ def test_watching_sees_each_photo_and_its_scores(model, dataset):
     assert quality["proposals_per_image"] == 2
 
 
-def test_command_line(tiny_clip, dataset, tmp_path, capsys):
+def test_command_line(tiny_clip, dataset, tmp_path):
     from typer.testing import CliRunner
 
     out = tmp_path / "out" / "scores.json"
