@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop import __version__
-from deop.data.augment import Augmentation
+from deop.data.check import only_seen, sound
 from deop.data.folder import LabelledFolder, open_folder
 from deop.data.samples import TrainingBatch, TrainingPhotos, TrainingSample, collate
-from deop.errors import DataError, SettingError
 from deop.images import Normalization
 from deop.model import DeOP
 from deop.training.losses import IGNORE
@@ -28,7 +27,7 @@ class Data:
     Attributes:
         folder: as docs/training.md describes it.
         split: "train"; unused where the folder has no splits.
-        unseen: names that training never hears; their pixels are void, and photos with nothing else are passed over
+        unseen: names that training never hears; their pixels are void, and photos with nothing else are left out
             (METHOD section 10). None: those that the folder's list says are not seen.
         skip_broken: leave out what cannot be read or has no mask, instead of refusing.
         limit: photos, the first of them; None: all.
@@ -41,25 +40,17 @@ class Data:
     limit: int | None = None
 
     def open(self) -> LabelledFolder:
-        """The folder with the seen classes alone.
+        """The folder with the seen classes alone; every file is looked at first.
 
         Raises:
-            DataError: as ``open_folder``, or no seen class.
-            SettingError: unseen names that the folder does not have.
+            DataError: as ``open_folder``, ``sound`` and ``only_seen``.
         """
         root = Path(self.folder)
         split = None if (root / "images").is_dir() else self.split
         found = open_folder(root, split, skip_unpaired=self.skip_broken)
-        if strange := sorted(set(self.unseen or ()) - set(found.names)):
-            raise SettingError(f"unseen names that {root} does not have: {', '.join(strange)}")
-        seen = tuple(
-            entry
-            for entry in found.classes
-            if (entry.seen is not False if self.unseen is None else entry.name not in self.unseen)
-        )
-        if not seen:
-            raise DataError(f"{root} has no class that training may see")
-        return replace(found, classes=seen, pairs=found.pairs[: self.limit])
+        if self.limit is not None:
+            found = replace(found, pairs=found.pairs[: self.limit])
+        return only_seen(sound(found, self.skip_broken), self.unseen)
 
 
 @dataclass
@@ -79,29 +70,15 @@ class PhotoBatches:
         return collate([self.sample(row) for row in rows], self.photos.augmentation.fill, self.divisor)
 
     def sample(self, row: int) -> TrainingSample:
-        """A sample by its number; a photo without any class is passed over for the next in the same order.
-
-        Raises:
-            DataError: no photo has any class.
-        """
+        """A sample by its number."""
         epoch, place = divmod(row, len(self.photos))
-        order = shuffled(len(self.photos), self.photos.seed, epoch)
-        for index in np.roll(order, -place):
-            found = self.photos.sample(epoch, int(index))
-            if (found.classes >= 0).any() or (self.photos.folder.labels(self.photos.folder.pairs[index]) >= 0).any():
-                return found
-        raise DataError(f"no photo in {self.photos.folder.root} has a class that is trained on")
+        return self.photos.sample(epoch, int(shuffled(len(self.photos), self.photos.seed, epoch)[place]))
 
 
 @lru_cache(maxsize=2)
 def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
     """The numbers below ``count`` in the order of an epoch."""
     return np.random.default_rng((seed, epoch)).permutation(count)
-
-
-def photo_batches(folder: LabelledFolder, augmentation: Augmentation, seed: int, data: Data) -> PhotoBatches:
-    """Batches of a recipe's photos."""
-    return PhotoBatches(TrainingPhotos(folder, augmentation, seed, data.skip_broken))
 
 
 def normalized(pixels: Tensor, normalization: Normalization) -> Tensor:

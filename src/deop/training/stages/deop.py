@@ -13,7 +13,7 @@ from deop.assembly import Canvas
 from deop.classify import classify
 from deop.data.augment import STAGE_3, Augmentation
 from deop.data.folder import LabelledFolder
-from deop.data.samples import TrainingBatch
+from deop.data.samples import TrainingBatch, TrainingPhotos
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
@@ -35,7 +35,6 @@ from deop.training.stages.common import (
     describe,
     labels_of,
     normalized,
-    photo_batches,
 )
 from deop.training.task import Group, LoopSettings, Task, split_groups
 from deop.vocabulary import Classes
@@ -345,6 +344,6 @@ def train(recipe: DeOPRecipe, out: Path, *, resume: bool = False, device: str | 
     """
     folder, validation = recipe.data.open(), recipe.validation.open()
     model = prepare(recipe)
-    batches = photo_batches(folder, recipe.augmentation, recipe.loop.seed, recipe.data)
+    batches = PhotoBatches(TrainingPhotos(folder, recipe.augmentation, recipe.loop.seed))
     task = DeOPTask(model, folder.names, batches, recipe, validation)
     return fit(task, recipe.loop, out, recipe=plain(recipe), resume=resume, device=device)

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from deop.classify import classify
+from deop.data.check import survey
 from deop.data.folder import LabelledFolder
 from deop.encoders.text import CLIPText
-from deop.errors import DataError, SettingError
+from deop.errors import SettingError
 from deop.images import Normalization
 from deop.model import DeOP
 from deop.photo_files import read_photo
@@ -96,8 +96,6 @@ class MaskCrops:
         for label, photos in enumerate(photos_of_classes(folder)):
             if photos:
                 self.pairs += [(photos[i], label) for i in draw.integers(len(photos), size=recipe.shots)]
-        if not self.pairs:
-            raise DataError(f"no photo in {folder.root} has a class that is trained on")
 
     def __call__(self, rows: range) -> Crops:
         """The crops of these numbers."""
@@ -160,14 +158,13 @@ def random_window(
 def photos_of_classes(folder: LabelledFolder) -> list[list[int]]:
     """For each class the photos that show it, by their places in the folder."""
 
-    def present(pair: Any) -> np.ndarray:
-        return np.unique(folder.labels(pair))
-
+    present = survey(folder, remembered=True).present
     found: list[list[int]] = [[] for _ in folder.classes]
-    with ThreadPoolExecutor() as pool:
-        for place, labels in enumerate(pool.map(present, folder.pairs)):
-            for label in labels[labels >= 0]:
-                found[label].append(place)
+    labels = {entry.id: label for label, entry in enumerate(folder.classes)}
+    for place, pair in enumerate(folder.pairs):
+        for number in present.get(pair.mask.stem, ()):
+            if number in labels:
+                found[labels[number]].append(place)
     return found
 
 

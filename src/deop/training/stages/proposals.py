@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deop.classify import classify
 from deop.data.augment import STAGE_2, Augmentation
-from deop.data.samples import TrainingBatch
+from deop.data.samples import TrainingBatch, TrainingPhotos
 from deop.errors import SettingError
 from deop.images import Resize
 from deop.model import DeOP
@@ -20,7 +20,7 @@ from deop.training.losses import ProposalWeights, Targets, proposal_losses, targ
 from deop.training.matching import DEOP_COSTS, MatchingCosts
 from deop.training.process import seed_everything
 from deop.training.recipe import plain
-from deop.training.stages.common import Data, Names, PhotoBatches, describe, normalized, photo_batches
+from deop.training.stages.common import Data, Names, PhotoBatches, describe, normalized
 from deop.training.task import Group, LoopSettings, Task, split_groups
 from deop.weights import load_strictly, read_weights
 
@@ -162,6 +162,6 @@ def train(recipe: ProposalRecipe, out: Path, *, resume: bool = False, device: st
     """Run stage 2; arguments and errors as in ``stages.deop.train``."""
     folder = recipe.data.open()
     model = prepare(recipe)
-    batches = photo_batches(folder, recipe.augmentation, recipe.loop.seed, recipe.data)
+    batches = PhotoBatches(TrainingPhotos(folder, recipe.augmentation, recipe.loop.seed))
     task = ProposalTask(model, folder.names, batches, recipe)
     return fit(task, recipe.loop, out, recipe=plain(recipe), resume=resume, device=device)
