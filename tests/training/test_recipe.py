@@ -84,6 +84,16 @@ def test_errors_name_the_key(tmp_path, override, message):
         read(tmp_path, TEXT, override)
 
 
+@dataclass(frozen=True)
+class Small:
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(iterations=5, batch=3, seed=7))
+
+
+def test_what_is_left_out_stays_as_the_recipe_has_it():
+    found = read_recipe(Small, None, ["loop.batch=4"])
+    assert (found.loop.iterations, found.loop.batch, found.loop.seed) == (5, 4, 7)
+
+
 def test_what_has_no_default_must_be_there(tmp_path):
     with pytest.raises(SettingError, match=r"loop.batch must be set"):
         read(tmp_path, "loop: {iterations: 3}")

@@ -5,7 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,12 +19,14 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 """YAML 1.1 takes 1e-4 for a text; nobody else does."""
 
 
-def read_recipe(kind: type[T], file: str | Path, overrides: Sequence[str] = (), base: Mapping[str, Any] = {}) -> T:
+def read_recipe(
+    kind: type[T], file: str | Path | None, overrides: Sequence[str] = (), base: Mapping[str, Any] = {}
+) -> T:
     """A recipe, with what the command line says put over it.
 
     Args:
         kind: the data class that it describes; its fields may be data classes themselves.
-        file: YAML.
+        file: YAML; None: all values are the defaults.
         overrides: ``loop.schedule.kind=poly``, the value in YAML.
         base: put over the file before the overrides, in nested mappings.
 
@@ -32,13 +34,13 @@ def read_recipe(kind: type[T], file: str | Path, overrides: Sequence[str] = (), 
         SettingError: a file that cannot be read, a key that is not known, with those like it, or a value that does not
             fit.
     """
-    path = Path(file)
+    where = "the command line" if file is None else str(file)
     try:
-        values = _yaml(path.read_text(encoding="utf-8"), str(path))
+        values: Any = {} if file is None else _yaml(Path(file).read_text(encoding="utf-8"), where)
     except OSError as error:
-        raise SettingError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+        raise SettingError(f"cannot read the recipe {where}: {error.strerror or error}") from error
     if not isinstance(values, dict):
-        raise SettingError(f"{path} is no recipe: expected lines such as 'model: nano'")
+        raise SettingError(f"{where} is no recipe: expected lines such as 'model: nano'")
     _put_over(values, base)
     for override in overrides:
         key, mark, text = override.partition("=")
@@ -48,7 +50,7 @@ def read_recipe(kind: type[T], file: str | Path, overrides: Sequence[str] = (), 
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _put_over(values, nested)
-    return build(kind, values, str(path))
+    return build(kind, values, where)
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -98,22 +100,30 @@ def _build(kind: Any, values: Any, where: str, prefix: str, known: Sequence[str]
             raise SettingError(f"{where}: unknown setting {prefix}{key}: {hint}")
         inner = _data_class(hints[key])
         if inner is not None and (value is not None or not _optional(hints[key])):
+            if isinstance(value, Mapping) and is_dataclass(default := _default(own[key])):
+                # What is left out stays as this recipe has it, not as the class has it by itself.
+                value = _merged(plain(default), value)
             built[key] = _build(inner, value, where, f"{prefix}{key}.", known)
         else:
             built[key] = value = _tuples(value)
             if not _fits(value, hints[key]):
                 raise SettingError(f"{where}: {prefix}{key} is {value!r}: expected {_said(hints[key])}")
-    missing = [
-        f"{prefix}{name}"
-        for name, field in own.items()
-        if name not in built and field.default is field.default_factory  # both are the mark of "missing"
-    ]
+    missing = [f"{prefix}{name}" for name, field in own.items() if name not in built and _default(field) is MISSING]
     if missing:
         raise SettingError(f"{where}: {', '.join(missing)} must be set")
     try:
         return from_json(kind, built, prefix.rstrip(".") or "the recipe")
     except (CheckpointError, SettingError) as error:
         raise SettingError(f"{where}: {error}") from error
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _merged(values: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    _put_over(values, other)
+    return values
 
 
 def _keys(kind: Any, prefix: str = "") -> Iterator[str]:

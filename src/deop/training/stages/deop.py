@@ -1,5 +1,6 @@
 """Stage 3: anchors, learned positions, prompt and "no object", all else frozen (METHOD sections 7 and 9)."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from deop.training.loop import Run, fit
 from deop.training.losses import AnchorLosses, AnchorWeights, anchor_losses
 from deop.training.process import seed_everything
 from deop.training.recipe import plain
+from deop.training.stages.adaptor import PARAMETER as ADAPTOR
+from deop.training.stages.adaptor import add_adaptor, fold_adaptor
 from deop.training.stages.common import (
     Data,
     Names,
@@ -40,10 +43,11 @@ from deop.training.task import Group, LoopSettings, Task, split_groups
 from deop.vocabulary import Classes
 
 LEARN = {
-    "positions": "model.encoder.learned_positions.",
-    "anchors": "model.anchors.",
-    "no_object": "model.no_object",
-    "prompt": "model.text.prompt.",
+    "positions": r"model\.encoder\.learned_positions\..*",
+    "anchors": r"model\.anchors\..*",
+    "no_object": r"model\.no_object",
+    "prompt": r"model\.text\.prompt\..*",
+    "adaptor": rf"model\.encoder\..*{ADAPTOR}",
 }
 """What may learn, and the parameters that it means."""
 
@@ -124,9 +128,10 @@ class DeOPRecipe:
         data: what it learns from.
         loop: for how long.
         proposer: another source of masks than the model's own, as ``deop.load`` takes it.
-        learn: what learns: some of positions, anchors, no_object, prompt.
-        anchors: a fresh decoder; None: the model's own goes on.
+        learn: what learns: some of positions, anchors, no_object, prompt, adaptor.
+        anchors: a fresh decoder; None: the model's own, or pooling where it has none.
         tower: changes to CLIP's encoder.
+        rank: of the adaptor, where it learns (``stages.adaptor``).
         severance: None: the model's own.
         augmentation: of photos.
         rate: base learning rate.
@@ -148,6 +153,7 @@ class DeOPRecipe:
     learn: tuple[str, ...] = ("positions", "anchors", "no_object", "prompt")
     anchors: Anchors | None = field(default_factory=Anchors)
     tower: Tower = field(default_factory=Tower)
+    rank: int = 4
     severance: Severance | None = None
     augmentation: Augmentation = STAGE_3
     rate: float = 2e-4
@@ -175,6 +181,7 @@ class DeOPTask(Task):
         batches: photos.
         recipe: the run's.
         validation: photos to measure on, or None.
+        stage: what the model's card says.
     """
 
     def __init__(
@@ -184,8 +191,10 @@ class DeOPTask(Task):
         batches: PhotoBatches,
         recipe: DeOPRecipe,
         validation: LabelledFolder | None = None,
+        stage: str = "deop",
     ) -> None:
         super().__init__()
+        self.stage = stage
         self.model, self.recipe = model, recipe
         self.batches: PhotoBatches = batches
         self.folder, self.validation = batches.photos.folder, validation
@@ -196,7 +205,7 @@ class DeOPTask(Task):
         names = [
             name
             for name, parameter in self.named_parameters()
-            if parameter.numel() and any(name.startswith(LEARN[part]) for part in self.recipe.learn)
+            if parameter.numel() and any(re.fullmatch(LEARN[part], name) for part in self.recipe.learn)
         ]
         return split_groups(self, names, self.recipe.rate, self.recipe.decay)
 
@@ -219,7 +228,7 @@ class DeOPTask(Task):
         first = recipe.loss_stride // 2
         labels = labels_of(batch.classes)[:, first :: recipe.loss_stride, first :: recipe.loss_stride]
         losses = map_losses(model, pixels, batch.sizes, proposals, labels, classes, recipe.sharpness,
-                            frozen="positions" not in recipe.learn)  # fmt: skip
+                            frozen=not {"positions", "adaptor"} & set(recipe.learn))  # fmt: skip
         return {"focal": recipe.weights.focal * losses.focal, "dice": recipe.weights.dice * losses.dice}
 
     @torch.no_grad()
@@ -236,8 +245,9 @@ class DeOPTask(Task):
         return self.recipe.validation.measure(self.model, self.validation)
 
     def export(self, folder: Path) -> None:
-        """A model folder."""
-        describe(self.model, "deop", self.recipe.model, self.folder, self.names)
+        """A model folder, the adaptor folded into its encoder."""
+        fold_adaptor(self.model.encoder)
+        describe(self.model, self.stage, self.recipe.model, self.folder, self.names)
         self.model.save_pretrained(folder)
 
 
@@ -302,7 +312,7 @@ def prepare(recipe: DeOPRecipe) -> DeOP:
     model.encoder = recipe.tower.rebuild(model.encoder)
     if recipe.anchors is not None:
         model.anchors = recipe.anchors.build(model)
-    elif model.anchors is None:
+    elif model.anchors is None and "anchors" in recipe.learn:
         raise SettingError(f"{recipe.model} has no anchors to go on with: describe new ones in anchors")
     if "no_object" in recipe.learn and model.no_object is None:
         width = model.encoder.width
@@ -311,21 +321,23 @@ def prepare(recipe: DeOPRecipe) -> DeOP:
         raise SettingError(f"{recipe.model} has no learned prompt: begin with stage 1, or leave prompt out of learn")
     if "positions" in recipe.learn and not getattr(model.encoder, "learned_positions", None):
         raise SettingError("there are no learned positions: describe them in tower, or leave positions out of learn")
+    if "adaptor" in recipe.learn:
+        add_adaptor(model.encoder, recipe.rank)
     model.settings = settings_of(model, recipe)
     return model
 
 
 def settings_of(model: DeOP, recipe: DeOPRecipe) -> Settings:
     """How the finished model is used."""
-    assert model.anchors is not None
     old = model.settings
+    tied = model.anchors is not None and model.anchors.config.query == "slot"
     return replace(
         old,
         resize=recipe.resize,
         severance=recipe.severance or old.severance,
         templates=recipe.templates or old.templates,
-        anchors="decoder",
-        drop_redundant=old.drop_redundant and model.anchors.config.query != "slot",
+        anchors="pool" if model.anchors is None else "decoder",
+        drop_redundant=old.drop_redundant and not tied,
         padding=recipe.padding,
     )
 
