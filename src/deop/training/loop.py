@@ -21,7 +21,7 @@ from deop.training import checkpoint as checkpoints
 from deop.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from deop.training.process import accelerator_for, deterministic, seed_everything, stop_signals
 from deop.training.progress import Reporter
-from deop.training.recipe import plain, write_recipe
+from deop.training.recipe import differing, plain, write_recipe
 from deop.training.task import Batches, LoopSettings, Task
 
 _MAY_DIFFER = ("workers", "save_every", "keep", "log_every", "deterministic")
@@ -199,9 +199,9 @@ class _Fit:
         self.begun = time.monotonic() - self.spent
 
     def _restore(self, found: Checkpoint) -> None:
-        if differing := _differing(found.entries["recipe"], self.recipe):
+        if other := differing(found.entries["recipe"], self.recipe, _MAY_DIFFER):
             raise TrainingError(
-                f"{found.folder} is of another recipe: {'; '.join(differing)}. Go on with the same, or begin anew in "
+                f"{found.folder} is of another recipe: {'; '.join(other)}. Go on with the same, or begin anew in "
                 "another folder"
             )
         own = {**self.trained, **self._buffers()}
@@ -400,20 +400,3 @@ def _copy(to: Iterable[Tensor], source: Iterable[Tensor]) -> None:
     with torch.no_grad():
         for place, value in zip(to, source, strict=True):
             place.copy_(value)
-
-
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """What two recipes differ in, said in a line each; what has no effect on the weights is passed over."""
-    found = []
-    for key in sorted(set(before) | set(now)):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _differing(old, new, f"{where}{key}.")
-        elif key not in _MAY_DIFFER and _plain(old) != _plain(new):
-            found.append(f"{where}{key} was {old}, now {new}")
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """As it would come back from JSON."""
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -86,6 +86,25 @@ def plain(recipe: Any) -> dict[str, Any]:
     return simple(asdict(recipe))
 
 
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], but: Sequence[str] = (), where: str = "") -> list[str]:
+    """What two recipes, as ``plain`` gives them, differ in, said in a line each.
+
+    Args:
+        before: one.
+        now: the other; either may have been in JSON.
+        but: last names of settings that are passed over.
+        where: the part that they are of, with a dot.
+    """
+    found = []
+    for key in sorted(set(before) | set(now)):
+        old, new = (_tuples(values.get(key)) for values in (before, now))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differing(old, new, but, f"{where}{key}.")
+        elif key not in but and old != new:
+            found.append(f"{where}{key} was {before.get(key)}, now {now.get(key)}")
+    return found
+
+
 def _build(kind: Any, values: Any, where: str, prefix: str, known: Sequence[str]) -> Any:
     if not isinstance(values, Mapping):
         raise SettingError(f"{where}: {prefix.rstrip('.')} is {values!r}: expected settings below it")
