@@ -23,9 +23,9 @@ def whole_masks(logits, canvas):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(20, 5000), st.integers(0, 1000))
+@given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(2000, 90_000), st.integers(0, 1000))
 def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, seed):
-    """Any size of block; with fewer candidates than names."""
+    """Any size of window, also looked at in quarters."""
     torch.manual_seed(seed)
     canvas = Canvas((37, 53), (30, 44), (32, 64))
     logits, scores = 3 * torch.randn(proposals, 8, 16), (3 * torch.randn(proposals, names + 1)).softmax(1)
@@ -33,7 +33,7 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
     expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assembly, "BLOCK", block)
-        patch.setattr(assembly, "AT_ONCE", block)
+        patch.setattr(assembly, "AT_ONCE", block // 4)
         patch.setattr(assembly, "FEW", 3)
         found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(found.labels).long()
