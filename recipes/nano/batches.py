@@ -17,8 +17,8 @@ POOL = 12  # crops that go through the frozen trunk together
 class Batch:
     """Crops of the three data sets, one set after the other."""
 
-    features: list[Tensor]  # the trunk's, at strides 4, 8, 16, 32
-    old: Tensor  # the last of them from the trunk as ImageNet left it
+    features: list[Tensor]  # the trunk's
+    old: Tensor  # the deepest, at stride 32, from the trunk as ImageNet left it
     classes: Tensor  # (B, S, S) int64, -1: void
     segments: Tensor  # (B, S, S) int64, numbered by falling area, -1: void
     bounds: tuple[int, int, int, int]  # where each set begins, and the end
@@ -69,12 +69,15 @@ class Pool:
     """Crops whose features are kept, of one data set."""
 
     features: list[Tensor]  # float16
+    old: Tensor  # float16, as in Batch
     classes: Tensor  # int16
     segments: Tensor  # int8
 
 
 @torch.no_grad()
-def make_pools(sources: Sources, settings: Settings, trunk: torch.nn.Module, file: Path) -> list[Pool]:
+def make_pools(
+    sources: Sources, settings: Settings, trunk: torch.nn.Module, teacher: EfficientNetLite, file: Path
+) -> list[Pool]:
     """``settings.pool`` crops a photo of coco, a third of that of camvid, as many mosaics; or those in a file."""
     if file.exists():
         return [Pool(**values) for values in torch.load(file, weights_only=True)]
@@ -90,22 +93,23 @@ def make_pools(sources: Sources, settings: Settings, trunk: torch.nn.Module, fil
             few = [0, 0, 0]
             few[number] = min(POOL, count - start)
             pixels, classes, segments = sources.crops(settings, (few[0], few[1], few[2]))
-            parts.append([*(x.half() for x in trunk(pixels)), classes.short(), segments.char()])
+            parts.append([*(x.half() for x in (*trunk(pixels), teacher(pixels)[-1])), classes.short(), segments.char()])
         joined = [torch.cat(values) for values in zip(*parts, strict=True)]
         pools.append(Pool(joined[:4], *joined[4:]))
     torch.save([vars(pool) for pool in pools], file)
     return pools
 
 
-def kept(pools: list[Pool], settings: Settings) -> Batch:
+def from_pools(pools: list[Pool], settings: Settings) -> Batch:
     """A batch of crops whose features are there already, some of them mirrored."""
     counts = (settings.coco, settings.camvid, settings.mosaics)
     parts = []
     for pool, count in zip(pools, counts, strict=True):
         rows = torch.randint(0, len(pool.classes), (count,))
-        parts.append([*(x[rows].float() for x in pool.features), pool.classes[rows].long(), pool.segments[rows].long()])
+        fewer = [x[rows].float() for x in (*pool.features, pool.old)]
+        parts.append([*fewer, pool.classes[rows].long(), pool.segments[rows].long()])
     joined = [torch.cat(values) for values in zip(*parts, strict=True)]
     if torch.rand(()) < 0.5:
         joined = [x.flip(-1) for x in joined]
-    *features, classes, segments = (x.to(settings.device) for x in joined)
-    return Batch(features, features[-1], classes, segments, bounds_of(counts))
+    *features, old, classes, segments = (x.to(settings.device) for x in joined)
+    return Batch(features, old, classes, segments, bounds_of(counts))

@@ -25,7 +25,6 @@ def load_model(file: Path) -> tuple[Nano, Settings]:
     with safe_open(file, "pt") as stored:
         known = json.loads(stored.metadata()["settings"])
         state = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
-    known.setdefault("residual", 1.0)
     settings = Settings(**{key: value for key, value in known.items() if hasattr(Settings, key)})
     settings.device = "cpu"
     model = Nano(settings)
@@ -50,7 +49,7 @@ def main() -> None:
     if args.split == "val":
         photos = data.load(args.data / args.set, "val", canvas)
     else:
-        apart = split_tuning(data.load(args.data / args.set, "train", canvas), settings.tune)[1]
+        apart = split_tuning(data.load(args.data / args.set, "train", canvas), settings.tune, settings.fold)[1]
         if apart is None:
             raise SystemExit("these weights were trained on every photo: there is no tuning split")
         photos = apart

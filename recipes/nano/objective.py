@@ -11,8 +11,7 @@ from torch import Tensor
 
 import data
 from deop.encoders.efficientnet import EfficientNetLite
-from deop.encoders.nano import NanoEncoder, confident
-from deop.encoders.severance import Severance
+from deop.encoders.nano import coarse, confident
 
 
 def losses_of(
@@ -54,7 +53,7 @@ def losses_of(
     every = settings.cells
     phase = (random.randrange(every), random.randrange(every))
     with amp:
-        patches, whole = encode(model.encoder, features, model.encoder.severance, every, phase)
+        views, whole = encode(model, features, every, phase)
         with torch.no_grad() if not divide else torch.enable_grad():
             outputs = model.proposer.divide([feature[:labelled] for feature in features])
         with torch.no_grad():
@@ -62,7 +61,7 @@ def losses_of(
 
     # True regions.
     coverage = coverage_of(numbers, SEGMENTS, 8)
-    regions = pool(patches, coverage[:, :, phase[0] :: every, phase[1] :: every])  # (B, S, C + 1)
+    fewer = coverage[:, :, phase[0] :: every, phase[1] :: every]
     size = coverage.sum((2, 3))
     pixel_class = torch.zeros(images, SEGMENTS, dtype=torch.int64, device=device)
     flat = numbers.flatten(1)
@@ -70,44 +69,34 @@ def losses_of(
     # A void pixel may have written segment 0's class: write those once more.
     pixel_class = fix_first(pixel_class, flat, classes.flatten(1)) - 1
     weight = ((size > 0.5) & (pixel_class >= 0)).float() * size.clamp_max(16).div(16).sqrt()
-    for number, key in enumerate(("region", "camvid_region", "tile")):
-        rows = slice(bounds[number], bounds[number + 1])
-        if bounds[number] == bounds[number + 1]:
-            continue
-        target = F.one_hot(pixel_class[rows].clamp_min(0), len(text[number])).float()
-        loss = cross_entropy(similarity(regions[rows], text[number]), target, weight[rows], settings.smooth)
-        if number == 2:
-            above = parent[pixel_class[rows].clamp_min(0)]
-            target = F.one_hot(above.clamp_min(0), len(text[0])).float()
-            loss = loss + cross_entropy(
-                similarity(regions[rows], text[0]), target, weight[rows] * (above >= 0), settings.smooth
-            )
-        losses[key] = loss * (
-            settings.tile if number == 2 else settings.region if number == 0 else settings.region * 0.3
-        )
+    weight = weight * (size / 100).clamp(0.16, 40) ** settings.weight_power
 
-    # What the ImageNet classifier sees in a region.
-    coarse = F.avg_pool2d(coverage, 4)
-    seen = torch.einsum("bnhw,bchw->bnc", coarse, hidden.float()) / coarse.sum((2, 3)).clamp_min(1e-4)[..., None]
-    belief = (seen @ head[2].T + head[3]).softmax(-1)
-    trust = weight * belief.amax(-1)
-    losses["distil"] = settings.distil * cross_entropy(similarity(regions, text[2]), belief, trust)
+    def name_regions(regions: Tensor, share: float) -> None:
+        for number, key in enumerate(("region", "camvid_region", "tile")):
+            rows = slice(bounds[number], bounds[number + 1])
+            if bounds[number] == bounds[number + 1]:
+                continue
+            target = F.one_hot(pixel_class[rows].clamp_min(0), len(text[number])).float()
+            loss = cross_entropy(similarity(regions[rows], text[number]), target, weight[rows], settings.smooth)
+            if number == 2:
+                above = parent[pixel_class[rows].clamp_min(0)]
+                target = F.one_hot(above.clamp_min(0), len(text[0])).float()
+                loss = loss + cross_entropy(
+                    similarity(regions[rows], text[0]), target, weight[rows] * (above >= 0), settings.smooth
+                )
+            amount = settings.tile if number == 2 else settings.region if number == 0 else settings.region * 0.3
+            losses[key] = losses.get(key, 0) + loss * amount * share
 
     # Cells and proposals.
     cells = classes[:, 4::8, 4::8][:, phase[0] :: every, phase[1] :: every].flatten(1)
+    kinds = []
     for number, rows in enumerate((slice(0, bounds[1]), slice(bounds[1], labelled))):
-        own = patches[rows].flatten(2).mT
-        logits = similarity(own, text[number])
         valid = (cells[rows] >= 0).float()
         frequency = F.one_hot(cells[rows].clamp_min(0), len(text[number])).float()
         amount = (frequency * valid[..., None]).sum((0, 1)).clamp_min(1)
         balance = valid * (1 + amount.mean() / amount.sqrt() / amount.mean().sqrt())[
             cells[rows].clamp_min(0)
         ].clamp_max(4)
-        share = 1.0 if number == 0 else 0.5
-        key = "cell" if number == 0 else "camvid_cell"
-        losses[key] = settings.cell * share * cross_entropy(logits, frequency, balance, settings.smooth)
-
         division = outputs[-1][rows].detach().float().softmax(1)
         quarter = classes[rows, 2::4, 2::4]
         same = quarter[..., None] + 1 == torch.arange(len(text[number]) + 1, device=device)
@@ -118,9 +107,31 @@ def losses_of(
         wanted = inside / known.clamp_min(1e-3)[..., None]
         trust = ((known > 0.5 * total) & (total > 0.001 * quarter[0].numel())).float() * total.sqrt()
         shares = F.avg_pool2d(division, 2)[:, :, phase[0] :: every, phase[1] :: every]
-        logits = similarity(pool(patches[rows], shares), text[number])
-        key = "proposal" if number == 0 else "camvid_proposal"
-        losses[key] = settings.proposal * share * cross_entropy(logits, wanted, trust, settings.smooth)
+        kinds.append((rows, frequency, balance, wanted, trust, shares))
+
+    def name_cells(patches: Tensor, share: float) -> None:
+        for number, (rows, frequency, balance, wanted, trust, shares) in enumerate(kinds):
+            amount, key = (share, "") if number == 0 else (share * 0.5, "camvid_")
+            logits = similarity(patches[rows].flatten(2).mT, text[number])
+            loss = settings.cell * amount * cross_entropy(logits, frequency, balance, settings.smooth)
+            losses[key + "cell"] = losses.get(key + "cell", 0) + loss
+            logits = similarity(pool(patches[rows], shares), text[number])
+            loss = settings.proposal * amount * cross_entropy(logits, wanted, trust, settings.smooth)
+            losses[key + "proposal"] = losses.get(key + "proposal", 0) + loss
+
+    for number, patches in enumerate(views):
+        share = 1.0 if number == 0 else settings.parts
+        regions = pool(patches, fewer)  # (B, S, C + 1)
+        name_regions(regions, share)
+        name_cells(patches, share)
+        if number == 0:
+            # What the ImageNet classifier sees in a region.
+            few = F.avg_pool2d(coverage, 4)
+            seen = torch.einsum("bnhw,bchw->bnc", few, hidden.float()) / few.sum((2, 3)).clamp_min(1e-4)[..., None]
+            belief = (seen @ head[2].T + head[3]).softmax(-1)
+            losses["distil"] = settings.distil * cross_entropy(
+                similarity(regions, text[2]), belief, weight * belief.amax(-1)
+            )
 
     # Whole photos, nothing severed: what the class token learns from.
     for number in range(3):
@@ -139,7 +150,7 @@ def losses_of(
         photo = torch.where(torch.rand(len(photo), 1, 1, 1, device=device) < 0.5, photo, photo.flip(-1))
         photo = data.normalize(data.colour(photo))
         with amp:
-            single = encode(model.encoder, model.trunk(photo), model.encoder.severance)[1]
+            single = encode(model, model.trunk(photo))[1]
             with torch.no_grad():
                 hidden = F.relu6(F.conv2d(teacher(photo)[-1], head[0][:, :, None, None], head[1])).mean((2, 3))
         belief = (hidden.float() @ head[2].T + head[3]).softmax(-1)
@@ -162,18 +173,20 @@ def fix_first(table: Tensor, numbers: Tensor, classes: Tensor) -> Tensor:
 
 
 def encode(
-    encoder: NanoEncoder, features: list[Tensor], severance: Severance, every: int = 1, phase: tuple[int, int] = (0, 0)
-) -> tuple[Tensor, Tensor]:
+    model: Nano, features: list[Tensor], every: int = 1, phase: tuple[int, int] = (0, 0)
+) -> tuple[list[Tensor], Tensor]:
     """The encoder on features that are there already: severed patches, and images with nothing severed.
 
+    Where there is a local branch, patches are three: of both branches, of the encoder, of the local branch.
+
     Args:
-        encoder: it.
+        model: all parts.
         features: of the trunk.
-        severance: of the patches.
         every: only every n-th cell a side.
         phase: the first row and column of those.
     """
-    residuals = severance.residuals(len(encoder.blocks))
+    encoder = model.encoder
+    residuals = encoder.severance.residuals(len(encoder.blocks))
     x = whole = encoder.tokens(features)
     for index, block in enumerate(encoder.blocks):
         if residuals and index >= min(residuals):
@@ -181,5 +194,8 @@ def encode(
             x = block(x, None, (lambda values: values) if index in residuals else None, residuals.get(index, 1.0))
         else:
             x = whole = block(x, None, None, 1.0)
-    cells = encoder.finish(x, features, every, phase)[1]
-    return confident(cells), confident(encoder.projection(encoder.norm(whole[:, 0])))
+    views = [encoder.finish(x, features, every, phase)[1]]
+    if model.local is not None:
+        local = model.local(features[1], coarse(features), features[2].shape[-2:], every, phase)
+        views = [views[0] + local, views[0], local]
+    return [confident(view) for view in views], confident(encoder.projection(encoder.norm(whole[:, 0])))

@@ -1,21 +1,24 @@
 """Put trained weights and the table of words together as the model that ships inside the package.
 
-python recipes/nano/pack.py --weights final.safetensors --words words.npz --out src/deop/models/nano [--exact]
+python recipes/nano/pack.py --weights nano.safetensors --words words.npz --data DATA --out src/deop/assets/nano
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from evaluate import load_model
 
+from data import read_classes
+from deop.calibration import Calibration
 from deop.encoders.nano_text import NanoText, WordsConfig
 from deop.images import Resize
 from deop.model import DeOP
 from deop.settings import Card, Settings
 
+THRESHOLD = 0.05  # chosen with calibrate.py, see NOTES.md
+SEEN_PENALTY = 3.0  # chosen with names held out, see NOTES.md
 CARD = Card(
     name="nano",
     license="Apache-2.0; trained on data for research",
@@ -35,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--words", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="whose lists of classes become the trained names")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--exact", action="store_true", help="float32 instead of int8, to measure what packing costs")
     args = parser.parse_args()
@@ -44,13 +48,16 @@ def main() -> None:
     with torch.no_grad():
         # Rows of unlike length tell how much a word says; the map of the text space is folded in.
         text.rows.copy_(torch.from_numpy(table["rows"].astype(np.float32)) @ trained.text_map)
-    # Superpixels beside the partition add less than a point of pixels, and their votes cost half a second a photo.
-    trained.proposer.config = replace(trained.proposer.config, superpixels=())
+    sets = (read_classes(args.data / name)[1] for name in ("coco-mini", "camvid-mini"))
+    names = tuple(dict.fromkeys(name for names in sets for name in names))
     settings = Settings(
-        resize=Resize(short_side=512),
+        resize=Resize(short_side=448),
         severance=trained.encoder.severance,
         templates="none",
         drop_redundant=False,  # a partition: its masks overlap nowhere, and the faint ones count
+        threshold=THRESHOLD,
+        smallest_island=0.0005,
+        calibration=Calibration(trained_names=names, seen_penalty=SEEN_PENALTY, rivals=names),
     )
     model = DeOP(trained.encoder, text, trained.proposer, settings=settings, card=CARD).eval()
     folder = model.save_pretrained(args.out, packed=not args.exact)

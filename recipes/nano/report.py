@@ -47,14 +47,11 @@ def report(
         severance="none",
         **measure.own_masks(model.encoder, model.proposer, ready[0], text[0], kind="none"),
     )
-    for short in (448, 576, 640) if which == "tune" else ():
+    for short in (384, 512) if which == "tune" else ():
         other = measure.prepare(sets[0], short, device)
         result = measure.oracle(model.encoder, other, text[0], things, "self")
         own = measure.own_masks(model.encoder, model.proposer, other, text[0])
         say(split=which, short=short, regions=result["regions"], true_miou=result["miou"], **own)
-    for sharpen in (0.5, 2.0) if which == "tune" else ():
-        own = measure.own_masks(model.encoder, model.proposer, ready[0], text[0], sharpen=sharpen)
-        say(split=which, sharpen=sharpen, **own)
     say(split=which, cells="coco", **measure.cells(model.encoder, ready[0], text[0]))
     result = measure.oracle(model.encoder, ready[1], text[1], sets[1].things.to(device), "self")
     result.pop("hits"), result.pop("wanted")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import data
 from deop.encoders.efficientnet import EfficientNetLite, SharedTrunk
-from deop.encoders.nano import NanoConfig, NanoEncoder
+from deop.encoders.nano import NanoConfig, NanoEncoder, RegionBranch
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 
 HERE = Path(__file__).parent
@@ -25,14 +25,14 @@ class Settings:
     steps: int = 3000
     seconds: float = 1e9  # the schedule is shortened to fit
     crop: int = 512
-    short: int = 512  # the photo's shorter side at scale 1, and in evaluation
+    short: int = 448  # the photo's shorter side at scale 1, and in evaluation
     coco: int = 12
     camvid: int = 4
     mosaics: int = 2
     singles: int = 16
     rate: float = 8e-4
     warmup: int = 150  # steps
-    trunk_rate: float = 2e-4
+    trunk_rate: float = 5e-5
     decay: float = 0.05
     ema: float = 0.998
     low: float = 0.5
@@ -57,6 +57,10 @@ class Settings:
     residual: float = 0.2
     region_width: int = 256
     region_hidden: int = 512
+    local_width: int = 256  # channels of the local branch; 0: there is none
+    parts: float = 0.5  # weight of the losses of each branch by itself, where there are two
+    weight_power: float = 0.25  # of a region's area in its loss
+    fold: int = 0  # which of every n photos is kept for tuning, from the last
     device: str = "cuda"
     report: bool = True  # measure on the tuning split at the end
     benchmark: bool = False
@@ -109,6 +113,11 @@ class Nano(nn.Module):
             dropout=settings.dropout,
         )
         self.encoder = NanoEncoder(config, self.trunk)
+        # Beside the transformer, in training only: it sees the trunk's features alone, and keeps what they know of
+        # names from being learned by attention over a hundred photos.
+        self.local = (
+            RegionBranch(config, sum(config.sources[2:]), settings.local_width) if settings.local_width else None
+        )
         self.proposer = NanoProposer(NanoProposerConfig(), self.trunk)
         self.text_map = nn.Parameter(torch.eye(config.text))
 
@@ -136,12 +145,12 @@ def parents(names: list[str], imagenet: list[str]) -> Tensor:
     return result
 
 
-def split_tuning(photos: data.Photos, every: int) -> tuple[data.Photos, data.Photos | None]:
+def split_tuning(photos: data.Photos, every: int, fold: int = 0) -> tuple[data.Photos, data.Photos | None]:
     """Training photos, and each ``every``-th kept apart."""
     if not every:
         return photos, None
-    kept = [index for index in range(len(photos)) if index % every != every - 1]
-    apart = [index for index in range(len(photos)) if index % every == every - 1]
+    kept = [index for index in range(len(photos)) if index % every != every - 1 - fold]
+    apart = [index for index in range(len(photos)) if index % every == every - 1 - fold]
     return photos.take(kept), photos.take(apart)
 
 

@@ -21,13 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "src")]
-from batches import Sources, kept, live, make_pools  # noqa: E402
+from batches import Sources, from_pools, live, make_pools  # noqa: E402
 from objective import losses_of  # noqa: E402
 from report import report  # noqa: E402
 from settings import HERE, Names, Nano, Settings, parents, sampler, split_tuning  # noqa: E402
 from text_table import read_lists  # noqa: E402
 
 import data  # noqa: E402
+from deop.encoders.efficientnet import EfficientNetLite  # noqa: E402
 
 
 def main() -> None:
@@ -53,8 +54,8 @@ def train(settings: Settings, folder: Path, pack: Path, out: Path) -> None:
     random.seed(settings.seed)
     torch.backends.cudnn.benchmark = settings.benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    coco, coco_tune = split_tuning(data.load(folder / "coco-mini", "train", 640), settings.tune)
-    camvid, camvid_tune = split_tuning(data.load(folder / "camvid-mini", "train", 480), settings.tune)
+    coco, coco_tune = split_tuning(data.load(folder / "coco-mini", "train", 640), settings.tune, settings.fold)
+    camvid, camvid_tune = split_tuning(data.load(folder / "camvid-mini", "train", 480), settings.tune, settings.fold)
     imagenet, kinds = data.load_imagenet(folder / "imagenet-mini")
     stored = np.load(pack / "names.npz")
     vectors = dict(zip(stored["words"].tolist(), torch.from_numpy(stored["rows"]).float(), strict=True))
@@ -81,7 +82,10 @@ def train(settings: Settings, folder: Path, pack: Path, out: Path) -> None:
     if settings.start:
         before = {key: value for key, value in load_file(settings.start).items() if not key.startswith("trunk.")}
         model.load_state_dict({key: value.float() for key, value in before.items()}, strict=False)
-    teacher = copy.deepcopy(model.trunk.trunk).eval().requires_grad_(False)
+    teacher = EfficientNetLite(dense=False).to(device).eval().requires_grad_(False)
+    teacher.load_state_dict(model.trunk.trunk.state_dict())
+    if settings.trunk_rate == 0:
+        model.trunk.requires_grad_(False)
     head = [weights[key].float() for key in ("head.weight", "head.bias", "classifier.weight", "classifier.bias")]
     ema = copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -102,7 +106,7 @@ def train(settings: Settings, folder: Path, pack: Path, out: Path) -> None:
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=device == "cuda")
     rates = [group["lr"] for group in groups]
     sources = Sources(coco, camvid, imagenet, chances)
-    pools = make_pools(sources, settings, teacher, out / settings.crops) if settings.pool else None
+    pools = make_pools(sources, settings, model.trunk, teacher, out / settings.crops) if settings.pool else None
     log = (out / (settings.save.rsplit(".", 1)[0] + ".log")).open("w")
 
     def say(**values: object) -> None:
@@ -122,7 +126,7 @@ def train(settings: Settings, folder: Path, pack: Path, out: Path) -> None:
         factor = min(1.0, (step + 1) / settings.warmup) * (0.02 + 0.98 * cosine)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate * factor
-        batch = live(sources, settings, model.trunk, teacher) if pools is None else kept(pools, settings)
+        batch = live(sources, settings, model.trunk, teacher) if pools is None else from_pools(pools, settings)
         divide = step % settings.divide_every == 0
         losses = losses_of(model, batch, teacher, head, settings, imagenet, vocabularies, parent, divide)
         loss = sum(losses.values())

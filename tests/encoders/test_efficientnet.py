@@ -6,9 +6,20 @@ from deop.encoders.efficientnet import Convolution, EfficientNetLite, SharedTrun
 
 
 def test_strides_and_widths():
-    trunk = EfficientNetLite().eval()
-    shapes = [tuple(x.shape) for x in trunk(torch.rand(1, 3, 64, 70))]
+    shapes = [tuple(x.shape) for x in EfficientNetLite(dense=False).eval()(torch.rand(1, 3, 64, 70))]
     assert shapes == [(1, 24, 16, 24), (1, 48, 8, 12), (1, 120, 4, 6), (1, 352, 2, 3)]
+
+
+def test_a_dense_trunk_has_the_same_weights_and_all_but_the_deepest_features():
+    torch.manual_seed(0)
+    strided, dense = EfficientNetLite(dense=False).eval(), EfficientNetLite().eval()
+    dense.load_state_dict(strided.state_dict())
+    photo = torch.randn(1, 3, 64, 96)
+    *before, deepest = strided(photo)
+    *same, finer = dense(photo)
+    assert all(torch.equal(first, second) for first, second in zip(before, same, strict=True))
+    assert finer.shape[-2:] == (4, 6)
+    assert deepest.shape[-2:] == (2, 3)
 
 
 def test_same_padding_at_stride_two_is_at_the_bottom_and_the_right():

@@ -70,24 +70,31 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The trunk: a photo to features at strides 4, 8, 16 and 32."""
+    """The trunk: a photo to four maps of features.
 
-    def __init__(self, stages: tuple[Stage, ...] = LITE2) -> None:
+    Args:
+        stages: from the stem on.
+        dense: whether the last stride is left out, so that what the deepest blocks see stays at stride 16.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...] = LITE2, *, dense: bool = True) -> None:
         super().__init__()
+        last = max(index for index, stage in enumerate(stages) if stage.stride == 2)
         self.stem = Convolution(3, STEM, 3, 2)
         blocks: list[InvertedResidual] = []
-        self.taps: list[int] = []  # the last block at each stride from 4 on
+        self.taps: list[int] = []  # the last block before each stride from 8 on, and the last of all
         width, stride = STEM, 2
         self.widths: tuple[int, ...] = ()
-        for stage in stages:
+        for index, stage in enumerate(stages):
             for repeat in range(stage.repeats):
                 if repeat == 0 and stage.stride == 2:
                     if stride > 2:
                         self.taps.append(len(blocks) - 1)
                         self.widths += (width,)
                     stride *= 2
+                shrinks = repeat == 0 and not (dense and index == last)
                 blocks.append(
-                    InvertedResidual(width, stage.width, stage.kernel, stage.stride if repeat == 0 else 1, stage.expand)
+                    InvertedResidual(width, stage.width, stage.kernel, stage.stride if shrinks else 1, stage.expand)
                 )
                 width = stage.width
         self.taps.append(len(blocks) - 1)
@@ -101,7 +108,7 @@ class EfficientNetLite(nn.Module):
             pixels: (B, 3, H, W) float; sides that are no multiple of 32 are padded with 0 at the bottom and the right.
 
         Returns:
-            Four maps, (B, C_s, ceil(H / 32) * 32 / s, ...) for s = 4, 8, 16, 32.
+            Four maps, (B, C_s, ceil(H / 32) * 32 / s, ...) for s = 4, 8, 16 and 16, or 32 where it is not dense.
         """
         height, width = pixels.shape[-2:]
         if height % 32 or width % 32:

@@ -37,7 +37,7 @@ class NanoConfig:
     region_width: int = 256  # channels of the region branch
     region_hidden: int = 512
     dropout: float = 0.1  # in the region branch, in training only
-    sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
+    sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk's four maps
     severed: tuple[int, ...] = (-2, -1)  # layers that were severed in training
     residual: float = 0.2  # weight of the residual stream in them, as in the last block of the original's second tower
 
@@ -54,21 +54,21 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 class RegionBranch(nn.Module):
     """From tokens of sixteen pixels to cells of eight, with the trunk's finer features beside them."""
 
-    def __init__(self, config: NanoConfig) -> None:
+    def __init__(self, config: NanoConfig, inputs: int, width: int) -> None:
         super().__init__()
-        width = config.region_width
         self.fine = nn.Conv2d(config.sources[1], width, 1)
-        self.coarse = nn.Linear(config.width, width)
+        self.coarse = nn.Linear(inputs, width)
         self.filter = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, config.region_hidden)
         self.down = nn.Linear(config.region_hidden, config.text)
         self.dropout = nn.Dropout(config.dropout)
+        nn.init.normal_(self.down.weight, std=0.003)  # cells begin unsure: their text parts are short
 
     def forward(
         self, fine: Tensor, tokens: Tensor, grid: torch.Size, every: int = 1, phase: tuple[int, int] = (0, 0)
     ) -> Tensor:
-        """The trunk's map at stride 8 and normed tokens (B, L, width) of ``grid`` -> (B, text, h, w) at stride 8.
+        """The trunk's map at stride 8 and tokens (B, L, inputs) of ``grid`` -> (B, text, h, w) at stride 8.
 
         Training may ask for every n-th cell a side only, from the row and column of ``phase`` on.
         """
@@ -95,10 +95,8 @@ class NanoEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(tower) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.projection = nn.Linear(config.width, config.text)
-        self.regions = RegionBranch(config)
-        # Patches begin unsure: their text parts are short beside the constant.
+        self.regions = RegionBranch(config, config.width, config.region_width)
         nn.init.normal_(self.projection.weight, std=0.002)
-        nn.init.normal_(self.regions.down.weight, std=0.003)
 
     @property
     def normalization(self) -> Normalization:
@@ -184,15 +182,14 @@ class NanoEncoder(nn.Module):
         rows, columns = grid_of((pixels.shape[-2], pixels.shape[-1]), CELL)
         patches = patches[:, :, :rows, :columns]
         if sizes is not None:
-            for patch, size in zip(patches, sizes, strict=True):
+            for index, size in enumerate(sizes):
                 rows, columns = grid_of(size, CELL)
-                patch[:, rows:], patch[:, :, columns:] = 0, 0
+                patches[index, :, rows:], patches[index, :, :, columns:] = 0, 0
         return VisionFeatures(patches, image)
 
     def tokens(self, features: list[Tensor]) -> Tensor:
         """Trunk features -> tokens (B, 1 + L, width) at stride 16, the class token first."""
-        x = torch.cat([features[2], resize(features[3], features[2].shape[-2:])], 1)
-        x = self.embedding(x.flatten(2).mT)
+        x = self.embedding(coarse(features))
         return torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
 
     def finish(
@@ -207,6 +204,11 @@ class NanoEncoder(nn.Module):
         tokens = resize(text[:, 1:].mT.unflatten(2, grid), features[1].shape[-2:])
         tokens = tokens[:, :, phase[0] :: every, phase[1] :: every]
         return text[:, 0], tokens + self.regions(features[1], x[:, 1:], grid, every, phase)
+
+
+def coarse(features: list[Tensor]) -> Tensor:
+    """The trunk's two deepest maps side by side, (B, L, channels) at stride 16."""
+    return torch.cat([features[2], features[3]], 1).flatten(2).mT
 
 
 def confident(x: Tensor) -> Tensor:
