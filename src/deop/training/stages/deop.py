@@ -141,7 +141,7 @@ class DeOPRecipe:
         loss_stride: only every n-th pixel a side counts in the losses; 1: all.
         noisy_masks: the frozen proposal network's dropout stays on, as in the original (METHOD 13.14).
         padding: "outside" or "inside", as in ``Settings``.
-        resize: of the finished model.
+        resize: of the finished model; None: as it was.
         templates: of the finished model where it has no learned prompt; None: as it was.
         validation: what is measured meanwhile.
     """
@@ -163,7 +163,7 @@ class DeOPRecipe:
     loss_stride: int = 1
     noisy_masks: bool = False
     padding: Literal["outside", "inside"] = "outside"
-    resize: Resize = field(default_factory=Resize)
+    resize: Resize | None = None
     templates: str | None = None
     validation: Validation = field(default_factory=Validation)
 
@@ -333,7 +333,7 @@ def settings_of(model: DeOP, recipe: DeOPRecipe) -> Settings:
     tied = model.anchors is not None and model.anchors.config.query == "slot"
     return replace(
         old,
-        resize=recipe.resize,
+        resize=recipe.resize or old.resize,
         severance=recipe.severance or old.severance,
         templates=recipe.templates or old.templates,
         anchors="pool" if model.anchors is None else "decoder",
