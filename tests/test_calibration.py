@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.calibration import Calibration, add_rivals, lower_seen, reliability
+from deop.calibration import Calibration, calibrated, reliability
 from deop.classify import classify
 from deop.encoders.clip import CLIPVision
 from deop.encoders.text import CLIPText
@@ -43,16 +43,28 @@ def test_seen_names_are_lowered_only_beside_others():
     rows = torch.eye(3)
     vocabulary = Vocabulary.parse(["Cat", "dog", "wall"], templates="none")
     classes = Classes(rows, torch.arange(3), vocabulary.names)
-    lowered = lower_seen(classes, vocabulary, Calibration(("cat", "wall"), 2.0))
+    lowered = calibrated(classes, vocabulary.texts, None, Calibration(("cat", "wall"), 2.0))
     assert (classify(rows, lowered) - classify(rows, classes))[:, :3].unique(dim=0).tolist() == [[-2, 0, -2]]
-    assert lower_seen(classes, vocabulary, Calibration(("cat", "wall", "dog"), 2.0)) is classes
-    assert lower_seen(classes, vocabulary, Calibration(("tree",), 2.0)) is classes
+    for trained in (("cat", "wall", "dog"), ("tree",)):
+        assert calibrated(classes, vocabulary.texts, None, Calibration(trained, 2.0)).offset is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "offset"), [(["robot"], [0, -2, 0]), (["cat"], None), (["cat", "robot"], [-2, 0, -2, 0])]
+)
+def test_rivals_that_training_saw_are_lowered_too_where_others_are_asked_for(asked, offset):
+    vocabulary = Vocabulary.parse(asked, templates="none")
+    classes = Classes(torch.eye(5)[: len(asked)], torch.arange(len(asked)), vocabulary.names)
+    rivals = Classes(torch.eye(5)[3:], torch.arange(2), ("dog", "ghost"))
+    settings = Calibration(("cat", "dog"), 2.0, rivals=("dog", "ghost"))
+    found = calibrated(classes, (*vocabulary.texts, "dog", "ghost"), rivals, settings).offset
+    assert (None if found is None else found.tolist()) == offset
 
 
 def test_rivals_that_mean_the_same_are_left_out():
     asked = Classes(torch.eye(4)[:2], torch.arange(2), ("cat", "dog"))
     rivals = Classes(torch.eye(4)[1:], torch.arange(3), ("hound", "tree", "car"))
-    found = add_rivals(asked, rivals, 0.5)
+    found = calibrated(asked, ("cat", "dog", "hound", "tree", "car"), rivals, Calibration(rival_similarity=0.5))
     assert found.owner.tolist() == [0, 1, 2, 2]
     assert torch.equal(found.rows[2:], torch.eye(4)[2:])
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deop.errors import SettingError
-from deop.vocabulary import Classes, Vocabulary
+from deop.vocabulary import Classes
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Calibration:
 
     Attributes:
         trained_names: names that training saw.
-        seen_penalty: by how much the logits of names that training saw are lowered where others are asked for too, so
-            that these are not always beaten ("calibrated stacking", Chao et al., ECCV 2016).
+        seen_penalty: by how much the logits of names that training saw, rivals among them, are lowered where others are
+            asked for, so that these are not always beaten ("calibrated stacking", Chao et al., ECCV 2016).
         rivals: names that stand for everything not asked for. They take no pixel; their share of a mask's probability
             lowers the score of the names that were asked for, so that one name alone is not certain everywhere.
         rival_similarity: rivals whose text is closer than this (cosine) to a text asked for are left out: they would
@@ -65,26 +65,32 @@ class Calibration:
         return [share for _, share in self.curve]
 
 
-def lower_seen(classes: Classes, vocabulary: Vocabulary, calibration: Calibration) -> Classes:
-    """Classes whose rows that training saw are lowered, where there are others among the names."""
+def calibrated(classes: Classes, texts: Sequence[str], rivals: Classes | None, calibration: Calibration) -> Classes:
+    """Classes with rows for "none of these", and rows that training saw lowered where others are asked for.
+
+    Args:
+        classes: what was asked for.
+        texts: what each of its M rows says, and then each row of the rivals.
+        rivals: embeddings of ``calibration.rivals``; None: everything is one of the names.
+        calibration: what is known of the model's scores.
+
+    Returns:
+        The classes with the rivals that do not mean what was asked for, which belong to no name, and an offset.
+    """
     trained = {name.casefold() for name in calibration.trained_names}
-    seen = torch.tensor([text.casefold() in trained for text in vocabulary.texts])
-    if not calibration.seen_penalty or not seen.any() or seen.all():
-        return classes
-    return replace(classes, offset=-calibration.seen_penalty * seen.float())
-
-
-def add_rivals(classes: Classes, rivals: Classes, limit: float) -> Classes:
-    """Classes with rows for "none of these": the rivals that do not mean what was asked for."""
-    near = (rivals.rows @ classes.rows.T).amax(1) if len(classes.rows) else rivals.rows.new_zeros(len(rivals.rows))
-    rows = rivals.rows[near < limit]
-    offset = classes.offset
-    return replace(
-        classes,
-        rows=torch.cat([classes.rows, rows]),
-        owner=torch.cat([classes.owner, classes.owner.new_full((len(rows),), len(classes.names))]),
-        offset=None if offset is None else torch.cat([offset, offset.new_zeros(len(rows))]),
-    )
+    count, rows, owner = len(classes.rows), classes.rows, classes.owner
+    kept = list(range(count))
+    if rivals is not None:
+        near = (rivals.rows @ rows.T).amax(1) if count else rivals.rows.new_zeros(len(rivals.rows))
+        far = (near < calibration.rival_similarity).nonzero()[:, 0]
+        rows = torch.cat([rows, rivals.rows[far]])
+        owner = torch.cat([owner, owner.new_full((len(far),), len(classes.names))])
+        kept += (far + count).tolist()
+    seen = [texts[index].casefold() in trained for index in kept]
+    lowered = torch.tensor(seen, dtype=torch.bool, device=rows.device)
+    fair = all(seen[:count]) or not any(seen)
+    offset = classes.offset if fair or not calibration.seen_penalty else -calibration.seen_penalty * lowered.float()
+    return replace(classes, rows=rows, owner=owner, offset=offset)
 
 
 def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[tuple[float, float, int]]:

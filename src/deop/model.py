@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deop import assembly
 from deop.anchors import AnchorDecoder
 from deop.assembly import Canvas
-from deop.calibration import add_rivals, lower_seen
+from deop.calibration import calibrated
 from deop.checkpoints import Parts, load_checkpoint, save_checkpoint
 from deop.classify import classify, probabilities
 from deop.encoders import VisionEncoder
@@ -186,13 +186,11 @@ class DeOP(nn.Module):
 
     def _calibrated(self, classes: Classes, vocabulary: Vocabulary) -> Classes:
         """With what the model knows of its own scores; the caller's own background takes the place of the rivals."""
-        calibration = self.settings.calibration
-        classes = lower_seen(classes, vocabulary, calibration)
-        if not calibration.rivals or vocabulary.background:
-            return classes
-        others = Vocabulary.parse(calibration.rivals, templates=vocabulary.templates)
-        rivals = embed_vocabulary(others, self.text, cache=self.cache)
-        return add_rivals(classes, rivals, calibration.rival_similarity)
+        calibration, rivals, texts = self.settings.calibration, None, vocabulary.texts
+        if calibration.rivals and not vocabulary.background:
+            others = Vocabulary.parse(calibration.rivals, templates=vocabulary.templates)
+            rivals, texts = embed_vocabulary(others, self.text, cache=self.cache), (*texts, *others.texts)
+        return calibrated(classes, texts, rivals, calibration)
 
     @torch.inference_mode()
     def look(
