@@ -4,6 +4,8 @@ python recipes/nano/pack.py --weights nano.safetensors --words words.npz --data 
 """
 
 import argparse
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,20 @@ CARD = Card(
 )
 
 
+def scores(files: list[Path]) -> str:
+    """What ``deop evaluate`` found, in words."""
+    parts = []
+    for file in files:
+        found = json.loads(file.read_text())
+        figures = {"region accuracy": "region_accuracy", "mIoU": "miou", "pixels": "pixel_accuracy"}
+        numbers = ", ".join(f"{name} {found[key]:.3f}" for name, key in figures.items() if found[key] is not None)
+        where = "/".join(Path(found["data"]).parts[-2:])
+        parts.append(
+            f"{where} ({found['images']} photos), {found['names']} names, {found['proposals']} masks: {numbers}"
+        )
+    return "; ".join(parts)
+
+
 def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser()
@@ -40,6 +56,7 @@ def main() -> None:
     parser.add_argument("--words", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="whose lists of classes become the trained names")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="what evaluate --json wrote")
     parser.add_argument("--exact", action="store_true", help="float32 instead of int8, to measure what packing costs")
     args = parser.parse_args()
     trained, _ = load_model(args.weights)
@@ -59,7 +76,8 @@ def main() -> None:
         smallest_island=0.0005,
         calibration=Calibration(trained_names=names, seen_penalty=SEEN_PENALTY, rivals=names),
     )
-    model = DeOP(trained.encoder, text, trained.proposer, settings=settings, card=CARD).eval()
+    card = replace(CARD, scores=scores(args.scores))
+    model = DeOP(trained.encoder, text, trained.proposer, settings=settings, card=card).eval()
     folder = model.save_pretrained(args.out, packed=not args.exact)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"wrote {folder}, {size / 1e6:.2f} MB")

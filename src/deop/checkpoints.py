@@ -218,6 +218,7 @@ model.segment("photo.jpg", ["cat", "sofa|couch", "wall"]).save("out.png")
 | licence of the weights | {card.license} |
 | source | {card.source or "not recorded"} |
 | trained on | {card.training_data or "not recorded"} |
+| scores | {card.scores or "not recorded"} |
 | encoder | {type(parts.encoder).__name__}, severance `{parts.settings.severance.kind}` |
 | proposals | {type(parts.proposer).__name__ if parts.proposer is not None else "given with each call"} |
 | anchors | {parts.settings.anchors} |

@@ -83,9 +83,11 @@ class Card:
         license: of the weights: SPDX identifiers, one a part where they differ.
         source: where the weights come from: hub repos with revisions, or the file that was converted.
         training_data: what they were trained on.
+        scores: what they reach, on which photos.
     """
 
     name: str = ""
     license: str = "unknown"
     source: str = ""
     training_data: str = ""
+    scores: str = ""

@@ -135,6 +135,7 @@ def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: 
         name=f"{card.name or Path(base).name} {stage}",
         source="; ".join(part for part in (card.source, f"trained from {base} by deop {__version__}") if part),
         training_data="; ".join(part for part in (card.training_data, seen) if part),
+        scores="",  # they were the base's
     )
     trained = tuple(dict.fromkeys((*calibration.trained_names, *names.texts)))
     model.settings = replace(model.settings, calibration=replace(calibration, trained_names=trained))
