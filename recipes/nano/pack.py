@@ -43,7 +43,8 @@ def scores(files: list[Path]) -> str:
         figures = {"region accuracy": "region_accuracy", "mIoU": "miou", "pixels": "pixel_accuracy"}
         numbers = ", ".join(f"{name} {found[key]:.3f}" for name, key in figures.items() if found[key] is not None)
         where = "/".join(Path(found["data"]).parts[-2:])
-        parts.append(
+        masks = f"{found['names']} names, {found['proposals']} masks"
+        parts.append(f"{where} ({found['images']} photos), {masks}: {numbers}")
             f"{where} ({found['images']} photos), {found['names']} names, {found['proposals']} masks: {numbers}"
         )
     return "; ".join(parts)
