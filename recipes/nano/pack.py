@@ -45,8 +45,6 @@ def scores(files: list[Path]) -> str:
         where = "/".join(Path(found["data"]).parts[-2:])
         masks = f"{found['names']} names, {found['proposals']} masks"
         parts.append(f"{where} ({found['images']} photos), {masks}: {numbers}")
-            f"{where} ({found['images']} photos), {found['names']} names, {found['proposals']} masks: {numbers}"
-        )
     return "; ".join(parts)
 
 
