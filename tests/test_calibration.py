@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.calibration import Calibration, calibrated, reliability
+from deop.calibration import Calibration, calibrated, calibration_error, reliability
 from deop.classify import classify
 from deop.encoders.clip import CLIPVision
 from deop.encoders.text import CLIPText
@@ -90,3 +90,4 @@ def test_rivals_lower_scores_and_take_no_pixel(tiny_clip):
 def test_reliability_by_hand():
     found = reliability([0.1, 0.9, 0.2, 0.8], [False, True, True, True], bins=2)
     assert found == [(pytest.approx(0.15), 0.5, 2), (pytest.approx(0.85), 1.0, 2)]
+    assert calibration_error([*found, (0.5, 0.0, 4)]) == pytest.approx((0.35 * 2 + 0.15 * 2 + 0.5 * 4) / 8)

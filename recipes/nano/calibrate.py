@@ -4,20 +4,20 @@ python recipes/nano/calibrate.py --model FOLDER --data DATA [--picture FILE]
 
 The threshold is chosen on every second photo of coco-mini/val; the other photos are reported. Each photo is asked for
 the names in it, for each of them alone, for all of them and five that are not in it, for all names, and for three
-absent names one at a time.
+absent names one at a time. The picture needs matplotlib.
 """
 
 import argparse
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from deop import load
 from deop.assembly import semantic
-from deop.calibration import reliability
+from deop.calibration import calibration_error, reliability
 from deop.data.folder import LabelledFolder, Pair, open_folder
 from deop.model import DeOP
 
@@ -116,7 +116,6 @@ def main() -> None:
     args = parser.parse_args()
     data = open_folder(args.data / "coco-mini", "val")
     model = load(args.model)
-    model.settings = replace(model.settings, threshold=0.0)
     pairs = data.pairs[: args.limit]
     chosen, kept = (gather(model, data, list(pairs[start::2])) for start in (0, 1))
     print("           to choose by                 reported")
@@ -128,8 +127,7 @@ def main() -> None:
     print("segments of the photos reported, in tenths of equal number: score, share that is right, number")
     for score, share, count in rows:
         print(f"  {score:.3f} {share:.3f} {count}")
-    error = sum(abs(score - share) * count for score, share, count in rows) / len(kept.segment_scores)
-    print(f"expected calibration error {error:.3f}")
+    print(f"expected calibration error {calibration_error(rows):.3f}")
     if args.picture:
         draw(rows, len(pairs[1::2]), args.picture)
 

@@ -105,3 +105,8 @@ def reliability(scores: Sequence[float], right: Sequence[bool], bins: int = 10) 
     parts = [part for part in np.array_split(order, bins) if len(part)]
     values, hits = np.asarray(scores, float), np.asarray(right, float)
     return [(float(values[part].mean()), float(hits[part].mean()), len(part)) for part in parts]
+
+
+def calibration_error(rows: Sequence[tuple[float, float, int]]) -> float:
+    """The expected calibration error: mean distance of score and share in the rows of ``reliability``, by number."""
+    return sum(abs(score - share) * count for score, share, count in rows) / sum(count for _, _, count in rows)

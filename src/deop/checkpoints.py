@@ -4,7 +4,6 @@ The config holds everything but the numbers: shapes, settings, preprocessing, li
 weights. What does not fit, raises; nothing stays random.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
 from deop.encoders.text import CLIPText
 from deop.errors import CheckpointError, OutputError
-from deop.files import read_json
+from deop.files import read_json, sha256
 from deop.settings import Card, Settings
 from deop.weights import pack, read_weights, stored_once
 
@@ -154,15 +153,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if complaints:
         raise CheckpointError(f"{path}: {'; '.join(complaints)}")
     return config
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _part(part: object) -> dict[str, Any]:

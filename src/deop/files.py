@@ -1,5 +1,6 @@
-"""Writing files so that none is ever left half-written, and reading JSON with errors that name the file."""
+"""Writing files so that none is ever left half-written, and reading them with errors that name the file."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -64,3 +65,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise CheckpointError(f"{path} holds no JSON object. Fetch the folder again.")
     return entries
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits.
+
+    Raises:
+        CheckpointError: a file that cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deop import __version__
-from deop.calibration import reliability
+from deop.calibration import calibration_error, reliability
 from deop.colours import name_colours
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.metrics import Confusion, accuracy
@@ -196,8 +196,7 @@ def _calibration(gallery: Gallery) -> dict[str, Any] | None:
     if len(gallery.scores) < 20:
         return None
     points = reliability(gallery.scores, gallery.right)
-    error = sum(abs(score - right) * count for score, right, count in points) / len(gallery.scores)
-    return {"points": points, "error": error, "segments": len(gallery.scores)}
+    return {"points": points, "error": calibration_error(points), "segments": len(gallery.scores)}
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, str]:

@@ -4,7 +4,6 @@ A checkpoint is a folder ``step-00000100`` with ``tensors.safetensors`` and ``st
 former. It is written beside, brought to the disk (fsync) and renamed; only then are older ones removed.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deop.errors import TrainingError
-from deop.files import read_json
+from deop.errors import CheckpointError, TrainingError
+from deop.files import read_json, sha256
 
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 _FORMAT = 1
@@ -71,7 +70,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path:
         tensors = {key: value.detach().cpu().contiguous() for key, value in checkpoint.tensors.items()}
         save_file(tensors, str(beside / _TENSORS))
         _to_disk(beside / _TENSORS)
-        state = {"format": _FORMAT, "step": checkpoint.step, "sha256": _sha256(beside / _TENSORS), **checkpoint.entries}
+        state = {"format": _FORMAT, "step": checkpoint.step, "sha256": sha256(beside / _TENSORS), **checkpoint.entries}
         (beside / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         _to_disk(beside / _STATE)
         _to_disk(beside)
@@ -79,7 +78,7 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path:
             _remove(target)
         beside.rename(target)
         _to_disk(folder)
-    except (OSError, SafetensorError) as error:
+    except (OSError, CheckpointError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         whole = latest(folder)
         last = "no earlier one is there" if whole is None else f"the last whole one is {whole.folder}"
@@ -99,7 +98,7 @@ def latest(folder: Path) -> Checkpoint | None:
     for place in _newest_first(folder):
         try:
             state = read_json(place / _STATE)
-            if state.pop("format") != _FORMAT or state.pop("sha256") != _sha256(place / _TENSORS):
+            if state.pop("format") != _FORMAT or state.pop("sha256") != sha256(place / _TENSORS):
                 continue
             return Checkpoint(int(state.pop("step")), load_file(str(place / _TENSORS)), state, place)
         except (ValueError, KeyError, OSError):  # CheckpointError is a ValueError
@@ -171,8 +170,3 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
