@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def start(*arguments, launcher=()):
 def in_process(out, **changes):
     torch.set_num_threads(1)
     resume = changes.pop("resume", False)
+    if resume:
+        # TensorBoard names files by second, process and a counter, and reads them in the order of the names: the tenth of
+        # a process within one second would come before the ninth.
+        time.sleep(1.1)
     return fit(Circle(), settings_of(**changes), out, resume=resume, device="cpu", progress=False)
 
 
