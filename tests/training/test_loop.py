@@ -34,7 +34,7 @@ def in_process(out, **changes):
     torch.set_num_threads(1)
     resume = changes.pop("resume", False)
     if resume:
-        # TensorBoard names files by second, process and a counter, and reads them in the order of the names: the tenth of
+        # TensorBoard names files by second, process and a counter, and reads them in order of their names: the tenth of
         # a process within one second would come before the ninth.
         time.sleep(1.1)
     return fit(Circle(), settings_of(**changes), out, resume=resume, device="cpu", progress=False)
