@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
+from deop.data.folder import LabelledFolder
 from deop.encoders.efficientnet import NORMALIZATION
+from deop.evaluation.truth import PanopticTruth, components, has_panoptic
+from deop.photo_files import read_photo
+from deop.stuff import is_thing
 
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in (NORMALIZATION.mean, NORMALIZATION.std))
-STUFF_OF_CAMVID = (0, 1, 3, 4, 5, 7)  # sky, building, road, pavement, tree, fence: one segment a photo
+MOST, SMALLEST = 63, 30  # segments a photo, and pixels of the smallest
 
 
 @dataclass
@@ -28,101 +30,59 @@ class Photos:
     sizes: Tensor  # (P, 2) height and width
     names: tuple[str, ...]
     things: Tensor  # (K,) bool
-    files: tuple[Path, ...]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: list[int]) -> "Photos":
-        """Some of the photos."""
-        rows = torch.tensor(index, device=self.images.device)
-        return Photos(
-            self.images[rows], self.classes[rows], self.segments[rows], self.sizes[rows], self.names, self.things,
-            tuple(self.files[number] for number in index),
-        )  # fmt: skip
-
-    def without(self, forbidden: list[str]) -> "Photos":
+    def without(self, forbidden: tuple[str, ...]) -> "Photos":
         """The same without some names: their pixels are void, their segments stay."""
         kept = [index for index, name in enumerate(self.names) if name not in forbidden]
         table = torch.zeros(len(self.names) + 1, dtype=torch.uint8)
         for index, old in enumerate(kept):
             table[old + 1] = index + 1
         names = tuple(self.names[index] for index in kept)
-        things = self.things[torch.tensor(kept, device=self.things.device)]
-        return replace(self, classes=table[self.classes.int()], names=names, things=things)
+        return replace(self, classes=table[self.classes.int()], names=names, things=self.things[torch.tensor(kept)])
 
-    def to(self, device: str) -> "Photos":
+    def to(self, device: torch.device) -> "Photos":
         """The same on another device."""
         moved = (x.to(device) for x in (self.images, self.classes, self.segments, self.sizes))
-        return Photos(*moved, self.names, self.things.to(device), self.files)
+        return Photos(*moved, self.names, self.things.to(device))
 
 
-def read_classes(folder: Path) -> tuple[dict[int, int], tuple[str, ...], list[bool]]:
-    """Class id -> index of the name, the names, and which are things."""
-    entries = json.loads((folder / "classes.json").read_text())
-    return (
-        {entry["id"]: index for index, entry in enumerate(entries)},
-        tuple(entry["name"] for entry in entries),
-        [bool(entry.get("isthing", False)) for entry in entries],
-    )
+def load(folder: LabelledFolder) -> Photos:
+    """All photos of a labelled folder, on a square canvas as wide as the longest side of any.
+
+    Segments are the panoptic ones where the folder has them, else made from the classes.
+    """
+    things = np.array([is_thing(e.name) if e.isthing is None else bool(e.isthing) for e in folder.classes])
+    ids = np.array([entry.id for entry in folder.classes])
+    panoptic = PanopticTruth(folder.root, ids) if has_panoptic(folder.root) else None
+    images, classes, segments = [], [], []
+    for pair in folder.pairs:
+        truth = folder.labels(pair)
+        known = panoptic.segments(pair, truth.shape) if panoptic else components(truth, things)
+        images.append(read_photo(pair.photo))
+        classes.append((truth + 1).astype(np.uint8))
+        segments.append(numbered(np.where(truth >= 0, known.segment_map + 1, 0)))
+    sizes = torch.tensor([photo.shape[:2] for photo in images])
+    side = int(sizes.max())
+
+    def on_canvas(pictures: list[np.ndarray]) -> Tensor:
+        canvas = np.zeros((len(pictures), side, side, *pictures[0].shape[2:]), np.uint8)
+        for row, picture in zip(canvas, pictures, strict=True):
+            row[: picture.shape[0], : picture.shape[1]] = picture
+        return torch.from_numpy(canvas)
+
+    pixels = on_canvas(images).permute(0, 3, 1, 2).contiguous()
+    return Photos(pixels, on_canvas(classes), on_canvas(segments), sizes, folder.names, torch.from_numpy(things))
 
 
-def load(folder: Path, split: str, canvas: int) -> Photos:
-    """All photos with masks of a split; panoptic segments where the set has them, else made from the classes."""
-    index_of, names, things = read_classes(folder)
-    files, images, classes, segments, sizes = [], [], [], [], []
-    for mask_file in sorted((folder / split / "masks").glob("*.png")):
-        file = next((folder / split / "images").glob(mask_file.stem + ".*"))
-        photo = np.array(Image.open(file).convert("RGB"))
-        ids = np.array(Image.open(mask_file))
-        table = np.zeros(256, np.uint8)
-        for class_id, index in index_of.items():
-            table[class_id] = index + 1
-        named = table[ids]
-        panoptic = folder / split / "panoptic" / mask_file.name
-        own = panoptic_segments(panoptic, named) if panoptic.exists() else components(named)
-        height, width = named.shape
-        files.append(file)
-        sizes.append((height, width))
-        images.append(np.pad(photo, ((0, canvas - height), (0, canvas - width), (0, 0))))
-        classes.append(np.pad(named, ((0, canvas - height), (0, canvas - width))))
-        segments.append(np.pad(own, ((0, canvas - height), (0, canvas - width))))
-    return Photos(
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-        torch.from_numpy(np.stack(classes)),
-        torch.from_numpy(np.stack(segments)),
-        torch.tensor(sizes),
-        names,
-        torch.tensor(things),
-        tuple(files),
-    )
-
-
-def panoptic_segments(file: Path, named: np.ndarray) -> np.ndarray:
-    """Segments of a panoptic picture, numbered from 1, the largest first, at most 63."""
-    colours = np.array(Image.open(file).convert("RGB")).astype(np.int64)
-    ids = colours @ np.array([1, 256, 65536])
-    return numbered(np.where(named > 0, ids, 0))
-
-
-def components(named: np.ndarray) -> np.ndarray:
-    """Stuff as one segment a class, the rest by connected components."""
-    ids = np.zeros(named.shape, np.int64)
-    for value in np.unique(named[named > 0]):
-        if value - 1 in STUFF_OF_CAMVID:
-            ids[named == value] = value
-        else:
-            parts, _ = ndimage.label(named == value)
-            ids[parts > 0] = 1000 * int(value) + parts[parts > 0]
-    return numbered(ids)
-
-
-def numbered(ids: np.ndarray, smallest: int = 30, most: int = 63) -> np.ndarray:
+def numbered(ids: np.ndarray) -> np.ndarray:
     """Ids (0: void) as 1, 2, ... by falling area; what is too small or too many is void."""
     values, counts = np.unique(ids[ids > 0], return_counts=True)
     result = np.zeros(ids.shape, np.uint8)
-    for number, position in enumerate(np.argsort(-counts)[:most]):
-        if counts[position] >= smallest:
+    for number, position in enumerate(np.argsort(-counts, kind="stable")[:MOST]):
+        if counts[position] >= SMALLEST:
             result[ids == values[position]] = number + 1
     return result
 
@@ -130,8 +90,19 @@ def numbered(ids: np.ndarray, smallest: int = 30, most: int = 63) -> np.ndarray:
 def load_imagenet(folder: Path) -> tuple[Tensor, list[str]]:
     """(1000, 3, 160, 160) uint8 in the order of ImageNet's classes, and the names."""
     names = json.loads((folder / "names.json").read_text())
-    photos = [np.array(Image.open(next((folder / "images").glob(stem + ".*"))).convert("RGB")) for stem in names]
+    photos = [read_photo(next((folder / "images").glob(stem + ".*"))) for stem in names]
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous(), list(names.values())
+
+
+def sampler(photos: Photos) -> Tensor:
+    """Chances of photos: those with rare names come more often."""
+    held = torch.zeros(len(photos), len(photos.names) + 1, dtype=torch.bool)
+    for row, classes in zip(held, photos.classes, strict=True):
+        row[classes.unique().long()] = True
+    held = held[:, 1:]
+    frequency = held.float().mean(0).clamp_min(1e-6)
+    repeat = (0.1 / frequency).sqrt().clamp(1, 3)
+    return torch.where(held, repeat, torch.ones_like(repeat)).amax(1)
 
 
 def uniform(count: int, low: float, high: float, device: torch.device) -> Tensor:

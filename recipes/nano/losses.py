@@ -42,7 +42,7 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, smooth: float 
     return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> Tensor:
     """How well queries divide the photo: matched segments, cross-entropy over queries and dice.
 
     Args:
@@ -51,7 +51,7 @@ def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> tuple[Ten
         most: segments a photo.
 
     Returns:
-        The loss of all layers together, and that of the last.
+        The loss of all layers together.
     """
     side = segments.shape[-1]
     prepared, costs = [], []
@@ -70,7 +70,7 @@ def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> tuple[Ten
             costs.append(torch.where((area > 0)[..., None], entropy.clamp_max(20) + 2 * dice, 0.0))
         prepared.append((truth, valid, one_hot, log_p, share, area))
     host = torch.stack(costs).cpu().numpy()
-    total, last = outputs[0].new_zeros((), dtype=torch.float32), outputs[0].new_zeros(())
+    total = outputs[0].new_zeros((), dtype=torch.float32)
     for layer, (truth, valid, one_hot, log_p, share, area) in enumerate(prepared):
         present = (area > 0).cpu().numpy()
         match = np.zeros(present.shape, np.int64)
@@ -88,6 +88,5 @@ def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> tuple[Ten
         own = share.gather(1, matched[..., None].expand(-1, -1, share.shape[2]))
         dice = 1 - (2 * (own * one_hot).sum(2) + 1) / (area + own.sum(2) + 1)
         dice = (dice * there).sum() / there.sum().clamp_min(1)
-        last = 0.5 * even + 0.5 * each + 2 * dice
-        total = total + last * (1.0 if layer == len(prepared) - 1 else 0.4)
-    return total, last
+        total = total + (0.5 * even + 0.5 * each + 2 * dice) * (1.0 if layer == len(prepared) - 1 else 0.4)
+    return total

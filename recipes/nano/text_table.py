@@ -13,18 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-HERE = Path(__file__).parent
-
-
-def read_lists(path: Path) -> dict[str, list[str]]:
-    """``name: a, b, c`` lines -> {name: [a, b, c]}."""
-    lists = {}
-    for line in path.read_text().splitlines():
-        if line.strip() and not line.startswith("#"):
-            name, _, rest = line.partition(":")
-            lists[name.strip()] = [word.strip() for word in rest.split(",") if word.strip()]
-    return lists
+from names import HERE, read_lists
 
 
 def embed(folder: Path, texts: list[str], batch: int = 256) -> np.ndarray:

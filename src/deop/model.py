@@ -142,12 +142,7 @@ class DeOP(nn.Module):
             )
         if len(given) != len(photos):
             raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos")
-        if batch < 1:
-            raise SettingError(f"a batch of {batch} photos: give 1 or more")
-        if mode not in MODES:
-            raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise SettingError(f"threshold {threshold} is not in [0, 1]")
+        check_asked(mode, threshold, batch)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         classes = self.embed(vocabulary)
         results = []
@@ -379,6 +374,20 @@ class DeOP(nn.Module):
             self.save_pretrained(folder)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
+
+
+def check_asked(mode: str, threshold: float | None, batch: int) -> None:
+    """Refuse what ``DeOP.segment`` cannot do.
+
+    Raises:
+        SettingError: naming the setting.
+    """
+    if batch < 1:
+        raise SettingError(f"a batch of {batch} photos: give 1 or more")
+    if mode not in MODES:
+        raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise SettingError(f"threshold {threshold} is not in [0, 1]")
 
 
 _BACKGROUND = "|background|"  # no name of the caller's has bars

@@ -153,7 +153,7 @@ def load(
         ProposalError: a proposer that is no mask model.
         SettingError: an unknown device or dtype.
     """
-    place, precision = _device(device), _dtype(dtype)  # before anything large is fetched
+    place, precision = choose_device(device), choose_dtype(dtype)  # before anything large is fetched
     entry = ZOO.get(str(name))
     if entry:
         _fetch_all(entry, proposer)
@@ -285,7 +285,12 @@ def _find(name: str, zoo: bool = True) -> Path:
     )
 
 
-def _device(choice: "str | torch.device | None") -> "torch.device":
+def choose_device(choice: "str | torch.device | None") -> "torch.device":
+    """The device that is asked for; None: a GPU if any.
+
+    Raises:
+        SettingError: one that cannot be used here.
+    """
     import torch
 
     if choice is None:
@@ -302,7 +307,12 @@ def _device(choice: "str | torch.device | None") -> "torch.device":
     return device
 
 
-def _dtype(choice: "str | torch.dtype | None") -> "torch.dtype":
+def choose_dtype(choice: "str | torch.dtype | None") -> "torch.dtype":
+    """The precision that is asked for; None: float32.
+
+    Raises:
+        SettingError: one that is not known.
+    """
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -78,3 +78,30 @@ def test_wrong_usage_is_told_before_anything_slow(deop, dataset, arguments, mess
     assert done.code == 2
     assert message in " ".join(done.err.split())
     assert not done.out
+
+
+def test_broken_photos_are_refused_or_left_out(deop, dataset):
+    """Before anything is loaded: the model that is asked for does not exist."""
+    (dataset / "val/images/1.jpg").write_bytes((dataset / "val/images/1.jpg").read_bytes()[:300])
+    (dataset / "val/masks/2.png").write_bytes((dataset / "val/masks/0.png").read_bytes())
+    refused = deop("evaluate", dataset, "--model", "nowhere")
+    assert refused.code == 1
+    assert "2.png" in refused.err
+    (dataset / "val/masks/2.png").unlink()
+    refused = deop("evaluate", dataset, "--model", "nowhere")
+    assert refused.code == 1
+    assert "images/1.jpg" in refused.err
+    assert "nowhere" not in refused.err
+    (dataset / "val/masks/2.png").write_bytes((dataset / "val/masks/0.png").read_bytes())
+    done = deop("evaluate", dataset, "--skip-broken", "--json", "-", "--device", "cpu", "--resamples", 2)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["images"] == 1
+    assert found["left_out"] == ["masks/2.png", "images/1.jpg"]
+    assert "left out 2" in done.err
+
+
+def test_a_limit_looks_no_further(deop, dataset):
+    (dataset / "val/images/1.jpg").write_bytes(b"no photo")
+    done = deop("evaluate", dataset, "--limit", 1, "--json", "-", "--device", "cpu", "--resamples", 2)
+    assert done.code == 0, done.err

@@ -204,15 +204,15 @@ def test_an_interrupted_batch_keeps_what_is_done(segment, here, monkeypatch):
         write_photo(here / "trip" / f"{name}.jpg")
         write_masks(here / "masks" / f"{name}.npy")
     done = []
-    original = DeOP.segment
+    original = DeOP.look
 
-    def interrupted(self, photo, *arguments, **options):
+    def interrupted(self, photos, *arguments, **options):
         if done:
             raise KeyboardInterrupt
-        done.append(photo)
-        return original(self, photo, *arguments, **options)
+        done.append(photos)
+        return original(self, photos, *arguments, **options)
 
-    monkeypatch.setattr(DeOP, "segment", interrupted)
+    monkeypatch.setattr(DeOP, "look", interrupted)
     answer = segment("trip", "-c", "cat", "--masks", "masks", "--json", "all.jsonl", "-o", "out")
     assert answer.code == 130
     assert len((here / "all.jsonl").read_text().splitlines()) == 1

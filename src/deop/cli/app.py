@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from deop import __version__
+from deop.cli.bench import bench
 from deop.cli.console import say
 from deop.cli.convert import convert
 from deop.cli.evaluate import evaluate
@@ -29,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an error that is not ours is a bug: its plain traceback belongs in a report
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, evaluate, train, models, convert):
-    app.command(no_args_is_help=command is not models)(command)
+for command in (segment, evaluate, train, models, convert, bench):
+    app.command(no_args_is_help=command not in (models, bench))(command)
 app.add_typer(prepare, name="prepare")
 
 

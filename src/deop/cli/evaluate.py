@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from deop.cli.console import Debug, say
 from deop.errors import SettingError
 
 if TYPE_CHECKING:
+    from deop.data.folder import LabelledFolder
     from deop.evaluation.evaluate import Answer
 
 ASKED, METHOD, RESULTS, MACHINE = "What is asked", "Method", "Results", "Machine"
@@ -71,6 +73,12 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int | None, _option("--limit", panel=ASKED, min=1, help="Only the first photos.")] = None,
+    skip_broken: Annotated[
+        bool,
+        _option(
+            "--skip-broken", panel=ASKED, help="Leave out what cannot be read or has no mask, instead of refusing."
+        ),
+    ] = False,
     proposals: Annotated[
         Literal["model", "oracle"],
         _option("--proposals", panel=METHOD, default=True, help="The model's own masks, or the true ones."),
@@ -118,7 +126,7 @@ def evaluate(
     held_out = _read_unseen(unseen)
     from deop.data.folder import open_folder
 
-    data = open_folder(dataset, split)  # before anything slow
+    data = open_folder(dataset, split, skip_unpaired=skip_broken)  # before anything slow
     from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
@@ -130,6 +138,7 @@ def evaluate(
         proposals, names, severance, classifier, anchors, held_out, limit, protocol, threshold, tuple(others)
     )
     unseen_names(data, asked)  # before anything is loaded
+    data, left_out = _only_sound(data, limit, skip_broken)
     bootstrap = Bootstrap(resamples, seed=seed)
     network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
     watchers: list[Callable[[Answer], None]] = []
@@ -159,6 +168,7 @@ def evaluate(
             bootstrap=bootstrap,
             watch=watch,
         )
+    found["left_out"] = left_out
     if save_maps:
         say(f"wrote {found['images']} label maps to {save_maps}")
     if report and gallery:
@@ -175,6 +185,19 @@ def evaluate(
             file.write((json.dumps(found, indent=2) + "\n").encode())
         say(f"wrote {json_file}")
     _print(found)
+
+
+def _only_sound(data: "LabelledFolder", limit: int | None, skip_broken: bool) -> tuple["LabelledFolder", list[str]]:
+    """The photos that are asked for, once all of them have been read, and the names of those that cannot be used."""
+    from deop.data.check import sound
+
+    some = replace(data, pairs=data.pairs[:limit])
+    kept = sound(some, skip_broken)
+    left = [*data.unpaired, *(pair.photo for pair in some.pairs if pair not in set(kept.pairs))]
+    if left:
+        names = ", ".join(path.name for path in left[:3]) + (", ..." if len(left) > 3 else "")
+        say(f"left out {len(left)} that cannot be used: {names}; `deop prepare check {data.root}` says why")
+    return kept, [path.relative_to(data.root).as_posix() for path in left]
 
 
 def _read_unseen(file: Path | None) -> tuple[str, ...]:

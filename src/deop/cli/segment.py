@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ import typer
 from deop.cli.console import Debug, say
 from deop.cli.photos import PICTURE, RESULTS, Photo, find_masks, find_photos, place_results
 from deop.cli.report import print_table, write_lines
-from deop.errors import ImageError, OutputError, ProposalError, SettingError
+from deop.errors import DeopError, OutputError, SettingError
 
 NAMES, MASKS, RESULTS_PANEL, METHOD, MACHINE = "Names", "Masks", "Results", "Method", "Machine"
 
@@ -142,6 +143,13 @@ def segment(
         str | None,
         _option("--dtype", metavar="TYPE", panel=MACHINE, help="float32 (default), bfloat16 or float16."),
     ] = None,
+    batch: Annotated[
+        int | None,
+        _option(
+            "--batch", metavar="N", panel=MACHINE, min=1,
+            help="Photos that go through the networks together; by default 8 on a GPU, else 1.",
+        ),
+    ] = None,
     cache: Annotated[
         bool,
         _option("--cache/--no-cache", panel=MACHINE, help="Keep the embeddings of names on disk (default)."),
@@ -167,21 +175,22 @@ def segment(
     vocabulary = network.vocabulary(names, background=background, templates=templates, things=things)
     network.embed(vocabulary, progress=True)
 
-    def work(job: "Job") -> Any:
-        from deop.proposals.given import read_masks
+    from deop.proposals.given import read_masks
+    from deop.stream import segment_stream
 
-        return network.segment(
-            job.photo.path,
-            vocabulary,
-            mode=mode,
-            masks=None if job.masks is None else read_masks(job.masks),
-            severance=severance,
-            anchors=anchors,
-            classifier=classifier,
-            threshold=threshold,
-        )
-
-    failed, undone, stopped = _work_off(jobs, work, json_file)
+    results = segment_stream(
+        network,
+        [job.photo.path for job in jobs],
+        vocabulary,
+        masks=[None if job.masks is None else partial(read_masks, job.masks) for job in jobs],
+        mode=mode,
+        threshold=threshold,
+        batch=batch,
+        severance=severance,
+        anchors=anchors,
+        classifier=classifier,
+    )
+    failed, undone, stopped = _work_off(jobs, results, json_file)
     for path, reason in failed:
         say(f"failed: {reason}" if str(path) in reason else f"failed: {path}: {reason}", style="red")
     if len(jobs) > 1:
@@ -208,6 +217,19 @@ class Job:
         """What is written, by kind."""
         places = {"picture": self.picture, "labels": self.labels}
         return {kind: str(place) for kind, place in places.items() if place}
+
+    def save(self, result: Any) -> None:
+        """Write what was found, unless that is an error.
+
+        Raises:
+            OutputError: a place that cannot be written.
+        """
+        if isinstance(result, DeopError):
+            return
+        if self.picture:
+            result.save(self.picture)
+        if self.labels:
+            result.save_labels(self.labels)
 
 
 def _read_names(classes: str, file: Path | None) -> str | list[str]:
@@ -243,32 +265,35 @@ def _plan(
 
 
 def _work_off(
-    jobs: list[Job], work: Callable[[Job], Any], json_file: str | None
+    jobs: list[Job], results: Iterator[Any], json_file: str | None
 ) -> tuple[list[tuple[Path, str]], int, BaseException | None]:
-    """Do the work and write the results.
+    """Write the results as they come, and what is to be said of them.
+
+    Args:
+        jobs: what is to be done.
+        results: of each, or the error that it came to.
+        json_file: as ``write_lines`` takes it.
 
     Returns:
         The photos that failed, with the reason; how many were left undone; and what stopped the work before its end:
         the user, a full disk, a fault.
     """
+    from deop.stream import write_behind
+
     failed: list[tuple[Path, str]] = []
     stopped: BaseException | None = None
     done = 0
     with write_lines(json_file) as write, _progress(len(jobs)) as advance:
         try:
-            for job in jobs:
-                started = time.perf_counter()
-                try:
-                    result = work(job)
-                except (ImageError, ProposalError) as error:
-                    failed.append((job.photo.path, str(error)))
-                    write({"photo": str(job.photo.path), "error": str(error)})
+            started = time.perf_counter()
+            written = write_behind(results, lambda number, result: jobs[number].save(result))
+            for job, result in zip(jobs, written, strict=True):
+                now = time.perf_counter()
+                seconds, started = now - started, now
+                if isinstance(result, DeopError):
+                    failed.append((job.photo.path, str(result)))
+                    write({"photo": str(job.photo.path), "error": str(result)})
                 else:
-                    if job.picture:
-                        result.save(job.picture)
-                    if job.labels:
-                        result.save_labels(job.labels)
-                    seconds = time.perf_counter() - started
                     found = {**result.summary(), "photo": str(job.photo.path)}
                     write({**found, "results": job.results, "seconds": round(seconds, 3)})
                     if len(jobs) == 1 and json_file != "-":
@@ -290,6 +315,6 @@ def _progress(count: int) -> Iterator[Callable[[], Any]]:
 
     console = Console(stderr=True)
     columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=count == 1 or not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=count <= 1 or not console.is_terminal, transient=True) as bar:
         task = bar.add_task("photos", total=count)
         yield lambda: bar.advance(task)

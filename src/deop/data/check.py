@@ -144,7 +144,7 @@ def sound(folder: LabelledFolder, skip_broken: bool = False) -> LabelledFolder:
         first = next(finding for finding in wrong if finding.kind != "unpaired")
         raise DataError(
             f"{folder.root}: {first.kind} {first.file}: {first.detail}{more}. `deop prepare check {folder.root}` lists "
-            "them; skip_broken leaves them out"
+            "them; --skip-broken (skip_broken in a recipe) leaves them out"
         )
     kept = tuple(pair for pair in folder.pairs if not {_name(folder, pair.photo), _name(folder, pair.mask)} & files)
     if not kept:

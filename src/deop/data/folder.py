@@ -127,7 +127,7 @@ def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: 
         more = f", and {len(unpaired) - 1} more" if len(unpaired) > 1 else ""
         raise DataError(
             f"{place}: {what_is_missing(unpaired[0])}{more}; `deop prepare check {root}` lists them, "
-            "skip_unpaired=True leaves them out"
+            "--skip-broken (skip_unpaired=True in Python) leaves them out"
         )
     if not pairs:
         raise DataError(f"no photos in {place / 'images'}: expected .jpg or .png")

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from deop.errors import SettingError, TrainingError
 from deop.training import checkpoint as checkpoints
+from deop.training.batches import batches_from
 from deop.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from deop.training.process import accelerator_for, deterministic, seed_everything, stop_signals
 from deop.training.progress import Reporter
 from deop.training.recipe import differing, plain, write_recipe
-from deop.training.task import Batches, LoopSettings, Task
+from deop.training.task import LoopSettings, Task
 
 _MAY_DIFFER = ("workers", "save_every", "keep", "log_every", "deterministic")
 _CHECK_EVERY = 10  # steps from one look at whether all is finite to the next: looking waits for the device
@@ -46,21 +47,6 @@ class Run:
     def model(self) -> Path:
         """What was learned, as ``Task.export`` wrote it."""
         return self.folder / "model"
-
-
-class _Samples(torch.utils.data.Dataset[Any]):
-    """The parts of batches that one process sees, in order."""
-
-    def __init__(self, batches: Batches, settings: LoopSettings, process: int, processes: int) -> None:
-        self.batches, self.settings, self.process, self.processes = batches, settings, process, processes
-
-    def __getitem__(self, number: int) -> Any:
-        settings = self.settings
-        step, part = divmod(number, settings.accumulate)
-        count = settings.batch // (settings.accumulate * self.processes)
-        first = step * settings.batch + (part * self.processes + self.process) * count
-        seed_everything(settings.seed, step, part, self.process, 0)
-        return self.batches(range(first, first + count))
 
 
 def fit(
@@ -151,7 +137,7 @@ class _Fit:
         module, optimizer = self.accelerator.prepare(self.task, self.optimizer)
         with deterministic(self.settings.deterministic), stop_signals() as stop, self.reporter:
             try:
-                batches = self._batches()
+                batches = batches_from(self.task.batches, self.settings, self.accelerator, self.step)
                 self.task.train()
                 while self.step < self.settings.iterations and not self._is_over() and (done := self._done()) < 1:
                     self._one_step(module, optimizer, batches, done)
@@ -221,20 +207,6 @@ class _Fit:
         self.best_weights = {key: value.to(device) for key, value in found.below("best.").items()}
         if self.accelerator.scaler is not None and found.entries["scaler"]:
             self.accelerator.scaler.load_state_dict(found.entries["scaler"])
-
-    def _batches(self) -> Iterator[Any]:
-        settings, accelerator = self.settings, self.accelerator
-        samples = _Samples(self.task.batches, settings, accelerator.process_index, accelerator.num_processes)
-        order = range(self.step * settings.accumulate, settings.iterations * settings.accumulate)
-        return iter(
-            torch.utils.data.DataLoader(
-                samples,
-                batch_size=None,
-                sampler=order,
-                num_workers=settings.workers,
-                pin_memory=accelerator.device.type == "cuda" and settings.workers > 0,
-            )
-        )
 
     def _done(self) -> float:
         """Share of the run that is done; the first process's clock counts."""
@@ -309,7 +281,7 @@ class _Fit:
         found = dict(zip(keys, values.tolist(), strict=True))
         self.lost = self.lost or [key for key, value in found.items() if not np.isfinite(value)]
         rate = self.optimizer.param_groups[0]["lr"]
-        self.reporter.log(self.step, {**found, "rate": rate}, time.monotonic() - self.begun)
+        self.reporter.log(self.step, {**found, "rate": rate}, time.monotonic() - self.begun, self._done())
         self.sums, self.counted = {}, 0
 
     def _is_over(self) -> bool:

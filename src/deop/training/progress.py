@@ -46,33 +46,34 @@ class Reporter:
         if not self.shown or not sys.stderr.isatty():
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
+            TextColumn("step {task.fields[step]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self.task = self.bar.add_task("", total=self.steps, completed=step)
+        self.task = self.bar.add_task("", total=1.0, completed=step / self.steps, step=step)
 
-    def log(self, step: int, values: Mapping[str, float], seconds: float | None = None) -> None:
-        """Values of a step; ``seconds`` since the run began, with the losses."""
+    def log(
+        self, step: int, values: Mapping[str, float], seconds: float | None = None, done: float | None = None
+    ) -> None:
+        """Values of a step; with the losses the ``seconds`` since the run began and the share of it that is done."""
         if not self.writes:
             return
         for key, value in values.items():
             self.writer.add_scalar(key, value, step)
-        if seconds is None:
+        if seconds is None or done is None:
             self.say(f"step {step}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
             return
         line = f"loss {values['loss']:.4g}  rate {values['rate']:.2g}"
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, description=line)
+            self.bar.update(self.task, completed=done, description=line, step=step)
         elif step in (1, self.steps) or time.monotonic() - self.last_said > _QUIET_SECONDS:
-            left = seconds / step * (self.steps - step)
-            self.say(f"step {step} of {self.steps}  {line}  {left / 60:.1f} min left")
+            left = seconds * (1 - done) / done
+            self.say(f"step {step} of {self.steps}  {line}  {max(left, 0) / 60:.1f} min left")
             self.last_said = time.monotonic()
 
     def say(self, message: str) -> None:

@@ -19,6 +19,10 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 """YAML 1.1 takes 1e-4 for a text; nobody else does."""
 
 
+_SWITCH = re.compile(r"true|True|false|False")
+"""YAML 1.1 takes yes, no, on and off for switches too."""
+
+
 def read_recipe(
     kind: type[T], file: str | Path | None, overrides: Sequence[str] = (), base: Mapping[str, Any] = {}
 ) -> T:
@@ -213,11 +217,14 @@ def _yaml(text: str, where: str) -> Any:
         raise MissingDependencyError('recipes need pyyaml: pip install "deop[train]"') from error
 
     class Loader(yaml.SafeLoader):
-        """Safe, and 1e-4 is a number."""
+        """Safe, 1e-4 is a number, and precision=no a text."""
 
+    switch = "tag:yaml.org,2002:bool"
     Loader.yaml_implicit_resolvers = {
-        key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        key: [rule for rule in rules if rule[0] != switch]
+        for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    Loader.add_implicit_resolver(switch, _SWITCH, list("tTfF"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
     try:
         return yaml.load(text, Loader)

@@ -1,0 +1,71 @@
+"""A folder of photos: how near the command comes to the rate at which the networks alone could go."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from deop.bench.report import Goal, Part, Row
+from deop.bench.setup import Setup
+from deop.bench.subjects import clip_model, names, synthetic_photo
+from deop.bench.timing import take_turns
+from deop.images import read_photo
+from deop.model import DeOP
+from deop.results import Segmentation
+from deop.stream import Failure, segment_stream, write_behind
+from deop.vocabulary import Vocabulary
+
+PHOTOS = {"cpu": 16, "cuda": 128}
+SHARE = 0.9
+
+
+def folder(setup: Setup) -> Part:
+    """Photos of 640 x 480 and 480 x 640 on disk to label maps on disk, as ``deop segment FOLDER --labels OUT``."""
+    from deop.zoo import load
+
+    count = 2 if setup.quick else PHOTOS[setup.device.type]
+    rows: list[Row] = []
+    with TemporaryDirectory() as place:
+        paths = []
+        for index in range(count):
+            size = (480, 640) if index % 3 else (640, 480)
+            paths.append(Path(place) / f"{index:04}.jpg")
+            Image.fromarray(synthetic_photo(*size, seed=index)).save(paths[-1], quality=92)
+        nano = load("nano", device=setup.device, dtype=setup.dtype)
+        clip = clip_model("B/16", seed=setup.seed).to(setup.device, setup.dtype)
+        batches = (1,) if setup.device.type == "cpu" else (1, 8, 32)
+        for label, model, asked in (
+            ("nano", nano, ["person", "cat", "wall", "sky", "grass"]),
+            ("B/16, R50", clip, names(20)),
+        ):
+            model.cache = None
+            words = model.vocabulary(asked)
+            for batch in batches:
+                rows.append(_row(setup, f"{label}, batch {batch}", model, words, paths, batch))
+    return Part(
+        "folder",
+        f"{count} photos on disk to label maps on disk",
+        tuple(rows),
+        "Pure: the same photos, decoded before, through the networks and to maps, nothing read or written.",
+    )
+
+
+def _row(setup: Setup, label: str, model: DeOP, words: Vocabulary, paths: list[Path], batch: int) -> Row:
+    photos = [read_photo(path) for path in paths]
+
+    def pure() -> None:
+        for _ in segment_stream(model, photos, words, batch=batch):
+            pass
+
+    def save(number: int, result: Segmentation | Failure) -> None:
+        assert isinstance(result, Segmentation), result
+        result.save_labels(paths[number].with_suffix(".png"))
+
+    def whole() -> None:
+        for _ in write_behind(segment_stream(model, paths, words, batch=batch), save):
+            pass
+
+    found = take_turns({"whole": whole, "pure": pure}, max(3, setup.repeats // 2), setup.device)
+    rate, most = (len(paths) / found[key].p50 for key in ("whole", "pure"))
+    return Row(label, found["whole"], ("pure", found["pure"]),
+               {"photos/s": rate, "share": rate / most}, Goal("share", SHARE))  # fmt: skip

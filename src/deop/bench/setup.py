@@ -1,0 +1,31 @@
+"""What a bench is told: where it runs and how long."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Settings of a bench.
+
+    Attributes:
+        device: where models work.
+        dtype: of their weights.
+        photo: (H, W, 3) uint8, the same for all.
+        repeats: turns of each subject.
+        quick: fewer sizes and counts, to see that all works; figures are then no result.
+        seed: of weights, masks and synthetic photos.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    photo: np.ndarray
+    repeats: int = 5
+    quick: bool = False
+    seed: int = 0
+
+    def some(self, values: tuple[int, ...]) -> tuple[int, ...]:
+        """The values of a series; the first two alone where it is to be quick."""
+        return values[:2] if self.quick else values

@@ -1,0 +1,117 @@
+"""One pass against two streams: the same photo, weights, masks and precision."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deop.assembly import Canvas
+from deop.bench.report import Part, Row, faster
+from deop.bench.setup import Setup
+from deop.bench.subjects import SIDES, blobs, clip_model, names
+from deop.bench.timing import take_turns
+from deop.classify import classify
+from deop.images import resize_photo, to_pixels
+from deop.look import canvas_of, crop_each, one_pass
+from deop.model import DeOP
+from deop.proposals import Proposals
+from deop.two_stream import TwoStream
+from deop.vocabulary import Classes
+
+COUNTS = (10, 25, 50, 100)
+"""Proposals a photo."""
+CLASSES = 20
+"""Names that are asked for."""
+KINDS = ("one-pass", "two-stream")
+STAGE_GOALS = {("B/16", 100): 12.0, ("B/16", 25): 3.0}
+END_GOALS = {("B/16", 100): 8.0}
+
+
+@dataclass
+class Scene:
+    """A photo as both ways get it, masks and names: all that comes before the classification stage."""
+
+    model: DeOP
+    resized: np.ndarray
+    canvas: Canvas
+    pixels: Tensor
+    proposals: list[Proposals]
+    classes: Classes
+
+    @classmethod
+    def of(cls, model: DeOP, setup: Setup, count: int) -> "Scene":
+        """The photo resized for a model, with ``count`` masks."""
+        divisor = model.settings.resize.divisor
+        resized = resize_photo(setup.photo, model.settings.resize)
+        canvas = canvas_of(setup.photo, resized, divisor)
+        pixels = to_pixels(resized, model.encoder.normalization, divisor, setup.device, setup.dtype)[None]
+        logits = blobs(count, (canvas.padded[0] // 4, canvas.padded[1] // 4), setup.seed).to(setup.device)
+        proposals = [Proposals(logits, torch.arange(count, device=setup.device))]
+        return cls(model, resized, canvas, pixels, proposals, model.embed(model.vocabulary(names(CLASSES))))
+
+    @torch.inference_mode()
+    def once(self) -> Tensor:
+        """One pass: encoder, anchors, logits."""
+        model = self.model
+        severance = model.settings.severance
+        looks = one_pass(
+            model.encoder, model.anchors, model.settings, self.pixels, [self.canvas], self.proposals, severance
+        )
+        return classify(looks[0].regions, self.classes, None, model.settings.temperature)
+
+    @torch.inference_mode()
+    def crops(self) -> Tensor:
+        """Two streams: crops, encoder, logits."""
+        model = self.model
+        looks = crop_each(
+            model.encoder, [self.resized], [self.canvas], self.proposals, TwoStream(), model.device, model.dtype
+        )
+        return classify(looks[0].regions, self.classes, None, model.settings.temperature)
+
+
+def stage(setup: Setup) -> Part:
+    """The classification stage alone, from masks to logits."""
+    rows: list[Row] = []
+    for tower in SIDES:
+        model = clip_model(tower, depth=None, seed=setup.seed).to(setup.device, setup.dtype)
+        for count in setup.some(COUNTS):
+            scene = Scene.of(model, setup, count)
+            repeats = setup.repeats if tower == "B/16" and count <= 25 else max(3, setup.repeats // 2)
+            found = take_turns({"one": scene.once, "two": scene.crops}, repeats, setup.device)
+            label = f"{tower} at {SIDES[tower]}, {count} masks"
+            rows.append(faster(label, found["one"], found["two"], "two streams", STAGE_GOALS.get((tower, count))))
+    return Part("stage", "The classification stage: one pass, and two streams", tuple(rows))
+
+
+def whole(setup: Setup) -> Part:
+    """End to end, from the pixels of a photo to its map."""
+    rows: list[Row] = []
+    chosen = (("B/16", 50), ("B/16", 101), ("L/14", 50))
+    for tower, depth in chosen[:1] if setup.quick else chosen:
+        for count in setup.some(COUNTS if (tower, depth) == chosen[0] else COUNTS[-1:]):
+            model = clip_model(tower, proposals=count, depth=depth, seed=setup.seed).to(setup.device, setup.dtype)
+            vocabulary = model.vocabulary(names(CLASSES))
+
+            subjects = {kind: partial(model.segment, setup.photo, vocabulary, classifier=kind) for kind in KINDS}
+            repeats = setup.repeats if tower == "B/16" else max(3, setup.repeats // 2)
+            found = take_turns(subjects, repeats, setup.device)
+            label = f"{tower} at {SIDES[tower]}, R{depth}, {count} masks"
+            goal = END_GOALS.get((tower, count))
+            rows.append(faster(label, found["one-pass"], found["two-stream"], "two streams", goal))
+    rows.append(_nano(setup))
+    return Part("whole", "Photo to map: one pass, and two streams", tuple(rows))
+
+
+def _nano(setup: Setup) -> Row:
+    """The model that ships, with its own masks."""
+    from deop.zoo import load
+
+    model = load("nano", device=setup.device, dtype=setup.dtype)
+    model.cache = None
+    vocabulary = model.vocabulary(["person", "cat", "wall", "sky", "grass"])
+    subjects = {kind: partial(model.segment, setup.photo, vocabulary, classifier=kind) for kind in KINDS}
+    found = take_turns(subjects, max(3, setup.repeats // 2), setup.device)
+    count = len(model.look([setup.photo])[0].proposals)
+    return faster(f"nano, its own {count} masks", found["one-pass"], found["two-stream"], "two streams")

@@ -1,0 +1,200 @@
+"""What is timed: models of random weights in the published sizes, a photo, masks. Speed does not depend on weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+
+from deop.anchors import AnchorConfig, AnchorDecoder
+from deop.encoders.clip import CLIPVision, VisionConfig
+from deop.encoders.severance import Severance
+from deop.images import Normalization, Resize
+from deop.model import DeOP
+from deop.proposals import Proposals
+from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
+from deop.settings import Card, Settings
+
+TOWERS = {
+    "B/16": VisionConfig(),
+    "L/14": VisionConfig(width=1024, layers=24, heads=16, hidden=4096, patch=14, grid=16, output=768),
+}
+"""Vision towers of CLIP by name."""
+
+SIDES = {"B/16": 512, "L/14": 448}
+"""The side that each is timed at, pixels: 1,024 patches both."""
+
+
+class Words(nn.Module):
+    """A text encoder whose embeddings are there at once: names are embedded once and kept, whatever the encoder."""
+
+    uses_templates = False
+    context_length = 1 << 20
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.identity = width, "random"
+
+    def count_tokens(self, text: str) -> int:
+        """Words of the text."""
+        return len(text.split())
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """(n, C), at random."""
+        generator = torch.Generator().manual_seed(len(texts))
+        return torch.randn(len(texts), self.width, generator=generator)
+
+
+class Stand(nn.Module):
+    """A proposer whose work is done and whose masks are then replaced by masks such as a trained one has.
+
+    Masks of random weights are noise: hardly a crop of them would be smaller than the photo.
+
+    Args:
+        network: does the work.
+        seed: of the masks.
+    """
+
+    def __init__(self, network: MaskFormer, seed: int) -> None:
+        super().__init__()
+        self.network, self.seed = network, seed
+        self.normalization: Normalization = network.normalization
+        self.kept: dict[tuple[int, ...], Tensor] = {}
+
+    def forward(self, pixels: Tensor) -> list[Proposals]:
+        """As many proposals as the network has queries."""
+        found = self.network(pixels)
+        shape = tuple(found[0].logits.shape)
+        if shape not in self.kept:
+            self.kept[shape] = blobs(shape[0], (shape[1], shape[2]), self.seed).to(pixels.device)
+        return [Proposals(self.kept[shape], own.slots) for own in found]
+
+
+def clip_model(
+    tower: str,
+    *,
+    proposals: int = 100,
+    depth: int | None = 50,
+    anchors: bool = True,
+    seed: int = 0,
+) -> DeOP:
+    """The paper's model in a published size: CLIP's tower, the gate in its last block, anchors, MaskFormer.
+
+    Args:
+        tower: a name of ``TOWERS``.
+        proposals: N.
+        depth: of the proposer's ResNet, 50 or 101; None: no proposer.
+        anchors: with an anchor decoder.
+        seed: of the weights and masks.
+    """
+    torch.manual_seed(seed)
+    config, side = TOWERS[tower], SIDES[tower]
+    encoder = CLIPVision(config)
+    mlp = (256, 1024, config.output)
+    proposer = Stand(MaskFormer(MaskFormerConfig(depth, queries=proposals, class_mlp=mlp)), seed) if depth else None
+    decoder = AnchorDecoder(AnchorConfig(width=config.output, slots=proposals)) if anchors else None
+    settings = Settings(
+        resize=Resize(side),
+        severance=Severance("gate", (-1,)),
+        anchors="decoder" if anchors else "pool",
+        drop_redundant=False,
+    )
+    name = f"CLIP {tower}" + (f" + R{depth} MaskFormer" if depth else "")
+    model = DeOP(encoder, Words(config.output), proposer, anchors=decoder, settings=settings, card=Card(name))
+    model.cache = None
+    return model.eval()
+
+
+def names(count: int) -> list[str]:
+    """So many different names."""
+    return [f"name number {index}" for index in range(count)]
+
+
+def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 with smooth regions, edges and some noise, so that JPEG and borders have work to do."""
+    random = np.random.default_rng(seed)
+    small = random.normal(size=(3, 12, 16))
+    zoom = (1, height / 12, width / 16)
+    smooth = ndimage.zoom(small, zoom, order=1)[:, :height, :width]
+    pixels = 128 + 50 * np.round(2 * smooth) / 2 + 4 * random.normal(size=(3, height, width))
+    return pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def blobs(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Mask logits (N, h, w) of ellipses of many sizes, as proposals of a trained network are: most of them small."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    masks = np.empty((count, height, width), np.float32)
+    for mask in masks:
+        radius = 0.04 + 0.4 * random.beta(1.2, 3.5, 2)
+        centre = random.random(2)
+        distance = np.hypot((y / height - centre[0]) / radius[0], (x / width - centre[1]) / radius[1])
+        mask[:] = (1 - distance) * 12
+    return torch.from_numpy(masks.clip(-12, 12))
+
+
+class CLIPSegUsed:
+    """transformers' CLIPSeg of random weights in the published size, as its documentation uses it, and kinder.
+
+    Args:
+        device: where it works.
+        dtype: of its weights.
+        seed: of its weights.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, seed: int = 0) -> None:
+        from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
+
+        torch.manual_seed(seed)
+        # CIDAS/clipseg-rd64-refined: CLIP B/16 at 352 pixels, a decoder of 64 channels over three of its layers.
+        config = CLIPSegConfig(
+            vision_config={"patch_size": 16, "image_size": 224}, reduce_dim=64, extract_layers=[3, 6, 9],
+            use_complex_transposed_convolution=True,
+        )  # fmt: skip
+        self.model: Any = CLIPSegForImageSegmentation(config).eval().to(device, dtype)
+        self.device, self.dtype, self.vocabulary = device, dtype, self.model.config.text_config.vocab_size
+        self._conditions: dict[int, Tensor] = {}
+
+    def _inputs(self, photo: np.ndarray, prompts: int) -> tuple[Tensor, Tensor]:
+        pixels = torch.from_numpy(photo).to(self.device).permute(2, 0, 1)[None].to(self.dtype) / 127.5 - 1
+        pixels = F.interpolate(pixels, size=(352, 352), mode="bilinear", align_corners=False)
+        tokens = torch.randint(1, self.vocabulary - 2, (prompts, 8), device=self.device)
+        tokens[:, -1] = self.vocabulary - 1
+        return pixels, tokens
+
+    @torch.inference_mode()
+    def documented(self, photo: np.ndarray, prompts: int, batch: int = 20) -> np.ndarray:
+        """The photo beside each prompt, as the documentation has it; at most ``batch`` prompts at once, for memory."""
+        pixels, tokens = self._inputs(photo, prompts)
+        parts = [
+            self.model(input_ids=part, pixel_values=pixels.expand(len(part), -1, -1, -1)).logits.reshape(-1, 352, 352)
+            for part in tokens.split(batch)
+        ]
+        return self._answer(torch.cat(parts), photo)
+
+    @torch.inference_mode()
+    def once(self, photo: np.ndarray, prompts: int, batch: int = 20) -> np.ndarray:
+        """The photo encoded once, prompts embedded beforehand: what its parts allow, and nobody is told."""
+        pixels, tokens = self._inputs(photo, prompts)
+        if prompts not in self._conditions:
+            text = [self.model.clip.get_text_features(input_ids=part) for part in tokens.split(batch)]
+            self._conditions[prompts] = torch.cat([getattr(part, "pooler_output", part) for part in text])
+        seen = self.model.clip.vision_model(pixels, output_hidden_states=True, interpolate_pos_encoding=True)
+        kept = [seen.hidden_states[layer + 1] for layer in self.model.extract_layers]
+        parts = [
+            self.model.decoder([layer.expand(len(part), -1, -1) for layer in kept], part).logits.reshape(-1, 352, 352)
+            for part in self._conditions[prompts].split(batch)
+        ]
+        return self._answer(torch.cat(parts), photo)
+
+    @staticmethod
+    def _answer(logits: Tensor, photo: np.ndarray) -> np.ndarray:
+        """The map at the photo's size, rows at a time where it is large; 0.5 or more, else none."""
+        best, winner = logits.float().max(0)
+        full = F.interpolate(best[None, None], size=photo.shape[:2], mode="bilinear", align_corners=False)[0, 0]
+        names = F.interpolate(winner[None, None].float(), size=photo.shape[:2], mode="nearest")[0, 0]
+        return torch.where(full.sigmoid() >= 0.5, names, -1).int().cpu().numpy()

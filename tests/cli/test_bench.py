@@ -1,0 +1,22 @@
+"""``deop bench`` as people type it."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_command(deop, tmp_path):
+    done = deop("bench", "start", "--quick", "--repeats", 3, "--json", tmp_path / "found.json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out.splitlines()[-1])
+    assert found == json.loads((tmp_path / "found.json").read_text())
+    rows = {row["label"]: row for row in found["parts"]["start"]["rows"]}
+    assert rows["deop segment, nano"]["p50"] > rows["import torch"]["p50"] > rows["python"]["p50"]
+
+
+def test_wrong_usage(deop):
+    assert deop("bench", "everything").code == 2
+    wrong = deop("bench", "machine", "--dtype", "float8")
+    assert wrong.code == 2
+    assert "unknown dtype" in wrong.err
