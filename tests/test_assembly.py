@@ -42,6 +42,37 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
     torch.testing.assert_close(expected.gather(0, chosen[None])[0], best, atol=1e-5, rtol=1e-4)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(12, 60), st.booleans(), st.floats(0.1, 6), st.integers(0, 1000))
+def test_a_short_list_of_names_loses_none(proposals, names, competes, sharpness, seed):
+    """Also where names are so alike that one from outside the list wins."""
+    torch.manual_seed(seed)
+    canvas = Canvas((37, 53), (30, 44), (32, 64))
+    logits, scores = 3 * torch.randn(proposals, 8, 16), (sharpness * torch.randn(proposals, names + 1)).softmax(1)
+    votes = scores if competes else scores[:, :-1]
+    expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "MANY", 10)
+        patch.setattr(assembly, "LISTED", 2)
+        patch.setattr(assembly, "WINDOW", 16)
+        found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+    chosen = torch.from_numpy(found.labels).long()
+    chosen = torch.where(chosen < 0, names, chosen)
+    torch.testing.assert_close(expected.gather(0, chosen[None])[0], expected.amax(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_name_that_no_mask_likes_best_can_win_by_all_of_them():
+    """By hand: twenty names of its own in each of ten masks at 0.04, one in all of them at 0.03: 0.3 against 0.04."""
+    scores = torch.zeros(10, 302)
+    scores[:, 250] = 0.03
+    for mask in range(10):
+        scores[mask, 20 * mask : 20 * mask + 20] = 0.04
+    canvas = Canvas((16, 16), (16, 16), (32, 32))
+    found = semantic(scores, Proposals(torch.full((10, 8, 8), 30.0)), canvas)
+    assert (found.labels == 250).all()
+    np.testing.assert_allclose(found.confidence, 0.03, atol=1e-4)
+
+
 def test_masks_that_are_flat_in_a_window_vote_all_the_same(monkeypatch):
     """Masks cut off at a floor, as the small model's are: few of them change in any one window."""
     torch.manual_seed(0)

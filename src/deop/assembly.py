@@ -21,6 +21,10 @@ WINDOW = 64
 """Most pixels a side of the windows in which names are voted on, on the CPU."""
 AT_ONCE = 1 << 18
 """Most votes counted in a window on the CPU before it is looked at in quarters."""
+MANY = 256
+"""Names above which a short list of them is voted on first."""
+LISTED = 8
+"""Names of each mask that are on it."""
 FEW = 8
 """Names that are compared without a look at which of them can win."""
 
@@ -91,18 +95,49 @@ def semantic(
     confidence = np.zeros(canvas.photo, np.float32)
     if not len(proposals) or not names:
         return SemanticMap(labels, confidence)
+    short, listed = _shortlist(votes)
     for window in mask_windows(proposals, canvas):
-        # Masks that are the same all over the window vote together, as one more mask that is 1.
-        own = torch.cat([votes[window.chosen], (window.rest @ votes)[None]])
-        masks = torch.cat([window.masks, window.masks.new_ones(1, *window.masks.shape[1:])])
         coverage = window.masks.sum(0) + window.rest.sum()
-        best, winner = _strongest(own.T, masks)
+        best, winner = _vote(short, window)
+        if listed is not None:
+            if bool((winner == 0).any()):
+                best, winner = _vote(votes, window)
+            else:
+                winner = listed[winner - 1]
         sure = best / coverage.clamp_min(1.0)
         unclaimed = (coverage <= claim) | (sure < threshold) | (winner == names)
         place = window.rows, window.columns
         labels[place] = torch.where(unclaimed, -1, winner).to(torch.int32).cpu().numpy()
         confidence[place] = sure.clamp(0, 1).cpu().numpy()
     return SemanticMap(absorb_islands(labels, smallest_island * labels.size), confidence)
+
+
+def _shortlist(votes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The few of many names that can hope to win, and before them one that stands for all others.
+
+    That one has in each mask the highest probability of any that is left out, so that no pixel's vote for one of these
+    is above its vote: where it does not win, neither does any of them.
+
+    Args:
+        votes: (N, K).
+
+    Returns:
+        (N, 1 + k) votes, and the (k,) int64 indices of the names, rising; the votes themselves and None where names are
+        few.
+    """
+    if votes.shape[1] <= MANY:
+        return votes, None
+    listed = votes.topk(LISTED, dim=1).indices.unique()
+    others = votes.index_fill(1, listed, 0).amax(1, keepdim=True)
+    return torch.cat([others, votes[:, listed]], 1), listed
+
+
+def _vote(votes: Tensor, window: "Window") -> tuple[Tensor, Tensor]:
+    """Highest vote and its name of every pixel of a window, of votes (N, K)."""
+    # Masks that are the same all over the window vote together, as one more mask that is 1.
+    own = torch.cat([votes[window.chosen], (window.rest @ votes)[None]])
+    masks = torch.cat([window.masks, window.masks.new_ones(1, *window.masks.shape[1:])])
+    return _strongest(own.T, masks)
 
 
 def _strongest(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
