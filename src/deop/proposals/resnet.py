@@ -77,7 +77,12 @@ class NormedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) -> (B, outputs, h / stride, w / stride)."""
         x = self.norm(self.conv(x))
-        return F.relu(x) if self.relu else x
+        return _relu(x) if self.relu else x
+
+
+def _relu(x: Tensor) -> Tensor:
+    """In place where nothing is learned: new memory costs more than the comparison."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 class Stem(nn.Module):
@@ -109,7 +114,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) -> (B, outputs, h / stride, w / stride)."""
-        return F.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
+        return _relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x))
 
 
 class DeepStemResNet(nn.Module):
@@ -148,7 +153,8 @@ class DeepStemResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Features:
         """(B, 3, H, W) normalised pixels -> the maps at strides 4, 8, 16 and 32."""
-        res2 = self.res2(self.stem(pixels))
+        # Channels last: an eighth faster, measured on a CPU (docs/speed.md).
+        res2 = self.res2(self.stem(pixels.contiguous(memory_format=torch.channels_last)))
         res3 = self.res3(res2)
         res4 = self.res4(res3)
         return Features(res2, res3, res4, self.res5(res4))
