@@ -8,6 +8,8 @@ is not repeated.
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +24,7 @@ from deop.errors import DeopError
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.protocol import Protocol
 from deop.files import replacing
-from deop.training.recipe import read_recipe
+from deop.training.recipe import plain, read_recipe
 from deop.training.stages.finetune import FinetuneRecipe, read_report, train
 
 
@@ -31,6 +33,22 @@ def score(name: str | Path, own: LabelledFolder, others: LabelledFolder | None, 
     model, protocol = load(name), Protocol(limit=limit)
     sets = {"own": own, "others": others}
     return {key: evaluate(model, data, protocol)["miou"] for key, data in sets.items() if data is not None}
+
+
+def one_run(recipe: FinetuneRecipe, folder: Path, scored: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Train, unless that is done, and score, unless that is; what was found is kept beside the run."""
+    kept = folder / "found.json"
+    asked = {"recipe": plain(recipe)}
+    if kept.exists() and (before := json.loads(kept.read_text()))["asked"] == asked:
+        return before["found"]
+    if not (folder / "report.json").exists():
+        train(recipe, folder, resume=True)
+    report = read_report(folder)
+    found = {"photos": recipe.photos, "seed": recipe.loop.seed, "unchanged": report.unchanged}
+    found |= {"overfits": report.overfits, **scored(folder / "model")}
+    with replacing(kept) as file:
+        file.write((json.dumps({"asked": asked, "found": found}, indent=2) + "\n").encode())
+    return found
 
 
 def table_of(before: dict[str, Any], runs: list[dict[str, Any]]) -> Table:
@@ -100,10 +118,9 @@ def main(
         for seed in range(seeds):
             base = {"data": {"folder": str(dataset)}, "model": model, "photos": count, "loop": {"seed": seed}}
             recipe = read_recipe(FinetuneRecipe, None, settings or (), base)
-            run = train(recipe, out / f"{count}-photos-seed-{seed}", resume=True)
-            report = read_report(run)
-            found = {"photos": count, "seed": seed, "unchanged": report.unchanged, "overfits": report.overfits}
-            runs.append(found | score(run.model, own, other, limit))
+            runs.append(
+                one_run(recipe, out / f"{count}-photos-seed-{seed}", partial(score, own=own, others=other, limit=limit))
+            )
     Console().print(table_of(before, runs))
     if plot:
         draw(before, runs, plot)

@@ -107,7 +107,7 @@ def show(part: Part, console: Console) -> None:
     others = any(row.against for row in part.rows)
     keys = list(dict.fromkeys(key for row in part.rows for key in row.figures))
     goals = any(row.goal for row in part.rows)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     timed = any(row.times for row in part.rows)
     for heading in (("median", "95 %") if timed else ()) + (("of the other", "95 %") if others else ()) + tuple(keys):
         table.add_column(heading.replace("_", " "), justify="right", no_wrap=True)

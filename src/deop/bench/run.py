@@ -31,9 +31,16 @@ PARTS: dict[str, Callable[[Setup], Part]] = {
 }
 
 
+WIDTH = 140
+"""Columns of the tables where they go to a file."""
+
+
 def run(setup: Setup, chosen: Sequence[str]) -> str:
     """Measure, print tables on stderr's terminal as they are done, give everything as one line of JSON."""
-    console, found = Console(highlight=False), []
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    found: list[Part] = []
     made_on = environment(setup.device, setup.dtype, setup.seed)
     made_on["photo"] = list(setup.photo.shape[:2])
     made_on["quick"] = setup.quick

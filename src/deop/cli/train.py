@@ -98,7 +98,7 @@ def _show_report(run: Any) -> None:
 
     from deop.training.stages.finetune import read_report
 
-    report = read_report(run)
+    report = read_report(run.folder)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for label in ("mIoU, per cent", "before", "after"):
         table.add_column(label, justify="left" if label.startswith("mIoU") else "right")

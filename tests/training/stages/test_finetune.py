@@ -119,7 +119,7 @@ def test_a_few_photos(base, folder, tmp_path, overrides):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OverfittingWarning)
         run = train(recipe, tmp_path, device="cpu")
-    report = read_report(run)
+    report = read_report(run.folder)
     assert report.photos == (4, 1)
     assert report.before.others is not None
     assert 0 <= report.unchanged <= 1

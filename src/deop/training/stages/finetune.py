@@ -220,9 +220,9 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
     return run
 
 
-def read_report(run: Run) -> Report:
-    """The report of a run that is done."""
-    values: Mapping[str, Any] = json.loads((run.folder / "report.json").read_text())
+def read_report(folder: Path) -> Report:
+    """The report of a run that is done, from its folder."""
+    values: Mapping[str, Any] = json.loads((folder / "report.json").read_text())
     before, after = (Measured(**values[key]) for key in ("before", "after"))
     return Report(before, after, values["unchanged"], tuple(values["photos"]), values["steps"])
 
