@@ -25,7 +25,7 @@ from deop.look import Look, canvas_of, crop_each, one_pass
 from deop.proposals import Proposals, Proposer
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
-from deop.results import MODES, Segmentation
+from deop.results import Segmentation, check_asked
 from deop.settings import Card, Settings
 from deop.stuff import is_thing
 from deop.text_cache import EmbeddingCache
@@ -271,8 +271,9 @@ class DeOP(nn.Module):
         else:
             masks = assembly.instances(votes, look.proposals, look.canvas, things, threshold=least)
             found = Segmentation.from_instances(photo, names, masks, settings, source=look.source)
-        rescored = [replace(segment, score=calibration.score(segment.score)) for segment in found.segments]
-        return replace(found, segments=rescored) if calibration.curve else found
+        if not calibration.curve:
+            return found
+        return replace(found, segments=[replace(own, score=calibration.score(own.score)) for own in found.segments])
 
     def votes(self, look: Look, classes: Classes) -> Tensor:
         """Probabilities (N, K + 1) of the names and, last, none of them, for each proposal of a look."""
@@ -374,20 +375,6 @@ class DeOP(nn.Module):
             self.save_pretrained(folder)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
-
-
-def check_asked(mode: str, threshold: float | None, batch: int) -> None:
-    """Refuse what ``DeOP.segment`` cannot do.
-
-    Raises:
-        SettingError: naming the setting.
-    """
-    if batch < 1:
-        raise SettingError(f"a batch of {batch} photos: give 1 or more")
-    if mode not in MODES:
-        raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise SettingError(f"threshold {threshold} is not in [0, 1]")
 
 
 _BACKGROUND = "|background|"  # no name of the caller's has bars

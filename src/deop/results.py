@@ -345,6 +345,20 @@ class Segmentation:
         return given or (Path(self.source).name if self.source else "photo.jpg")
 
 
+def check_asked(mode: str, threshold: float | None, batch: int) -> None:
+    """Refuse what ``DeOP.segment`` cannot do.
+
+    Raises:
+        SettingError: naming the setting.
+    """
+    if batch < 1:
+        raise SettingError(f"a batch of {batch} photos: give 1 or more")
+    if mode not in MODES:
+        raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise SettingError(f"threshold {threshold} is not in [0, 1]")
+
+
 def _as_map(values: np.ndarray, count: int, label: str) -> np.ndarray:
     """Check a map of indices and bring it to int32."""
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "iu":

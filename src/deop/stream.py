@@ -16,9 +16,9 @@ from deop.encoders.severance import Severance
 from deop.errors import ImageError, ProposalError
 from deop.images import Photo, read_photo, resized_shape
 from deop.look import Look
-from deop.model import DeOP, check_asked
+from deop.model import DeOP
 from deop.proposals.given import Masks
-from deop.results import Segmentation
+from deop.results import Segmentation, check_asked
 from deop.two_stream import TwoStream
 from deop.vocabulary import Vocabulary
 

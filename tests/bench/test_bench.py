@@ -33,7 +33,7 @@ TINY = VisionConfig(width=64, layers=2, heads=2, hidden=128, patch=16, grid=4, o
 def tiny_towers(monkeypatch):
     monkeypatch.setattr(subjects, "TOWERS", {"B/16": TINY, "L/14": TINY})
     monkeypatch.setattr(subjects, "SIDES", {"B/16": 64, "L/14": 64})
-    for module in ("streams", "encoder"):
+    for module in ("streams", "encoder", "variants"):
         monkeypatch.setattr(f"deop.bench.{module}.SIDES", subjects.SIDES)
     monkeypatch.setattr("deop.bench.encoder.TOWERS", subjects.TOWERS)
 

@@ -22,7 +22,8 @@ SHARE_GOALS = {"cpu": 0.65, "cuda": 0.45}
 def severed(setup: Setup) -> Part:
     """Each kind of severance against none; the released model severs the last block."""
     rows: list[Row] = []
-    for tower, side in SIDES.items():
+    for tower in setup.towers:
+        side = SIDES[tower]
         model = clip_model(tower, depth=None, anchors=False, seed=setup.seed).to(setup.device, setup.dtype)
         pixels = to_pixels(resize_photo(setup.photo, model.settings.resize), model.encoder.normalization, 32,
                            setup.device, setup.dtype)[None]  # fmt: skip
@@ -52,7 +53,8 @@ def machine(setup: Setup) -> Part:
     """The rate of the encoder over that of a matrix product, in turns of one process."""
     rows: list[Row] = []
     batches = (1,) if setup.device.type == "cpu" else (1, 8, 32)
-    for tower, side in SIDES.items():
+    for tower in setup.towers:
+        side = SIDES[tower]
         model = clip_model(tower, depth=None, anchors=False, seed=setup.seed).to(setup.device, setup.dtype)
         for batch in batches:
             pixels = torch.randn(batch, 3, side, side, device=setup.device, dtype=setup.dtype)

@@ -15,7 +15,7 @@ from deop.results import Segmentation
 from deop.stream import Failure, segment_stream, write_behind
 from deop.vocabulary import Vocabulary
 
-PHOTOS = {"cpu": 16, "cuda": 128}
+PHOTOS = {"cpu": 8, "cuda": 128}
 SHARE = 0.9
 
 

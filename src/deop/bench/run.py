@@ -15,6 +15,7 @@ from deop.bench.sizes import sizes
 from deop.bench.stages import stages
 from deop.bench.start import start
 from deop.bench.streams import stage, whole
+from deop.bench.variants import variants
 from deop.vocabulary import VocabularyWarning
 
 PARTS: dict[str, Callable[[Setup], Part]] = {
@@ -25,6 +26,7 @@ PARTS: dict[str, Callable[[Setup], Part]] = {
     "sizes": sizes,
     "severed": severed,
     "machine": machine,
+    "variants": variants,
     "stages": stages,
     "folder": folder,
     "start": start,

@@ -17,6 +17,7 @@ class Setup:
         repeats: turns of each subject.
         quick: fewer sizes and counts, to see that all works; figures are then no result.
         seed: of weights, masks and synthetic photos.
+        towers: of CLIP, names of ``subjects.TOWERS``.
     """
 
     device: torch.device
@@ -25,6 +26,7 @@ class Setup:
     repeats: int = 5
     quick: bool = False
     seed: int = 0
+    towers: tuple[str, ...] = ("B/16", "L/14")
 
     def some(self, values: tuple[int, ...]) -> tuple[int, ...]:
         """The values of a series; the first two alone where it is to be quick."""

@@ -29,6 +29,12 @@ STAGE_GOALS = {("B/16", 100): 12.0, ("B/16", 25): 3.0}
 END_GOALS = {("B/16", 100): 8.0}
 
 
+def _turns(setup: Setup, tower: str, count: int) -> tuple[int, torch.device, int]:
+    """Turns that count, the device, and turns before them: none where one takes half a minute on a CPU."""
+    long = setup.device.type == "cpu" and (count > 25 or tower != "B/16")
+    return (max(3, setup.repeats // 2), setup.device, 0) if long else (setup.repeats, setup.device, 1)
+
+
 @dataclass
 class Scene:
     """A photo as both ways get it, masks and names: all that comes before the classification stage."""
@@ -74,12 +80,12 @@ class Scene:
 def stage(setup: Setup) -> Part:
     """The classification stage alone, from masks to logits."""
     rows: list[Row] = []
-    for tower in SIDES:
+    for tower in setup.towers:
         model = clip_model(tower, depth=None, seed=setup.seed).to(setup.device, setup.dtype)
         for count in setup.some(COUNTS):
             scene = Scene.of(model, setup, count)
-            repeats = setup.repeats if tower == "B/16" and count <= 25 else max(3, setup.repeats // 2)
-            found = take_turns({"one": scene.once, "two": scene.crops}, repeats, setup.device)
+            subjects = {"one": scene.once, "two": scene.crops}
+            found = take_turns(subjects, *_turns(setup, tower, count))
             label = f"{tower} at {SIDES[tower]}, {count} masks"
             rows.append(faster(label, found["one"], found["two"], "two streams", STAGE_GOALS.get((tower, count))))
     return Part("stage", "The classification stage: one pass, and two streams", tuple(rows))
@@ -88,15 +94,14 @@ def stage(setup: Setup) -> Part:
 def whole(setup: Setup) -> Part:
     """End to end, from the pixels of a photo to its map."""
     rows: list[Row] = []
-    chosen = (("B/16", 50), ("B/16", 101), ("L/14", 50))
+    chosen = [(tower, depth) for tower, depth in (("B/16", 50), ("B/16", 101), ("L/14", 50)) if tower in setup.towers]
     for tower, depth in chosen[:1] if setup.quick else chosen:
-        for count in setup.some(COUNTS if (tower, depth) == chosen[0] else COUNTS[-1:]):
+        for count in setup.some(COUNTS if depth == 50 else COUNTS[-1:]):
             model = clip_model(tower, proposals=count, depth=depth, seed=setup.seed).to(setup.device, setup.dtype)
             vocabulary = model.vocabulary(names(CLASSES))
 
             subjects = {kind: partial(model.segment, setup.photo, vocabulary, classifier=kind) for kind in KINDS}
-            repeats = setup.repeats if tower == "B/16" else max(3, setup.repeats // 2)
-            found = take_turns(subjects, repeats, setup.device)
+            found = take_turns(subjects, *_turns(setup, tower, count))
             label = f"{tower} at {SIDES[tower]}, R{depth}, {count} masks"
             goal = END_GOALS.get((tower, count))
             rows.append(faster(label, found["one-pass"], found["two-stream"], "two streams", goal))
@@ -112,6 +117,6 @@ def _nano(setup: Setup) -> Row:
     model.cache = None
     vocabulary = model.vocabulary(["person", "cat", "wall", "sky", "grass"])
     subjects = {kind: partial(model.segment, setup.photo, vocabulary, classifier=kind) for kind in KINDS}
-    found = take_turns(subjects, max(3, setup.repeats // 2), setup.device)
+    found = take_turns(subjects, *_turns(setup, "B/16", 10))
     count = len(model.look([setup.photo])[0].proposals)
     return faster(f"nano, its own {count} masks", found["one-pass"], found["two-stream"], "two streams")

@@ -38,9 +38,7 @@ class Times:
         return min(self.seconds)
 
 
-def take_turns(
-    subjects: Mapping[str, Subject], repeats: int, device: torch.device, *, warm: int = 1
-) -> dict[str, Times]:
+def take_turns(subjects: Mapping[str, Subject], repeats: int, device: torch.device, warm: int = 1) -> dict[str, Times]:
     """Time each subject ``repeats`` times, one after the other in turn, forwards and backwards.
 
     Args:

@@ -10,7 +10,7 @@ from deop.cli.console import Debug, say
 
 
 class Topic(StrEnum):
-    """What can be measured; the parts of the issue that each answers are in docs/speed.md."""
+    """What can be measured; docs/speed.md says what each compares."""
 
     stage = "stage"
     whole = "whole"
@@ -19,9 +19,17 @@ class Topic(StrEnum):
     sizes = "sizes"
     severed = "severed"
     machine = "machine"
+    variants = "variants"
     stages = "stages"
     folder = "folder"
     start = "start"
+
+
+class Tower(StrEnum):
+    """Sizes of CLIP that are timed."""
+
+    base = "B/16"
+    large = "L/14"
 
 
 def bench(
@@ -44,12 +52,15 @@ def bench(
         int | None, typer.Option(min=1, help="Of the CPU; by default as many as cores.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, masks and made photos.")] = 0,
+    towers: Annotated[
+        list[Tower] | None, typer.Option("--tower", help="Of CLIP; by default both, L/14 takes long on a CPU.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Measure speed: what is compared takes turns in one process, so that ratios hold on a noisy machine.
 
     Prints tables, and last one line of JSON. Models have the published sizes and random weights: speed does not depend
-    on them. All parts take about half an hour on two cores; nothing else should run.
+    on them. All parts take about an hour on two cores, those of B/16 half of that; nothing else should run.
     """
     import torch
 
@@ -62,7 +73,8 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     pixels = synthetic_photo(480, 640, seed) if photo is None else read_photo(photo)
-    setup = Setup(choose_device(device), choose_dtype(dtype), pixels, repeats, quick, seed)
+    setup = Setup(choose_device(device), choose_dtype(dtype), pixels, repeats, quick, seed,
+                  tuple(str(tower) for tower in towers or Tower))  # fmt: skip
     line = run(setup, [str(topic) for topic in topics or Topic])
     if json_file:
         from deop.files import replacing
