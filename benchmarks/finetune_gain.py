@@ -93,7 +93,8 @@ def draw(before: dict[str, Any], runs: list[dict[str, Any]], path: Path) -> None
     axes.set_xticks(range(1, len(counts) + 1), [str(count) for count in counts])
     axes.set_xlabel("photos")
     axes.set_ylabel("mIoU on validation photos, per cent")
-    axes.legend(frameon=False)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 

@@ -79,6 +79,8 @@ class NanoRecipe:
         cells: every n-th cell of the region branch a side learns.
         divide_every: steps from one with the losses of masks to the next.
         weights: of the losses.
+        threshold: of the finished model; chosen for the one that ships with calibrate.py, see NOTES.md.
+        seen_penalty: likewise, chosen with names held out (``Calibration``).
     """
 
     data: str
@@ -113,6 +115,8 @@ class NanoRecipe:
     cells: int = 1
     divide_every: int = 1
     weights: Weights = Weights()
+    threshold: float = 0.05
+    seen_penalty: float = 3.0
 
     def __post_init__(self) -> None:
         if self.loop.batch != sum(self.counts):

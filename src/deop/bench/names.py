@@ -56,6 +56,7 @@ def clipseg(setup: Setup) -> Part:
             },
             repeats,
             setup.device,
+            warm=int(count < 100),
         )
         goal = CLIPSEG_GOALS.get(count)
         rows.append(

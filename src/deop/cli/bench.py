@@ -37,7 +37,7 @@ def bench(
         list[Topic] | None, typer.Argument(metavar="[PART]...", help="What to measure; by default all.")
     ] = None,
     photo: Annotated[
-        Path | None, typer.Option(help="The photo; by default a made one of 640 x 480.", show_default=False)
+        Path | None, typer.Option(help="The photo; by default a made one of 512 x 512.", show_default=False)
     ] = None,
     repeats: Annotated[int, typer.Option(min=3, help="Turns of each; fewer of what takes long.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="A few small cases, to see that it works.")] = False,
@@ -72,7 +72,7 @@ def bench(
 
     if threads:
         torch.set_num_threads(threads)
-    pixels = synthetic_photo(480, 640, seed) if photo is None else read_photo(photo)
+    pixels = synthetic_photo(512, 512, seed) if photo is None else read_photo(photo)
     setup = Setup(choose_device(device), choose_dtype(dtype), pixels, repeats, quick, seed,
                   tuple(str(tower) for tower in towers or Tower))  # fmt: skip
     line = run(setup, [str(topic) for topic in topics or Topic])
