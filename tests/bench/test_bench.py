@@ -39,7 +39,7 @@ def tiny_towers(monkeypatch):
 
 
 def setup(**changes):
-    return Setup(**{"device": CPU, "dtype": torch.float32, "photo": synthetic_photo(48, 64), "repeats": 3,
+    return Setup(**{"device": CPU, "dtype": torch.float32, "photo": synthetic_photo(48, 64), "repeats": 1,
                     "quick": True, **changes})  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def _row(setup: Setup, label: str, model: DeOP, words: Vocabulary, paths: list[P
         for _ in write_behind(segment_stream(model, paths, words, batch=batch), save):
             pass
 
-    found = take_turns({"whole": whole, "pure": pure}, max(3, setup.repeats // 2), setup.device)
+    found = take_turns({"whole": whole, "pure": pure}, setup.few, setup.device)
     rate, most = (len(paths) / found[key].p50 for key in ("whole", "pure"))
     return Row(label, found["whole"], ("pure", found["pure"]),
                {"photos/s": rate, "share": rate / most}, Goal("share", SHARE))  # fmt: skip

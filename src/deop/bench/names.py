@@ -47,7 +47,7 @@ def clipseg(setup: Setup) -> Part:
     rows: list[Row] = []
     for count in setup.some((2, 20, 150)):
         words = model.vocabulary(names(count))
-        repeats = setup.repeats if count < 100 else max(3, setup.repeats // 2)
+        repeats = setup.repeats if count < 100 else setup.few
         found = take_turns(
             {
                 "deop": partial(model.segment, setup.photo, words),

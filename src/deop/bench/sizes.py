@@ -18,7 +18,7 @@ def sizes(setup: Setup) -> Part:
     rows: list[Row] = []
     for model in ("nano", "B/16"):
         for side in setup.some(SIDES):
-            asked = {"model": model, "side": side, "repeats": max(3, setup.repeats // 2), "seed": setup.seed,
+            asked = {"model": model, "side": side, "repeats": setup.few, "seed": setup.seed,
                      "device": str(setup.device), "dtype": str(setup.dtype).removeprefix("torch.")}  # fmt: skip
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, json.dumps(asked)], capture_output=True, text=True, check=False

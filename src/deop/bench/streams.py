@@ -32,7 +32,7 @@ END_GOALS = {("B/16", 100): 8.0}
 def _turns(setup: Setup, tower: str, count: int) -> tuple[int, torch.device, int]:
     """Turns that count, the device, and turns before them: none where one takes half a minute on a CPU."""
     long = setup.device.type == "cpu" and (count > 25 or tower != "B/16")
-    return (max(3, setup.repeats // 2), setup.device, 0) if long else (setup.repeats, setup.device, 1)
+    return (setup.few, setup.device, 0) if long else (setup.repeats, setup.device, 1)
 
 
 @dataclass

@@ -73,7 +73,7 @@ def bench(
     if threads:
         torch.set_num_threads(threads)
     pixels = synthetic_photo(512, 512, seed) if photo is None else read_photo(photo)
-    setup = Setup(choose_device(device), choose_dtype(dtype), pixels, repeats, quick, seed,
+    setup = Setup(choose_device(device), choose_dtype(dtype), pixels, 1 if quick else repeats, quick, seed,
                   tuple(str(tower) for tower in towers or Tower))  # fmt: skip
     line = run(setup, [str(topic) for topic in topics or Topic])
     if json_file:
