@@ -25,10 +25,6 @@ def encoder_flops(config: VisionConfig, size: tuple[int, int], severed: int = 0)
     return 2 * (config.layers * (linear + attention) - saved + embedding + projection)
 
 
-PRODUCT = 2048
-"""Side of the matrices whose product tells what the machine can do."""
-
-
 class Product:
     """A matrix product, the best that the machine's library does.
 
@@ -38,7 +34,7 @@ class Product:
         side: of both.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, side: int = PRODUCT) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, side: int) -> None:
         self.left = torch.randn(side, side, device=device, dtype=dtype)
         self.right = torch.randn(side, side, device=device, dtype=dtype)
         self.flops = 2 * side**3

@@ -38,7 +38,7 @@ WIDTH = 140
 
 
 def run(setup: Setup, chosen: Sequence[str]) -> str:
-    """Measure, print tables on stderr's terminal as they are done, give everything as one line of JSON."""
+    """Measure, print each table when it is done, give everything as one line of JSON."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH

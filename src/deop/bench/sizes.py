@@ -41,7 +41,7 @@ def child() -> None:
     """What one process does: a photo of one size, several times; prints JSON."""
     import torch
 
-    from deop.bench.subjects import clip_model, names, synthetic_photo
+    from deop.bench.subjects import NANO_NAMES, clip_model, names, synthetic_photo
     from deop.bench.timing import take_turns
     from deop.zoo import load
 
@@ -51,7 +51,7 @@ def child() -> None:
     model = model.to(device, dtype)
     model.cache = None
     photo = synthetic_photo(asked["side"], asked["side"], asked["seed"])
-    words = model.vocabulary(names(20) if asked["model"] != "nano" else ["person", "cat", "wall", "sky", "grass"])
+    words = model.vocabulary(names(20) if asked["model"] != "nano" else NANO_NAMES)
     model.embed(words)
     on_gpu = device.type == "cuda"
     before = torch.cuda.memory_allocated() / 2**20 if on_gpu else peak_memory()

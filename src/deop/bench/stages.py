@@ -11,7 +11,7 @@ from PIL import Image
 from deop.assembly import semantic
 from deop.bench.report import Goal, Part, Row
 from deop.bench.setup import Setup
-from deop.bench.subjects import clip_model, names
+from deop.bench.subjects import NANO_NAMES, clip_model, names
 from deop.bench.timing import Stopwatch, Times, take_turns
 from deop.classify import classify, probabilities
 from deop.images import read_photo, resize_photo, to_pixels
@@ -72,7 +72,7 @@ def stages(setup: Setup) -> Part:
         Image.fromarray(setup.photo).save(path, quality=92)
         nano = load("nano", device=setup.device, dtype=setup.dtype)
         clip = clip_model("B/16", seed=setup.seed).to(setup.device, setup.dtype)
-        for model, asked in ((nano, ["person", "cat", "wall", "sky", "grass"]), (clip, names(20))):
+        for model, asked in ((nano, NANO_NAMES), (clip, names(20))):
             model.cache = None
             words = model.vocabulary(asked)
             turns: dict[str, list[float]] = defaultdict(list)
@@ -90,7 +90,7 @@ def stages(setup: Setup) -> Part:
 
 def _against_trunk(setup: Setup, nano: DeOP) -> Row:
     encoder: Any = nano.encoder
-    words = nano.vocabulary(["person", "cat", "wall", "sky", "grass"])
+    words = nano.vocabulary(NANO_NAMES)
     resized = resize_photo(setup.photo, nano.settings.resize)
     pixels = to_pixels(resized, encoder.normalization, 32, setup.device, setup.dtype)[None]
 

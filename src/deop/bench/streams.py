@@ -10,7 +10,7 @@ from torch import Tensor
 from deop.assembly import Canvas
 from deop.bench.report import Part, Row, faster
 from deop.bench.setup import Setup
-from deop.bench.subjects import SIDES, blobs, clip_model, names
+from deop.bench.subjects import NANO_NAMES, SIDES, blobs, clip_model, names
 from deop.bench.timing import take_turns
 from deop.classify import classify
 from deop.images import resize_photo, to_pixels
@@ -115,7 +115,7 @@ def _nano(setup: Setup) -> Row:
 
     model = load("nano", device=setup.device, dtype=setup.dtype)
     model.cache = None
-    vocabulary = model.vocabulary(["person", "cat", "wall", "sky", "grass"])
+    vocabulary = model.vocabulary(NANO_NAMES)
     subjects = {kind: partial(model.segment, setup.photo, vocabulary, classifier=kind) for kind in KINDS}
     found = take_turns(subjects, *_turns(setup, "B/16", 10))
     count = len(model.look([setup.photo])[0].proposals)

@@ -28,6 +28,10 @@ SIDES = {"B/16": 512, "L/14": 448}
 """The side that each is timed at, pixels: 1,024 patches both."""
 
 
+NANO_NAMES = ["person", "cat", "wall", "sky", "grass"]
+"""What the small model, whose words are real, is asked for."""
+
+
 class Words(nn.Module):
     """A text encoder whose embeddings are there at once: names are embedded once and kept, whatever the encoder."""
 
