@@ -14,7 +14,6 @@ from ablation import Setting, compare, measure
 from rich.console import Console
 
 from deop import load
-from deop.bench.variants import quantized
 from deop.data.folder import open_folder
 from deop.errors import DeopError
 from deop.evaluation.bootstrap import Bootstrap
@@ -27,11 +26,11 @@ def main(
     """Measure before and after."""
     data, bootstrap = open_folder(dataset), Bootstrap()
     asked = {"limit": limit, "proposals": "oracle"}
-    model = load("nano", device="cpu")
     setting = Setting(None, "one-pass", "pool")
-    before = measure(model, data, setting, asked, bootstrap, lambda done, total: None)
-    model.encoder = quantized(model.encoder, severed=2)  # type: ignore[assignment, arg-type]
-    after = measure(model, data, setting, asked, bootstrap, lambda done, total: None)
+    before, after = (
+        measure(load("nano", device="cpu", dtype=dtype), data, setting, asked, bootstrap, lambda done, total: None)
+        for dtype in ("float32", "int8")
+    )
     gains = compare(after, before, bootstrap)
     console = Console(highlight=False)
     for key, gain in gains.items():

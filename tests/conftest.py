@@ -5,11 +5,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+# pytest-xdist runs a process for each core: one thread each, in those and in the commands that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from safetensors import safe_open
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 def pytest_addoption(parser):

@@ -18,6 +18,7 @@ from deop.assembly import Canvas
 from deop.encoders import VisionEncoder
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
+from deop.images import Resize, resized_shape
 from deop.masks import grid_of, to_patches
 from deop.proposals import Proposals
 from deop.settings import ANCHORS, Settings
@@ -49,11 +50,20 @@ class Look:
     source: str | None = None
 
 
-def canvas_of(photo: np.ndarray, resized: np.ndarray, divisor: int) -> Canvas:
-    """Where a photo (H, W, 3) lies in the input made of its resized form."""
-    height, width = resized.shape[:2]
-    padded = (height + -height % divisor, width + -width % divisor)
-    return Canvas((photo.shape[0], photo.shape[1]), (height, width), padded)
+def canvas_of(photo: np.ndarray, resize: Resize) -> Canvas:
+    """Where a photo (H, W, 3) lies in the input made of it, once ``resize_photo`` has resized it."""
+    shape = (photo.shape[0], photo.shape[1])
+    height, width = resized_shape(*shape, resize)
+    padded = (height + -height % resize.divisor, width + -width % resize.divisor)
+    return Canvas(shape, (height, width), padded)
+
+
+def groups_of(canvases: Sequence[Canvas], masks: Sequence[Any]) -> list[list[int]]:
+    """Positions of the photos that can share a batch: of one padded size, with masks given or not (None)."""
+    groups: dict[tuple[tuple[int, int], bool], list[int]] = {}
+    for index, (canvas, own) in enumerate(zip(canvases, masks, strict=True)):
+        groups.setdefault((canvas.padded, own is None), []).append(index)
+    return list(groups.values())
 
 
 def one_pass(
@@ -145,7 +155,7 @@ def embed_masks(
         coverage, features = coverage.float(), features.float()  # a mean over a thousand patches, and cheap
         features = F.normalize(features, dim=1) if settings.normalize_patches else features
         return pool_regions(features, coverage)
-    slots = None if proposals.slots is None else proposals.slots[None]
+    slots = None if proposals.slots is None else proposals.slots[None].to(features.device, non_blocking=True)
     return decoder(F.normalize(features, dim=1), coverage.to(features.dtype), slots)
 
 

@@ -1,6 +1,6 @@
 """DeOP: a photo and a list of names in, one map out. Read it beside the picture in docs/design.md."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from deop.calibration import calibrated
 from deop.checkpoints import Parts, load_checkpoint, save_checkpoint
 from deop.classify import classify, probabilities
 from deop.encoders import VisionEncoder
+from deop.encoders.int8 import is_int8
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.hub import fetch
 from deop.images import Normalization, Photo, read_photo, resize_photo, to_pixels
-from deop.look import Look, canvas_of, crop_each, one_pass
+from deop.look import Look, canvas_of, crop_each, groups_of, one_pass
 from deop.proposals import Proposals, Proposer
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
@@ -202,11 +203,10 @@ class DeOP(nn.Module):
         severed = Severance.parse(severance, self.settings.severance)
         read = [read_photo(photo) for photo in photos]
         resized = [resize_photo(photo, self.settings.resize) for photo in read]
-        divisor = self.settings.resize.divisor
-        canvases = [canvas_of(photo, small, divisor) for photo, small in zip(read, resized, strict=True)]
+        canvases = [canvas_of(photo, self.settings.resize) for photo in read]
         looks: list[Look | None] = [None] * len(read)
         given = list(masks) if masks is not None else [None] * len(read)
-        for group in _groups(canvases, given):
+        for group in groups_of(canvases, given):
             scenes = [canvases[index] for index in group]
             small = [resized[index] for index in group]
             # One tensor for proposer and encoder where they want the same: a trunk that both share then works once.
@@ -360,7 +360,13 @@ class DeOP(nn.Module):
 
         Raises:
             OutputError: the folder cannot be written; nothing is left half-written.
+            SettingError: the model was loaded in int8, whose weights no other machine could read.
         """
+        if is_int8(self):
+            raise SettingError(
+                'a model in int8 cannot be saved: load it without dtype="int8" and save that, '
+                "packed=True where it is to be small"
+            )
         parts = Parts(self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card)
         return save_checkpoint(parts, self.state_dict(), Path(folder), packed=packed)
 
@@ -378,11 +384,3 @@ class DeOP(nn.Module):
 
 
 _BACKGROUND = "|background|"  # no name of the caller's has bars
-
-
-def _groups(canvases: Sequence[Canvas], masks: Sequence[Masks | None]) -> Iterator[list[int]]:
-    """Positions of the photos that can share a batch: of one padded size, with masks given or not."""
-    groups: dict[Any, list[int]] = {}
-    for index, (canvas, own) in enumerate(zip(canvases, masks, strict=True)):
-        groups.setdefault((canvas.padded, own is None), []).append(index)
-    yield from groups.values()

@@ -14,8 +14,8 @@ import numpy as np
 
 from deop.encoders.severance import Severance
 from deop.errors import ImageError, ProposalError
-from deop.images import Photo, read_photo, resized_shape
-from deop.look import Look
+from deop.images import Photo, read_photo
+from deop.look import Look, canvas_of, groups_of
 from deop.model import DeOP
 from deop.proposals.given import Masks
 from deop.results import Segmentation, check_asked
@@ -176,15 +176,11 @@ def _read(photo: Photo, masks: Callable[[], Masks] | None) -> _Read | Failure:
 
 def _of_one_size(model: DeOP, window: Sequence[_Read | Failure], batch: int) -> Iterator[list[int]]:
     """Positions of at most ``batch`` photos that the networks see at one size, with masks given or not."""
-    resize = model.settings.resize
-    groups: dict[Any, list[int]] = {}
-    for index, read in enumerate(window):
-        if isinstance(read, _Read):
-            sides = resized_shape(read.photo.shape[0], read.photo.shape[1], resize)
-            padded = tuple(-(-side // resize.divisor) for side in sides)
-            groups.setdefault((padded, read.masks is None), []).append(index)
-    for group in groups.values():
-        yield from (group[first : first + batch] for first in range(0, len(group), batch))
+    good = [(index, read) for index, read in enumerate(window) if isinstance(read, _Read)]
+    canvases = [canvas_of(read.photo, model.settings.resize) for _, read in good]
+    for group in groups_of(canvases, [read.masks for _, read in good]):
+        places = [good[place][0] for place in group]
+        yield from (places[first : first + batch] for first in range(0, len(places), batch))
 
 
 def _look(model: DeOP, reads: dict[int, Any], options: dict[str, Any]) -> dict[int, Look | Failure]:

@@ -141,7 +141,8 @@ def load(
             MaskFormer, Mask2Former or SAM. Anchors tied to the slots of a model's own proposer leave another's masks
             to pooling.
         device: "cpu", "cuda", "cuda:1", "mps"...; None: a GPU where there is one.
-        dtype: "float32" (None), "bfloat16" or "float16", or torch's own.
+        dtype: "float32" (None), "bfloat16" or "float16", or torch's own; or "int8", on a CPU: the encoder's linear
+            layers multiply in int8, the rest stays float32, and the model cannot be saved.
 
     Returns:
         The model, ready to ``segment``.
@@ -153,7 +154,11 @@ def load(
         ProposalError: a proposer that is no mask model.
         SettingError: an unknown device or dtype.
     """
-    place, precision = choose_device(device), choose_dtype(dtype)  # before anything large is fetched
+    place = choose_device(device)  # before anything large is fetched
+    int8 = str(dtype).removeprefix("torch.") == "int8"
+    precision = choose_dtype(None if int8 else dtype)
+    if int8 and place.type != "cpu":
+        raise SettingError(f"dtype 'int8' is for CPUs, and the device is {place}: add device=\"cpu\" (--device cpu)")
     entry = ZOO.get(str(name))
     if entry:
         _fetch_all(entry, proposer)
@@ -176,7 +181,12 @@ def load(
     else:
         kind = config.get("model_type") or config.get("format") or "unknown"
         raise CheckpointError(f"{name} is a model of kind {kind!r}: deop takes its own format and transformers' 'clip'")
-    return model.to(device=place, dtype=precision).eval()
+    model = model.to(device=place, dtype=precision).eval()
+    if int8:
+        from deop.encoders.int8 import to_int8
+
+        to_int8(model.encoder)  # type: ignore[arg-type]
+    return model
 
 
 def load_proposer(choice: "str | Path | Weights") -> Any:
@@ -318,5 +328,7 @@ def choose_dtype(choice: "str | torch.dtype | None") -> "torch.dtype":
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     dtype = known.get("float32" if choice is None else str(choice).removeprefix("torch."))
     if dtype is None:
-        raise SettingError(f"unknown dtype {str(choice)!r}: choose one of {', '.join(known)}")
+        raise SettingError(
+            f"unknown dtype {str(choice)!r}: choose one of {', '.join(known)}; int8 is for models on a CPU"
+        )
     return dtype

@@ -167,7 +167,7 @@ def test_a_missing_photo_is_a_failure(segment, here):
         (["--threshold", "2"], "threshold"),
         (["--templates", "no braces"], "no braces"),
         (["--things", "dog"], "dog"),
-        (["--dtype", "int8"], "int8"),
+        (["--dtype", "float64"], "float64"),
         (["--output", "a.jpg"], "would be replaced"),
     ],
 )

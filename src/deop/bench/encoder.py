@@ -66,6 +66,7 @@ def machine(setup: Setup) -> Part:
             rate, peak = done / found["encoder"].p50, product.flops / found["product"].p50
             figures = {"GFLOP": done / 1e9, "GFLOP/s": rate / 1e9, "product GFLOP/s": peak / 1e9, "share": rate / peak}
             counts = tower == "B/16" and batch == batches[-1]
-            goal = Goal("share", SHARE_GOALS[setup.device.type]) if counts else None
+            share = SHARE_GOALS.get(setup.device.type) if counts else None
+            goal = None if share is None else Goal("share", share)
             rows.append(Row(f"{tower} at {side}, batch {batch}", found["encoder"], figures=figures, goal=goal))
     return Part("machine", "How much of the machine the encoder uses", tuple(rows))

@@ -15,7 +15,8 @@ from deop.results import Segmentation
 from deop.stream import Failure, segment_stream, write_behind
 from deop.vocabulary import Vocabulary
 
-PHOTOS = {"cpu": 8, "cuda": 128}
+PHOTOS = 8
+GPU_PHOTOS = 128
 SHARE = 0.9
 
 
@@ -23,7 +24,8 @@ def folder(setup: Setup) -> Part:
     """Photos of 640 x 480 and 480 x 640 on disk to label maps on disk, as ``deop segment FOLDER --labels OUT``."""
     from deop.zoo import load
 
-    count = 2 if setup.quick else PHOTOS[setup.device.type]
+    on_cpu = setup.device.type == "cpu"
+    count = 2 if setup.quick else PHOTOS if on_cpu else GPU_PHOTOS
     rows: list[Row] = []
     with TemporaryDirectory() as place:
         paths = []
@@ -33,14 +35,14 @@ def folder(setup: Setup) -> Part:
             Image.fromarray(synthetic_photo(*size, seed=index)).save(paths[-1], quality=92)
         nano = load("nano", device=setup.device, dtype=setup.dtype)
         clip = clip_model("B/16", seed=setup.seed).to(setup.device, setup.dtype)
-        batches = (1,) if setup.device.type == "cpu" else (1, 8, 32)
+        batches = (1,) if on_cpu else (1, 8, 32)
         for label, model, asked in (
             ("nano", nano, NANO_NAMES),
             ("B/16, R50", clip, names(20)),
         ):
             model.cache = None
             words = model.vocabulary(asked)
-            some = paths if setup.device.type == "cuda" or model is nano else paths[: max(2, count // 2)]
+            some = paths if not on_cpu or model is nano else paths[: max(2, count // 2)]
             for batch in batches:
                 rows.append(_row(setup, f"{label}, {len(some)} photos, batch {batch}", model, words, some, batch))
     return Part(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from deop.bench import Topic
 from deop.bench.encoder import machine, severed
 from deop.bench.folder import folder
 from deop.bench.names import clipseg, vocabulary
@@ -18,26 +19,25 @@ from deop.bench.streams import stage, whole
 from deop.bench.variants import variants
 from deop.vocabulary import VocabularyWarning
 
-PARTS: dict[str, Callable[[Setup], Part]] = {
-    "stage": stage,
-    "whole": whole,
-    "clipseg": clipseg,
-    "names": vocabulary,
-    "sizes": sizes,
-    "severed": severed,
-    "machine": machine,
-    "variants": variants,
-    "stages": stages,
-    "folder": folder,
-    "start": start,
+PARTS: dict[Topic, Callable[[Setup], Part]] = {
+    Topic.stage: stage,
+    Topic.whole: whole,
+    Topic.clipseg: clipseg,
+    Topic.names: vocabulary,
+    Topic.sizes: sizes,
+    Topic.severed: severed,
+    Topic.machine: machine,
+    Topic.variants: variants,
+    Topic.stages: stages,
+    Topic.folder: folder,
+    Topic.start: start,
 }
-
 
 WIDTH = 140
 """Columns of the tables where they go to a file."""
 
 
-def run(setup: Setup, chosen: Sequence[str]) -> str:
+def run(setup: Setup, chosen: Sequence[Topic]) -> str:
     """Measure, print each table when it is done, give everything as one line of JSON."""
     console = Console(highlight=False)
     if not console.is_terminal:

@@ -31,7 +31,7 @@ def walk(model: DeOP, path: Path, words: Vocabulary) -> dict[str, float]:
     photo = watch.lap("read", read_photo(path))
     resized = resize_photo(photo, settings.resize)
     divisor, encoder = settings.resize.divisor, model.encoder
-    canvas = canvas_of(photo, resized, divisor)
+    canvas = canvas_of(photo, settings.resize)
     pixels = to_pixels(resized, encoder.normalization, divisor, device, model.dtype)[None]
     proposer: Any = model.proposer
     other = proposer.normalization != encoder.normalization

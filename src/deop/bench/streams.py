@@ -51,10 +51,10 @@ class Scene:
         """The photo resized for a model, with ``count`` masks."""
         divisor = model.settings.resize.divisor
         resized = resize_photo(setup.photo, model.settings.resize)
-        canvas = canvas_of(setup.photo, resized, divisor)
+        canvas = canvas_of(setup.photo, model.settings.resize)
         pixels = to_pixels(resized, model.encoder.normalization, divisor, setup.device, setup.dtype)[None]
         logits = blobs(count, (canvas.padded[0] // 4, canvas.padded[1] // 4), setup.seed).to(setup.device)
-        proposals = [Proposals(logits, torch.arange(count, device=setup.device))]
+        proposals = [Proposals(logits, torch.arange(count))]
         return cls(model, resized, canvas, pixels, proposals, model.embed(model.vocabulary(names(CLASSES))))
 
     @torch.inference_mode()

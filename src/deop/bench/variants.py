@@ -2,7 +2,6 @@
 
 import copy
 import time
-import warnings
 from functools import partial
 from typing import Any
 
@@ -12,25 +11,9 @@ from torch import Tensor, nn
 
 from deop.bench.report import Part, Row, faster
 from deop.bench.setup import Setup
-from deop.bench.subjects import SIDES, clip_model
+from deop.bench.subjects import NANO_NAMES, SIDES, clip_model, names
 from deop.bench.timing import Subject, Times, take_turns
-
-
-def quantized(encoder: nn.Module, severed: int = 1) -> nn.Module:
-    """A copy whose linear layers multiply in int8: weights beforehand, what comes in as it comes ("dynamic").
-
-    Args:
-        encoder: left as it is.
-        severed: blocks at the end whose queries, keys and values stay as they are: severing takes them apart.
-    """
-    from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
-
-    linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
-    last = [name for name in linear if name.endswith("attention.qkv")][-severed:]
-    chosen = {name: default_dynamic_qconfig for name in linear if name not in last}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it moves to another package in time
-        return quantize_dynamic(copy.deepcopy(encoder), chosen, dtype=torch.qint8)
+from deop.encoders.int8 import to_int8
 
 
 def variants(setup: Setup) -> Part:
@@ -48,7 +31,9 @@ def variants(setup: Setup) -> Part:
             "bfloat16": partial(_encode, half, pixels.bfloat16()),
         }
         if setup.device.type == "cpu":
-            subjects["int8"] = partial(_encode, quantized(base), pixels)
+            int8 = copy.deepcopy(base)
+            to_int8(int8)
+            subjects["int8"] = partial(_encode, int8, pixels)
         seconds = 0.0
         if not setup.quick:
             compiled: Any = torch.compile(base)
@@ -64,7 +49,29 @@ def variants(setup: Setup) -> Part:
             if key == "compiled":
                 figures["s to compile"] = seconds
             rows.append(faster(f"{tower} at {side}, {key}", found[key], found["float32"], "float32", **figures))
+    if setup.device.type == "cpu":
+        rows += _maps_in_int8(setup)
     return Part("variants", "The encoder compiled and in other precisions, and as it is", tuple(rows))
+
+
+def _maps_in_int8(setup: Setup) -> list[Row]:
+    """What int8 in the encoder is worth from photo to map, as ``load(dtype="int8")`` has it."""
+    from deop.zoo import load
+
+    rows = []
+    pairs = {"nano": (load("nano", device="cpu"), load("nano", device="cpu", dtype="int8"), NANO_NAMES)}
+    if "B/16" in setup.towers and not setup.quick:
+        clip, int8 = (clip_model("B/16", seed=setup.seed) for _ in range(2))
+        to_int8(int8.encoder)  # type: ignore[arg-type]
+        pairs["B/16 at 512, R50"] = (clip, int8, names(20))
+    for label, (exact, int8, asked) in pairs.items():
+        words = exact.vocabulary(asked)
+        for model in (exact, int8):
+            model.cache = None
+        subjects = {key: partial(model.segment, setup.photo, words) for key, model in (("a", exact), ("b", int8))}
+        found = take_turns(subjects, setup.repeats, setup.device)
+        rows.append(faster(f"{label}, photo to map, int8", found["b"], found["a"], "float32"))
+    return rows
 
 
 @torch.inference_mode()

@@ -6,23 +6,8 @@ from typing import Annotated
 
 import typer
 
+from deop.bench import Topic
 from deop.cli.console import Debug, say
-
-
-class Topic(StrEnum):
-    """What can be measured; docs/speed.md says what each compares."""
-
-    stage = "stage"
-    whole = "whole"
-    clipseg = "clipseg"
-    names = "names"
-    sizes = "sizes"
-    severed = "severed"
-    machine = "machine"
-    variants = "variants"
-    stages = "stages"
-    folder = "folder"
-    start = "start"
 
 
 class Tower(StrEnum):
@@ -75,7 +60,7 @@ def bench(
     pixels = synthetic_photo(512, 512, seed) if photo is None else read_photo(photo)
     setup = Setup(choose_device(device), choose_dtype(dtype), pixels, 1 if quick else repeats, quick, seed,
                   tuple(str(tower) for tower in towers or Tower))  # fmt: skip
-    line = run(setup, [str(topic) for topic in topics or Topic])
+    line = run(setup, topics or list(Topic))
     if json_file:
         from deop.files import replacing
 

@@ -115,7 +115,9 @@ def evaluate(
     device: Annotated[
         str | None, _option("--device", panel=MACHINE, help="cpu, cuda, mps; by default a GPU if any.")
     ] = None,
-    dtype: Annotated[str | None, _option("--dtype", panel=MACHINE, help="float32, bfloat16 or float16.")] = None,
+    dtype: Annotated[
+        str | None, _option("--dtype", panel=MACHINE, help="float32, bfloat16, float16; int8 (CPU).")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Name every photo of a data set and compare with its truth.

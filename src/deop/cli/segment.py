@@ -141,7 +141,7 @@ def segment(
     ] = None,
     dtype: Annotated[
         str | None,
-        _option("--dtype", metavar="TYPE", panel=MACHINE, help="float32 (default), bfloat16 or float16."),
+        _option("--dtype", metavar="TYPE", panel=MACHINE, help="float32 (default), bfloat16, float16, or int8 (CPU)."),
     ] = None,
     batch: Annotated[
         int | None,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deop.config import from_json
 from deop.encoders import VisionFeatures
 from deop.encoders.clip_keys import from_openai, from_transformers, read_transformers_config
+from deop.encoders.int8 import last_outputs
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.errors import CheckpointError
 from deop.images import CLIP, Normalization
@@ -81,8 +82,7 @@ class Attention(nn.Module):
     def severed(self, x: Tensor, mix: Mix) -> Tensor:
         """The values, mixed by ``mix`` instead of by attention: queries and keys are never computed."""
         width = x.shape[-1]
-        values = F.linear(x, self.qkv.weight[2 * width :], self.qkv.bias[2 * width :])
-        return self.out(mix(values))
+        return self.out(mix(last_outputs(self.qkv, x, 2 * width)))
 
 
 class Block(nn.Module):

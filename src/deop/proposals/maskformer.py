@@ -182,7 +182,7 @@ class MaskFormer(nn.Module):
             pixels: (B, 3, H, W), normalised with ``self.normalization``, padded to multiples of 32.
 
         Returns:
-            For every image, N proposals: float32 logits at stride 4, slots 0..N-1, class embeddings.
+            For every image, N proposals: float32 logits at stride 4, slots 0..N-1 on the CPU, class embeddings.
         """
         output = self.predict(pixels)
         return [every_query(*image) for image in zip(output.mask_logits, output.class_embeddings, strict=True)]
@@ -212,8 +212,9 @@ class MaskFormer(nn.Module):
 
 def every_query(logits: Tensor, embeddings: Tensor | None = None) -> Proposals:
     """One proposal a query: ``logits`` (N, h, w), ``embeddings`` (N, C) -> float32, slot = index of the query."""
-    slots = torch.arange(len(logits), device=logits.device)
-    return Proposals(logits.float(), slots, embeddings=None if embeddings is None else embeddings.float())
+    return Proposals(
+        logits.float(), torch.arange(len(logits)), embeddings=None if embeddings is None else embeddings.float()
+    )
 
 
 _ORIGINAL_PREFIXES = {
