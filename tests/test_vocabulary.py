@@ -90,6 +90,8 @@ def test_things():
     assert Vocabulary.parse("cat, sky, sofa|couch", things="Couch, cat").isthing == (True, False, True)
     assert Vocabulary.parse("cat, sky", things=[]).isthing == (False, False)
     assert Vocabulary.parse("cat").isthing is None
+    assert Vocabulary.parse("cat, sky").things == (True, False)  # guessed
+    assert Vocabulary.parse("cat, sky", things="sky").things == (False, True)
     with pytest.raises(VocabularyError, match="not among the names: tiger"):
         Vocabulary.parse("cat", things="tiger")
 

@@ -28,7 +28,6 @@ from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
 from deop.results import Segmentation, check_asked
 from deop.settings import Card, Settings
-from deop.stuff import is_thing
 from deop.text_cache import EmbeddingCache
 from deop.two_stream import TwoStream, crop_probabilities, ensemble
 from deop.vocabulary import Classes, TextEncoder, Vocabulary, embed_vocabulary
@@ -243,12 +242,11 @@ class DeOP(nn.Module):
             "model": self.card.name,
             **look.settings,
             "templates": list(vocabulary.templates) if self.text.uses_templates else None,
-            "synonyms": [list(synonyms) for synonyms in vocabulary.synonyms],
+            "synonyms": vocabulary.synonyms,
             "background": list(vocabulary.background),
             "threshold": threshold,
         }
-        isthing = vocabulary.isthing or tuple(is_thing(name) for name in names)
-        things = np.array(isthing, dtype=bool)
+        things = np.array(vocabulary.things, dtype=bool)
         smallest = self.settings.smallest_island
         if mode == "semantic":
             labels, confidence = assembly.semantic(
@@ -261,7 +259,7 @@ class DeOP(nn.Module):
                 smallest_island=smallest,
             )
             found = Segmentation.from_semantic(
-                photo, names, labels, confidence, settings, isthing=isthing, source=look.source
+                photo, names, labels, confidence, settings, isthing=vocabulary.things, source=look.source
             )
         elif mode == "panoptic":
             segments, pieces = assembly.panoptic(
