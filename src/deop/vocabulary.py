@@ -43,7 +43,7 @@ class Vocabulary:
     templates: tuple[str, ...]
     isthing: tuple[bool, ...] | None = None
 
-    @cached_property  # with ten thousand names, these cost a small model a tenth of a photo's time
+    @cached_property  # kept: one vocabulary serves many photos, and may have ten thousand names
     def names(self) -> tuple[str, ...]:
         """The K display names."""
         return tuple(texts[0] for texts in self.synonyms)

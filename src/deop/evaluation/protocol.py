@@ -12,7 +12,6 @@ from deop.encoders.severance import Severance
 from deop.errors import DataError, SettingError
 from deop.files import replacing
 from deop.model import DeOP
-from deop.stuff import is_thing
 from deop.two_stream import TwoStream
 from deop.vocabulary import Vocabulary
 
@@ -131,7 +130,7 @@ class LabelSpace:
         vocabulary = model.vocabulary([entry.name for entry in classes], background=protocol.background)
         known = [entry.isthing for entry in classes]
         things = tuple(
-            is_thing(name) if flag is None else bool(flag) for name, flag in zip(vocabulary.names, known, strict=True)
+            guess if flag is None else bool(flag) for guess, flag in zip(vocabulary.things, known, strict=True)
         )
         names = (*vocabulary.names, BACKGROUND) if background else vocabulary.names
         unseen = unseen_names(data, protocol)
