@@ -23,7 +23,7 @@ from deop.zoo import ZOO
 from tests.cli.conftest import write_photo
 from tests.data import miniatures
 from tests.proposals import tiny_networks
-from tests.test_conversion import openai_state
+from tests.weights.test_conversion import openai_state
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "deop"
@@ -287,7 +287,7 @@ def test_import_rules_of_the_design_hold():
         assert not any(name.startswith("transformers") and not inside for name, inside in imports_of(file)), module
         if not module.startswith(("deop.cli", "deop.__main__")):
             assert not any(name.startswith("deop.cli") for name in graph[module]), module
-    assert not any("zoo" in name for name in graph["deop.anchors"])
+    assert not any("zoo" in name for name in graph["deop.regions.anchors"])
 
     done = set()
 

@@ -77,7 +77,7 @@ def test_every_command_and_option_on_a_page_exists(page):
 
 
 def test_readmes_python_is_python_and_its_names_exist():
-    from deop.results import Segmentation
+    from deop.results.segmentation import Segmentation
 
     for block in blocks(read("README.md"), "python"):
         compile(block, "README.md", "exec")

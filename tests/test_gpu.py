@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from deop.anchors import AnchorConfig, AnchorDecoder
-from deop.encoders import VisionFeatures
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import KINDS, Severance
-from deop.look import one_pass
-from deop.proposals import Proposals
+from deop.encoders.types import VisionFeatures
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
+from deop.proposals.types import Proposals
+from deop.regions.anchors import AnchorConfig, AnchorDecoder
+from deop.regions.encoding import encode_one_pass
 from deop.settings import Settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -64,7 +64,8 @@ def test_compiled_tower(tower, kind):
 
 @torch.no_grad()
 def test_proposals_and_anchors():
-    from deop.assembly import Canvas, semantic
+    from deop.images.canvas import Canvas
+    from deop.regions.assembly import semantic
 
     torch.manual_seed(0)
     proposer = MaskFormer(MaskFormerConfig(depth=50)).eval()
@@ -84,7 +85,7 @@ def test_proposals_and_anchors():
         assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.99
         # The same masks for all, so that what follows is compared by itself.
         same = Proposals(expected.to(device), proposals.slots)
-        look = one_pass(encoder, decoder, asked, given, [canvas], [same], asked.severance)[0]
+        look = encode_one_pass(encoder, decoder, asked, given, [canvas], [same], asked.severance)[0]
         votes = (100 * look.regions.float() @ torch.eye(512, device=device)[:7].T).softmax(1)
         answers[device, dtype] = look.regions.float().cpu(), semantic(votes, same, canvas).labels
     regions, labels = answers["cpu", torch.float32]

@@ -10,21 +10,22 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deop.anchors import AnchorConfig, AnchorDecoder, pool_regions
-from deop.assembly import Canvas, mask_blocks
-from deop.classify import classify, probabilities
 from deop.encoders.clip import CLIPVision
+from deop.encoders.clip_text import CLIPText
 from deop.encoders.severance import KINDS, Severance
-from deop.encoders.text import CLIPText
 from deop.errors import ImageError, ProposalError, SettingError, VocabularyError
-from deop.images import IMAGENET, Resize, to_pixels
-from deop.look import one_pass
+from deop.images.canvas import Canvas
+from deop.images.preprocessing import IMAGENET, Resize, to_pixels
 from deop.model import DeOP
-from deop.proposals import Proposals
 from deop.proposals.filtering import visible_masks
+from deop.proposals.types import Proposals
+from deop.regions.anchors import AnchorConfig, AnchorDecoder, pool_regions
+from deop.regions.classification import classify, probabilities
+from deop.regions.encoding import encode_one_pass
+from deop.regions.two_stream import TwoStream
+from deop.regions.windows import mask_blocks
 from deop.settings import Settings
-from deop.two_stream import TwoStream
-from deop.vocabulary import Classes
+from deop.text.embedding import Classes
 from tests.conftest import assert_parity
 
 SMALL = Settings(resize=Resize(short_side=64))
@@ -83,7 +84,7 @@ def test_parity_end_to_end(parity):
     slots = torch.arange(file["mask_logits"].shape[1])
     proposals = [Proposals(logits, slots) for logits in file["mask_logits"]]
     asked = Settings(severance=Severance("gate"), anchors="decoder", padding="inside")
-    looks = one_pass(encoder, decoder, asked, pixels, canvases, proposals, asked.severance)
+    looks = encode_one_pass(encoder, decoder, asked, pixels, canvases, proposals, asked.severance)
     assert_parity(torch.stack([look.regions for look in looks]), file["region_embeddings"])
     classes = Classes(rows, torch.arange(len(rows)), tuple(map(str, range(len(rows)))))
     logits = torch.stack([classify(look.regions, classes, no_object) for look in looks])
@@ -196,21 +197,21 @@ def test_a_batch_equals_one_at_a_time(tiny_clip):
 def test_duplicates_of_a_proposer_are_dropped_unless_switched_off(tiny_clip):
     parts = CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)
     photo = scene()[0]
-    assert len(DeOP(*parts, Thirds(), settings=SMALL).look([photo])[0].proposals) == 3
+    assert len(DeOP(*parts, Thirds(), settings=SMALL).encode([photo])[0].proposals) == 3
     keep = Settings(resize=Resize(short_side=64), drop_redundant=False)
-    assert len(DeOP(*parts, Thirds(), settings=keep).look([photo])[0].proposals) == 4
+    assert len(DeOP(*parts, Thirds(), settings=keep).encode([photo])[0].proposals) == 4
     # Queries tied to slots attend to each other: those of the dropped would be missed.
     decoder = AnchorDecoder(AnchorConfig(32, 4, hidden=64, query="slot", slots=4)).eval()
     tied = DeOP(*parts, Thirds(), anchors=decoder, settings=Settings(Resize(64), anchors="decoder")).eval()
-    assert len(tied.look([photo])[0].proposals) == 4
+    assert len(tied.encode([photo])[0].proposals) == 4
 
 
 def test_a_plain_object_may_take_the_place_of_a_module(tiny_clip):
     model = DeOP(
         CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip), torch.nn.Identity(), settings=SMALL
     )
-    model.proposer = Thirds()
-    assert len(model.look([scene()[0]])[0].proposals) == 3
+    model.set_proposer(Thirds())
+    assert len(model.encode([scene()[0]])[0].proposals) == 3
 
 
 def test_slot_tied_anchors_leave_foreign_masks_to_pooling(tiny_clip):
@@ -229,7 +230,7 @@ def test_slot_tied_anchors_leave_foreign_masks_to_pooling(tiny_clip):
 def test_two_streams_with_one_mask_equal_the_crop_by_hand(model):
     """One mask over the whole photo: the crop is the photo, resized to the encoder's own size."""
     photo, _ = scene(size=(64, 64))
-    look = model.look([photo], [np.ones((1, 64, 64), bool)], classifier=TwoStream(ensemble=0))[0]
+    look = model.encode([photo], [np.ones((1, 64, 64), bool)], classifier=TwoStream(ensemble=0))[0]
     pixels = to_pixels(photo, model.encoder.normalization)[None]
     expected = F.normalize(model.encoder(pixels).image, dim=-1)
     torch.testing.assert_close(look.regions, expected, atol=1e-4, rtol=1e-3)

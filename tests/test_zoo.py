@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from deop.anchors import AnchorConfig, AnchorDecoder
 from deop.encoders.clip import CLIPVision
-from deop.encoders.text import CLIPText
+from deop.encoders.clip_text import CLIPText
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
-from deop.hub import repo_cache
-from deop.images import Resize
+from deop.images.preprocessing import Resize
 from deop.model import DeOP
+from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Settings
+from deop.weights.hub import repo_cache
 from deop.zoo import ZOO, load, load_proposer, on_this_machine
 from tests.fake_hub import put_in_cache
 from tests.proposals.tiny_networks import mask2former
@@ -193,7 +193,7 @@ def test_pickled_weights_in_a_folder_are_refused(tmp_path):
 
 
 def test_a_mask_model_in_a_folder_is_the_proposer(tiny_clip, tmp_path):
-    from deop.proposals.hub import TransformersProposer
+    from deop.proposals.transformers_networks import TransformersProposer
     from tests.proposals.tiny_networks import mask2former
 
     network = mask2former()

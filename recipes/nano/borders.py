@@ -55,7 +55,7 @@ def main() -> None:
     proposer = model.proposer
     assert proposer is not None
     proposer.config = replace(proposer.config, smoothing=args.smoothing, superpixels=tuple(args.superpixels))
-    model.settings = replace(model.settings, smallest_island=args.island)
+    model.settings = replace(model.settings, smallest_region=args.island)
     data = open_folder(args.data, args.split, skip_unpaired=True)
     confusions = [Confusion(len(data.names)) for _ in BANDS]
     islands = []

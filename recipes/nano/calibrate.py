@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from deop import load
-from deop.assembly import semantic
-from deop.calibration import calibration_error, reliability
 from deop.data.folder import LabelledFolder, Pair, open_folder
+from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.model import DeOP
+from deop.regions.assembly import semantic
 
 SEED = 0
 ABSENT = 3  # single names that are not in a photo
@@ -56,10 +56,10 @@ def gather(model: DeOP, data: LabelledFolder, pairs: list[Pair]) -> Answers:
     for pair in pairs:
         truth = data.labels(pair)
         present = [names[index] for index in np.unique(truth[truth >= 0])]
-        look = model.look([pair.photo])[0]
+        encoded = model.encode([pair.photo])[0]
         for kind, asked in questions(present, names, chance):
-            votes = model.votes(look, model.embed(model.vocabulary(asked)))
-            labels, scores = semantic(votes, look.proposals, look.canvas)
+            votes = model.class_probabilities(encoded, asked)
+            labels, scores = semantic(votes, encoded.proposals, encoded.canvas)
             right = np.array([*(names.index(name) for name in asked), -2])[labels] == truth
             if kind == "absent":
                 answers.absent.append(scores[::STEP, ::STEP].ravel())

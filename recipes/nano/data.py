@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop.data.folder import LabelledFolder
-from deop.encoders.efficientnet import NORMALIZATION
 from deop.evaluation.truth import PanopticTruth, components, has_panoptic
-from deop.photo_files import read_photo
-from deop.stuff import is_thing
+from deop.images.reading import read_photo
+from deop.networks.efficientnet import NORMALIZATION
+from deop.text.things import is_thing
 
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in (NORMALIZATION.mean, NORMALIZATION.std))
 MOST, SMALLEST = 63, 30  # segments a photo, and pixels of the smallest

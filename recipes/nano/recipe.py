@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from deop.encoders.efficientnet import EfficientNetLite, SharedTrunk
 from deop.encoders.nano import NanoConfig, NanoEncoder, RegionBranch
 from deop.errors import SettingError
+from deop.networks.efficientnet import EfficientNetLite
+from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 from deop.training.task import LoopSettings
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 import data
 from deop import load
-from deop.calibration import Calibration
 from deop.data.check import sound
 from deop.data.folder import LabelledFolder, open_folder
 from deop.encoders.nano_text import NanoText, WordsConfig
 from deop.errors import SettingError
 from deop.evaluation.evaluate import Protocol, evaluate
-from deop.images import Resize
+from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.settings import Card, Settings
+from deop.text.calibration import Calibration
 from deop.training.process import seed_everything
 from deop.training.task import Group, Task
 
@@ -133,7 +133,7 @@ class NanoTask(Task):
             templates="none",
             drop_redundant=False,  # a partition: its masks overlap nowhere, and the faint ones count
             threshold=self.recipe.threshold,
-            smallest_island=0.0005,
+            smallest_region=0.0005,
             calibration=Calibration(trained_names=names, seen_penalty=self.recipe.seen_penalty, rivals=names),
         )
         card = Card(
@@ -142,7 +142,6 @@ class NanoTask(Task):
             source=SOURCE,
             training_data=", ".join(part for part in shown if part),
         )
-        self.model.trunk.forget()
         model = DeOP(self.model.encoder, self.text, self.model.proposer, settings=settings, card=card).eval()
         model.cache = None
         return model.to(self.model.encoder.class_token.device)

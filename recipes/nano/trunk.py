@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from deop.encoders.efficientnet import fold
+from deop.networks.efficientnet import fold
 
 
 def main() -> None:

@@ -5,20 +5,21 @@ The public names are imported on first use, so that ``import deop`` costs nothin
 
 from typing import TYPE_CHECKING, Any
 
+from deop._version import __version__
+
 if TYPE_CHECKING:
     from deop.model import DeOP
-    from deop.results import Segment, Segmentation
-    from deop.vocabulary import Vocabulary
+    from deop.results.segmentation import Segment, Segmentation
+    from deop.text.vocabulary import Vocabulary
     from deop.zoo import load
 
-__version__ = "0.1.0"
 __all__ = ["DeOP", "Segment", "Segmentation", "Vocabulary", "load", "__version__"]
 
 _HOMES = {
     "DeOP": "deop.model",
-    "Segment": "deop.results",
-    "Segmentation": "deop.results",
-    "Vocabulary": "deop.vocabulary",
+    "Segment": "deop.results.segmentation",
+    "Segmentation": "deop.results.segmentation",
+    "Vocabulary": "deop.text.vocabulary",
     "load": "deop.zoo",
 }
 

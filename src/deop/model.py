@@ -1,4 +1,4 @@
-"""DeOP: a photo and a list of names in, one map out. Read it beside the picture in docs/design.md."""
+"""DeOP: a photo and class names in, one label map out. Read it beside the picture in docs/design.md."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,31 +7,36 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop import assembly
-from deop.anchors import AnchorDecoder
-from deop.assembly import Canvas
-from deop.calibration import calibrated
-from deop.checkpoints import Parts, load_checkpoint, save_checkpoint
-from deop.classify import classify, probabilities
-from deop.encoders import VisionEncoder
 from deop.encoders.int8 import is_int8
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
-from deop.hub import fetch
-from deop.images import Normalization, Photo, read_photo, resize_photo, to_pixels
-from deop.look import Look, canvas_of, crop_each, groups_of, one_pass
-from deop.proposals import Proposals, Proposer
+from deop.images.canvas import Canvas, canvas_of, group_by_size
+from deop.images.preprocessing import Normalization, resize_photo, to_pixels
+from deop.images.reading import Photo, read_photo
+from deop.networks.loading import load_strictly
+from deop.networks.shared_trunk import reuse_features
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
-from deop.results import Segmentation, check_asked
-from deop.settings import Card, Settings
-from deop.text_cache import EmbeddingCache
-from deop.two_stream import TwoStream, crop_probabilities, ensemble
-from deop.vocabulary import Classes, TextEncoder, Vocabulary, embed_vocabulary
-from deop.weights import load_strictly
+from deop.proposals.types import Proposals
+from deop.protocols import Proposer, TextEncoder, VisionEncoder
+from deop.regions import assembly
+from deop.regions.anchors import AnchorDecoder
+from deop.regions.classification import classify, probabilities
+from deop.regions.encoding import EncodedPhoto, encode_one_pass, encode_two_stream
+from deop.regions.two_stream import TwoStream, two_stream_probabilities
+from deop.results.segmentation import Segmentation, check_request
+from deop.settings import ANCHORS, Card, Settings
+from deop.text.calibration import Calibration
+from deop.text.embedding import Classes, embed_vocabulary
+from deop.text.embedding_cache import EmbeddingCache
+from deop.text.vocabulary import Vocabulary
+from deop.weights.format import ModelParts, load_checkpoint, save_checkpoint
+from deop.weights.hub import fetch
+
+Names = Sequence[str] | str | Vocabulary
+"""Class names in every form that is accepted."""
 
 
 class DeOP(nn.Module):
@@ -44,7 +49,10 @@ class DeOP(nn.Module):
         anchors: the anchor decoder; None: mask pooling.
         no_object: (C,) the learned "no object" vector, or None.
         settings: how the model is used.
-        card: what it is.
+        card: what the model is and where it comes from.
+
+    Raises:
+        SettingError: settings that ask for an anchor decoder that the model lacks.
     """
 
     def __init__(
@@ -67,15 +75,14 @@ class DeOP(nn.Module):
         self.settings = settings or Settings()
         self.card = card or Card()
         self.cache: EmbeddingCache | None = EmbeddingCache()
-        self._embedded: tuple[tuple[Vocabulary, str], Classes] | None = None  # the last vocabulary
+        self._last_embedded: tuple[tuple[Vocabulary, str, Calibration], Classes] | None = None
         if self.settings.anchors == "decoder" and anchors is None:
             raise SettingError('the settings ask for anchors="decoder", and the model has no anchor decoder')
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Parts may be plain objects too, also in the place of a module, which torch would refuse."""
-        if name in ("encoder", "text", "proposer") and not isinstance(value, nn.Module):
-            self.__dict__.get("_modules", {}).pop(name, None)
-        super().__setattr__(name, value)
+    def set_proposer(self, proposer: Proposer | None) -> None:
+        """Take masks from another proposer, a module or any object of that protocol; None: masks are given."""
+        del self.proposer  # torch refuses to replace a module by anything else
+        self.proposer = proposer
 
     @property
     def device(self) -> torch.device:
@@ -87,13 +94,11 @@ class DeOP(nn.Module):
         """The weights' precision."""
         return next(self.parameters()).dtype
 
-    # The main road: photo + names -> map.
-
     @torch.inference_mode()
     def segment(
         self,
         photo: Photo | Sequence[Photo],
-        names: Sequence[str] | str | Vocabulary,
+        names: Names,
         *,
         mode: str = "semantic",
         masks: Masks | Sequence[Masks] | None = None,
@@ -106,24 +111,25 @@ class DeOP(nn.Module):
         things: Sequence[str] | str | None = None,
         batch: int = 8,
     ) -> Segmentation | list[Segmentation]:
-        """Name every pixel of a photo, or of several.
+        """Name every pixel of one photo, or of several: ``encode``, then ``label``.
 
         Args:
             photo: path, PIL image, (H, W, 3) uint8 array or bytes, or a list of them.
             names: what to look for: a list, a comma-separated string or a ``Vocabulary``; "sofa|couch" are synonyms.
-            mode: "semantic": one name a pixel; "panoptic": things apart, stuff together; "instance": things only, each
-                with a mask of its own.
+            mode: "semantic": one name per pixel; "panoptic": one segment per thing and one for all of a stuff;
+                "instance": things only, each with a mask of its own.
             masks: masks to use instead of the proposer's, at the photo's size: (N, H, W) bool or a label map (H, W);
                 a list of such for a list of photos.
             severance: none, self, gate, gate-normalized, affinity, affinity-normalized, or a ``Severance``; None: the
-                model's own.
-            anchors: "decoder" or "pool"; None: the model's own, or pooling where its decoder is tied to the query slots
-                of a proposer that the masks do not come from.
-            classifier: "one-pass", or "two-stream" (every proposal cropped and encoded by itself), or a ``TwoStream``.
-            threshold: least score, in [0, 1], of a pixel (semantic) or a segment; below it: -1, none of the names.
-                None: the model's own.
+                model's setting.
+            anchors: "decoder" or "pool"; None: the model's setting, or pooling where its decoder is tied to the query
+                slots of a proposer that the masks do not come from.
+            classifier: "one-pass", or "two-stream" (every proposal is cropped and encoded by itself), or a
+                ``TwoStream``.
+            threshold: minimum score, in [0, 1], of a pixel (semantic) or a segment; below it: -1, none of the names.
+                None: the model's setting.
             background: names of what is not looked for ("road, sky"); pixels that they win are -1.
-            templates: template set, or own templates with ``{}``; None: the model's own.
+            templates: template set, or templates with ``{}``; None: the model's setting.
             things: which of the names are countable things; None: guessed from a list of common stuff.
             batch: photos that go through the networks together.
 
@@ -138,29 +144,31 @@ class DeOP(nn.Module):
         given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))
         if not single and isinstance(masks, (np.ndarray, Tensor)):
             raise SettingError(
-                f"one array of masks {tuple(masks.shape)} for a list of photos: give a list, one for each"
+                f"one array of masks {tuple(masks.shape)} for a list of photos: give a list, with masks for each photo"
             )
         if len(given) != len(photos):
-            raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos")
-        check_asked(mode, threshold, batch)
+            raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
+        check_request(mode, threshold, batch)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
-        classes = self.embed(vocabulary)
+        self.embed(vocabulary)  # complains about names before the photos are encoded
         results = []
         for first in range(0, len(photos), batch):
             part = slice(first, first + batch)
-            looks = self.look(photos[part], given[part], severance=severance, anchors=anchors, classifier=classifier)
-            results += [self.name(look, vocabulary, classes, mode=mode, threshold=threshold) for look in looks]
+            encoded = self.encode(
+                photos[part], given[part], severance=severance, anchors=anchors, classifier=classifier
+            )
+            results += [self.label(one, vocabulary, mode=mode, threshold=threshold) for one in encoded]
         return results[0] if single else results
 
     def vocabulary(
         self,
-        names: Sequence[str] | str | Vocabulary,
+        names: Names,
         *,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
     ) -> Vocabulary:
-        """Names as this model takes them: with its own templates where none are given.
+        """The vocabulary of some names, with this model's templates unless others are given.
 
         Raises:
             VocabularyError: names that cannot be used.
@@ -170,25 +178,19 @@ class DeOP(nn.Module):
         return Vocabulary.parse(names, background=background, templates=templates, things=things)
 
     def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
-        """The embeddings of a vocabulary, on the model's device; from the cache where they are there."""
-        wanted, last = (vocabulary, self.text.identity), self._embedded
-        if last is None or last[0] != wanted:
+        """The calibrated embeddings of a vocabulary, on the model's device; read from the cache where possible."""
+        key, last = (vocabulary, self.text.identity, self.settings.calibration), self._last_embedded
+        if last is None or last[0] != key:
             # Read once and set once: another thread may ask for other names in between.
-            found = embed_vocabulary(vocabulary, self.text, cache=self.cache, progress=progress)
-            last = (wanted, self._calibrated(found, vocabulary))
-            self._embedded = last
+            classes = embed_vocabulary(
+                vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
+            )
+            last = (key, classes)
+            self._last_embedded = last
         return last[1].to(self.device)
 
-    def _calibrated(self, classes: Classes, vocabulary: Vocabulary) -> Classes:
-        """With what the model knows of its own scores; the caller's own background takes the place of the rivals."""
-        calibration, rivals, texts = self.settings.calibration, None, vocabulary.texts
-        if calibration.rivals and not vocabulary.background:
-            others = Vocabulary.parse(calibration.rivals, templates=vocabulary.templates)
-            rivals, texts = embed_vocabulary(others, self.text, cache=self.cache), (*texts, *others.texts)
-        return calibrated(classes, texts, rivals, calibration)
-
     @torch.inference_mode()
-    def look(
+    def encode(
         self,
         photos: Sequence[Photo],
         masks: Sequence[Masks | None] | None = None,
@@ -196,141 +198,205 @@ class DeOP(nn.Module):
         severance: str | Severance | None = None,
         anchors: str | None = None,
         classifier: str | TwoStream = "one-pass",
-    ) -> list[Look]:
-        """Everything up to the region embeddings, of some photos; see ``segment`` for the arguments."""
-        stream = TwoStream.parse(classifier)
-        severed = Severance.parse(severance, self.settings.severance)
-        read = [read_photo(photo) for photo in photos]
-        resized = [resize_photo(photo, self.settings.resize) for photo in read]
-        canvases = [canvas_of(photo, self.settings.resize) for photo in read]
-        looks: list[Look | None] = [None] * len(read)
-        given = list(masks) if masks is not None else [None] * len(read)
-        for group in groups_of(canvases, given):
-            scenes = [canvases[index] for index in group]
-            small = [resized[index] for index in group]
-            # One tensor for proposer and encoder where they want the same: a trunk that both share then works once.
-            pixels = self._pixels(small, self.encoder.normalization) if stream is None else None
-            proposals = self._proposals([given[index] for index in group], scenes, small, pixels)
-            if pixels is not None:
-                found = one_pass(self.encoder, self.anchors, self.settings, pixels, scenes, proposals, severed, anchors)
-            else:
-                assert stream is not None
-                found = crop_each(self.encoder, small, scenes, proposals, stream, self.device, self.dtype)
-            for index, look in zip(group, found, strict=True):
-                source = photos[index]
-                path = str(source) if isinstance(source, (str, Path)) else None
-                looks[index] = replace(look, photo=read[index], source=path)
-        return [look for look in looks if look is not None]
+    ) -> list[EncodedPhoto]:
+        """Compute everything that does not depend on names: the expensive half of ``segment``, whose arguments it has.
+
+        Args:
+            photos: any number; those of one size go through the networks together.
+            masks: masks for each photo, or None for the proposer's.
+            severance: as in ``segment``.
+            anchors: as in ``segment``.
+            classifier: as in ``segment``.
+
+        Returns:
+            One ``EncodedPhoto`` for each photo; ``label`` can be called with it as often as needed.
+
+        Raises:
+            ImageError, ProposalError, SettingError: naming the input and the remedy.
+        """
+        if isinstance(photos, (str, Path, bytes)):
+            raise SettingError(f"encode takes a list of photos, not {str(photos)[:80]!r}: give [photo]")
+        severed, stream = self.check_encoding(severance, anchors, classifier)
+        given = list(masks) if masks is not None else [None] * len(photos)
+        if len(given) != len(photos):
+            raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
+        arrays = [read_photo(photo) for photo in photos]
+        resized = [resize_photo(array, self.settings.resize) for array in arrays]
+        canvases = [canvas_of(array, self.settings.resize) for array in arrays]
+        encoded: dict[int, EncodedPhoto] = {}
+        for group in group_by_size(canvases, given):
+            some_canvases = [canvases[index] for index in group]
+            some_resized = [resized[index] for index in group]
+            with reuse_features():
+                # The proposer gets the same tensor as the encoder where possible: a trunk that both share works once.
+                pixels = self._pixels(some_resized, self.encoder.normalization) if stream is None else None
+                proposals = self._propose([given[index] for index in group], some_canvases, some_resized, pixels)
+                if pixels is not None:
+                    parts = encode_one_pass(
+                        self.encoder, self.anchors, self.settings, pixels, some_canvases, proposals, severed, anchors
+                    )
+                else:
+                    assert stream is not None
+                    parts = encode_two_stream(
+                        self.encoder, some_resized, some_canvases, proposals, stream, self.device, self.dtype
+                    )
+            for index, part in zip(group, parts, strict=True):
+                photo = photos[index]
+                source = str(photo) if isinstance(photo, (str, Path)) else None
+                encoded[index] = replace(part, photo=arrays[index], source=source)
+        return [encoded[index] for index in range(len(photos))]
 
     @torch.inference_mode()
-    def name(
+    def label(
         self,
-        look: Look,
-        vocabulary: Vocabulary,
-        classes: Classes | None = None,
+        encoded: EncodedPhoto,
+        names: Names,
         *,
         mode: str = "semantic",
         threshold: float | None = None,
+        background: Sequence[str] | str = (),
+        templates: str | Sequence[str] | None = None,
+        things: Sequence[str] | str | None = None,
     ) -> Segmentation:
-        """Name what was seen; see ``segment`` for the arguments. ``classes``: of ``embed``, where at hand."""
-        votes = self.votes(look, classes or self.embed(vocabulary))
+        """Name the pixels of an encoded photo: the cheap half of ``segment``, whose arguments it has.
+
+        Raises:
+            VocabularyError, SettingError: naming the input and the remedy.
+        """
+        check_request(mode, threshold)
+        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        scores = self.class_probabilities(encoded, vocabulary)
         calibration = self.settings.calibration
         threshold = self.settings.threshold if threshold is None else threshold
-        least = calibration.raw(threshold)
-        photo, names = look.photo, vocabulary.names
-        settings = {
+        raw_threshold = calibration.raw(threshold)
+        record = {
             "model": self.card.name,
-            **look.settings,
+            **encoded.settings,
             "templates": list(vocabulary.templates) if self.text.uses_templates else None,
             "synonyms": vocabulary.synonyms,
             "background": list(vocabulary.background),
             "threshold": threshold,
         }
-        things = np.array(vocabulary.things, dtype=bool)
-        smallest = self.settings.smallest_island
+        photo, display, source = encoded.photo, vocabulary.names, encoded.source
+        isthing = np.array(vocabulary.things, dtype=bool)
         if mode == "semantic":
             labels, confidence = assembly.semantic(
-                votes,
-                look.proposals,
-                look.canvas,
-                threshold=least,
+                scores,
+                encoded.proposals,
+                encoded.canvas,
+                threshold=raw_threshold,
                 claim=self.settings.claim,
                 none_competes=bool(vocabulary.background),
-                smallest_island=smallest,
+                smallest_region=self.settings.smallest_region,
             )
-            found = Segmentation.from_semantic(
-                photo, names, labels, confidence, settings, isthing=vocabulary.things, source=look.source
+            result = Segmentation.from_semantic(
+                photo, display, labels, confidence, record, isthing=vocabulary.things, source=source
             )
         elif mode == "panoptic":
             segments, pieces = assembly.panoptic(
-                votes, look.proposals, look.canvas, things, threshold=least, smallest_island=smallest
+                scores,
+                encoded.proposals,
+                encoded.canvas,
+                isthing,
+                threshold=raw_threshold,
+                smallest_region=self.settings.smallest_region,
             )
-            found = Segmentation.from_panoptic(photo, names, segments, pieces, settings, source=look.source)
+            result = Segmentation.from_panoptic(photo, display, segments, pieces, record, source=source)
         else:
-            masks = assembly.instances(votes, look.proposals, look.canvas, things, threshold=least)
-            found = Segmentation.from_instances(photo, names, masks, settings, source=look.source)
+            masks = assembly.instances(scores, encoded.proposals, encoded.canvas, isthing, threshold=raw_threshold)
+            result = Segmentation.from_instances(photo, display, masks, record, source=source)
         if not calibration.curve:
-            return found
-        return replace(found, segments=[replace(own, score=calibration.score(own.score)) for own in found.segments])
+            return result
+        segments_scored = [replace(segment, score=calibration.score(segment.score)) for segment in result.segments]
+        return replace(result, segments=segments_scored)
 
-    def votes(self, look: Look, classes: Classes) -> Tensor:
-        """Probabilities (N, K + 1) of the names and, last, none of them, for each proposal of a look."""
-        if look.valid is not None:
-            # "No object" is left out of the crops' scores, but not what the caller named: the background competes.
-            classes = replace(classes, names=(*classes.names, _BACKGROUND))
-        logits = classify(look.regions, classes, self.no_object, self.settings.temperature)
-        if look.valid is None:
-            return probabilities(logits)
-        scores = crop_probabilities(logits[look.valid], look.valid)
-        if look.proposals.embeddings is None or look.settings["ensemble"] <= 0:
-            return scores * look.valid[:, None]
-        own = F.normalize(look.proposals.embeddings.float(), dim=-1)
-        own_scores = probabilities(classify(own, classes, self.no_object, self.settings.temperature))[:, :-1]
-        seen = torch.tensor([name in look.settings["seen"] for name in classes.names], device=scores.device)
-        return ensemble(own_scores, scores, seen, look.settings["ensemble"])
+    @torch.inference_mode()
+    def class_probabilities(self, encoded: EncodedPhoto, names: Names) -> Tensor:
+        """Probabilities of the names for each proposal of an encoded photo (docs/method.md §6).
+
+        Returns:
+            (N, K + 1) float32: the K names and, last, none of them.
+        """
+        classes = self.embed(self.vocabulary(names))
+        if encoded.two_stream is None or encoded.valid is None:
+            return probabilities(classify(encoded.regions, classes, self.no_object, self.settings.temperature))
+        return two_stream_probabilities(
+            encoded.regions,
+            encoded.valid,
+            encoded.proposals,
+            classes,
+            encoded.two_stream,
+            self.no_object,
+            self.settings.temperature,
+        )
+
+    def check_encoding(
+        self,
+        severance: str | Severance | None = None,
+        anchors: str | None = None,
+        classifier: str | TwoStream = "one-pass",
+    ) -> tuple[Severance, TwoStream | None]:
+        """Check the options of ``encode`` before a photo is at stake.
+
+        Returns:
+            The severance, and how crops are classified; None: one pass.
+
+        Raises:
+            SettingError: an unknown value, or two that exclude each other.
+        """
+        severed, stream = Severance.parse(severance, self.settings.severance), TwoStream.parse(classifier)
+        if anchors is not None and anchors not in ANCHORS:
+            raise SettingError(f"unknown anchors {anchors!r}: choose one of {', '.join(ANCHORS)}")
+        if anchors == "decoder" and self.anchors is None:
+            raise SettingError('this model has no anchor decoder: use anchors="pool"')
+        if stream is not None and (severance is not None or anchors is not None):
+            option = "anchors" if severance is None else "severance"
+            raise SettingError(f'classifier="two-stream" encodes crops, which have no {option}: omit {option}')
+        return severed, stream
 
     def _pixels(self, resized: Sequence[np.ndarray], normalization: Normalization) -> Tensor:
-        """Photos of one padded size (B, 3, H, W), normalised and padded."""
+        """Photos of one padded size as a batch (B, 3, H, W), normalised and padded."""
         divisor = self.settings.resize.divisor
         return torch.stack(
             [to_pixels(photo, normalization, divisor, device=self.device, dtype=self.dtype) for photo in resized]
         )
 
-    def _proposals(
+    def _propose(
         self,
         masks: Sequence[Masks | None],
         canvases: Sequence[Canvas],
         resized: Sequence[np.ndarray],
         pixels: Tensor | None,
     ) -> list[Proposals]:
-        """The proposer's masks of photos of one padded size, or those given with them; ``pixels`` as the encoder's."""
+        """Masks of photos of one padded size: those given with all of them, else the proposer's.
+
+        ``pixels`` are normalised for the encoder, and None where the encoder does not use them.
+        """
         given = [
-            given_proposals(own, canvas.photo, canvas.resized, canvas.padded).to(self.device)
-            for own, canvas in zip(masks, canvases, strict=True)
-            if own is not None
+            given_proposals(array, canvas.photo, canvas.resized, canvas.padded).to(self.device)
+            for array, canvas in zip(masks, canvases, strict=True)
+            if array is not None
         ]
         if given:
             return given
         if self.proposer is None:
             raise SettingError(
-                "this model has no proposer: give masks (masks=..., --masks) or load it with one (proposer=...)"
+                "this model has no proposer: give masks (masks=..., --masks), or load it with one (proposer=...)"
             )
         if pixels is None or self.proposer.normalization != self.encoder.normalization:
             pixels = self._pixels(resized, self.proposer.normalization)
-        found = self.proposer(pixels)
+        proposals = self.proposer(pixels)
         tied = self.anchors is not None and self.anchors.config.query == "slot" and self.settings.anchors == "decoder"
-        return (
-            [drop_redundant(proposals) for proposals in found] if self.settings.drop_redundant and not tied else found
-        )
-
-    # Saving and loading, in the hub's conventions.
+        if tied or not self.settings.drop_redundant:
+            return proposals
+        return [drop_redundant(candidates) for candidates in proposals]
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> "DeOP":
-        """A model in deop's own format, from a folder or a hub repo.
+        """Load a model in deop's own format from a folder or a hub repo.
 
         Raises:
-            ModelNotFoundError: not on this machine, and the hub cannot be reached.
+            ModelNotFoundError: not on this machine, and the hub cannot be reached; or neither a folder nor a repo.
             CheckpointError: damaged, incomplete or of another format.
         """
         folder = Path(name)
@@ -353,8 +419,11 @@ class DeOP(nn.Module):
         """Write ``config.json``, ``model.safetensors``, tokenizer and model card into a folder.
 
         Args:
-            folder: made where it is missing.
-            packed: weights as int8 and float16, at about a quarter of the size and with some loss.
+            folder: created where it is missing.
+            packed: store weights as int8 and float16, at about a quarter of the size and with some loss.
+
+        Returns:
+            The folder.
 
         Raises:
             OutputError: the folder cannot be written; nothing is left half-written.
@@ -362,10 +431,12 @@ class DeOP(nn.Module):
         """
         if is_int8(self):
             raise SettingError(
-                'a model in int8 cannot be saved: load it without dtype="int8" and save that, '
-                "packed=True where it is to be small"
+                'a model in int8 cannot be saved: load it without dtype="int8" and save that, with packed=True for a '
+                "small file"
             )
-        parts = Parts(self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card)
+        parts = ModelParts(
+            self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card
+        )
         return save_checkpoint(parts, self.state_dict(), Path(folder), packed=packed)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload deop model") -> str:
@@ -379,6 +450,3 @@ class DeOP(nn.Module):
             self.save_pretrained(folder)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
-
-
-_BACKGROUND = "|background|"  # no name of the caller's has bars

@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from deop.calibration import Calibration
-from deop.classify import TEMPERATURE
 from deop.config import from_json
 from deop.encoders.severance import Severance
 from deop.errors import CheckpointError, SettingError
-from deop.images import Resize
+from deop.images.preprocessing import Resize
+from deop.text.calibration import Calibration
 
 ANCHORS = ("decoder", "pool")
+
+TEMPERATURE = 100.0
+"""Factor of the cosine similarities; the original's constant (CLIP's learned scale is not used)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Settings:
         threshold: least score of a pixel or a segment; below it: none of the names.
         calibration: what is known of the scores.
         claim: pixels whose masks add up to no more than this are claimed by nobody: -1. The original has 0.
-        smallest_island: share of the photo, in [0, 1): smaller stretches of one name, or of none, in semantic and
+        smallest_region: share of the photo, in [0, 1): smaller stretches of one name, or of none, in semantic and
             panoptic maps are given to what surrounds them (``islands``). 0, as the original: all stay.
     """
 
@@ -46,15 +48,15 @@ class Settings:
     threshold: float = 0.0
     calibration: Calibration = field(default_factory=Calibration)
     claim: float = 0.0
-    smallest_island: float = 0.0
+    smallest_region: float = 0.0
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
             raise SettingError(f"unknown anchors {self.anchors!r}: choose one of {', '.join(ANCHORS)}")
         if self.padding not in ("outside", "inside"):
             raise SettingError(f"unknown padding {self.padding!r}: 'outside' or 'inside'")
-        if not 0 <= self.smallest_island < 1:
-            raise SettingError(f"smallest_island {self.smallest_island} is no share of a photo: give one in [0, 1)")
+        if not 0 <= self.smallest_region < 1:
+            raise SettingError(f"smallest_region {self.smallest_region} is no share of a photo: give one in [0, 1)")
         if not isinstance(self.templates, str):
             object.__setattr__(self, "templates", tuple(self.templates))
 

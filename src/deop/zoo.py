@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
 from deop.files import read_json
-from deop.hub import HubUnreachableError, cached, download_command, fetch, repo_cache
+from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, repo_cache
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +169,7 @@ def load(
 
         model = DeOP.from_pretrained(folder)
         if proposer is not None:
-            model.proposer = load_proposer(proposer)
+            model.set_proposer(load_proposer(proposer))
             if model.anchors is not None and model.anchors.config.query == "slot":
                 # Another proposer's slots mean something else, even where there are no more of them.
                 model.settings = replace(model.settings, anchors="pool")
@@ -200,13 +200,13 @@ def load_proposer(choice: "str | Path | Weights") -> Any:
         return None
     folder = _fetch(choice) if isinstance(choice, Weights) else _find(str(choice), zoo=False)
     kind = read_json(folder / "config.json").get("model_type")
-    from deop.proposals import hub, sam
+    from deop.proposals import sam, transformers_networks
 
-    if kind in hub.CLASSES:
-        return hub.TransformersProposer.from_folder(folder)
+    if kind in transformers_networks.CLASSES:
+        return transformers_networks.TransformersProposer.from_folder(folder)
     if kind in sam.CLASSES:
         return sam.SamProposer.from_folder(folder)
-    known = ", ".join((*hub.CLASSES, *sam.CLASSES))
+    known = ", ".join((*transformers_networks.CLASSES, *sam.CLASSES))
     raise ProposalError(f"{choice} is a model of kind {kind!r}, which proposes no masks: deop takes {known}")
 
 
@@ -230,9 +230,9 @@ def _is_here(weights: Weights) -> bool:
 def _training_free(folder: Path, proposer: Any, name: str, entry: Entry | None) -> "DeOP":
     """A model of a CLIP folder and a proposer: mask pooling, nothing learned beside them (METHOD section 12)."""
     from deop.encoders.clip import CLIPVision
+    from deop.encoders.clip_text import CLIPText
     from deop.encoders.severance import Severance
-    from deop.encoders.text import CLIPText
-    from deop.images import Resize
+    from deop.images.preprocessing import Resize
     from deop.model import Card, DeOP, Settings
 
     settings, card = Settings(), Card(name=name, source=name)

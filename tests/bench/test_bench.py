@@ -22,7 +22,7 @@ from deop.bench.subjects import CLIPSegUsed, Words, blobs, clip_model, names, sy
 from deop.bench.timing import Times, take_turns
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance
-from deop.two_stream import crop_proposals
+from deop.regions.two_stream import crop_proposals
 from deop.zoo import load
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_the_stages_give_the_map_of_the_model(tmp_path, monkeypatch):
     """What is timed is what ``segment`` does."""
     from PIL import Image
 
-    from deop.results import Segmentation
+    from deop.results.segmentation import Segmentation
 
     photo = synthetic_photo(96, 128)
     Image.fromarray(photo).save(tmp_path / "photo.png")

@@ -204,7 +204,7 @@ def test_an_interrupted_batch_keeps_what_is_done(segment, here, monkeypatch):
         write_photo(here / "trip" / f"{name}.jpg")
         write_masks(here / "masks" / f"{name}.npy")
     done = []
-    original = DeOP.look
+    original = DeOP.encode
 
     def interrupted(self, photos, *arguments, **options):
         if done:
@@ -212,7 +212,7 @@ def test_an_interrupted_batch_keeps_what_is_done(segment, here, monkeypatch):
         done.append(photos)
         return original(self, photos, *arguments, **options)
 
-    monkeypatch.setattr(DeOP, "look", interrupted)
+    monkeypatch.setattr(DeOP, "encode", interrupted)
     answer = segment("trip", "-c", "cat", "--masks", "masks", "--json", "all.jsonl", "-o", "out")
     assert answer.code == 130
     assert len((here / "all.jsonl").read_text().splitlines()) == 1

@@ -4,7 +4,7 @@ import pytest
 
 from deop.data.class_lists import LISTS, official_classes, source_of
 from deop.data.official import PUBLIC_SETS
-from deop.vocabulary import Vocabulary
+from deop.text.vocabulary import Vocabulary
 
 SIZES = {
     "coco-stuff": 171, "voc": 20, "pascal-context-59": 59, "pascal-context-459": 459, "ade20k-150": 150,

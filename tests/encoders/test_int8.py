@@ -62,7 +62,7 @@ def test_the_small_model_loads_in_int8_and_cannot_be_saved(tmp_path):
     assert not is_int8(exact)
     # The trunk that encoder and proposer share is still one.
     assert model.encoder.trunk is model.proposer.trunk
-    looks = [one.look([photo])[0].regions for one in (exact, model)]
+    looks = [one.encode([photo])[0].regions for one in (exact, model)]
     assert F.cosine_similarity(looks[0], looks[1], dim=-1).mean() > 0.98
     assert set(np.unique(model.segment(photo, ["cat", "wall"]).label_map)) <= {-1, 0, 1, 255}
     with pytest.raises(SettingError, match="int8 cannot be saved"):

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from deop.encoders.efficientnet import EfficientNetLite, SharedTrunk
 from deop.encoders.nano import NanoConfig, NanoEncoder
 from deop.encoders.severance import KINDS, Severance
-from deop.masks import grid_of
+from deop.networks.efficientnet import EfficientNetLite
+from deop.networks.resampling import grid_of
+from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from deop.anchors import AnchorConfig, AnchorDecoder
 from deop.data.folder import open_folder
 from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import Protocol, evaluate
+from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.zoo import load
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "ablation.py"

@@ -9,20 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from deop.calibration import Calibration
 from deop.cli.app import app
 from deop.data.folder import LabelClass, open_folder
 from deop.encoders.clip import CLIPVision
-from deop.encoders.text import CLIPText
+from deop.encoders.clip_text import CLIPText
 from deop.errors import SettingError
 from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import Protocol, evaluate
 from deop.evaluation.metrics import iou
 from deop.evaluation.protocol import LabelSpace
-from deop.images import CLIP, Resize
+from deop.images.preprocessing import CLIP, Resize
 from deop.model import DeOP
-from deop.proposals import Proposals
+from deop.proposals.types import Proposals
 from deop.settings import Settings
+from deop.text.calibration import Calibration
 
 NAMES = ("cat", "dog|puppy", "wall", "sofa")
 
@@ -186,7 +186,7 @@ def test_cross_dataset_tells_names_trained_with_from_new_ones(model, dataset):
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_background_is_a_class_more(model, dataset, tmp_path, listed):
-    model.proposer = Halves()
+    model.set_proposer(Halves())
     if listed:  # first in the list, and 0 in the masks as before
         entries = json.loads((dataset / "classes.json").read_text())
         (dataset / "classes.json").write_text(json.dumps([{"id": 0, "name": "background"}, *entries]))
@@ -217,7 +217,7 @@ class Halves:
 
 
 def test_watching_sees_each_photo_and_its_scores(model, dataset):
-    model.proposer = Halves()
+    model.set_proposer(Halves())
     seen = []
     found = evaluate(model, open_folder(dataset), watch=seen.append)
     assert [answer.pair.photo.stem for answer in seen] == ["0", "1", "2"]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from deop.assembly import Canvas
 from deop.evaluation.proposal_quality import THRESHOLDS, count_found, mask_fit, proposal_scores
 from deop.evaluation.truth import TrueSegments
-from deop.proposals import Proposals
+from deop.images.canvas import Canvas
 from deop.proposals.given import given_proposals
+from deop.proposals.types import Proposals
 
 SIZE = (24, 32)
 CANVAS = Canvas(SIZE, SIZE, (32, 32))

@@ -15,7 +15,7 @@ from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.report import write_report
-from deop.results import Segmentation
+from deop.results.segmentation import Segmentation
 
 NAMES = ("cat", "<b>dog</b> & co", "wall", "sea")
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -65,10 +65,10 @@ class Answers:
             model.settings, model.card, model.vocabulary, model.device
         )  # fmt: skip
 
-    def look(self, photos, masks, **asked):
-        return self.model.look(photos, [np.ones((1, 48, 64), bool)], **asked)
+    def encode(self, photos, masks, **asked):
+        return self.model.encode(photos, [np.ones((1, 48, 64), bool)], **asked)
 
-    def name(self, look, vocabulary, classes=None, *, mode="semantic", threshold=None):
+    def label(self, look, vocabulary, *, mode="semantic", threshold=None):
         labels = np.full((48, 64), 2, np.int32)
         labels[:, : 4 * self.seen] = 0
         labels[:4, -4:] = -1
@@ -80,8 +80,8 @@ class Answers:
 def made(tmp_path_factory, tiny_clip):
     """A report on 14 photos, half wall and half cat, one with a strip of dog."""
     from deop.encoders.clip import CLIPVision
-    from deop.encoders.text import CLIPText
-    from deop.images import Resize
+    from deop.encoders.clip_text import CLIPText
+    from deop.images.preprocessing import Resize
     from deop.model import DeOP
     from deop.settings import Settings
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from deop.proposals import Proposals
 from deop.proposals.filtering import drop_redundant, drop_small_regions, exclusive_masks, visible_masks
 from deop.proposals.given import given_proposals
+from deop.proposals.types import Proposals
 
 
 def proposals_of(masks, exact=False) -> Proposals:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deop.errors import ProposalError
-from deop.proposals import Proposals
 from deop.proposals.given import as_masks, given_proposals, read_masks
+from deop.proposals.types import Proposals
 
 
 def coverage_by_hand(mask, input_shape, padded_shape, stride):

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from deop.errors import CheckpointError, SettingError
+from deop.networks.loading import load_strictly
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig, config_of_original, from_original_state
 from deop.proposals.resnet import FrozenBatchNorm
-from deop.weights import load_strictly
 from tests.conftest import assert_parity, parity_folder
 
 TINY = MaskFormerConfig(

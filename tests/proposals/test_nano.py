@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from deop.encoders.efficientnet import NORMALIZATION, EfficientNetLite, SharedTrunk
+from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
+from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.nano import NanoProposer, NanoProposerConfig, lab, superpixels
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deop.errors import CheckpointError, MissingDependencyError, SettingError
-from deop.images import IMAGENET
+from deop.images.preprocessing import IMAGENET
 from deop.proposals import sam
 from deop.proposals.sam import SamProposer, SamSettings, box_iou, mask_boxes, stability
 from tests.proposals import tiny_networks

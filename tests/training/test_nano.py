@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import deop
-from deop.encoders.efficientnet import EfficientNetLite
 from deop.errors import SettingError, TrainingError
+from deop.networks.efficientnet import EfficientNetLite
 from deop.training.loop import fit
 from deop.training.recipe import plain, read_recipe
 

@@ -11,7 +11,7 @@ from deop.bench.setup import Setup
 from deop.bench.subjects import SIDES, TOWERS, blobs, clip_model
 from deop.bench.timing import Subject, take_turns
 from deop.encoders.severance import KINDS, Severance
-from deop.images import resize_photo, to_pixels
+from deop.images.preprocessing import resize_photo, to_pixels
 from deop.model import DeOP
 
 MASKS = 100

@@ -3,7 +3,7 @@
 import torch
 
 from deop.encoders.clip import VisionConfig
-from deop.masks import grid_of
+from deop.networks.resampling import grid_of
 
 
 def encoder_flops(config: VisionConfig, size: tuple[int, int], severed: int = 0) -> int:

@@ -5,15 +5,15 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
+from deop.batch.streaming import Failure, segment_stream, write_behind
 from deop.bench.report import Goal, Part, Row
 from deop.bench.setup import Setup
 from deop.bench.subjects import NANO_NAMES, clip_model, names, synthetic_photo
 from deop.bench.timing import take_turns
-from deop.images import read_photo
+from deop.images.reading import read_photo
 from deop.model import DeOP
-from deop.results import Segmentation
-from deop.stream import Failure, segment_stream, write_behind
-from deop.vocabulary import Vocabulary
+from deop.results.segmentation import Segmentation
+from deop.text.vocabulary import Vocabulary
 
 PHOTOS = 8
 GPU_PHOTOS = 128

@@ -9,8 +9,8 @@ from deop.bench.setup import Setup
 from deop.bench.subjects import CLIPSegUsed, clip_model, names
 from deop.bench.timing import Subject, take_turns
 from deop.model import DeOP
-from deop.results import Segmentation
-from deop.vocabulary import Classes, Vocabulary
+from deop.results.segmentation import Segmentation
+from deop.text.vocabulary import Vocabulary
 
 COUNTS = (10, 100, 1_000, 10_000)
 MOST = 0.15
@@ -33,7 +33,7 @@ def vocabulary(setup: Setup) -> Part:
         subjects: dict[str, Subject] = {}
         for count in counts:
             words = model.vocabulary(names(count))
-            subjects[str(count)] = partial(_segment, model, setup.photo, words, model.embed(words))
+            subjects[str(count)] = partial(_segment, model, setup.photo, words)
         found = take_turns(subjects, setup.repeats, setup.device)
         first = found[str(counts[0])]
         for count in counts:
@@ -43,8 +43,8 @@ def vocabulary(setup: Setup) -> Part:
     return Part("names", "Photo to map by names: B/16 at 512 with R50 and 100 masks; nano", tuple(rows))
 
 
-def _segment(model: DeOP, photo: np.ndarray, words: Vocabulary, classes: Classes) -> Segmentation:
-    return model.name(model.look([photo])[0], words, classes)
+def _segment(model: DeOP, photo: np.ndarray, words: Vocabulary) -> Segmentation:
+    return model.label(model.encode([photo])[0], words)
 
 
 def clipseg(setup: Setup) -> Part:

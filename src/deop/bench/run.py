@@ -17,7 +17,7 @@ from deop.bench.stages import stages
 from deop.bench.start import start
 from deop.bench.streams import stage, whole
 from deop.bench.variants import variants
-from deop.vocabulary import VocabularyWarning
+from deop.text.vocabulary import VocabularyWarning
 
 PARTS: dict[Topic, Callable[[Setup], Part]] = {
     Topic.stage: stage,

@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from PIL import Image
 
-from deop.assembly import semantic
 from deop.bench.report import Goal, Part, Row
 from deop.bench.setup import Setup
 from deop.bench.subjects import NANO_NAMES, clip_model, names
 from deop.bench.timing import Stopwatch, Times, take_turns
-from deop.classify import classify, probabilities
-from deop.images import read_photo, resize_photo, to_pixels
-from deop.look import canvas_of, choose_anchors, embed_masks, stack_proposals
-from deop.masks import grid_of
+from deop.images.canvas import canvas_of
+from deop.images.preprocessing import resize_photo, to_pixels
+from deop.images.reading import read_photo
 from deop.model import DeOP
-from deop.results import Segmentation
-from deop.vocabulary import Vocabulary
+from deop.networks.resampling import grid_of
+from deop.regions.assembly import semantic
+from deop.regions.classification import classify, probabilities
+from deop.regions.encoding import choose_anchors, embed_masks, stack_proposals
+from deop.results.segmentation import Segmentation
+from deop.text.vocabulary import Vocabulary
 
 STAGES = ("read", "resize", "proposals", "encoder", "anchors", "classify", "assemble", "draw")
 
@@ -53,7 +55,7 @@ def walk(model: DeOP, path: Path, words: Vocabulary) -> dict[str, float]:
     watch.lap("classify")
     labels, confidence = semantic(
         votes, proposals[0], canvas, threshold=settings.threshold, claim=settings.claim,
-        smallest_island=settings.smallest_island,
+        smallest_region=settings.smallest_region,
     )  # fmt: skip
     found = Segmentation.from_semantic(photo, words.names, labels, confidence, {})
     watch.lap("assemble")

@@ -7,18 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deop.assembly import Canvas
 from deop.bench.report import Part, Row, faster
 from deop.bench.setup import Setup
 from deop.bench.subjects import NANO_NAMES, SIDES, blobs, clip_model, names
 from deop.bench.timing import take_turns
-from deop.classify import classify
-from deop.images import resize_photo, to_pixels
-from deop.look import canvas_of, crop_each, one_pass
+from deop.images.canvas import Canvas, canvas_of
+from deop.images.preprocessing import resize_photo, to_pixels
 from deop.model import DeOP
-from deop.proposals import Proposals
-from deop.two_stream import TwoStream
-from deop.vocabulary import Classes
+from deop.proposals.types import Proposals
+from deop.regions.classification import classify
+from deop.regions.encoding import encode_one_pass, encode_two_stream
+from deop.regions.two_stream import TwoStream
+from deop.text.embedding import Classes
 
 COUNTS = (10, 25, 50, 100)
 """Proposals a photo."""
@@ -62,7 +62,7 @@ class Scene:
         """One pass: encoder, anchors, logits."""
         model = self.model
         severance = model.settings.severance
-        looks = one_pass(
+        looks = encode_one_pass(
             model.encoder, model.anchors, model.settings, self.pixels, [self.canvas], self.proposals, severance
         )
         return classify(looks[0].regions, self.classes, None, model.settings.temperature)
@@ -71,7 +71,7 @@ class Scene:
     def crops(self) -> Tensor:
         """Two streams: crops, encoder, logits."""
         model = self.model
-        looks = crop_each(
+        looks = encode_two_stream(
             model.encoder, [self.resized], [self.canvas], self.proposals, TwoStream(), model.device, model.dtype
         )
         return classify(looks[0].regions, self.classes, None, model.settings.temperature)
@@ -118,5 +118,5 @@ def _nano(setup: Setup) -> Row:
     vocabulary = model.vocabulary(NANO_NAMES)
     subjects = {kind: partial(model.segment, setup.photo, vocabulary, classifier=kind) for kind in KINDS}
     found = take_turns(subjects, *_turns(setup, "B/16", 10))
-    count = len(model.look([setup.photo])[0].proposals)
+    count = len(model.encode([setup.photo])[0].proposals)
     return faster(f"nano, its own {count} masks", found["one-pass"], found["two-stream"], "two streams")

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from deop.anchors import AnchorConfig, AnchorDecoder
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance
-from deop.images import Normalization, Resize
+from deop.images.preprocessing import Normalization, Resize
 from deop.model import DeOP
-from deop.proposals import Proposals
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
+from deop.proposals.types import Proposals
+from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Card, Settings
 
 TOWERS = {

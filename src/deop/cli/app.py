@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from deop import __version__
+from deop._version import __version__
 from deop.cli.bench import bench
 from deop.cli.console import say
 from deop.cli.convert import convert

@@ -52,7 +52,7 @@ def bench(
     from deop.bench.run import run
     from deop.bench.setup import Setup
     from deop.bench.subjects import synthetic_photo
-    from deop.images import read_photo
+    from deop.images.reading import read_photo
     from deop.zoo import choose_device, choose_dtype
 
     if threads:

@@ -33,7 +33,7 @@ def convert(
 
     The only command that reads a pickle; it lets none run code.
     """
-    from deop.conversion import convert as write
+    from deop.weights.conversion import convert as write
 
     folder = write(checkpoint, out, tokenizer=tokenizer)
     say(f'wrote {folder}\n  deop segment PHOTO --classes "cat, sofa, wall" --model {folder}')

@@ -132,7 +132,7 @@ def evaluate(
     from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
-    from deop.vocabulary import Vocabulary
+    from deop.text.vocabulary import Vocabulary
     from deop.zoo import GIVEN, load
 
     others = Vocabulary.parse(background).texts if background.strip() else ()

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from deop.results import Segmentation
+    from deop.results.segmentation import Segmentation
 
 
 def print_table(result: "Segmentation", places: Mapping[str, str], seconds: float) -> None:
     """Print what one photo shows on stdout: each name with its share of the photo and its score."""
-    from deop.segments import grouped
+    from deop.results.segments import grouped
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Name", overflow="fold")

@@ -175,8 +175,8 @@ def segment(
     vocabulary = network.vocabulary(names, background=background, templates=templates, things=things)
     network.embed(vocabulary, progress=True)
 
+    from deop.batch.streaming import segment_stream
     from deop.proposals.given import read_masks
-    from deop.stream import segment_stream
 
     results = segment_stream(
         network,
@@ -278,7 +278,7 @@ def _work_off(
         The photos that failed, with the reason; how many were left undone; and what stopped the work before its end:
         the user, a full disk, a fault.
     """
-    from deop.stream import write_behind
+    from deop.batch.streaming import write_behind
 
     failed: list[tuple[Path, str]] = []
     stopped: BaseException | None = None

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from deop.errors import MissingDependencyError, SettingError
-from deop.images import Resize, resize_photo
+from deop.images.preprocessing import Resize, resize_photo
 
 VOID = -1
 _ATTEMPTS = 10  # at a crop that is not mostly one class

@@ -14,8 +14,8 @@ import numpy as np
 from deop.data.folder import LabelledFolder, Pair, photo_size, read_mask, what_is_missing
 from deop.errors import DataError, DeopError, ImageError
 from deop.files import replacing
-from deop.photo_files import read_photo
-from deop.text_cache import default_cache_folder
+from deop.images.reading import read_photo
+from deop.text.embedding_cache import default_cache_folder
 
 IGNORED = (0, 255)
 """Ids that need not be listed."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deop import __version__
+from deop._version import __version__
 from deop.data.class_lists import OfficialClass, official_classes, source_of
 from deop.data.folder import photo_size
 from deop.data.label_files import read_labels

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from deop.data.augment import VOID, Augmentation, augment
 from deop.data.check import sound
 from deop.data.folder import LabelledFolder
-from deop.photo_files import read_photo
+from deop.images.reading import read_photo
 
 
 @dataclass(frozen=True)

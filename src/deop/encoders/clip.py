@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders import VisionFeatures
 from deop.encoders.clip_keys import from_openai, from_transformers, read_transformers_config
 from deop.encoders.int8 import last_outputs
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
+from deop.encoders.types import VisionFeatures
 from deop.errors import CheckpointError
-from deop.images import CLIP, Normalization
-from deop.masks import grid_of, inside_images
-from deop.weights import load_strictly, read_weights
+from deop.images.preprocessing import CLIP, Normalization
+from deop.networks.loading import load_strictly, read_weights
+from deop.networks.resampling import grid_of, inside_images
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deop.errors import CheckpointError
 from deop.files import read_json
-from deop.images import CLIP, Normalization
-from deop.weights import read_normalization
+from deop.images.preprocessing import CLIP, Normalization
+from deop.networks.loading import read_normalization
 
 _TRANSFORMERS = {
     r"embeddings\.class_embedding": "class_token",

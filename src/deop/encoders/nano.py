@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders import VisionFeatures
 from deop.encoders.clip import Block, VisionConfig
-from deop.encoders.efficientnet import NORMALIZATION, EfficientNetLite, SharedTrunk
 from deop.encoders.severance import Severance, mixer, patch_coverage
-from deop.images import Normalization
-from deop.masks import grid_of, inside_images
+from deop.encoders.types import VisionFeatures
+from deop.images.preprocessing import Normalization
+from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
+from deop.networks.resampling import grid_of, inside_images, resize_bilinear
+from deop.networks.shared_trunk import SharedTrunk
 
 TOKEN = 16
 """Pixels a side of a transformer token."""
@@ -46,11 +47,6 @@ class NanoConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear, without antialiasing."""
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
 class RegionBranch(nn.Module):
     """From tokens of sixteen pixels to cells of eight, with the trunk's finer features beside them."""
 
@@ -73,7 +69,7 @@ class RegionBranch(nn.Module):
         Training may ask for every n-th cell a side only, from the row and column of ``phase`` on.
         """
         coarse = self.coarse(tokens).mT.unflatten(2, grid)
-        x = F.gelu(self.fine(fine) + resize(coarse, fine.shape[-2:]))
+        x = F.gelu(self.fine(fine) + resize_bilinear(coarse, fine.shape[-2:]))
         x = (x + self.filter(x))[:, :, phase[0] :: every, phase[1] :: every]
         x = self.dropout(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
         return self.down(x).permute(0, 3, 1, 2)
@@ -201,7 +197,7 @@ class NanoEncoder(nn.Module):
         """
         x, grid = self.norm(x), features[2].shape[-2:]
         text = self.projection(x)
-        tokens = resize(text[:, 1:].mT.unflatten(2, grid), features[1].shape[-2:])
+        tokens = resize_bilinear(text[:, 1:].mT.unflatten(2, grid), features[1].shape[-2:])
         tokens = tokens[:, :, phase[0] :: every, phase[1] :: every]
         return text[:, 0], tokens + self.regions(features[1], x[:, 1:], grid, every, phase)
 

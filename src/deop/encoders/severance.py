@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop.errors import SettingError
-from deop.masks import to_patches
+from deop.networks.resampling import to_patches
 
 KINDS = ("none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deop import __version__
+from deop._version import __version__
 from deop.data.folder import LabelledFolder, Pair
 from deop.encoders.severance import Severance
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums
@@ -16,9 +16,9 @@ from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
 from deop.evaluation.protocol import LabelSpace, Protocol, some_names
 from deop.evaluation.truth import PanopticTruth, TrueSegments, components, has_panoptic
-from deop.look import Look
 from deop.model import DeOP
-from deop.results import Segmentation
+from deop.regions.encoding import EncodedPhoto
+from deop.results.segmentation import Segmentation
 
 __all__ = ["Answer", "Protocol", "evaluate"]
 
@@ -142,21 +142,21 @@ class _Tally:
         masks = np.stack([truth == label for label in present]) if protocol.proposals == "oracle" else None
         started = time.perf_counter()
         chosen = some_names(space.vocabulary, asked)
-        look = model.look(
+        look = model.encode(
             [pair.photo],
             [masks],
             severance=protocol.severance,
             anchors=protocol.anchors,
             classifier=protocol.classifier,
         )[0]
-        found = model.name(look, chosen, threshold=_threshold(model, protocol))
+        found = model.label(look, chosen, threshold=_threshold(model, protocol))
         self.seconds += time.perf_counter() - started
         self.anchors = look.settings.get("anchors")
         answer = _compare(pair, space, truth, found, asked)
         self.classes.add(answer.confusion.counts)
         self.photos_with[present] += 1
         if masks is not None:
-            votes = model.votes(look, model.embed(chosen))[:, :-1].argmax(1).cpu().numpy()
+            votes = model.class_probabilities(look, chosen)[:, :-1].argmax(1).cpu().numpy()
             self.regions.add(np.array([(asked[votes] == present).sum(), len(present)]))
         else:
             segments = self._true_segments(pair, truth)
@@ -172,8 +172,8 @@ class _Tally:
             truth = np.where(truth == len(self.space.names) - 1, -1, truth)
         return components(truth, self.space.things)
 
-    def _count_panoptic(self, model: DeOP, look: Look, asked: np.ndarray, truth: TrueSegments) -> None:
-        found = model.name(look, some_names(self.space.vocabulary, asked), mode="panoptic")
+    def _count_panoptic(self, model: DeOP, look: EncodedPhoto, asked: np.ndarray, truth: TrueSegments) -> None:
+        found = model.label(look, some_names(self.space.vocabulary, asked), mode="panoptic")
         classes = asked[[segment.class_id for segment in found.segments]]
         self.panoptic.add(count_matches(truth, found.segment_map, classes, len(self.space.names)))
 

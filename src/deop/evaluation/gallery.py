@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from deop.colours import name_colours
-from deop.drawing import paint
 from deop.evaluation.evaluate import Answer
 from deop.evaluation.metrics import Confusion, mean
+from deop.results.colours import name_colours
+from deop.results.overlay import paint
 
 SIDE = 480
 """Longer side of a thumbnail in pixels."""

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
-from deop.assembly import Canvas, mask_blocks
 from deop.evaluation.metrics import ratio
 from deop.evaluation.truth import TrueSegments
-from deop.proposals import Proposals
+from deop.images.canvas import Canvas
+from deop.proposals.types import Proposals
+from deop.regions.windows import mask_blocks
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
 """IoU from which a segment counts as found: 0.5, 0.55, ... 0.95, as COCO has it."""

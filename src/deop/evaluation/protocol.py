@@ -12,8 +12,8 @@ from deop.encoders.severance import Severance
 from deop.errors import DataError, SettingError
 from deop.files import replacing
 from deop.model import DeOP
-from deop.two_stream import TwoStream
-from deop.vocabulary import Vocabulary
+from deop.regions.two_stream import TwoStream
+from deop.text.vocabulary import Vocabulary
 
 KINDS = ("plain", "generalized", "cross-dataset", "with-background")
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from deop import __version__
-from deop.calibration import calibration_error, reliability
-from deop.colours import name_colours
+from deop._version import __version__
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.metrics import Confusion, accuracy
+from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.files import replacing
+from deop.results.colours import name_colours
 
 _WORST = 12  # classes whose confusions are shown
 _NAMED = 4  # names that each of them is taken for, one by one

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from deop.proposals import Proposals
 from deop.proposals.given import LOGIT_LIMIT
+from deop.proposals.types import Proposals
 
 
 def drop_redundant(proposals: Proposals, *, empty: float | None = 0.5, duplicate_iou: float | None = 0.95) -> Proposals:

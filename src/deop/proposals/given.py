@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from deop.errors import ProposalError
-from deop.proposals import Proposals
+from deop.proposals.types import Proposals
 
 LOGIT_LIMIT = 20.0
 """Logit of a cell that is wholly covered; minus this for one that is not covered at all, or lies in the padding."""

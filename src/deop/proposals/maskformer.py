@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from deop.config import from_json
 from deop.errors import CheckpointError, SettingError
-from deop.images import IMAGENET
-from deop.proposals import Proposals
+from deop.images.preprocessing import IMAGENET
+from deop.networks.loading import list_some
 from deop.proposals.query_decoder import MLP, QueryDecoder
 from deop.proposals.resnet import BLOCKS, DeepStemResNet, Features, NormedConv
-from deop.weights import list_some
+from deop.proposals.types import Proposals
 
 GROUPS = 32
 """Groups of the pixel decoder's group norms."""

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders.efficientnet import NORMALIZATION, EfficientNetLite, SharedTrunk
-from deop.encoders.nano import NanoEncoder, resize
-from deop.images import Normalization
-from deop.positions import sine_positions
-from deop.proposals import Proposals
-from deop.proposals.refine import refine_division
+from deop.images.preprocessing import Normalization
+from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
+from deop.networks.positions import sine_positions
+from deop.networks.resampling import resize_bilinear
+from deop.networks.shared_trunk import SharedTrunk
+from deop.proposals.refinement import refine_division
+from deop.proposals.types import Proposals
 
 TO_XYZ = ((0.4339, 0.3762, 0.1898), (0.2127, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
 """Linear sRGB to XYZ, relative to the white point D65."""
@@ -124,9 +125,9 @@ class NanoProposer(nn.Module):
         """
         return cls(from_json(NanoProposerConfig, values, "the nano proposer"), SharedTrunk(EfficientNetLite())).eval()
 
-    def share_trunk(self, encoder: NanoEncoder) -> None:
-        """Look through the encoder's trunk: a photo goes through it once for both."""
-        self.trunk = encoder.trunk
+    def share_trunk(self, trunk: SharedTrunk) -> None:
+        """Use the encoder's trunk, so that a photo goes through it once for both."""
+        self.trunk = trunk
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
         """Propose masks for ``pixels`` (B, 3, H, W), normalised: soft masks at stride 4.
@@ -163,7 +164,7 @@ class NanoProposer(nn.Module):
             reversed(self.sources), reversed(self.refine), reversed(features), strict=True
         ):
             lateral = source(feature)
-            x = refine(lateral if x is None else lateral + resize(x, lateral.shape[-2:]))
+            x = refine(lateral if x is None else lateral + resize_bilinear(x, lateral.shape[-2:]))
             levels.append(x)
         fine, half = self.pixels(levels[3]), self.pixels(levels[2])
         coarse = levels[1]  # stride 16
@@ -182,7 +183,7 @@ class NanoProposer(nn.Module):
 
         logits = [self._own(query, half)]
         for index, layer in enumerate(self.layers):
-            share = resize(logits[-1].detach().float(), grid).flatten(2).log_softmax(1).clamp_min(-6)
+            share = resize_bilinear(logits[-1].detach().float(), grid).flatten(2).log_softmax(1).clamp_min(-6)
             query = layer(query, place, tokens, keys, share)
             logits.append(self._own(query, fine if index == len(self.layers) - 1 else half))
         return logits

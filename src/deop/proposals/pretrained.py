@@ -10,7 +10,7 @@ import torch
 
 from deop.errors import CheckpointError, MissingDependencyError
 from deop.files import PICKLE_SUFFIXES, read_json
-from deop.weights import list_some
+from deop.networks.loading import list_some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

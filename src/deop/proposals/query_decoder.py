@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop.positions import sine_positions
+from deop.networks.positions import sine_positions
 
 
 class MLP(nn.Module):

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, SettingError
-from deop.images import IMAGENET, Normalization
-from deop.proposals import Proposals
+from deop.images.preprocessing import IMAGENET, Normalization
+from deop.networks.loading import list_some, read_normalization
 from deop.proposals.filtering import drop_small_regions, keep_first
 from deop.proposals.pretrained import build_network, config_of, load_network
-from deop.weights import list_some, read_normalization
+from deop.proposals.types import Proposals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -142,7 +142,7 @@ class SamProposer(nn.Module):
         """Load from a folder in the hub's layout; evaluation mode, float32, on the CPU.
 
         Args:
-            folder: with config.json and safetensors weights; ``deop.hub.fetch`` brings one from the hub.
+            folder: with config.json and safetensors weights; ``deop.weights.hub.fetch`` brings one from the hub.
             settings: how masks are asked for and which are kept.
 
         Raises:

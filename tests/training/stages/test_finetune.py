@@ -11,7 +11,7 @@ from PIL import Image
 import deop
 from deop.encoders.clip import CLIPVision
 from deop.errors import DataError, SettingError
-from deop.images import Resize
+from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
 from deop.settings import Settings
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tiny_clip, tmp_path_factory):
-    from deop.encoders.text import CLIPText
+    from deop.encoders.clip_text import CLIPText
 
     torch.manual_seed(0)
     parts = CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)

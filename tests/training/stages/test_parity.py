@@ -4,14 +4,14 @@ import torch
 from torch import nn
 
 from deop.encoders.severance import Severance
-from deop.images import IMAGENET
+from deop.images.preprocessing import IMAGENET
 from deop.model import DeOP
-from deop.proposals import Proposals
+from deop.proposals.types import Proposals
 from deop.settings import Settings
+from deop.text.embedding import Classes
 from deop.training.losses import AnchorWeights
 from deop.training.stages.common import labels_of, normalized
 from deop.training.stages.deop import map_losses
-from deop.vocabulary import Classes
 from tests.conftest import assert_parity
 from tests.test_model import original_parts, original_text, original_text_encoder
 

@@ -17,9 +17,9 @@ import deop
 from deop.data.augment import UNCHANGED
 from deop.data.samples import TrainingPhotos
 from deop.encoders.clip import CLIPVision
-from deop.encoders.text import CLIPText
+from deop.encoders.clip_text import CLIPText
 from deop.errors import DataError, SettingError
-from deop.images import CLIP, IMAGENET, Resize
+from deop.images.preprocessing import CLIP, IMAGENET, Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
 from deop.settings import Settings

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deop import __version__
+from deop._version import __version__
 from deop.data.check import only_seen, sound
 from deop.data.folder import LabelledFolder, open_folder
 from deop.data.samples import TrainingBatch, TrainingPhotos, TrainingSample, collate
-from deop.images import Normalization
+from deop.images.preprocessing import Normalization
 from deop.model import DeOP
+from deop.text.embedding import Classes, embed_vocabulary
+from deop.text.vocabulary import Vocabulary
 from deop.training.losses import IGNORE
-from deop.vocabulary import Classes, Vocabulary, embed_vocabulary
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from deop.anchors import AnchorConfig, AnchorDecoder
-from deop.assembly import Canvas
-from deop.classify import classify
 from deop.data.augment import STAGE_3, Augmentation
 from deop.data.folder import LabelledFolder
 from deop.data.samples import TrainingBatch, TrainingPhotos
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
-from deop.images import IMAGENET, Resize
-from deop.look import one_pass, stack_proposals
+from deop.images.canvas import Canvas
+from deop.images.preprocessing import IMAGENET, Resize
 from deop.model import DeOP
-from deop.proposals import Proposals
 from deop.proposals.filtering import drop_redundant
+from deop.proposals.types import Proposals
+from deop.regions.anchors import AnchorConfig, AnchorDecoder
+from deop.regions.classification import classify
+from deop.regions.encoding import encode_one_pass, stack_proposals
 from deop.settings import Settings
+from deop.text.embedding import Classes
 from deop.training.loop import Run, fit
 from deop.training.losses import AnchorLosses, AnchorWeights, anchor_losses
 from deop.training.process import seed_everything
@@ -40,7 +41,6 @@ from deop.training.stages.common import (
     normalized,
 )
 from deop.training.task import Group, LoopSettings, Task, split_groups
-from deop.vocabulary import Classes
 
 LEARN = {
     "positions": r"model\.encoder\.learned_positions\..*",
@@ -288,7 +288,9 @@ def map_losses(
     canvas = (pixels.shape[-2], pixels.shape[-1])
     canvases = [Canvas(size, size, canvas) for size in sizes]
     encoder: Any = _Frozen(model.encoder) if frozen else model.encoder
-    looks = one_pass(encoder, model.anchors, model.settings, pixels, canvases, proposals, model.settings.severance)
+    looks = encode_one_pass(
+        encoder, model.anchors, model.settings, pixels, canvases, proposals, model.settings.severance
+    )
     masks, valid = stack_proposals(proposals)
     masks = masks.masked_fill(~valid[..., None, None], -100.0)  # a mask that is not there covers nothing
     rows = [classify(look.regions, classes, model.no_object, model.settings.temperature) for look in looks]

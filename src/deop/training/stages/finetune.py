@@ -159,9 +159,8 @@ def answers(model: DeOP, folder: LabelledFolder) -> list[np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that two of these names are alike to the model is no matter here
         vocabulary = model.vocabulary(_distinct(others))
-        classes = model.embed(vocabulary)
-        looks = (model.look([pair.photo])[0] for pair in folder.pairs)
-        return [model.name(look, vocabulary, classes).label_map for look in looks]
+        encoded = (model.encode([pair.photo])[0] for pair in folder.pairs)
+        return [model.label(photo, vocabulary).label_map for photo in encoded]
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from deop.classify import classify
 from deop.data.check import survey
 from deop.data.folder import LabelledFolder
-from deop.encoders.text import CLIPText
+from deop.encoders.clip_text import CLIPText
 from deop.errors import SettingError
-from deop.images import Normalization
+from deop.images.preprocessing import Normalization
+from deop.images.reading import read_photo
 from deop.model import DeOP
-from deop.photo_files import read_photo
+from deop.regions.classification import classify
 from deop.training.loop import Run, fit
 from deop.training.losses import prompt_loss
 from deop.training.process import seed_everything

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop.classify import classify
 from deop.data.augment import STAGE_2, Augmentation
 from deop.data.samples import TrainingBatch, TrainingPhotos
 from deop.errors import SettingError
-from deop.images import Resize
+from deop.images.preprocessing import Resize
 from deop.model import DeOP
+from deop.networks.loading import load_strictly, read_weights
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig, from_original_state
+from deop.regions.classification import classify
 from deop.training.loop import Run, fit
 from deop.training.losses import ProposalWeights, Targets, proposal_losses, target_count
 from deop.training.matching import DEOP_COSTS, MatchingCosts
@@ -22,7 +23,6 @@ from deop.training.process import seed_everything
 from deop.training.recipe import plain
 from deop.training.stages.common import Data, Names, PhotoBatches, describe, normalized
 from deop.training.task import Group, LoopSettings, Task, split_groups
-from deop.weights import load_strictly, read_weights
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def prepare(recipe: ProposalRecipe) -> DeOP:
             state = {f"backbone.{key}": value for key, value in read_weights(recipe.start).items()}
             own = {key.removeprefix("network.backbone."): value for key, value in from_original_state(state).items()}
             load_strictly(proposer.network.backbone, own, recipe.start)
-        model.proposer = proposer
+        model.set_proposer(proposer)
     elif not isinstance(model.proposer, MaskFormer):
         kind = type(model.proposer).__name__
         raise SettingError(f"start is 'model', and {recipe.model} has a {kind}: only a MaskFormer is trained here")

@@ -1,0 +1,1 @@
+"""Many photos: reading ahead, grouping by size, writing behind."""

@@ -1,0 +1,6 @@
+"""Reading photos and bringing them into the form that networks take; needs neither torch nor a model."""
+
+from deop.images.preprocessing import Normalization, Resize
+from deop.images.reading import Photo, read_photo
+
+__all__ = ["Normalization", "Photo", "Resize", "read_photo"]

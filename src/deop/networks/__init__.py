@@ -1,0 +1,1 @@
+"""Building blocks that encoders and proposals share: a trunk, position codes, mask resampling, loading of weights."""

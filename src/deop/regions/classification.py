@@ -1,0 +1,53 @@
+"""Regions against class names: cosine similarities, the best synonym of each name, and "none of these"."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deop.settings import TEMPERATURE
+from deop.text.embedding import Classes
+
+
+def classify(
+    regions: Tensor, classes: Classes, no_object: Tensor | None = None, temperature: float = TEMPERATURE
+) -> Tensor:
+    """Score every region against every name (docs/method.md §6).
+
+    Args:
+        regions: (..., N, C) float, L2-normalised.
+        classes: embeddings of K names, their synonyms and the background names.
+        no_object: (C,) float, the learned "no object" vector of the model where it has one; normalised here.
+        temperature: factor of the cosine similarities.
+
+    Returns:
+        (..., N, K + 1) float32 logits, whatever the precision of the regions. A name scores as its best synonym. The
+        last column is "none of these": the best of the background names and the "no object" vector, -inf where there
+        is neither.
+    """
+    logits = class_logits(regions, classes, temperature)
+    if no_object is not None:
+        none = torch.maximum(logits[..., -1], no_object_logits(regions, no_object, temperature))
+        logits = torch.cat([logits[..., :-1], none[..., None]], -1)
+    return logits
+
+
+def class_logits(regions: Tensor, classes: Classes, temperature: float = TEMPERATURE) -> Tensor:
+    """As ``classify``, with the background alone in the last column, -inf where the vocabulary has none."""
+    # bfloat16 has steps of 1/8 at a logit of 25: names would tie, and their order would decide.
+    rows = classes.rows.to(regions.device, torch.float32)
+    similarity = temperature * (regions.float() @ rows.T)
+    if classes.offset is not None:
+        similarity = similarity + classes.offset.to(similarity)
+    owner = classes.owner.to(regions.device).expand_as(similarity)
+    logits = similarity.new_full((*similarity.shape[:-1], len(classes.names) + 1), float("-inf"))
+    return logits.scatter_reduce(-1, owner, similarity, "amax")
+
+
+def no_object_logits(regions: Tensor, no_object: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Logits (..., N) float32 of the learned "no object" vector (C,)."""
+    return temperature * (regions.float() @ F.normalize(no_object.to(regions.device, torch.float32), dim=-1))
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the names and "none of these" (..., N, K + 1), in float32."""
+    return logits.float().softmax(-1)

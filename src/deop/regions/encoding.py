@@ -1,0 +1,227 @@
+"""From photos to regions: everything that a model computes before it is given class names.
+
+The stages of the picture in docs/design.md between "pixels" and "regions", as functions over a model's parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deop.encoders.severance import Severance
+from deop.errors import SettingError
+from deop.images.canvas import Canvas
+from deop.networks.resampling import grid_of, to_patches
+from deop.proposals.types import Proposals
+from deop.protocols import VisionEncoder
+from deop.regions.anchors import AnchorDecoder, Regions, pool_regions
+from deop.regions.two_stream import TwoStream, crop_proposals, encode_crops
+from deop.regions.windows import mask_blocks
+from deop.settings import ANCHORS, Settings
+
+
+@dataclass(frozen=True)
+class EncodedPhoto:
+    """Everything that a model computes for one photo before it is given names; ``DeOP.label`` turns it into a result.
+
+    Attributes:
+        photo: (H, W, 3) uint8.
+        canvas: where the photo lies in the masks.
+        proposals: N masks.
+        regions: (N, C) float, L2-normalised embeddings, one per proposal.
+        heatmaps: (heads, N, gh, gw) float, where each embedding was taken from; None for crops.
+        two_stream: how crops are classified; None after one pass.
+        valid: (N,) bool, which proposals have a crop; None after one pass.
+        settings: what it was computed with, as the result reports it.
+        source: path of the photo, where it came from a file.
+    """
+
+    photo: np.ndarray
+    canvas: Canvas
+    proposals: Proposals
+    regions: Tensor
+    heatmaps: Tensor | None = None
+    two_stream: TwoStream | None = None
+    valid: Tensor | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None
+
+
+def encode_one_pass(
+    encoder: VisionEncoder,
+    decoder: AnchorDecoder | None,
+    settings: Settings,
+    pixels: Tensor,
+    canvases: Sequence[Canvas],
+    proposals: Sequence[Proposals],
+    severance: Severance,
+    anchors: str | None = None,
+) -> list[EncodedPhoto]:
+    """Encode photos of one padded size in a single pass, and embed each of their masks.
+
+    Args:
+        encoder: the vision encoder.
+        decoder: the anchor decoder, or None.
+        settings: the model's settings.
+        pixels: (B, 3, H, W), normalised for the encoder and padded.
+        canvases: one for each photo.
+        proposals: one for each photo; N may differ.
+        severance: where and how attention is severed.
+        anchors: "decoder", "pool" or None, as in ``DeOP.segment``.
+
+    Returns:
+        B encoded photos, whose ``photo`` is empty: the caller has it.
+    """
+    masks, valid = stack_proposals(proposals)
+    sizes = [canvas.padded if settings.padding == "inside" else canvas.resized for canvas in canvases]
+    features = encoder(pixels, masks.to(pixels.dtype), severance=severance, valid=valid, sizes=sizes).patches
+    encoded = []
+    for index, (canvas, candidates) in enumerate(zip(canvases, proposals, strict=True)):
+        rows, columns = grid_of(sizes[index], encoder.patch)
+        kind = choose_anchors(anchors, decoder, settings, candidates)
+        patches = features[index : index + 1, :, :rows, :columns]
+        regions = embed_masks(patches, candidates, canvas, encoder.patch, decoder, settings, kind)
+        record = {
+            "classifier": "one-pass",
+            "severance": severance.kind,
+            "severed_layers": list(severance.layers) if severance.kind != "none" else [],
+            "residual": severance.residual if severance.kind != "none" else None,
+            "anchors": kind,
+            "proposals": len(candidates),
+        }
+        encoded.append(
+            EncodedPhoto(_NO_PHOTO, canvas, candidates, regions.embeddings[0], regions.heatmaps[0], settings=record)
+        )
+    return encoded
+
+
+def choose_anchors(
+    requested: str | None, decoder: AnchorDecoder | None, settings: Settings, proposals: Proposals
+) -> str:
+    """Choose "decoder" or "pool": what was requested, else the model's setting, else pooling.
+
+    Queries tied to slots mean nothing for masks that do not come from their own proposer: those are pooled, unless the
+    decoder was requested.
+
+    Raises:
+        SettingError: an unknown value, or a decoder that is missing or does not fit the proposals.
+    """
+    if requested is not None and requested not in ANCHORS:
+        raise SettingError(f"unknown anchors {requested!r}: choose one of {', '.join(ANCHORS)}")
+    if requested == "decoder" and decoder is None:
+        raise SettingError('this model has no anchor decoder: use anchors="pool"')
+    if decoder is None:
+        return "pool"
+    slots = proposals.slots
+    unknown = decoder.config.query == "slot" and slots is not None and bool((slots >= decoder.config.slots).any())
+    if requested == "decoder" and unknown:
+        raise SettingError(
+            f"the anchor decoder is tied to the {decoder.config.slots} query slots of its own proposer, and this "
+            'proposer has more: use anchors="pool"'
+        )
+    if requested is not None:
+        return requested
+    return "pool" if unknown or (decoder.config.query == "slot" and slots is None) else settings.anchors
+
+
+def embed_masks(
+    features: Tensor,
+    proposals: Proposals,
+    canvas: Canvas,
+    patch: int,
+    decoder: AnchorDecoder | None,
+    settings: Settings,
+    anchors: str,
+) -> Regions:
+    """Region embeddings of one image from its patch features (docs/method.md §5).
+
+    Args:
+        features: (1, C, gh, gw) patch features.
+        proposals: N masks.
+        canvas: where the photo lies in the masks.
+        patch: side of a patch, pixels.
+        decoder: the anchor decoder, or None.
+        settings: the model's settings.
+        anchors: "decoder" or "pool", from ``choose_anchors``.
+    """
+    pooled = decoder is None or anchors == "pool"
+    masks = proposals.logits[None].sigmoid()
+    # The decoder sees masks as the original's does, sampled at the patch centres; pooling must not lose small ones.
+    coverage = to_patches(masks, canvas.padded, patch, antialias=pooled)
+    coverage = coverage[..., : features.shape[-2], : features.shape[-1]]
+    if decoder is None or pooled:
+        coverage, features = coverage.float(), features.float()  # the mean of a thousand patches; costs little
+        features = F.normalize(features, dim=1) if settings.normalize_patches else features
+        return pool_regions(features, coverage)
+    slots = None if proposals.slots is None else proposals.slots[None].to(features.device, non_blocking=True)
+    return decoder(F.normalize(features, dim=1), coverage.to(features.dtype), slots)
+
+
+def encode_two_stream(
+    encoder: VisionEncoder,
+    resized: Sequence[np.ndarray],
+    canvases: Sequence[Canvas],
+    proposals: Sequence[Proposals],
+    stream: TwoStream,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[EncodedPhoto]:
+    """The two-stream baseline: cut out every mask, and encode every crop by itself (docs/method.md §8).
+
+    Args:
+        encoder: the same encoder as that of the one pass.
+        resized: B photos (H', W', 3) uint8.
+        canvases: one for each photo.
+        proposals: one for each photo.
+        stream: how crops are made and classified.
+        device: the model's device.
+        dtype: the model's dtype.
+
+    Returns:
+        B encoded photos, whose ``photo`` is empty: the caller has it.
+    """
+    encoded = []
+    for photo, canvas, candidates in zip(resized, canvases, proposals, strict=True):
+        image = torch.from_numpy(photo).to(device).permute(2, 0, 1)
+        whole = Canvas(canvas.resized, canvas.resized, canvas.padded)
+        masks = torch.cat([block for *_, block in mask_blocks(replace(candidates, exact=None), whole)], 1)
+        side = stream.side or encoder.crop_side
+        crops = crop_proposals(image, masks, encoder.normalization, side=side, expand=stream.expand)
+        regions = crops.pixels.new_zeros(len(candidates), encoder.width)
+        regions[crops.valid] = encode_crops(encoder, crops.pixels.to(dtype), stream.batch).float()
+        record = {
+            "classifier": "two-stream",
+            "proposals": len(candidates),
+            "ensemble": stream.ensemble,
+            "seen": sorted(stream.seen),
+        }
+        encoded.append(
+            EncodedPhoto(_NO_PHOTO, canvas, candidates, regions, two_stream=stream, valid=crops.valid, settings=record)
+        )
+    return encoded
+
+
+def stack_proposals(proposals: Sequence[Proposals]) -> tuple[Tensor, Tensor]:
+    """Mask logits of images with different N as one tensor.
+
+    Args:
+        proposals: B of them, with masks of one size.
+
+    Returns:
+        (B, N, h, w) float, with N the largest number of masks; and (B, N) bool, False for the rows that are filled up.
+    """
+    count = max(len(candidates) for candidates in proposals)
+    first = proposals[0].logits
+    masks = first.new_zeros(len(proposals), count, *first.shape[-2:])
+    valid = torch.zeros(len(proposals), count, dtype=torch.bool, device=first.device)
+    for index, candidates in enumerate(proposals):
+        masks[index, : len(candidates)] = candidates.logits
+        valid[index, : len(candidates)] = True
+    return masks, valid
+
+
+_NO_PHOTO = np.zeros((0, 0, 3), np.uint8)

@@ -1,0 +1,6 @@
+"""What a model answers: label map, segments, pictures and file formats; needs no torch."""
+
+from deop.results.segmentation import Segmentation
+from deop.results.segments import Segment
+
+__all__ = ["Segment", "Segmentation"]

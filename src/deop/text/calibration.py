@@ -1,0 +1,65 @@
+"""What is known of a model's scores: seen and unseen names, everything that is not asked for, and a score curve.
+
+All three are settings that travel with a model; a model without them keeps its raw scores.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from deop.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of a model's scores.
+
+    Attributes:
+        trained_names: names that training saw.
+        seen_penalty: subtracted from the logits of seen names (rivals included) where unseen names are asked for too,
+            so that seen names do not always win ("calibrated stacking", Chao et al., ECCV 2016).
+        rivals: names that stand for everything not asked for. No pixel gets them, but their share of a mask's
+            probability lowers the score of the names that were asked for: a single name is not certain everywhere.
+        rival_similarity: rivals whose cosine similarity to a name asked for is at least this are left out, because
+            they mean the same.
+        curve: pairs (raw score, share of correct segments at that score), both ascending, measured on photos that were
+            not trained on. Scores are interpolated linearly between the pairs. Empty: scores stay raw.
+
+    Raises:
+        SettingError: a curve that does not ascend.
+    """
+
+    trained_names: tuple[str, ...] = ()
+    seen_penalty: float = 0.0
+    rivals: tuple[str, ...] = ()
+    rival_similarity: float = 0.6
+    curve: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("trained_names", "rivals"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        curve = tuple((float(raw), float(share)) for raw, share in self.curve)
+        object.__setattr__(self, "curve", curve)
+        if any(second[0] <= first[0] or second[1] < first[1] for first, second in pairwise(curve)):
+            raise SettingError("the calibration curve must ascend, in raw scores and in shares")
+
+    def score(self, raw: float) -> float:
+        """The calibrated score of a raw score, both in [0, 1]."""
+        return float(np.interp(raw, self._raw_scores, self._shares)) if self.curve else raw
+
+    def raw(self, score: float) -> float:
+        """The smallest raw score whose calibrated score reaches ``score``: the inverse of ``score``."""
+        if not self.curve:
+            return score
+        if score > self._shares[-1]:
+            return float(np.nextafter(1, 2))  # no score is that high
+        return 0.0 if score <= self._shares[0] else float(np.interp(score, self._shares, self._raw_scores))
+
+    @property
+    def _raw_scores(self) -> list[float]:
+        return [raw for raw, _ in self.curve]
+
+    @property
+    def _shares(self) -> list[float]:
+        return [share for _, share in self.curve]

@@ -1,0 +1,1 @@
+"""Model folders: deop's own format, the Hugging Face hub, and conversion of published checkpoints."""

@@ -1,0 +1,49 @@
+"""Packed weights lose little, and what parts of a model share is stored once."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from deop.errors import CheckpointError
+from deop.networks.loading import load_strictly, pack, read_weights, stored_once
+
+
+def test_packed_weights_come_back_within_half_a_step(tmp_path):
+    torch.manual_seed(0)
+    state = {
+        "matrix": torch.randn(64, 50) * torch.logspace(-4, 2, 64)[:, None],
+        "convolution": torch.randn(32, 8, 3, 3),
+        "bias": torch.randn(64),
+        "count": torch.tensor(7),
+        "zero": torch.zeros(64, 64),
+    }
+    packed = pack(state)
+    assert packed["matrix"].dtype == packed["convolution"].dtype == torch.int8
+    save_file(packed, tmp_path / "model.safetensors")
+    found = read_weights(tmp_path)
+    assert found.keys() == state.keys()
+    for key in ("matrix", "convolution", "zero"):
+        step = state[key].flatten(1).abs().amax(1) / 127
+        assert ((found[key] - state[key]).flatten(1).abs() <= 0.501 * step[:, None] + 1e-12).all()
+    torch.testing.assert_close(found["bias"].float(), state["bias"], atol=1e-3, rtol=1e-3)
+    assert found["count"] == 7
+
+
+class Twins(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = self.first
+        self.other = nn.Linear(3, 3)
+
+
+def test_shared_weights_are_stored_once_and_found_under_both_keys():
+    model, again = Twins(), Twins()
+    state = stored_once(model.state_dict())
+    assert set(state) == {"first.weight", "first.bias", "other.weight", "other.bias"}
+    load_strictly(again, state, "a test")
+    assert torch.equal(again.second.weight, model.first.weight)
+    assert again.second is again.first
+    with pytest.raises(CheckpointError, match=r"other\.bias is missing"):
+        load_strictly(again, {key: value for key, value in state.items() if key != "other.bias"}, "a test")

@@ -1,0 +1,56 @@
+"""Masks at other resolutions against torch's own resizing of the whole."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop.networks.resampling import interpolate_rows, resize_weights, source_rows, to_patches
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 50), st.integers(1, 50), st.data())
+def test_rows_equal_the_rows_of_the_whole(rows, columns, height, width, data):
+    maps = torch.randn(3, rows, columns)
+    first = data.draw(st.integers(0, height - 1))
+    last = data.draw(st.integers(first + 1, height))
+    whole = F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(interpolate_rows(maps, (height, width), first, last), whole[:, first:last])
+    low, high = source_rows(rows, height, first, last)
+    part = interpolate_rows(maps[:, low:high], (height, width), first, last, source=(low, rows))
+    torch.testing.assert_close(part, whole[:, first:last])
+
+
+def test_a_ramp_keeps_its_place_on_any_patch_grid():
+    """A linear ramp in y keeps its value at the patch centres, for a stride and a patch that do not divide."""
+    rows = torch.arange(32.0)  # stride 4: cell r is centred at pixel 4 r + 2
+    ramp = ((4 * rows + 2) / 128)[None, None, :, None].expand(1, 1, 32, 32)
+    found = to_patches(ramp, (128, 128), 14)
+    assert found.shape[-2:] == (10, 10)
+    centres = (torch.arange(10.0) * 14 + 7) / 128
+    torch.testing.assert_close(found[0, 0, :9, 3], centres[:9])
+
+
+@pytest.mark.parametrize("patch", [14, 16, 32])
+def test_antialiasing_loses_no_small_mask(patch):
+    maps = torch.zeros(1, 1, 32, 32)
+    maps[0, 0, 8, 8] = 1  # one cell of 4 x 4 pixels, away from every patch centre of 32
+    assert to_patches(maps, (128, 128), patch, antialias=True).sum() > 0
+    assert to_patches(maps, (128, 128), 32).sum() == 0
+
+
+def test_no_proposals():
+    assert to_patches(torch.zeros(2, 0, 8, 8), (30, 30), 16).shape == (2, 0, 2, 2)
+    assert interpolate_rows(torch.zeros(0, 8, 8), (30, 31), 3, 9).shape == (0, 6, 31)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 50), st.data())
+def test_weights_are_those_of_the_resize(source, target, data):
+    first = data.draw(st.integers(0, target - 1))
+    last = data.draw(st.integers(first + 1, target))
+    maps = torch.randn(2, 3, source)
+    whole = F.interpolate(maps, size=target, mode="linear", align_corners=False)
+    cells, weights = resize_weights(source, target, first, last)
+    torch.testing.assert_close(maps[..., cells] @ weights.T, whole[..., first:last])

@@ -1,0 +1,116 @@
+"""Proposers of the hub: equal to transformers' own forward, from every place they can lie, refused with a reason."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from deop.errors import CheckpointError, MissingDependencyError
+from deop.images.preprocessing import IMAGENET, Normalization
+from deop.proposals import transformers_networks
+from deop.proposals.sam import SamProposer
+from deop.proposals.transformers_networks import TransformersProposer
+from tests.proposals import tiny_networks
+
+
+@pytest.fixture(scope="module", params=["maskformer", "mask2former"])
+def network(request):
+    return getattr(tiny_networks, request.param)()
+
+
+@pytest.fixture
+def folder(network, tmp_path):
+    network.save_pretrained(tmp_path)
+    statistics = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(statistics))
+    return tmp_path
+
+
+def masks(proposer, pixels):
+    with torch.no_grad():
+        return torch.stack([p.logits for p in proposer(pixels)])
+
+
+def test_masks_are_those_of_transformers(network, folder):
+    pixels = torch.randn(2, 3, 64, 96)
+    proposer = TransformersProposer.from_folder(folder)
+    with torch.no_grad():
+        expected = network(pixel_values=pixels).masks_queries_logits
+        proposals = proposer(pixels)
+    for image, logits in zip(proposals, expected, strict=True):
+        assert torch.equal(image.logits, logits)
+        assert image.slots.tolist() == list(range(logits.shape[0]))
+    assert not proposer.training
+
+
+def test_normalization_comes_from_the_folder(folder):
+    assert TransformersProposer.from_folder(folder).normalization == Normalization(
+        (127.5, 0.4 * 255, 0.3 * 255), (51.0, 63.75, 0.3 * 255)
+    )
+    (folder / "preprocessor_config.json").unlink()
+    assert TransformersProposer.from_folder(folder).normalization == IMAGENET
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.5]}')
+    with pytest.raises(CheckpointError, match=r"preprocessor_config.json.*three"):
+        TransformersProposer.from_folder(folder)
+
+
+def test_own_configuration_and_weights_rebuild_it(folder):
+    proposer = TransformersProposer.from_folder(folder)
+    config = json.loads(json.dumps(proposer.config_dict()))
+    again = TransformersProposer.from_config(config)
+    again.load_state_dict(proposer.state_dict())
+    pixels = torch.randn(1, 3, 64, 64)
+    assert torch.equal(masks(again, pixels), masks(proposer, pixels))
+    assert again.normalization == proposer.normalization
+    with pytest.raises(CheckpointError, match="colour"):
+        TransformersProposer.from_config(config | {"colour": 1})
+
+
+def test_half_precision_gives_float32_masks(folder):
+    proposer = TransformersProposer.from_folder(folder)
+    pixels = torch.randn(1, 3, 64, 64)
+    full, half = masks(proposer, pixels), masks(proposer.to(torch.bfloat16), pixels)
+    assert half.dtype == torch.float32
+    assert ((full - half).abs().mean() / full.abs().mean()) < 0.2
+
+
+def test_another_type_of_model_is_refused(folder):
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(CheckpointError, match=r"'bert'.*mask2former"):
+        TransformersProposer.from_folder(folder)
+    with pytest.raises(CheckpointError, match=r"'bert'.*sam2"):
+        SamProposer.from_folder(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="no JSON object"):
+        TransformersProposer.from_folder(folder)
+
+
+def test_pickled_weights_are_refused_with_a_remedy(folder):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"deop convert \S+pytorch_model.bin"):
+        TransformersProposer.from_folder(folder)
+
+
+def test_incomplete_weights_are_refused_by_name(folder):
+    state = load_file(folder / "model.safetensors")
+    lost = next(key for key in state if key.endswith("queries_embedder.weight") or "mask_embedder" in key)
+    del state[lost]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=lost):
+        TransformersProposer.from_folder(folder)
+
+
+def test_damaged_weights_are_refused(folder):
+    (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(CheckpointError, match=str(folder)):
+        TransformersProposer.from_folder(folder)
+
+
+def test_a_transformers_that_is_too_old(folder, monkeypatch):
+    for kind in transformers_networks.CLASSES:
+        monkeypatch.setitem(transformers_networks.CLASSES, kind, "MaskFormerOfTheFuture")
+    with pytest.raises(MissingDependencyError, match="pip install -U"):
+        TransformersProposer.from_folder(folder)

@@ -1,0 +1,212 @@
+"""Assembly against the whole computation at once, by hand, and in bounded memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop.images.canvas import Canvas
+from deop.proposals.types import Proposals
+from deop.regions import assembly, windows
+from deop.regions.assembly import instances, panoptic, semantic
+from deop.regions.windows import mask_windows
+
+
+def whole_masks(logits, canvas):
+    """METHOD section 6, all at once."""
+    upsampled = F.interpolate(logits[None], size=canvas.padded, mode="bilinear", align_corners=False)[0]
+    inside = upsampled[:, : canvas.resized[0], : canvas.resized[1]].sigmoid()
+    return F.interpolate(inside[None], size=canvas.photo, mode="bilinear", align_corners=False)[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(2000, 90_000), st.integers(0, 1000))
+def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, seed):
+    """Any size of window, also looked at in quarters."""
+    torch.manual_seed(seed)
+    canvas = Canvas((37, 53), (30, 44), (32, 64))
+    logits, scores = 3 * torch.randn(proposals, 8, 16), (3 * torch.randn(proposals, names + 1)).softmax(1)
+    votes = scores if competes else scores[:, :-1]
+    expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "BLOCK", block)
+        patch.setattr(windows, "BLOCK", block)
+        patch.setattr(assembly, "AT_ONCE", block // 4)
+        patch.setattr(assembly, "FEW", 3)
+        found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+    chosen = torch.from_numpy(found.labels).long()
+    chosen = torch.where(chosen < 0, names, chosen)
+    best = expected.amax(0)
+    torch.testing.assert_close(expected.gather(0, chosen[None])[0], best, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(12, 60), st.booleans(), st.floats(0.1, 6), st.integers(0, 1000))
+def test_a_short_list_of_names_loses_none(proposals, names, competes, sharpness, seed):
+    """Also where names are so alike that one from outside the list wins."""
+    torch.manual_seed(seed)
+    canvas = Canvas((37, 53), (30, 44), (32, 64))
+    logits, scores = 3 * torch.randn(proposals, 8, 16), (sharpness * torch.randn(proposals, names + 1)).softmax(1)
+    votes = scores if competes else scores[:, :-1]
+    expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "MANY", 10)
+        patch.setattr(assembly, "LISTED", 2)
+        patch.setattr(windows, "WINDOW", 16)
+        found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+    chosen = torch.from_numpy(found.labels).long()
+    chosen = torch.where(chosen < 0, names, chosen)
+    torch.testing.assert_close(expected.gather(0, chosen[None])[0], expected.amax(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_name_that_no_mask_likes_best_can_win_by_all_of_them():
+    """By hand: twenty names of its own in each of ten masks at 0.04, one in all of them at 0.03: 0.3 against 0.04."""
+    scores = torch.zeros(10, 302)
+    scores[:, 250] = 0.03
+    for mask in range(10):
+        scores[mask, 20 * mask : 20 * mask + 20] = 0.04
+    canvas = Canvas((16, 16), (16, 16), (32, 32))
+    found = semantic(scores, Proposals(torch.full((10, 8, 8), 30.0)), canvas)
+    assert (found.labels == 250).all()
+    np.testing.assert_allclose(found.confidence, 0.03, atol=1e-4)
+
+
+def test_masks_that_are_flat_in_a_window_vote_all_the_same(monkeypatch):
+    """Masks cut off at a floor, as the small model's are: few of them change in any one window."""
+    torch.manual_seed(0)
+    canvas = Canvas((90, 130), (60, 87), (64, 96))
+    logits = torch.full((40, 16, 24), -6.0)
+    for index, (y, x) in enumerate(torch.randint(0, 14, (40, 2)).tolist()):
+        logits[index, y : y + 3, x : x + 5] = 3 * torch.randn(1)
+    scores = (4 * torch.randn(40, 61)).softmax(1)
+    monkeypatch.setattr(windows, "WINDOW", 16)
+    parts = list(mask_windows(Proposals(logits), canvas))
+    assert max(len(window.chosen) for window in parts) < 30
+    masks = torch.zeros(40, 90, 130)
+    for window in parts:
+        part = window.rest[:, None, None].expand(-1, *window.masks.shape[1:]).clone()
+        part[window.chosen] = window.masks
+        masks[:, window.rows, window.columns] = part
+    expected = whole_masks(logits, canvas)
+    torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)
+    best, winner = torch.einsum("nk,nhw->khw", scores[:, :-1], expected).max(0)
+    found = semantic(scores, Proposals(logits), canvas)
+    assert (found.labels != winner.numpy()).mean() < 1e-3
+    np.testing.assert_allclose(found.confidence, best / expected.sum(0).clamp_min(1), atol=1e-5)
+
+
+def test_unclaimed_pixels_threshold_and_empty_input():
+    exact = torch.zeros(2, 10, 12, dtype=torch.bool)
+    exact[0, :4], exact[1, 6:] = True, True
+    canvas = Canvas((10, 12), (10, 12), (32, 32))
+    proposals = Proposals(torch.zeros(2, 8, 8), exact=exact)
+    scores = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.4, 0.5]])
+    labels, confidence = semantic(scores, proposals, canvas)
+    assert (labels[:4] == 0).all()
+    assert (labels[4:6] == -1).all()
+    assert (labels[6:] == 1).all()
+    np.testing.assert_allclose(confidence[[0, 5, 9], 0], [0.7, 0, 0.4], rtol=1e-6)
+    assert (semantic(scores, proposals, canvas, threshold=0.5).labels[6:] == -1).all()
+    assert (semantic(scores, proposals, canvas, none_competes=True).labels[6:] == -1).all()
+    nothing = Proposals(torch.zeros(0, 8, 8))
+    assert (semantic(torch.zeros(0, 3), nothing, canvas).labels == -1).all()
+    assert panoptic(torch.zeros(0, 3), nothing, canvas, np.array([True, True])).pieces == []
+    assert list(instances(torch.zeros(0, 3), nothing, canvas, np.array([True, True]))) == []
+
+
+def scene():
+    """Two cats side by side, two pieces of wall, one mask of nothing named."""
+    exact = torch.zeros(5, 8, 20, dtype=torch.bool)
+    exact[0, :4, :5] = exact[1, :4, 5:10] = True
+    exact[2, 4:, :10] = exact[3, 4:, 10:] = True
+    exact[4, :4, 10:] = True
+    scores = torch.tensor([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]])
+    return (
+        scores,
+        Proposals(torch.zeros(5, 2, 5), exact=exact),
+        Canvas((8, 20), (8, 20), (8, 20)),
+        np.array([True, False]),
+    )
+
+
+def test_panoptic_keeps_things_apart_and_stuff_together():
+    segments, pieces = panoptic(*scene())
+    assert [(piece.class_id, piece.isthing) for piece in pieces] == [(0, True), (0, True), (1, False)]
+    assert pieces[2].score == pytest.approx((0.7 * 40 + 0.5 * 40) / 80)
+    assert segments[0, 0] == 0
+    assert segments[0, 7] == 1
+    assert (segments[4:] == 2).all()
+    assert (segments[:4, 10:] == -1).all()
+    assert len(panoptic(*scene(), threshold=0.85).pieces) == 1
+
+
+def test_panoptic_drops_what_is_hidden():
+    scores, proposals, canvas, things = scene()
+    exact = proposals.exact.clone()
+    exact[1] = exact[0]  # the second cat lies wholly under the first, which has the higher score
+    pieces = panoptic(scores, Proposals(proposals.logits, exact=exact), canvas, things).pieces
+    assert [piece.class_id for piece in pieces] == [0, 1]
+
+
+def test_instances_are_things_best_first():
+    scores, proposals, canvas, things = scene()
+    found = list(instances(scores, proposals, canvas, things))
+    assert [(piece.class_id, round(piece.score, 3)) for piece, _ in found] == [(0, 0.9), (0, 0.8)]
+    assert torch.equal(torch.from_numpy(found[0][1]), proposals.exact[0])
+    assert len(list(instances(scores, proposals, canvas, things, threshold=0.85))) == 1
+
+
+def test_order_of_proposals_and_empty_ones_change_nothing():
+    torch.manual_seed(0)
+    canvas, order = Canvas((37, 53), (30, 44), (32, 64)), torch.randperm(7)
+    logits, scores = 3 * torch.randn(7, 8, 16), torch.randn(7, 5).softmax(1)
+    expected = semantic(scores, Proposals(logits), canvas)
+    permuted = semantic(scores[order], Proposals(logits[order]), canvas)
+    extra = torch.cat([logits, torch.full((1, 8, 16), -1e4)])
+    padded = semantic(torch.cat([scores, scores[:1]]), Proposals(extra), canvas)
+    for found in (permuted, padded):
+        assert (found.labels != expected.labels).mean() < 1e-3
+        np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_memory_with_ten_thousand_names():
+    """10,000 names on a photo of 2,048 x 2,048 stay within 2 GiB over what was there before."""
+    script = """
+import resource, torch
+from deop.images.canvas import Canvas
+from deop.regions.assembly import semantic
+from deop.proposals.types import Proposals
+torch.manual_seed(0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+regions, rows = (torch.nn.functional.normalize(torch.randn(n, 512), dim=1) for n in (100, 10_001))
+scores = (100 * regions @ rows.T).softmax(1)
+blobs = torch.nn.functional.interpolate(torch.randn(1, 100, 12, 12), size=(128, 128), mode="bicubic")[0]
+canvas = Canvas((2048, 2048), (512, 512), (512, 512))
+found = semantic(scores, Proposals(15 * (blobs - 1)), canvas)
+assert found.labels.shape == (2048, 2048)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert float(output) < 2.0
+
+
+def test_islands_go_to_what_surrounds_them():
+    exact = torch.zeros(3, 20, 20, dtype=torch.bool)
+    exact[0], exact[1, 4:7, 4:7], exact[2, 10:16, 10:16] = True, True, True
+    proposals, canvas = Proposals(torch.zeros(3, 5, 5), exact=exact), Canvas((20, 20), (20, 20), (20, 20))
+    scores = torch.tensor([[0.3, 0.0, 0.7], [0.1, 0.9, 0.0], [0.0, 0.8, 0.2]])
+    plain, clean = (semantic(scores, proposals, canvas, smallest_region=share) for share in (0.0, 10 / 400))
+    assert (plain.labels == 1).sum() == 9 + 36
+    assert ((clean.labels == 1) == exact[2].numpy()).all()
+    np.testing.assert_array_equal(clean.confidence, plain.confidence)
+    things = np.array([False, True])
+    scores = torch.tensor([[0.8, 0.0, 0.2], [0.1, 0.9, 0.0], [0.0, 0.9, 0.1]])
+    segments, pieces = panoptic(scores, proposals, canvas, things, overlap=0.5, smallest_region=10 / 400)
+    assert [piece.class_id for piece in pieces] == [0, 1, 1]
+    assert (segments == np.where(exact[2].numpy(), 2, 0)).all()

@@ -1,0 +1,89 @@
+"""Classification and assembly against the original's numbers, and classification against loops."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deop.images.canvas import Canvas
+from deop.proposals.types import Proposals
+from deop.regions.assembly import semantic
+from deop.regions.classification import classify, probabilities
+from deop.regions.windows import mask_blocks
+from deop.text.embedding import Classes
+from tests.conftest import assert_parity
+
+
+def classes_of(rows, owner=None):
+    count = len(rows) if owner is None else int(owner.max()) + 1
+    return Classes(rows, torch.arange(count) if owner is None else owner, tuple(f"name {k}" for k in range(count)))
+
+
+def test_parity_classification_and_semantic_map(parity):
+    file = parity("classify")
+    no_object = torch.nn.functional.normalize(file["non_object_embedding"], dim=-1)
+    assert_parity(torch.cat([file["text_embeddings"], no_object]), file["text_with_no_object"])
+    logits = classify(
+        file["region_embeddings"], classes_of(file["text_embeddings"]), file["non_object_embedding"][0],
+        file.info["temperature"],
+    )  # fmt: skip
+    assert_parity(logits, file["logits"])
+    scores = probabilities(logits)
+    assert_parity(scores[..., :-1], file["class_probabilities"])
+    padded = tuple(file["mask_logits_upsampled"].shape[-2:])
+    for index in range(len(logits)):
+        sizes = [tuple(file[key][index].tolist()) for key in ("output_sizes", "image_sizes")]
+        canvas = Canvas(sizes[0], sizes[1], padded)
+        proposals = Proposals(file["mask_logits"][index])
+        votes = file["class_probabilities"][index].T
+        at_input = Canvas(sizes[1], sizes[1], padded)
+        for place, key in ((at_input, "semantic_at_input"), (canvas, "semantic_final")):
+            masks = torch.cat([block for *_, block in mask_blocks(proposals, place)], 1)
+            assert_parity(torch.einsum("kn,nhw->khw", votes, masks), file[f"{key}_{index}"])
+        found = torch.from_numpy(semantic(scores[index], proposals, canvas).labels)
+        assert (found != file[f"labels_{index}"]).float().mean() < 1e-3  # ties within rounding may fall either way
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 2), st.booleans(), st.integers(0, 1000))
+def test_by_hand(names, background, learned, seed):
+    torch.manual_seed(seed)
+    owner = torch.cat([torch.arange(names), torch.randint(names, (3,)), torch.full((background,), names)])
+    rows = torch.nn.functional.normalize(torch.randn(len(owner), 8), dim=1)
+    classes = Classes(rows, owner, tuple(map(str, range(names))))
+    regions = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    no_object = torch.randn(8) if learned else None
+    found = classify(regions, classes, no_object, 100.0)
+    assert found.shape == (4, names + 1)
+    for n in range(4):
+        for k in range(names + 1):
+            scores = [100 * float(regions[n] @ row) for row, of in zip(rows, owner, strict=True) if of == k]
+            if k == names and learned:
+                scores.append(100 * float(regions[n] @ no_object / no_object.norm()))
+            expected = max(scores, default=float("-inf"))
+            torch.testing.assert_close(float(found[n, k]), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(probabilities(found).sum(-1), torch.ones(4))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(5)), st.integers(0, 1000))
+def test_order_of_names_permutes_scores(order, seed):
+    torch.manual_seed(seed)
+    rows, regions = torch.randn(5, 8), torch.randn(4, 8)
+    expected = classify(regions, classes_of(rows))
+    found = classify(regions, classes_of(rows[list(order)]))
+    torch.testing.assert_close(found[:, :-1], expected[:, list(order)])
+
+
+def test_half_precision_regions_tell_close_names_apart():
+    """At a logit of 99 bfloat16 knows halves: these names would tie, and the first would win whatever its row."""
+    rows = torch.nn.functional.normalize(torch.tensor([[1.0, 0.06, 0], [1.0, 0.05, 0], [1.0, 0.07, 0]]), dim=1)
+    region = torch.tensor([[1.0, 0, 0]])
+    expected = classify(region, classes_of(rows))
+    found = classify(region.bfloat16(), classes_of(rows))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+    assert found[0, :-1].argmax() == 1
+
+
+def test_no_regions():
+    assert classify(torch.zeros(0, 8), classes_of(torch.randn(3, 8))).shape == (0, 4)

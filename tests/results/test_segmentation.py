@@ -1,0 +1,248 @@
+"""Segments and Segmentation: against masks made by hand, and against arithmetic on whole masks."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from deop.errors import ImageError, OutputError, SettingError
+from deop.results.segmentation import Segment, Segmentation
+from deop.results.segments import paint_segments
+
+NAMES = ("cat", "sofa", "wall")
+LABELS = np.array([[2, 2, 2, 2], [2, 0, 0, 2], [1, 0, 0, 1], [1, 1, 1, -1]], np.int32)
+masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+
+
+def photo_of(shape) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+@pytest.fixture
+def semantic() -> Segmentation:
+    return Segmentation.from_semantic(photo_of(LABELS.shape), NAMES, LABELS, source="/photos/room.jpg")
+
+
+def overlapping() -> Segmentation:
+    first, second, third = np.zeros((3, 6, 8), bool)
+    first[1:4, 1:5], second[2:6, 3:8], third[:] = True, True, False
+    found = [((0, 0.4, True), first), ((0, 0.9, True), second), ((1, 0.99, True), third)]
+    return Segmentation.from_instances(photo_of((6, 8)), NAMES, iter(found))
+
+
+def by_hand(mask: np.ndarray) -> tuple[tuple[int, int, int, int], int]:
+    y, x = np.nonzero(mask)
+    return (x.min(), y.min(), x.max() + 1, y.max() + 1), len(x)
+
+
+def test_semantic_by_hand(semantic):
+    assert [(s.name, s.class_id, s.area, s.box) for s in semantic.segments] == [
+        ("wall", 2, 6, (0, 0, 4, 2)),
+        ("sofa", 1, 5, (0, 2, 4, 4)),
+        ("cat", 0, 4, (1, 1, 3, 3)),
+    ]
+    assert semantic.segments[2].mask.tolist() == (LABELS == 0).tolist()
+    assert semantic.segments[2].crop.all()
+    assert semantic.segments[2].share == 0.25
+    assert all(type(s.area) is int and type(s.score) is float for s in semantic.segments)
+
+
+@given(arrays(np.int64, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(-1, 5)))
+def test_semantic_segments_are_the_map(labels):
+    names = [f"name {k}" for k in range(6)]
+    confidence = np.random.default_rng(0).random(labels.shape).astype(np.float32)
+    result = Segmentation.from_semantic(photo_of(labels.shape), names, labels, confidence)
+    assert result.label_map.dtype == np.int32
+    assert {s.class_id for s in result.segments} == set(np.unique(labels).tolist()) - {-1}
+    for segment in result.segments:
+        mask = labels == segment.class_id
+        np.testing.assert_array_equal(segment.mask, mask)
+        assert (segment.box, segment.area) == by_hand(mask)
+        assert segment.score == pytest.approx(confidence[mask].mean(), rel=1e-5)
+    position = np.array([-1, *(s.class_id for s in result.segments)])
+    np.testing.assert_array_equal(position[result.segment_map + 1], labels)
+
+
+def test_order_of_names_changes_only_the_indices():
+    swapped = np.array([-1, 2, 1, 0], np.int32)[LABELS + 1]
+    photo = photo_of(LABELS.shape)
+    one = Segmentation.from_semantic(photo, NAMES, LABELS)
+    other = Segmentation.from_semantic(photo, NAMES[::-1], swapped)
+    assert [(s.name, s.area, s.box) for s in one.segments] == [(s.name, s.area, s.box) for s in other.segments]
+    np.testing.assert_array_equal(np.asarray(one.overlay()), np.asarray(other.overlay()))
+
+
+def test_panoptic_tells_things_of_a_name_apart():
+    pieces = [(2, 0.5, np.bool_(False)), (0, 0.9, True), (1, 0.7, True), (0, np.float32(0.8), True)]
+    values = np.array([[0, 0, 1], [0, 3, 3], [0, 3, -1]])  # piece 2 has no pixel
+    result = Segmentation.from_panoptic(photo_of((3, 3)), NAMES, values, pieces)
+    assert [(s.name, s.area, s.isthing) for s in result.segments] == [
+        ("wall", 4, False),
+        ("cat", 3, True),
+        ("cat", 1, True),
+    ]
+    assert result.label_map.tolist() == [[2, 2, 0], [2, 0, 0], [2, 0, -1]]
+    assert result.segment_map.tolist() == [[0, 0, 2], [0, 1, 1], [0, 1, -1]]
+    json.dumps(result.summary())
+
+
+def test_instances_may_overlap_and_the_better_one_is_on_top():
+    result = overlapping()
+    assert [(s.score, s.area) for s in result.segments] == [(0.9, 20), (0.4, 12)]
+    assert result.segments[1].mask.sum() == 12
+    assert (result.segment_map == 0).sum() == 20
+    assert (result.segment_map == 1).sum() == 12 - 4
+    np.testing.assert_array_equal(result.label_map == 0, result.segments[0].mask | result.segments[1].mask)
+    own = np.full((6, 8), 2, np.int32)
+    kept = Segmentation.from_instances(result.photo, NAMES, [], label_map=own)
+    np.testing.assert_array_equal(kept.label_map, own)
+
+
+@given(masks)
+def test_packed_masks_come_back(mask):
+    segment = Segment.from_mask("cat", 0, 0.5, mask)
+    if not mask.any():
+        assert segment is None
+        return
+    np.testing.assert_array_equal(segment.mask, mask)
+    assert (segment.box, segment.area) == by_hand(mask)
+    assert segment.pixels.nbytes <= mask.size // 8 + 1
+
+
+def test_segments_of_one_map_share_it(semantic):
+    assert all(s.pixels is semantic.label_map for s in semantic.segments)
+
+
+def test_nothing_found():
+    for result in (
+        Segmentation.from_semantic(photo_of((3, 4)), NAMES, np.full((3, 4), -1)),
+        Segmentation.from_panoptic(photo_of((3, 4)), NAMES, np.full((3, 4), -1), []),
+        Segmentation.from_instances(photo_of((3, 4)), NAMES, []),
+    ):
+        assert result.segments == []
+        assert (result.segment_map == -1).all()
+        assert "nothing found" in repr(result)
+        assert result.overlay().size[0] >= 320
+        np.testing.assert_array_equal(np.asarray(result.overlay(legend=False, labels=False)), result.photo)
+        assert result.to_coco()["annotations"] == []
+
+
+def test_shapes_and_ranges_are_checked():
+    photo = photo_of((4, 4))
+    with pytest.raises(SettingError, match="mode"):
+        Segmentation(NAMES, LABELS, [], photo, "video")
+    with pytest.raises(SettingError, match="photo"):
+        Segmentation(NAMES, LABELS, [], photo[:3])
+    with pytest.raises(SettingError, match="photo"):
+        Segmentation(NAMES, LABELS, [], photo.astype(np.float32))
+    with pytest.raises(SettingError, match=r"\[-1, 2\)"):
+        Segmentation.from_semantic(photo, NAMES[:2], LABELS)
+    with pytest.raises(SettingError, match="integers"):
+        Segmentation.from_semantic(photo, NAMES, LABELS.astype(np.float32))
+    with pytest.raises(SettingError, match="segment_map"):
+        Segmentation.from_panoptic(photo, NAMES, LABELS, [])
+    with pytest.raises(SettingError, match="is of a photo"):
+        Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 0, 1, np.ones((2, 2), bool))], photo)
+    with pytest.raises(SettingError, match="not name 1"):
+        Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 1, 1, LABELS > 0)], photo)
+    with pytest.raises(SettingError, match="box"):
+        Segment("cat", 0, 1.0, (0, 0, 9, 1), 3, (4, 4))
+    with pytest.raises(SettingError, match="area"):
+        Segment("cat", 0, 1.0, (0, 0, 2, 2), 5, (4, 4))
+    with pytest.raises(SettingError, match="from_mask"):
+        Segment("cat", 0, 1.0, (0, 0, 2, 2), 3, (4, 4))
+    with pytest.raises(SettingError, match="mask"):
+        Segment.from_mask("cat", 0, 1.0, np.ones(3, bool))
+
+
+def test_ten_thousand_names():
+    names = [f"name {k}" for k in range(10_000)]
+    labels = np.full((50, 60), 9_999)
+    labels[:10] = 17
+    result = Segmentation.from_semantic(photo_of((50, 60)), names, labels, np.full((50, 60), 0.5, np.float32))
+    assert [s.name for s in result.segments] == ["name 9999", "name 17"]
+    assert result.overlay().mode == "RGB"
+
+
+def test_summary_is_json(semantic):
+    summary = json.loads(json.dumps(semantic.summary()))
+    assert summary["photo"] == "/photos/room.jpg"
+    assert summary["size"] == [4, 4]
+    assert summary["names"] == list(NAMES)
+    assert summary["segments"][2] == {
+        "id": 2,
+        "name": "cat",
+        "score": 1.0,
+        "box": [1, 1, 3, 3],
+        "area": 4,
+        "share": 0.25,
+    }
+
+
+def test_repr_and_notebook(semantic):
+    assert repr(semantic) == "Segmentation(semantic, 4 x 4 px: wall 38%, sofa 31%, cat 25%)"
+    assert semantic._repr_png_().startswith(b"\x89PNG")
+    assert "pixels" not in repr(semantic.segments[0])
+
+
+@pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])
+def test_archive_brings_everything_back(mode, tmp_path):
+    photo = photo_of((4, 4))
+    if mode == "semantic":
+        result = Segmentation.from_semantic(photo, ["chaise d'été", "猫", "x"], LABELS, settings={"a": [1, "ü"]})
+    elif mode == "panoptic":
+        result = Segmentation.from_panoptic(photo, NAMES, LABELS, [(0, 0.5, True)] * 2 + [(2, 0.25, False)])
+    else:
+        result = overlapping()
+    path = result.save(tmp_path / "deep" / "a.npz")
+    again = Segmentation.load(path)
+    for name in ("label_map", "photo", "segment_map"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
+    assert again.summary() == result.summary()
+    for one, other in zip(again.segments, result.segments, strict=True):
+        np.testing.assert_array_equal(one.mask, other.mask)
+    assert [file.name for file in path.parent.iterdir()] == ["a.npz"]
+
+
+def test_archives_that_are_none(tmp_path, semantic):
+    with pytest.raises(ImageError, match="no such file"):
+        Segmentation.load(tmp_path / "a.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    whole = semantic.save(tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("text.npz", "other.npz", "cut.npz"):
+        with pytest.raises(ImageError, match=name.replace(".", r"\.")):
+            Segmentation.load(tmp_path / name)
+
+
+def test_unknown_ending_and_unwritable_place(tmp_path, semantic):
+    with pytest.raises(OutputError, match=r"\.npz"):
+        semantic.save(tmp_path / "a.tiff")
+    with pytest.raises(OutputError, match="unknown ending ''"):
+        semantic.save(tmp_path / "a")
+    (tmp_path / "file").write_text("mine")
+    for ending in (".png", ".npz", ".json"):
+        with pytest.raises(OutputError, match="choose a folder"):
+            semantic.save(tmp_path / "file" / f"a{ending}")
+    (tmp_path / "d.png").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        semantic.save(tmp_path / "d.png")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["d.png", "file"]
+
+
+@settings(max_examples=30)
+@given(st.lists(arrays(bool, (5, 6)), max_size=4), st.randoms(use_true_random=False))
+def test_painting_overlapping_segments(many, random):
+    scores = random.sample([0.1, 0.2, 0.3, 0.4], len(many))
+    found = [Segment.from_mask("cat", 0, s, m) for s, m in zip(scores, many, strict=True)]
+    found = [segment for segment in found if segment]
+    painted = paint_segments(found, (5, 6))
+    for y in range(5):
+        for x in range(6):
+            covering = [i for i, segment in enumerate(found) if segment.mask[y, x]]
+            assert painted[y, x] == max(covering, key=lambda i: found[i].score, default=-1)

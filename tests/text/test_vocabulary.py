@@ -1,0 +1,267 @@
+"""Names as people write them, and their rows in the joint space."""
+
+import warnings
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from deop.encoders.clip_text import CLIPText
+from deop.errors import VocabularyError
+from deop.text.embedding import average_templates, embed_texts, embed_vocabulary
+from deop.text.embedding_cache import EmbeddingCache
+from deop.text.templates import IMAGENET, PHOTO, SINGLE, TEMPLATE_SETS, VILD
+from deop.text.vocabulary import Vocabulary, VocabularyWarning
+
+
+class Letters:
+    """A text encoder that one can compute by hand: how often each letter occurs, of any length up to 40."""
+
+    width, identity, context_length, uses_templates = 26, "letters", 40, True
+
+    def __init__(self):
+        self.seen = []
+
+    def count_tokens(self, text):
+        return len(text) + 2
+
+    def embed(self, texts):
+        self.seen += texts
+        rows = [[1.0 + text.lower().count(chr(97 + letter)) for letter in range(26)] for text in texts]
+        return torch.tensor(rows)
+
+
+def unit(row):
+    return row / np.linalg.norm(row)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["cat", "sofa|couch"], (("cat",), ("sofa", "couch"))),
+        ("cat, sofa | couch ,", (("cat",), ("sofa", "couch"))),
+        ("cat", (("cat",),)),
+        ("a red car, parked; a road", (("a red car, parked",), ("a road",))),
+        ("traffic   light\nsky-other\n", (("traffic light",), ("sky-other",))),
+        ("cat, dog,\n\n wall\n", (("cat",), ("dog",), ("wall",))),
+        ("a cat, black;\na dog;", (("a cat, black",), ("a dog",))),
+        (["a cup, half full; cold"], (("a cup, half full; cold",),)),
+        (["Cat|cat|kitty"], (("Cat", "kitty"),)),
+        (["cafe\u0301|café"], (("café",),)),
+        (("  猫  ",), (("猫",),)),
+    ],
+)
+def test_names_as_people_write_them(names, expected):
+    vocabulary = Vocabulary.parse(names)
+    assert vocabulary.synonyms == expected
+    assert vocabulary.names == tuple(texts[0] for texts in expected)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "empty: give at least one"),
+        (None, "None as names: give a list"),
+        ("", "empty: give at least one"),
+        (" \n", "empty: give at least one"),
+        (["cat", "   "], "blank"),
+        ("cat,,dog", "blank"),
+        (["sofa|"], r"'sofa\|' is blank or has a blank synonym"),
+        (["cat", "dog", " Cat "], r"'Cat' is both in name 1 \(cat\) and in name 3 \(Cat\)"),
+        (["sofa|couch", "couch|bench"], r"'couch' is both in name 1 \(sofa\|couch\) and in name 2"),
+        (["Straße", "STRASSE"], "both in"),
+        (["cat", 3], "3 in the names is not a string"),
+        (["a\ud800"], "not valid Unicode"),
+    ],
+)
+def test_names_that_cannot_be_used(names, message):
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.parse(names)
+
+
+def test_background():
+    assert Vocabulary.parse("cat", "sky|heaven, ground, SKY").background == ("sky", "heaven", "ground")
+    with pytest.raises(VocabularyError, match="and in the background"):
+        Vocabulary.parse("cat, dog", ["dog"])
+
+
+def test_things():
+    assert Vocabulary.parse("cat, sky, sofa|couch", things="Couch, cat").isthing == (True, False, True)
+    assert Vocabulary.parse("cat, sky", things=[]).isthing == (False, False)
+    assert Vocabulary.parse("cat").isthing is None
+    assert Vocabulary.parse("cat, sky").things == (True, False)  # guessed
+    assert Vocabulary.parse("cat, sky", things="sky").things == (False, True)
+    with pytest.raises(VocabularyError, match="not among the names: tiger"):
+        Vocabulary.parse("cat", things="tiger")
+
+
+def test_templates():
+    assert [len(TEMPLATE_SETS[name]) for name in ("single", "vild", "imagenet")] == [1, 14, 80]
+    for name, sentences in TEMPLATE_SETS.items():
+        assert Vocabulary.parse("cat", templates=name).templates == sentences
+        assert len(set(sentences)) == len(sentences)
+        assert all(sentence.count("{}") == 1 for sentence in sentences)
+    assert Vocabulary.parse("cat").templates == VILD
+    assert Vocabulary.parse("cat", templates="a {} at night").templates == ("a {} at night",)
+    assert Vocabulary.parse("cat", templates=["{}", "{} {{x}}"]).templates == ("{}", "{} {{x}}")
+    for wrong, message in (
+        ("imagnet", "'imagnet': take one of single, photo, vild"),
+        ([], "empty"),
+        (["a"], "'a' has no {}"),
+    ):
+        with pytest.raises(VocabularyError, match=message):
+            Vocabulary.parse("cat", templates=wrong)
+
+
+def test_a_vocabulary_is_taken_as_it_is():
+    first = Vocabulary.parse("cat, dog", "sky", "photo", "cat")
+    assert Vocabulary.parse(first) == first
+    changed = Vocabulary.parse(first, "floor", SINGLE, "dog")
+    assert (changed.background, changed.templates, changed.isthing) == (("floor",), SINGLE, (False, True))
+    with pytest.raises(VocabularyError, match="and in the background"):
+        Vocabulary.parse(first, "dog")
+    assert len({first, Vocabulary.parse(first)}) == 1
+
+
+def test_rows_by_hand():
+    """For each template: normalise; then the mean; then normalise (METHOD section 4)."""
+    encoder = Letters()
+    vocabulary = Vocabulary.parse("Sofa|couch, cat", "sky", ["a {}.", "the {} here"])
+    classes = embed_vocabulary(vocabulary, encoder)
+    assert classes.names == ("Sofa", "cat")
+    assert len(classes) == 2
+    assert classes.owner.tolist() == [0, 0, 1, 2]
+    assert classes.owner.dtype == torch.int64
+    assert set(encoder.seen) == {
+        sentence for text in ("Sofa", "couch", "cat", "sky") for sentence in (f"a {text}.", f"the {text} here")
+    }
+    for row, text in zip(classes.rows.numpy(), ("Sofa", "couch", "cat", "sky"), strict=True):
+        one, two = Letters().embed([f"a {text}.", f"the {text} here"]).numpy()
+        np.testing.assert_allclose(row, unit((unit(one) + unit(two)) / 2), rtol=1e-5)
+    assert torch.equal(classes.to("cpu").rows, classes.rows)
+
+
+def test_a_learned_prompt_replaces_templates():
+    encoder = Letters()
+    encoder.uses_templates = False
+    embed_vocabulary(Vocabulary.parse("cat", templates="imagenet"), encoder)
+    assert encoder.seen == ["cat"]
+
+
+def test_braces_in_names_stay():
+    encoder = Letters()
+    embed_vocabulary(Vocabulary.parse(["{0} and {}"], templates="photo"), encoder)
+    assert encoder.seen == ["a photo of a {0} and {}."]
+
+
+names = st.lists(st.text("abcdefgh xyz", min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=12).map(
+    lambda texts: list({" ".join(text.split()): text for text in texts}.values())
+)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=names, data=st.data())
+def test_permuting_names_permutes_rows(tiny_clip, tmp_path_factory, names, data):
+    """Exactly, whether the rows come out of the encoder or out of a cache filled in another order."""
+    encoder = loaded(tiny_clip)
+    order = data.draw(st.permutations(range(len(names))))
+    cache = EmbeddingCache(tmp_path_factory.mktemp("cache")) if data.draw(st.booleans()) else None
+    first = embed_vocabulary(Vocabulary.parse(names, templates="photo"), encoder, cache=cache, batch_size=4)
+    second = embed_vocabulary(
+        Vocabulary.parse([names[index] for index in order], templates="photo"), encoder, cache=cache, batch_size=4
+    )
+    assert torch.equal(second.rows, first.rows[order])
+    assert second.names == tuple(first.names[index] for index in order)
+
+
+def loaded(folder, known={}):  # noqa: B006
+    if folder not in known:
+        known[folder] = CLIPText.from_folder(folder)
+    return known[folder]
+
+
+def test_cached_rows_are_the_encoded_ones(tiny_clip, tmp_path):
+    encoder, cache = loaded(tiny_clip), EmbeddingCache(tmp_path)
+    vocabulary = Vocabulary.parse("cat, dog, sofa|couch", "wall")
+    miss = embed_vocabulary(vocabulary, encoder, cache=cache)
+    without = embed_vocabulary(vocabulary, encoder)
+    hit = embed_vocabulary(vocabulary, encoder, cache=cache)
+    assert torch.equal(miss.rows, without.rows)
+    assert torch.equal(hit.rows, miss.rows)
+    assert torch.allclose(miss.rows.norm(dim=1), torch.ones(5))
+
+
+def test_only_what_is_missing_is_encoded(tmp_path):
+    encoder, cache = Letters(), EmbeddingCache(tmp_path)
+    embed_vocabulary(Vocabulary.parse("cat, dog", templates="photo"), encoder, cache=cache)
+    encoder.seen = []
+    embed_vocabulary(Vocabulary.parse("dog, mouse, cat", templates="photo"), encoder, cache=cache)
+    assert encoder.seen == ["a photo of a mouse."]
+    encoder.seen = []
+    embed_vocabulary(Vocabulary.parse("dog", templates="single"), encoder, cache=cache)
+    assert encoder.seen == ["a sculpture of a dog."]
+    encoder.identity, encoder.seen = "other", []
+    embed_vocabulary(Vocabulary.parse("dog", templates="photo"), encoder, cache=cache)
+    assert encoder.seen == ["a photo of a dog."]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_name_longer_than_the_context_warns(tmp_path, cached):
+    """Also where its row comes from the cache, and for the whole sentence and not the name alone."""
+    encoder, cache = Letters(), EmbeddingCache(tmp_path)
+    room = encoder.context_length - 2 - len(PHOTO[0].replace("{}", ""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_vocabulary(Vocabulary.parse(["x" * room], templates="photo"), encoder, cache=cache)
+    vocabulary = Vocabulary.parse(["x" * room + "y", "cat"], templates="photo")
+    if cached:
+        with pytest.warns(VocabularyWarning):
+            embed_vocabulary(vocabulary, encoder, cache=cache)
+    with pytest.warns(VocabularyWarning, match=r"takes 41 tokens .* reads only 40: its end is cut off"):
+        embed_vocabulary(vocabulary, encoder, cache=cache)
+
+
+def test_names_may_come_from_anything_that_has_them():
+    parsed = Vocabulary.parse((name for name in ("cat", "dog")), background=(name for name in ("sky",)))
+    assert (parsed.names, parsed.background) == (("cat", "dog"), ("sky",))
+
+
+def test_names_with_one_embedding_warn():
+    encoder = Letters()
+    with pytest.warns(VocabularyWarning, match=r"gives 'tea' and 'eat' the same embedding \(and 1 more pair"):
+        embed_vocabulary(Vocabulary.parse("tea, cat, eat, act", templates="none"), encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_vocabulary(Vocabulary.parse("tea|eat, cat", templates="none"), encoder)
+
+
+def test_long_names_of_other_alphabets_warn(tiny_clip):
+    with pytest.warns(VocabularyWarning, match="takes 128 tokens"):
+        embed_vocabulary(Vocabulary.parse(["猫" * 42], templates="none"), loaded(tiny_clip))
+
+
+def test_ten_thousand_names_in_batches_with_a_bar(capsys):
+    encoder, sizes = Letters(), []
+    embed = encoder.embed
+    encoder.embed = lambda texts: sizes.append(len(texts)) or embed(texts)
+    names = [f"name {index}" for index in range(10_000)]
+    classes = embed_vocabulary(Vocabulary.parse(names, templates="photo"), encoder, progress=True)
+    assert classes.rows.shape == (10_000, 26)
+    assert max(sizes) == 256
+    assert "embedding 10000 names" in capsys.readouterr().err
+    embed_vocabulary(Vocabulary.parse("cat", templates="photo"), encoder, progress=True)
+    assert not capsys.readouterr().err
+
+
+def test_batches_do_not_matter():
+    texts = ["cat", "dog", "a sofa"]
+    whole = embed_texts(texts, IMAGENET, Letters())
+    assert torch.equal(embed_texts(texts, IMAGENET, Letters(), batch_size=7), whole)
+    assert whole.shape == (3, 26)
+
+
+def test_average_ignores_lengths():
+    embeddings = torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])
+    torch.testing.assert_close(average_templates(embeddings), torch.full((1, 2), 0.5**0.5))
