@@ -1,45 +1,49 @@
-"""The errors of deop: each says what was wrong, with which input, and what to do about it."""
+"""The errors that deop raises on purpose. Each message names the input, what is wrong with it, and the remedy."""
 
 
 class DeopError(Exception):
-    """Base of every error that deop raises on purpose."""
+    """Base class of every error that deop raises on purpose."""
 
 
 class ImageError(DeopError, ValueError):
-    """A photo cannot be read or has a form that cannot be used."""
+    """A photo or a saved result cannot be read, or has a form that cannot be used."""
 
 
 class VocabularyError(DeopError, ValueError):
-    """A list of names cannot be used: empty, blank or repeated names."""
+    """Class names cannot be used: they are empty, blank or repeated."""
 
 
 class ProposalError(DeopError, ValueError):
-    """Masks do not fit the photo, or a mask source cannot be used."""
+    """Masks do not fit the photo, or a source of masks cannot be used."""
 
 
 class CheckpointError(DeopError, ValueError):
-    """Weights or their configuration are damaged, incomplete or of another model."""
+    """Weights or their configuration are damaged, incomplete, or belong to another model."""
 
 
 class ModelNotFoundError(DeopError, LookupError):
-    """A model is neither on this machine nor can it be fetched."""
+    """A model is not on this machine and cannot be downloaded."""
 
 
 class SettingError(DeopError, ValueError):
-    """An option has a value that deop does not know."""
+    """An option is unknown, or has a value that is not allowed."""
+
+
+class ResourceError(DeopError, MemoryError):
+    """A photo does not fit in the memory of the device."""
 
 
 class OutputError(DeopError, OSError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the requested place."""
 
 
 class MissingDependencyError(DeopError, ImportError):
-    """An optional library is needed for what was asked."""
+    """An optional library is required but not installed."""
 
 
 class DataError(DeopError, ValueError):
-    """A data set is incomplete, damaged or of another form."""
+    """A data set is incomplete, damaged, or has another layout."""
 
 
 class TrainingError(DeopError, RuntimeError):
-    """A run cannot go on: its loss is not finite, or its checkpoint cannot be written or does not fit."""
+    """A training run cannot continue: its loss is not finite, or its checkpoint cannot be written or does not fit."""

@@ -1,4 +1,4 @@
-"""Reading photos of every form, against Pillow and hand-made cases; resizing and padding by the rule."""
+"""Reading photos in every form, compared with Pillow and with small arrays; resizing and padding."""
 
 import io
 import struct
@@ -13,12 +13,12 @@ from PIL import Image, ImageOps
 
 from deop.errors import ImageError, SettingError
 from deop.images.preprocessing import CLIP, IMAGENET, Normalization, Resize, resize_photo, resized_shape, to_pixels
-from deop.images.reading import read_photo
+from deop.images.reading import count_pixels, read_photo
 
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """Smooth enough for JPEG, different in every corner."""
+    """A smooth image, which JPEG keeps, with four different corners."""
     y, x = np.mgrid[0:40, 0:60]
     return np.stack([x * 4, y * 6, 255 - x * 2 - y * 2], axis=-1).astype(np.uint8)
 
@@ -33,22 +33,54 @@ def test_path_string_bytes_image_and_array_agree(photo, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(photo).save(path)
     for source in (path, str(path), path.read_bytes(), Image.open(path), Image.fromarray(photo), photo):
-        answer = read_photo(source)
-        assert answer.dtype == np.uint8
-        assert answer.flags.writeable
-        assert answer.flags.c_contiguous
-        np.testing.assert_array_equal(answer, photo)
+        result = read_photo(source)
+        assert result.dtype == np.uint8
+        assert result.flags.writeable
+        assert result.flags.c_contiguous
+        np.testing.assert_array_equal(result, photo)
 
 
-def test_the_answer_is_the_callers_own_copy(photo):
-    answer = read_photo(photo)
+def test_the_result_is_a_copy(photo):
+    result = read_photo(photo)
     photo[:] = 0
-    assert answer.max() > 0
+    assert result.max() > 0
+
+
+def test_an_array_that_cannot_change_is_not_copied(photo):
+    view = photo[:]
+    view.setflags(write=False)
+    assert not np.shares_memory(read_photo(view), photo)  # its base can change
+    photo = photo.copy()
+    photo.setflags(write=False)
+    assert read_photo(photo) is photo
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_pixels_are_counted_from_the_header(photo, form, tmp_path):
+    data = encoded(Image.fromarray(photo), form)
+    path = tmp_path / "photo.img"
+    path.write_bytes(data)
+    for source in (path, str(path), data, Image.open(path), photo):
+        assert count_pixels(source) == 40 * 60
+    path.write_bytes(data[:300])
+    if form in ("PNG", "BMP"):
+        assert count_pixels(path) == 40 * 60  # not decoded
+
+
+@pytest.mark.parametrize("source", ["missing.png", b"", b"a text", None, np.zeros(3), b"\x89PNG\r\n\x1a\nbroken"])
+def test_sources_that_cannot_be_opened_count_no_pixels(source):
+    assert count_pixels(source) == 0
+
+
+def test_the_pixels_of_a_large_scan_are_counted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert count_pixels(encoded(Image.new("1", (20_000, 9_500)), "PNG")) == 190_000_000
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_orientation_as_pillow_transposes(photo, orientation, form):
+def test_orientation_is_applied_as_by_pillow(photo, orientation, form):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(photo), form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
@@ -59,12 +91,12 @@ def test_orientation_as_pillow_transposes(photo, orientation, form):
         assert np.array_equal(expected, photo) == (orientation == 1)
 
 
-def test_damaged_exif_is_no_reason_to_refuse(photo):
-    data = encoded(Image.fromarray(photo), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
+def test_damaged_exif_is_ignored(photo):
+    data = encoded(Image.fromarray(photo), "JPEG", exif=b"Exif\x00\x00not a TIFF header")
     assert read_photo(data).shape == photo.shape
 
 
-def test_transparency_is_laid_over_white():
+def test_transparency_is_composited_over_white():
     rgba = np.zeros((2, 2, 4), np.uint8)
     rgba[..., 0] = 200
     rgba[0, 0, 3], rgba[0, 1, 3], rgba[1, 0, 3] = 255, 0, 128
@@ -89,9 +121,9 @@ def test_palette_with_a_transparent_colour(photo):
     image = Image.fromarray(photo).quantize(4)
     image.info["transparency"] = 2
     index = np.asarray(image)
-    answer = read_photo(encoded(image, "PNG", transparency=2))
-    assert (answer[index == 2] == 255).all()
-    np.testing.assert_array_equal(answer[index != 2], np.asarray(image.convert("RGB"))[index != 2])
+    result = read_photo(encoded(image, "PNG", transparency=2))
+    assert (result[index == 2] == 255).all()
+    np.testing.assert_array_equal(result[index != 2], np.asarray(image.convert("RGB"))[index != 2])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "RGBX"])
@@ -112,7 +144,7 @@ def test_cmyk_jpeg(photo):
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
-def test_16_bit_grey_is_scaled_and_not_cut(form):
+def test_16_bit_grey_is_scaled_and_not_clipped(form):
     values = np.array([[0, 128, 129, 257], [32768, 40000, 65407, 65535]], np.uint16)
     expected = np.rint(values / 257).astype(np.uint8)[..., None].repeat(3, axis=2)
     np.testing.assert_array_equal(read_photo(encoded(Image.fromarray(values), form)), expected)
@@ -124,7 +156,7 @@ def test_every_16_bit_value_rounds_to_the_nearest():
     np.testing.assert_array_equal(read_photo(values)[..., 0], np.rint(values / 257).astype(np.uint8))
 
 
-def test_32_bit_values_without_a_known_white_are_refused():
+def test_32_bit_values_outside_16_bits_are_rejected():
     with pytest.raises(ImageError, match="scale them"):
         read_photo(Image.fromarray(np.full((2, 2), 70_000, np.int32)))
     with pytest.raises(ImageError, match="scale them"):
@@ -166,17 +198,19 @@ def test_bool_grey_and_single_channel():
         (np.full((2, 2, 3), 1j), "uint8"),
     ],
 )
-def test_arrays_of_another_form(array, message):
+def test_arrays_of_unsupported_form(array, message):
     with pytest.raises(ImageError, match=message) as caught:
         read_photo(array)
     assert str(array.dtype) in str(caught.value)
 
 
-def test_a_tensor_is_ambiguous():
+def test_unsupported_types_are_rejected():
     with pytest.raises(ImageError, match=r"permute\(1, 2, 0\)"):
         read_photo(torch.zeros(3, 4, 5))
-    with pytest.raises(ImageError, match="list"):
+    with pytest.raises(ImageError, match="a list: pass a path"):
         read_photo([1, 2])
+    with pytest.raises(ImageError, match="a set has no order"):
+        read_photo({"a.png", "b.png"})
 
 
 def test_first_frame_of_an_animation(photo):
@@ -187,7 +221,7 @@ def test_first_frame_of_an_animation(photo):
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.8])
-def test_truncated_files_say_so(form, share, tmp_path):
+def test_truncated_files_are_named_with_the_cause(form, share, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     data = encoded(Image.fromarray(noise), form)
     path = tmp_path / "broken.img"
@@ -205,15 +239,15 @@ def test_truncated_files_say_so(form, share, tmp_path):
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"just a text", "Pillow"),
+        (b"just a text", "Pillow cannot identify its format"),
         (b"<!DOCTYPE html><html>", "web page"),
-        (b"%PDF-1.7", "PDF"),
+        (b"%PDF-1.7", "a PDF: export"),
         (b"#?RADIANCE\n", "tone-map"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00", "HEIC"),
         (b"version https://git-lfs.github.com/spec/v1", "LFS"),
     ],
 )
-def test_files_that_are_no_photos(data, message, tmp_path):
+def test_files_that_are_not_photos(data, message, tmp_path):
     path = tmp_path / "thing.jpg"
     path.write_bytes(data)
     with pytest.raises(ImageError, match=message) as caught:
@@ -223,7 +257,7 @@ def test_files_that_are_no_photos(data, message, tmp_path):
         read_photo(data)
 
 
-def test_missing_folder_and_address(tmp_path):
+def test_missing_files_folders_and_web_addresses(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         read_photo(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="folder"):
@@ -236,7 +270,7 @@ def test_missing_folder_and_address(tmp_path):
         read_photo(Image.new("RGB", (0, 3)))
 
 
-def test_large_scans_pass_and_bombs_do_not():
+def test_large_scans_are_accepted_and_bombs_rejected():
     big = encoded(Image.new("1", (20_000, 9_500)), "PNG")  # 190 million pixels: Pillow alone refuses
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
@@ -251,7 +285,7 @@ def test_large_scans_pass_and_bombs_do_not():
 
 
 @pytest.mark.slow
-def test_a_scan_beyond_pillows_limit_is_read():
+def test_a_scan_above_pillows_limit_is_read():
     big = encoded(Image.new("1", (20_000, 9_500)), "PNG")
     assert read_photo(big).shape == (9_500, 20_000, 3)
 
@@ -261,7 +295,7 @@ def test_a_scan_beyond_pillows_limit_is_read():
     [
         ((480, 640), Resize(512), (512, 683)),  # 682.67 rounds to the nearest
         ((640, 480), Resize(512), (683, 512)),
-        ((100, 1000), Resize(512), (256, 2560)),  # the cap on the longer side
+        ((100, 1000), Resize(512), (256, 2560)),  # the limit on the longer side
         ((512, 512), Resize(512), (512, 512)),
         ((1, 10_000), Resize(512), (1, 2560)),  # never below one pixel
         ((7, 9), Resize(None), (7, 9)),
@@ -274,7 +308,7 @@ def test_resized_shape_by_hand(shape, rule, expected):
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1000), st.integers(0, 2000))
-def test_resized_shape_keeps_the_rule(height, width, short, more):
+def test_resized_shape_obeys_the_rule(height, width, short, more):
     rule = Resize(short, short + more)
     new = resized_shape(height, width, rule)
     assert min(new) >= 1
@@ -284,11 +318,11 @@ def test_resized_shape_keeps_the_rule(height, width, short, more):
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic"])
-def test_resize_is_pillows(photo, name):
+def test_resize_equals_pillow(photo, name):
     filters = {"nearest": 0, "bilinear": 2, "bicubic": 3}
-    answer = resize_photo(photo, Resize(23, interpolation=name))
+    result = resize_photo(photo, Resize(23, interpolation=name))
     expected = Image.fromarray(photo).resize((35, 23), filters[name])
-    np.testing.assert_array_equal(answer, np.asarray(expected))
+    np.testing.assert_array_equal(result, np.asarray(expected))
     np.testing.assert_array_equal(resize_photo(photo[::-1], Resize(None)), photo[::-1])
 
 

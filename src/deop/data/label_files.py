@@ -13,6 +13,7 @@ from scipy.io import loadmat
 from deop.data.folder import read_mask
 from deop.data.official import Item
 from deop.errors import DataError
+from deop.images.panoptic_ids import colours_to_ids, find_ids
 
 
 def read_labels(item: Item) -> np.ndarray:
@@ -47,12 +48,10 @@ def _ade_full(item: Item) -> np.ndarray:
 
 def _panoptic(item: Item) -> np.ndarray:
     """COCO panoptic: red + 256 green + 65536 blue is a segment's id; the value is its category, 0 for none."""
-    ids = _colours(item.labels).astype(np.int64) @ np.array([1, 256, 65536])
-    if not item.segments:
-        return np.zeros(ids.shape, np.uint16)
-    known = np.array(sorted(item.segments), np.int64)
-    place = np.searchsorted(known[:, 0], ids).clip(max=len(known) - 1)
-    return np.where(known[place, 0] == ids, known[place, 1], 0).astype(np.uint16)
+    segments = sorted(item.segments)
+    positions = find_ids(colours_to_ids(_colours(item.labels)), [segment for segment, _ in segments])
+    categories = np.array([*(category for _, category in segments), 0])  # position -1: none
+    return categories[positions].astype(np.uint16)
 
 
 def _colours(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from deop.data.folder import Pair
 from deop.errors import DataError
+from deop.images.panoptic_ids import colours_to_ids, find_ids
 
 _EVERY_SIDE = np.ones((3, 3), bool)  # pixels that touch at a corner belong together: thin things stay one
 
@@ -89,22 +90,16 @@ class PanopticTruth:
             raise DataError(f"panoptic.json beside {self.folder} does not list {stem}.png")
         try:
             with Image.open(path) as picture:
-                colours = np.asarray(picture.convert("RGB")).astype(np.int64)
+                colours = np.asarray(picture.convert("RGB"))
         except (OSError, SyntaxError) as error:
             raise DataError(f"cannot read the panoptic picture {path}: {error}") from error
         if colours.shape[:2] != shape:
             size = f"{colours.shape[1]} x {colours.shape[0]}"
             raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
-        ids = colours @ np.array([1, 256, 256 * 256])
         listed = [entry for entry in self._segments[stem] if entry["category_id"] in self._class]
         listed.sort(key=lambda entry: entry["id"])
-        known = np.array([entry["id"] for entry in listed], np.int64)
-        segments = np.full(shape, -1, np.int32)
-        if len(known):
-            place = np.searchsorted(known, ids).clip(max=len(known) - 1)
-            segments = np.where(known[place] == ids, place, -1).astype(np.int32)
         return TrueSegments(
-            segments,
+            find_ids(colours_to_ids(colours), [entry["id"] for entry in listed]),
             np.array([self._class[entry["category_id"]] for entry in listed], np.int64),
             np.array([bool(entry.get("iscrowd", 0)) for entry in listed], bool),
         )

@@ -1,4 +1,4 @@
-"""Reading photos and bringing them into the form that networks take; needs neither torch nor a model."""
+"""Reading photos and preparing them for a network; needs neither torch nor a model."""
 
 from deop.images.preprocessing import Normalization, Resize
 from deop.images.reading import Photo, read_photo

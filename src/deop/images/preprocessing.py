@@ -1,4 +1,4 @@
-"""Photos as a model sees them: resized, normalised, padded (METHOD 1); photo_files.py reads them."""
+"""From photos to the input of a network: resizing, normalising and padding (docs/method.md §1)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,14 +20,14 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Normalization:
-    """Channel statistics that a model was trained with: ``(pixel - mean) / std`` (METHOD section 1).
+    """Channel statistics that a model was trained with: ``(pixel - mean) / std`` (docs/method.md §1).
 
     Args:
-        mean: red, green, blue, in 0..255 units.
-        std: red, green, blue, in 0..255 units, positive.
+        mean: of red, green and blue, in units of 0..255.
+        std: of red, green and blue, in units of 0..255, positive.
 
     Raises:
-        SettingError: not three finite numbers each, or a std that is not positive.
+        SettingError: ``mean`` or ``std`` is not three finite numbers, or ``std`` is not positive.
     """
 
     mean: tuple[float, float, float]
@@ -38,7 +38,7 @@ class Normalization:
             values = tuple(float(value) for value in getattr(self, label))
             if len(values) != 3 or not all(np.isfinite(values)):
                 raise SettingError(f"normalization {label} must be three finite numbers, not {values}")
-            object.__setattr__(self, label, values)  # a list from JSON becomes hashable
+            object.__setattr__(self, label, values)  # a tuple, which is hashable; JSON gives a list
         if min(self.std) <= 0:
             raise SettingError(f"normalization std must be positive, not {self.std}")
 
@@ -52,16 +52,16 @@ CLIP = Normalization(
 
 @dataclass(frozen=True)
 class Resize:
-    """How large a photo is when the model sees it (METHOD section 1).
+    """The size at which a model sees photos (docs/method.md §1).
 
     Args:
-        short_side: pixels of the shorter side after resizing; None keeps the photo's own size.
-        long_side: most pixels that the longer side may have, at least ``short_side``.
-        interpolation: "nearest", "bilinear" or "bicubic", in Pillow's form (antialiased where it shrinks).
-        divisor: both padded sides are multiples of it.
+        short_side: pixels of the shorter side after resizing; None: photos keep their size.
+        long_side: maximum of the longer side after resizing, pixels, at least ``short_side``.
+        interpolation: Pillow's "nearest", "bilinear" or "bicubic" (antialiased when shrinking).
+        divisor: both sides are padded to a multiple of it, pixels.
 
     Raises:
-        SettingError: a field outside its range.
+        SettingError: a field is outside its range.
     """
 
     short_side: int | None = 512
@@ -75,7 +75,7 @@ class Resize:
             if value is None and label == "short_side":
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise SettingError(f"resize {label} must be a whole number of at least 1, not {value!r}")
+                raise SettingError(f"resize {label} must be an integer of at least 1, not {value!r}")
         if self.short_side is not None and self.long_side < self.short_side:
             raise SettingError(f"resize long_side ({self.long_side}) must not be below short_side ({self.short_side})")
         if self.interpolation not in _FILTERS:
@@ -85,20 +85,23 @@ class Resize:
 
 
 def resized_shape(height: int, width: int, resize: Resize) -> tuple[int, int]:
-    """Shape of a photo once resized: shorter side first, then the cap on the longer (METHOD section 1).
+    """The size of a photo after resizing: first by the shorter side, then limited by the longer (docs/method.md §1).
 
     Args:
-        height: of the photo, pixels.
-        width: of the photo, pixels.
+        height: height of the photo, pixels.
+        width: width of the photo, pixels.
         resize: the rule.
 
     Returns:
-        (height, width) in pixels, rounded half up, neither below 1.
+        (height, width) in pixels, rounded half up, both at least 1.
+
+    >>> resized_shape(480, 640, Resize(short_side=512))
+    (512, 683)
     """
     if resize.short_side is None:
         return height, width
     scale = resize.short_side / min(height, width)
-    # The shorter side is set, not multiplied: rounding errors of the scale must not move it.
+    # The shorter side is set and not multiplied, so that rounding errors of the scale cannot change it.
     new_height, new_width = (
         (float(resize.short_side), scale * width) if height < width else (scale * height, float(resize.short_side))
     )
@@ -109,17 +112,17 @@ def resized_shape(height: int, width: int, resize: Resize) -> tuple[int, int]:
 
 
 def resize_photo(photo: np.ndarray, resize: Resize) -> np.ndarray:
-    """Resize a photo with Pillow's filter on 8-bit pixels, as the published models were evaluated.
+    """Resize a photo with Pillow on 8-bit pixels, as in the evaluation of the published models.
 
     Args:
         photo: (H, W, 3) uint8.
         resize: the rule.
 
     Returns:
-        Array (H', W', 3) uint8; the photo itself where the size does not change.
+        Array (H', W', 3) uint8; the photo itself if its size does not change.
 
     Raises:
-        ImageError: another shape or dtype.
+        ImageError: the photo has another shape or dtype.
     """
     _check_photo(photo)
     height, width = resized_shape(photo.shape[0], photo.shape[1], resize)
@@ -136,23 +139,23 @@ def to_pixels(
     device: "torch.device | str | None" = None,
     dtype: "torch.dtype | None" = None,
 ) -> "torch.Tensor":
-    """Normalise a photo, then pad it with 0 at the bottom and right (METHOD section 1).
+    """Normalise a photo, then pad it with 0 at the bottom and the right (docs/method.md §1).
 
     Args:
         photo: (H, W, 3) uint8 RGB.
         normalization: channel statistics of the model.
-        divisor: both sides are padded up to a multiple of it.
-        device: where the tensor is to lie; None is the CPU.
-        dtype: float type of the answer; None is float32. The arithmetic is float32 in any case.
+        divisor: both sides are padded to a multiple of it, pixels.
+        device: device of the tensor; None: the CPU.
+        dtype: float type of the tensor; None: float32. The values are computed in float32 in any case.
 
     Returns:
-        Tensor (3, Hp, Wp).
+        Tensor (3, H'', W'').
 
     Raises:
-        ImageError: another shape or dtype of the photo.
-        SettingError: a divisor below 1.
+        ImageError: the photo has another shape or dtype.
+        SettingError: ``divisor`` is below 1.
     """
-    import torch  # here, so that reading and saving pictures does not wait for it
+    import torch  # only here: the rest of this module works without torch
 
     _check_photo(photo)
     if divisor < 1:
@@ -167,4 +170,6 @@ def to_pixels(
 
 def _check_photo(photo: np.ndarray) -> None:
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or photo.size == 0:
-        raise ImageError(f"photo must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}: read it with read_photo")
+        raise ImageError(
+            f"the photo must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}: read it with deop.images.read_photo"
+        )
