@@ -47,7 +47,7 @@ def setup(**changes):
 @pytest.mark.parametrize("severed", [0, 1])
 def test_operations_are_those_that_torch_counts(size, severed):
     tower = CLIPVision(TINY).eval()
-    severance = Severance("self", (-1,)) if severed else None
+    severance = Severance("self", (-1,), class_token="severed") if severed else None
     # Torch counts the products of attention where they are products, not its fused kernel on the CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         tower(torch.zeros(1, 3, *size), severance=severance)

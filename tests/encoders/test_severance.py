@@ -25,7 +25,7 @@ def original_severance(file, name, kind, variant):
     depth = file.info[name]["layers"]
     layers = (depth - 2, depth - 1) if variant.endswith("_last2") else (depth - 1,)
     residual = tuple(0.2 if kind == "plain" and layer == 11 else 1.0 for layer in layers)
-    return Severance(ORIGINAL[variant.removesuffix("_last2")], layers, residual)
+    return Severance(ORIGINAL[variant.removesuffix("_last2")], layers, residual, class_token="severed")
 
 
 def cases(file, section):
@@ -81,7 +81,7 @@ def test_parity_last_block(parity):
         before = file[key.replace("after", "before")].transpose(0, 1)
         if str(last) in tower.learned_positions:
             pytest.fail("the stored tokens are taken after the learned positions: the test would add them twice")
-        after = tower.blocks[last](before, None, mix, residuals.get(last, 1.0))
+        after = tower.blocks[last](before, None, mix, residuals.get(last, 1.0), severance.class_token)
         assert_parity(after.transpose(0, 1), file[key])
 
 
@@ -181,22 +181,57 @@ def test_any_number_stride_patch_and_size(kind, proposals, patch, stride, size):
     assert found.patches.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
 @torch.no_grad()
-def test_severed_block_ignores_queries_and_keys():
+def test_severed_blocks_do_not_use_queries_and_keys(kind):
     torch.manual_seed(0)
     tower = CLIPVision(VisionConfig(32, 2, 4, 64, 16, 4, 16))
     pixels, masks = torch.randn(1, 3, 64, 64), torch.randn(1, 5, 16, 16)
-    expected = {k: tower(pixels, masks, severance=Severance(k, (0, 1))).patches for k in KINDS[1:]}
+    severance = Severance(kind, (0, 1), class_token="severed")
+    expected = tower(pixels, masks, severance=severance)
     for block in tower.blocks:
         block.attention.qkv.weight[:64] = float("nan")
-    for kind, patches in expected.items():
-        torch.testing.assert_close(tower(pixels, masks, severance=Severance(kind, (0, 1))).patches, patches)
+    torch.testing.assert_close(tower(pixels, masks, severance=severance), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("sizes", [None, [(64, 96), (40, 50)]])
+@torch.no_grad()
+def test_the_image_embedding_is_that_of_an_unsevered_encoder(kind, sizes):
+    """The class token stays ordinary by default; with "severed", patches are the same and the image differs."""
+    torch.manual_seed(0)
+    tower = CLIPVision(VisionConfig(32, 3, 4, 64, 16, 4, 16))
+    for block in tower.blocks:  # larger than a fresh layer's, so that attention is far from uniform
+        block.attention.qkv.weight.mul_(3)
+        block.attention.qkv.bias.normal_()
+    pixels, masks = torch.randn(2, 3, 64, 96), torch.randn(2, 5, 16, 24)
+    plain = tower(pixels, sizes=sizes)
+    ordinary = tower(pixels, masks, severance=Severance(kind, residual=0.2), sizes=sizes)
+    severed = tower(pixels, masks, severance=Severance(kind, residual=0.2, class_token="severed"), sizes=sizes)
+    torch.testing.assert_close(ordinary.image, plain.image, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(severed.image, plain.image, atol=0.1)
+    assert torch.equal(severed.patches, ordinary.patches)
+
+
+@torch.no_grad()
+def test_the_class_token_does_not_change_patches_of_severed_blocks():
+    """Blocks -2 and -1 severed, as in the small model: the figures measured before the choice existed stay valid."""
+    torch.manual_seed(0)
+    tower = CLIPVision(VisionConfig(32, 3, 4, 64, 16, 4, 16))
+    pixels, masks = torch.randn(2, 3, 64, 96), torch.randn(2, 5, 16, 24)
+    for kind in ("self", "gate", "gate-normalized", "affinity-normalized"):
+        choices = [Severance(kind, (-2, -1), 0.2, choice) for choice in ("ordinary", "severed")]
+        first, second = (tower(pixels, masks, severance=severance) for severance in choices)
+        assert torch.equal(first.patches, second.patches)
+        assert not torch.equal(first.image, second.image)
 
 
 def test_clear_errors():
     with pytest.raises(SettingError, match="unknown severance 'gat'"):
         Severance("gat")
-    with pytest.raises(SettingError, match=r"a list of numbers such as \(-1,\), not 11"):
+    with pytest.raises(SettingError, match="unknown class_token 'none'"):
+        Severance("self", class_token="none")
+    with pytest.raises(SettingError, match=r"a list of integers such as \(-1,\), not 11"):
         Severance("self", 11)
     with pytest.raises(SettingError, match="cannot sever layer 12"):
         Severance("self", (12,)).residuals(12)
@@ -205,4 +240,5 @@ def test_clear_errors():
     with pytest.raises(SettingError, match="2 residual weights for 1"):
         Severance("self", (1,), (1.0, 0.2))
     assert Severance("gate", (-1, 0), (0.2, 1.0)).residuals(12) == {11: 0.2, 0: 1.0}
-    assert Severance.parse("gate", Severance("self", (3,), 0.2)) == Severance("gate", (3,), 0.2)
+    default = Severance("self", (3,), 0.2, "severed")
+    assert Severance.parse("gate", default) == Severance("gate", (3,), 0.2, "severed")

@@ -30,7 +30,8 @@ def severed(setup: Setup) -> Part:
         masks = blobs(MASKS, (pixels.shape[-2] // 4, pixels.shape[-1] // 4), setup.seed)
         masks = masks.to(setup.device, setup.dtype)[None]
 
-        subjects = {kind: partial(_encode, model, pixels, masks, Severance(kind, (-1,))) for kind in KINDS}
+        kinds = {kind: Severance(kind, (-1,), class_token="severed") for kind in KINDS}
+        subjects = {kind: partial(_encode, model, pixels, masks, severance) for kind, severance in kinds.items()}
         found = take_turns(subjects, setup.repeats, setup.device, warm=2)
         for kind in KINDS[1:]:
             row = faster(f"{tower} at {side}, {kind}", found[kind], found["none"], "nothing severed")

@@ -102,7 +102,7 @@ def clip_model(
     decoder = AnchorDecoder(AnchorConfig(width=config.output, slots=proposals)) if anchors else None
     settings = Settings(
         resize=Resize(side),
-        severance=Severance("gate", (-1,)),
+        severance=Severance("gate", (-1,), class_token="severed"),
         anchors="decoder" if anchors else "pool",
         drop_redundant=False,
     )

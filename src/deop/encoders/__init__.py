@@ -1,4 +1,4 @@
-"""Pixels and text into one space. Severance, the subject of the paper, happens here; masks come from elsewhere."""
+"""Vision and text encoders with a joint space, and severance, the paper's subject. Independent of ``proposals``."""
 
 from deop.encoders.severance import Severance
 from deop.encoders.types import VisionFeatures

@@ -1,4 +1,4 @@
-"""CLIP's vision transformer, one readable ViT, with severance inside its attention (METHOD section 3)."""
+"""CLIP's vision transformer with severance inside its attention (docs/method.md §3)."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders.clip_keys import from_openai, from_transformers, read_transformers_config
-from deop.encoders.int8 import last_outputs
+from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
+from deop.encoders.int8 import last_outputs, plain_weights
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.encoders.types import VisionFeatures
 from deop.errors import CheckpointError
@@ -22,22 +22,42 @@ from deop.networks.resampling import grid_of, inside_images
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The shape of a vision tower. The defaults are ViT-B/16 of OpenAI's CLIP."""
+    """Sizes of a vision transformer. The defaults are ViT-B/16 of OpenAI's CLIP.
 
-    width: int = 768  # channels of the residual stream
+    Attributes:
+        width: channels of the residual stream.
+        layers: transformer blocks.
+        heads: attention heads; divides ``width``.
+        hidden: channels inside the MLP.
+        patch: side of a patch in pixels.
+        grid: patches per side that the position table was trained for.
+        output: channels of the joint space.
+        activation: "quick_gelu" or "gelu".
+        norm_eps: epsilon of the layer norms.
+        learned_at_input: whether a learned position table is added to the input, as in DeOP.
+        learned_in_blocks: blocks that add a learned position table to their residual stream at entry.
+        learned_grid: patches per side of the learned tables.
+        position_rule: "grid": interpolate a table unless the patch grid has the table's shape; "count": unless it has
+            the table's number of patches. The latter is the original's rule, kept for its checkpoints: a grid of
+            another shape is then read row by row (docs/method.md §13.7).
+        normalization: normalisation of the pixels.
+
+    Raises:
+        CheckpointError: an unknown activation or position rule, or heads that do not divide the width.
+    """
+
+    width: int = 768
     layers: int = 12
     heads: int = 12
-    hidden: int = 3072  # channels inside the MLP
-    patch: int = 16  # side of a patch, pixels
-    grid: int = 14  # patches a side that the position table was made for
-    output: int = 512  # channels of the joint space
-    activation: str = "quick_gelu"  # or "gelu"
+    hidden: int = 3072
+    patch: int = 16
+    grid: int = 14
+    output: int = 512
+    activation: str = "quick_gelu"
     norm_eps: float = 1e-5
-    learned_at_input: bool = False  # a learned position table added to the input (DeOP's tower has one)
-    learned_in_blocks: tuple[int, ...] = ()  # blocks whose residual stream receives a learned table at entry
-    learned_grid: int = 24  # patches a side of the learned tables
-    # "grid" interpolates a table unless the grid is the table's own; "count" is the original's rule, kept for its
-    # checkpoints: a grid with the table's number of patches but another shape is read row by row (METHOD 13.7).
+    learned_at_input: bool = False
+    learned_in_blocks: tuple[int, ...] = ()
+    learned_grid: int = 24
     position_rule: str = "grid"
     normalization: Normalization = CLIP
 
@@ -47,17 +67,19 @@ class VisionConfig:
             object.__setattr__(self, "normalization", Normalization(**self.normalization))
         if self.activation not in ACTIVATIONS:
             raise CheckpointError(
-                f"unknown activation {self.activation!r} in the vision tower: {', '.join(ACTIVATIONS)}"
+                f"unknown activation {self.activation!r} of the vision encoder: choose one of {', '.join(ACTIVATIONS)}"
             )
         if self.position_rule not in ("grid", "count"):
-            raise CheckpointError(f"unknown position rule {self.position_rule!r}: 'grid' or 'count'")
+            raise CheckpointError(f"unknown position rule {self.position_rule!r}: expected 'grid' or 'count'")
         if self.width % self.heads:
-            raise CheckpointError(f"{self.heads} heads do not divide the width {self.width}")
+            raise CheckpointError(
+                f"the width {self.width} of the vision encoder is not divisible by its {self.heads} heads"
+            )
 
 
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
-    # As silu(1.702 x) / 1.702, which works in place: new memory for the largest tensors costs more than the sums.
+    # Computed as silu(1.702 x) / 1.702 in place: allocating the largest tensors takes longer than the arithmetic.
     return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
 
@@ -65,7 +87,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, 
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose values alone can be had, for severed blocks."""
+    """Multi-head self-attention that can also return its mixed values alone, for severed blocks."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -74,15 +96,52 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Ordinary attention over tokens (B, T, C); ``keys`` (B, 1, 1, T) bool says which may be looked at."""
+        """Ordinary attention.
+
+        Args:
+            x: (B, T, C) float, the tokens.
+            keys: (B, 1, 1, T) bool, which tokens may be attended to; None: all.
+
+        Returns:
+            (B, T, C).
+        """
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def severed(self, x: Tensor, mix: Mix) -> Tensor:
-        """The values, mixed by ``mix`` instead of by attention: queries and keys are never computed."""
+    def severed(self, x: Tensor, mix: Mix, keys: Tensor | None = None, class_token: str = "ordinary") -> Tensor:
+        """Attention whose values are mixed by ``mix`` instead: queries and keys of the patches are never computed.
+
+        Args:
+            x: (B, 1 + L, C) float, the class token first.
+            mix: the mixing function.
+            keys: as in ``forward``, for the class token.
+            class_token: "ordinary" or "severed", as in ``Severance``.
+
+        Returns:
+            (B, 1 + L, C).
+        """
+        values = last_outputs(self.qkv, x, 2 * x.shape[-1])
+        mixed = mix(values)
+        if class_token == "ordinary":
+            mixed = torch.cat([self._attend_from_class_token(x, values, keys), mixed[:, 1:]], 1)
+        return self.out(mixed)
+
+    def _attend_from_class_token(self, x: Tensor, values: Tensor, keys: Tensor | None) -> Tensor:
+        """The class token's row of ordinary attention before the output projection, (B, 1, C)."""
         width = x.shape[-1]
-        return self.out(mix(last_outputs(self.qkv, x, 2 * width)))
+        weight, bias = plain_weights(self.qkv)
+        query_weight, key_weight = weight[:width], weight[width : 2 * width]
+        query = F.linear(x[:, 0], query_weight, bias[:width]).unflatten(-1, (self.heads, -1))  # (B, heads, d)
+        # q · (W x + b) = (W^T q) · x + q · b, and the softmax ignores q · b: no key of a patch has to be computed.
+        projected = torch.einsum(
+            "bhd,hdc->bhc", query * query.shape[-1] ** -0.5, key_weight.unflatten(0, (self.heads, -1))
+        )
+        scores = (projected @ x.mT).float()  # (B, heads, T)
+        if keys is not None:
+            scores = scores.masked_fill(~keys[:, 0], float("-inf"))
+        weights = scores.softmax(-1).to(x.dtype)
+        return torch.einsum("bht,bthd->bhd", weights, values.unflatten(-1, (self.heads, -1))).flatten(1)[:, None]
 
 
 class Block(nn.Module):
@@ -97,17 +156,43 @@ class Block(nn.Module):
         self.down = nn.Linear(config.hidden, config.width)
         self.activation = ACTIVATIONS[config.activation]
 
-    def forward(self, x: Tensor, keys: Tensor | None = None, mix: Mix | None = None, residual: float = 1.0) -> Tensor:
-        """Tokens (B, T, C) -> (B, T, C); with ``mix`` the attention is severed."""
+    def forward(
+        self,
+        x: Tensor,
+        keys: Tensor | None = None,
+        mix: Mix | None = None,
+        residual: float = 1.0,
+        class_token: str = "ordinary",
+    ) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: (B, 1 + L, C) float, the class token first.
+            keys: (B, 1, 1, 1 + L) bool, which tokens may be attended to; None: all.
+            mix: the mixing function of severed attention; None: ordinary attention.
+            residual: weight of the residual stream beside severed attention.
+            class_token: "ordinary" or "severed", as in ``Severance``.
+
+        Returns:
+            (B, 1 + L, C).
+        """
         if mix is None:
             x = x + self.attention(self.norm1(x), keys)
         else:
-            x = residual * x + self.attention.severed(self.norm1(x), mix)
+            attention = self.attention.severed(self.norm1(x), mix, keys, class_token)
+            if class_token == "ordinary":
+                x = torch.cat([x[:, :1], residual * x[:, 1:]], 1) + attention
+            else:
+                x = residual * x + attention
         return x + self.down(self.activation(self.up(self.norm2(x))))
 
 
 class CLIPVision(nn.Module):
-    """CLIP's vision tower for images of any size, its last blocks severed on request."""
+    """CLIP's vision transformer for images of any size; any of its blocks can be severed.
+
+    Args:
+        config: sizes; the weights are random until they are loaded.
+    """
 
     kind = "clip"
 
@@ -119,7 +204,7 @@ class CLIPVision(nn.Module):
         self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
         self.positions = nn.Parameter(torch.randn(1 + config.grid**2, width) * width**-0.5)
         learned = ["input"] * config.learned_at_input + [str(block) for block in config.learned_in_blocks]
-        # Drawn, not zero, as in the original (METHOD section 3, "Positions").
+        # Initialised at random, not to zero, as in the original (docs/method.md §3, "Positions").
         self.learned_positions = nn.ParameterDict(
             {name: nn.Parameter(torch.randn(1 + config.learned_grid**2, width) * width**-0.5) for name in learned}
         )
@@ -130,7 +215,7 @@ class CLIPVision(nn.Module):
 
     @property
     def normalization(self) -> Normalization:
-        """How pixels are to be normalised."""
+        """Normalisation that the pixels need."""
         return self.config.normalization
 
     @property
@@ -140,12 +225,12 @@ class CLIPVision(nn.Module):
 
     @property
     def patch(self) -> int:
-        """Side of a patch, pixels."""
+        """Side of a patch in pixels."""
         return self.config.patch
 
     @property
     def crop_side(self) -> int:
-        """Side of the images that the tower was trained on, pixels."""
+        """Side of the training images in pixels: the size of the crops of the two-stream classifier."""
         return self.config.grid * self.config.patch
 
     def forward(
@@ -157,22 +242,23 @@ class CLIPVision(nn.Module):
         valid: Tensor | None = None,
         sizes: list[tuple[int, int]] | None = None,
     ) -> VisionFeatures:
-        """Encode whole images, once.
+        """Encode whole images in one pass.
 
         Args:
-            pixels: (B, 3, H, W) float, normalised. Sides that are no multiple of the patch are padded with 0.
-            masks: (B, N, h, w) float, mask logits over the same canvas, of any stride; for severance that needs them.
+            pixels: (B, 3, H, W) float, normalised. Sides that are not multiples of the patch are padded with 0.
+            masks: (B, N, h, w) float, mask logits over the same canvas at any stride; needed by kinds of severance
+                that use masks.
             severance: where and how attention is severed; None: nowhere.
-            valid: (B, N) bool, which proposals are real, where images of the batch have different N.
-            sizes: the (height, width) of each image in pixels where some are smaller than the canvas; the rest of the
-                canvas then takes no part: an image gives the same features alone and in any batch. None: every image
-                fills the canvas (also the original's way with padding: it sees the padding as image).
+            valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
+            sizes: (height, width) of each image in pixels. What lies beyond an image is excluded from attention, and
+                its features do not depend on the rest of the batch. None: every image fills the canvas, so padding is
+                encoded like image content, as in the original.
 
         Returns:
-            Patch and image embeddings in the joint space, not normalised (METHOD section 3).
+            Patch features (B, C, gh, gw) and image embeddings (B, C), not normalised (docs/method.md §3).
 
         Raises:
-            SettingError: a severed layer the tower lacks, or severance that needs masks without any.
+            SettingError: a severed layer that the encoder does not have, or missing masks.
         """
         severance = severance or Severance()
         residuals = severance.residuals(len(self.blocks))
@@ -197,7 +283,7 @@ class CLIPVision(nn.Module):
         for index, block in enumerate(self.blocks):
             if index in self.config.learned_in_blocks:
                 x = x + self._positions(self.learned_positions[str(index)], grid, sizes)
-            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0))
+            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0), severance.class_token)
 
         x = self.norm_post(x) @ self.projection
         if inside is not None:
@@ -205,43 +291,43 @@ class CLIPVision(nn.Module):
         return VisionFeatures(x[:, 1:].mT.unflatten(2, grid), x[:, 0])
 
     def config_dict(self) -> dict[str, Any]:
-        """The settings, as JSON would have them."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, values: dict[str, Any]) -> "CLIPVision":
-        """A tower of random weights from ``config_dict``'s settings.
+        """Create an encoder with random weights from the values of ``config_dict``.
 
         Raises:
-            CheckpointError: settings that are not known.
+            CheckpointError: an unknown entry or value.
         """
-        return cls(from_json(VisionConfig, values, "the vision tower")).eval()
+        return cls(from_json(VisionConfig, values, "the vision encoder")).eval()
 
     def _positions(self, table: Tensor, grid: tuple[int, int], sizes: list[tuple[int, int]] | None) -> Tensor:
-        """A position table for the canvas (1, 1 + L, C), or one an image (B, 1 + L, C) where sizes differ."""
+        """A position table fitted to the canvas (1, 1 + L, C), or to each image (B, 1 + L, C) if sizes differ."""
         rule = self.config.position_rule
         grids = {grid_of(size, self.config.patch) for size in sizes} if sizes is not None else {grid}
         if grids == {grid}:
             return interpolate_positions(table, grid, rule)[None]
-        own = {}
+        tables = {}
         for rows, columns in grids:
             fitted = interpolate_positions(table, (rows, columns), rule)
             cells = fitted[1:].unflatten(0, (rows, columns))
             cells = F.pad(cells, (0, 0, 0, grid[1] - columns, 0, grid[0] - rows)).flatten(0, 1)
-            own[rows, columns] = torch.cat([fitted[:1], cells])
-        return torch.stack([own[grid_of(size, self.config.patch)] for size in sizes or []])
+            tables[rows, columns] = torch.cat([fitted[:1], cells])
+        return torch.stack([tables[grid_of(size, self.config.patch)] for size in sizes or []])
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPVision":
-        """The tower of a folder in the layout of transformers' CLIP (any size and patch).
+        """Load the encoder from a folder in the layout of transformers' CLIP, of any size and patch.
 
         Raises:
-            CheckpointError: no such layout, weights missing, surplus, damaged or pickled.
+            CheckpointError: another layout, or weights that are missing, unexpected, damaged or pickled.
         """
-        settings, normalization = read_transformers_config(Path(folder))
-        tower = cls(VisionConfig(**settings, normalization=normalization))
-        load_strictly(tower, from_transformers(read_weights(folder)), str(folder))
-        return tower.eval()
+        settings, normalization = read_vision_config(Path(folder))
+        encoder = cls(VisionConfig(**settings, normalization=normalization))
+        load_strictly(encoder, vision_from_transformers(read_weights(folder)), str(folder))
+        return encoder.eval()
 
     @classmethod
     def from_openai(
@@ -252,39 +338,39 @@ class CLIPVision(nn.Module):
         normalization: Normalization = CLIP,
         **options: Any,
     ) -> "CLIPVision":
-        """The tower of a state dict in OpenAI's own layout, or of the original's checkpoints (below ``visual.``).
+        """Load the encoder from a state dict in OpenAI's layout, which the original's checkpoints use too.
 
         Args:
-            state: keys without prefix: ``conv1.weight``, ``transformer.resblocks.0...``; learned tables are found by
-                their key. Sizes are read from the shapes.
-            heads: attention heads; None: one for each 64 channels, as in every published CLIP.
-            normalization: how pixels are normalised.
+            state: keys below ``visual.``: ``conv1.weight``, ``transformer.resblocks.0...``, and the learned position
+                tables where there are any. Sizes are read from the shapes.
+            heads: attention heads; None: one for every 64 channels, as in all published CLIP models.
+            normalization: normalisation of the pixels.
             options: further fields of ``VisionConfig``.
 
         Raises:
-            CheckpointError: naming missing and surplus keys.
+            CheckpointError: listing missing and unexpected keys.
         """
-        settings, renamed = from_openai(state, heads)
-        tower = cls(VisionConfig(**settings, normalization=normalization, **options))
-        load_strictly(tower, renamed, "the state dict")
-        return tower.eval()
+        settings, renamed = vision_from_openai(state, heads)
+        encoder = cls(VisionConfig(**settings, normalization=normalization, **options))
+        load_strictly(encoder, renamed, "the state dict")
+        return encoder.eval()
 
 
 def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "grid") -> Tensor:
-    """A position table fitted to a patch grid, bicubic without antialiasing (METHOD section 3, "Positions").
+    """Fit a position table to a patch grid, bicubic without antialiasing (docs/method.md §3, "Positions").
 
     Args:
-        table: (1 + g * g, C), the class token's row first.
-        grid: (gh, gw) wanted.
+        table: (1 + g * g, C) float, the class token's row first.
+        grid: (gh, gw), the patch grid of the image.
         rule: "grid": interpolate unless the grid is (g, g); "count": unless gh * gw = g * g, the original's rule.
 
     Returns:
-        (1 + gh * gw, C).
+        (1 + gh * gw, C), or ``table`` itself.
     """
     side = round((table.shape[0] - 1) ** 0.5)
     if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
         return table
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    # In float32: bicubic has no half-precision kernel everywhere, and the table is small.
+    # In float32: not every device has a half-precision kernel for bicubic, and the table is small.
     fitted = F.interpolate(square.float(), size=grid, mode="bicubic", align_corners=False)[0].to(table.dtype)
     return torch.cat([table[:1], fitted.flatten(1).T])

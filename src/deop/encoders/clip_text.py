@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders.clip_text_keys import prompt_from_original, read_text_config, text_from_openai
+from deop.encoders.clip_keys import prompt_from_original, read_text_config, text_from_openai
 from deop.encoders.learned_prompt import LearnedPrompt
 from deop.errors import CheckpointError
 from deop.networks.loading import load_strictly, read_weights

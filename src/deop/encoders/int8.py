@@ -1,4 +1,4 @@
-"""An encoder whose linear layers multiply in int8, for CPUs: docs/speed.md says what that brings and what it costs."""
+"""Vision encoders whose linear layers compute in int8, for CPUs. docs/speed.md reports the gain and the cost."""
 
 import warnings
 from typing import Any
@@ -10,40 +10,49 @@ from deop.errors import SettingError
 
 
 def to_int8(encoder: nn.Module) -> None:
-    """Replace the linear layers of an encoder, in place; everything else stays in float32.
+    """Replace the linear layers of an encoder by int8 layers, in place; everything else stays float32.
 
-    Weights are rounded once, a scale for each layer; what comes in is rounded as it comes ("dynamic"). Such layers can
+    Weights are quantised once with one scale per layer, inputs at each call ("dynamic quantization"). Such layers can
     neither be trained nor saved.
 
     Raises:
-        SettingError: this build of torch has no int8 products for this machine.
+        SettingError: this build of torch has no int8 kernels for this processor.
     """
     if torch.backends.quantized.engine in (None, "none"):
-        raise SettingError("dtype 'int8' cannot be used here: this torch has no int8 products for this processor")
+        raise SettingError(
+            "dtype 'int8' is not available: this build of torch has no int8 kernels for this processor; use float32"
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces a move of these functions to another package
+        warnings.simplefilter("ignore")  # torch warns that these functions will move to another package
         from torch.ao.quantization import quantize_dynamic
 
         quantize_dynamic(encoder, {nn.Linear}, dtype=torch.qint8, inplace=True)
 
 
 def is_int8(module: nn.Module) -> bool:
-    """Whether ``to_int8`` was here: such modules hold packed weights, which are no tensors."""
+    """Whether ``to_int8`` has converted the module: its state then holds packed weights, which are not tensors."""
     return not all(isinstance(value, Tensor) for value in module.state_dict().values())
 
 
 def last_outputs(linear: nn.Module, x: Tensor, first: int) -> Tensor:
-    """The outputs of a linear layer from ``first`` on, the others never computed where its weights can be taken apart.
+    """The outputs of a linear layer from index ``first`` on; the others are not computed unless the layer is int8.
 
     Args:
-        linear: ``nn.Linear`` or its int8 form, whose weights are packed for its product.
-        x: (..., C).
-        first: the first output wanted.
+        linear: ``nn.Linear`` or its int8 form, whose packed weights cannot be sliced.
+        x: (..., C) float.
+        first: index of the first output to return.
 
     Returns:
         (..., outputs - first).
     """
     if isinstance(linear, nn.Linear):
         return nn.functional.linear(x, linear.weight[first:], linear.bias[first:])
-    whole: Any = linear(x)
-    return whole[..., first:]
+    outputs: Any = linear(x)
+    return outputs[..., first:]
+
+
+def plain_weights(linear: Any) -> tuple[Tensor, Tensor]:
+    """Weight (outputs, inputs) and bias (outputs,) of a linear layer as float tensors, dequantised if it is int8."""
+    if isinstance(linear, nn.Linear):
+        return linear.weight, linear.bias
+    return linear.weight().dequantize(), linear.bias()

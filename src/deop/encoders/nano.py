@@ -1,7 +1,7 @@
-"""The small model's encoder: a convolutional trunk, a transformer with severable layers, and a region branch.
+"""The vision encoder of the small model: a convolutional trunk, a transformer with severance, and a fine branch.
 
-The joint space has one dimension more than the text: patches carry a constant there and names (almost) nothing. As
-everything is compared by cosine, the length of a patch's text part against that constant is its confidence.
+The joint space has one dimension more than the text space: it is 1 in patch features before normalisation, and 0 in
+text embeddings. Since embeddings are compared by cosine, the norm of the text part of a patch is its confidence.
 """
 
 from dataclasses import asdict, dataclass
@@ -21,26 +21,40 @@ from deop.networks.resampling import grid_of, inside_images, resize_bilinear
 from deop.networks.shared_trunk import SharedTrunk
 
 TOKEN = 16
-"""Pixels a side of a transformer token."""
+"""Side of a transformer token in pixels."""
 CELL = 8
-"""Pixels a side of an output patch."""
+"""Side of an output patch in pixels."""
 
 
 @dataclass(frozen=True)
 class NanoConfig:
-    """The shape of the encoder."""
+    """Sizes of the encoder.
 
-    text: int = 256  # dimensions of the text space; patches have one more
-    width: int = 256  # channels of the transformer
+    Attributes:
+        text: dimensions of the text space; patch features have one more.
+        width: channels of the transformer.
+        layers: transformer blocks.
+        heads: attention heads.
+        hidden: channels inside the MLP.
+        region_width: channels of the fine branch.
+        region_hidden: channels inside the MLP of the fine branch.
+        dropout: probability in the fine branch, in training only.
+        sources: channels of the four feature maps of the trunk.
+        severed: blocks that were severed in training.
+        residual: weight of the residual stream in severed blocks; 0.2 as in the original's plain encoder.
+    """
+
+    text: int = 256
+    width: int = 256
     layers: int = 3
     heads: int = 4
     hidden: int = 1024
-    region_width: int = 256  # channels of the region branch
+    region_width: int = 256
     region_hidden: int = 512
-    dropout: float = 0.1  # in the region branch, in training only
-    sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk's four maps
-    severed: tuple[int, ...] = (-2, -1)  # layers that were severed in training
-    residual: float = 0.2  # weight of the residual stream in them, as in the last block of the original's second tower
+    dropout: float = 0.1
+    sources: tuple[int, ...] = (24, 48, 120, 352)
+    severed: tuple[int, ...] = (-2, -1)
+    residual: float = 0.2
 
     def __post_init__(self) -> None:
         for name in ("sources", "severed"):
@@ -48,7 +62,13 @@ class NanoConfig:
 
 
 class RegionBranch(nn.Module):
-    """From tokens of sixteen pixels to cells of eight, with the trunk's finer features beside them."""
+    """The fine branch: from tokens of 16 pixels and the trunk's map at stride 8 to cells of 8 pixels.
+
+    Args:
+        config: sizes of the encoder.
+        inputs: channels of the tokens.
+        width: channels of the branch.
+    """
 
     def __init__(self, config: NanoConfig, inputs: int, width: int) -> None:
         super().__init__()
@@ -59,14 +79,22 @@ class RegionBranch(nn.Module):
         self.up = nn.Linear(width, config.region_hidden)
         self.down = nn.Linear(config.region_hidden, config.text)
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.normal_(self.down.weight, std=0.003)  # cells begin unsure: their text parts are short
+        nn.init.normal_(self.down.weight, std=0.003)  # at first all confidences are low
 
     def forward(
         self, fine: Tensor, tokens: Tensor, grid: torch.Size, every: int = 1, phase: tuple[int, int] = (0, 0)
     ) -> Tensor:
-        """The trunk's map at stride 8 and tokens (B, L, inputs) of ``grid`` -> (B, text, h, w) at stride 8.
+        """Text part of the features of each cell.
 
-        Training may ask for every n-th cell a side only, from the row and column of ``phase`` on.
+        Args:
+            fine: (B, sources[1], h, w) float, the trunk's map at stride 8.
+            tokens: (B, L, inputs) float, without the class token.
+            grid: (gh, gw) of the tokens.
+            every: in training, compute only every n-th row and column.
+            phase: the first of these rows and columns.
+
+        Returns:
+            (B, text, h, w), or fewer rows and columns.
         """
         coarse = self.coarse(tokens).mT.unflatten(2, grid)
         x = F.gelu(self.fine(fine) + resize_bilinear(coarse, fine.shape[-2:]))
@@ -76,7 +104,12 @@ class RegionBranch(nn.Module):
 
 
 class NanoEncoder(nn.Module):
-    """The encoder of the small model, for images of any size."""
+    """The vision encoder of the small model, for images of any size.
+
+    Args:
+        config: sizes; the weights are random until they are loaded.
+        trunk: the trunk, which the proposer may share.
+    """
 
     kind = "nano"
 
@@ -96,7 +129,7 @@ class NanoEncoder(nn.Module):
 
     @property
     def normalization(self) -> Normalization:
-        """How pixels are to be normalised."""
+        """Normalisation that the pixels need."""
         return NORMALIZATION
 
     @property
@@ -106,30 +139,30 @@ class NanoEncoder(nn.Module):
 
     @property
     def patch(self) -> int:
-        """Side of a patch, pixels."""
+        """Side of a patch in pixels."""
         return CELL
 
     @property
     def crop_side(self) -> int:
-        """Side of the crops that the two-stream baseline cuts, pixels."""
+        """Side of the crops of the two-stream classifier in pixels."""
         return 224
 
     def config_dict(self) -> dict[str, Any]:
-        """The settings, as JSON would have them."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, values: dict[str, Any]) -> "NanoEncoder":
-        """An encoder of random weights from ``config_dict``'s settings, with a trunk of its own.
+        """Create an encoder with random weights and a new trunk from the values of ``config_dict``.
 
         Raises:
-            CheckpointError: settings that are not known.
+            CheckpointError: an unknown entry or value.
         """
         return cls(from_json(NanoConfig, values, "the nano encoder"), SharedTrunk(EfficientNetLite())).eval()
 
     @property
     def severance(self) -> Severance:
-        """The severance that the weights were trained with."""
+        """The severance that the weights were trained with; the class token was trained without."""
         return Severance("self", self.config.severed, self.config.residual)
 
     def forward(
@@ -141,21 +174,23 @@ class NanoEncoder(nn.Module):
         valid: Tensor | None = None,
         sizes: list[tuple[int, int]] | None = None,
     ) -> VisionFeatures:
-        """Encode whole images, once.
+        """Encode whole images in one pass.
 
         Args:
             pixels: (B, 3, H, W) float, normalised.
-            masks: (B, N, h, w) float, mask logits over the same canvas, of any stride; for severance that needs them.
+            masks: (B, N, h, w) float, mask logits over the same canvas at any stride; needed by kinds of severance
+                that use masks.
             severance: where and how attention is severed; None: nowhere.
-            valid: (B, N) bool, which proposals are real, where images of the batch have different N.
-            sizes: the (height, width) of each image in pixels where some are smaller than the canvas; tokens beyond
-                take no part in attention.
+            valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
+            sizes: (height, width) of each image in pixels; tokens beyond an image are excluded from attention. None:
+                every image fills the canvas.
 
         Returns:
-            Patches (B, C, gh, gw) at stride 8 and images (B, C), L2-normalised; zero outside an image.
+            Patch features (B, C, gh, gw) at stride 8 and image embeddings (B, C), L2-normalised float32. Patch features
+            are 0 outside an image.
 
         Raises:
-            SettingError: a severed layer the encoder lacks, or severance that needs masks without any.
+            SettingError: a severed layer that the encoder does not have, or missing masks.
         """
         severance = severance or Severance()
         residuals = severance.residuals(len(self.blocks))
@@ -173,7 +208,7 @@ class NanoEncoder(nn.Module):
                 coverage = _fit(coverage, (-(-pixels.shape[-2] // TOKEN), -(-pixels.shape[-1] // TOKEN)), grid)
             mix = mixer(severance.kind, coverage, valid, inside)
         for index, block in enumerate(self.blocks):
-            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0))
+            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0), severance.class_token)
         image, patches = (confident(part) for part in self.finish(x, features))
         rows, columns = grid_of((pixels.shape[-2], pixels.shape[-1]), CELL)
         patches = patches[:, :, :rows, :columns]
@@ -184,16 +219,23 @@ class NanoEncoder(nn.Module):
         return VisionFeatures(patches, image)
 
     def tokens(self, features: list[Tensor]) -> Tensor:
-        """Trunk features -> tokens (B, 1 + L, width) at stride 16, the class token first."""
+        """Tokens (B, 1 + L, width) at stride 16, the class token first, from the feature maps of the trunk."""
         x = self.embedding(coarse(features))
         return torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
 
     def finish(
         self, x: Tensor, features: list[Tensor], every: int = 1, phase: tuple[int, int] = (0, 0)
     ) -> tuple[Tensor, Tensor]:
-        """Tokens after the last block -> text parts of the image (B, text) and of cells (B, text, h, w) at stride 8.
+        """Text parts of the image embedding and of the cells' features.
 
-        ``every`` and ``phase``: as in ``RegionBranch``.
+        Args:
+            x: (B, 1 + L, width) float, the tokens after the last block.
+            features: the feature maps of the trunk.
+            every: as in ``RegionBranch``.
+            phase: as in ``RegionBranch``.
+
+        Returns:
+            (B, text) and (B, text, h, w) at stride 8, not normalised.
         """
         x, grid = self.norm(x), features[2].shape[-2:]
         text = self.projection(x)
@@ -203,18 +245,19 @@ class NanoEncoder(nn.Module):
 
 
 def coarse(features: list[Tensor]) -> Tensor:
-    """The trunk's two deepest maps side by side, (B, L, channels) at stride 16."""
+    """The two deepest feature maps of the trunk, concatenated: (B, L, channels) at stride 16."""
     return torch.cat([features[2], features[3]], 1).flatten(2).mT
 
 
 def confident(x: Tensor) -> Tensor:
-    """(B, text, ...) -> (B, text + 1, ...), the constant 1 appended, L2-normalised."""
+    """Append the constant 1 to text parts (B, text, ...) and L2-normalise: (B, text + 1, ...) float32."""
     x = x.float()
     return F.normalize(torch.cat([x, torch.ones_like(x[:, :1])], 1), dim=1)
 
 
-def _fit(coverage: Tensor, own: tuple[int, int], grid: torch.Size) -> Tensor:
-    """Coverage (B, N, L) of the image's own token grid laid out over the padded one."""
-    if own == tuple(grid):
+def _fit(coverage: Tensor, image_grid: tuple[int, int], grid: torch.Size) -> Tensor:
+    """Pad coverage (B, N, L) from the token grid of the image to the token grid of the padded trunk input."""
+    if image_grid == tuple(grid):
         return coverage
-    return F.pad(coverage.unflatten(2, own), (0, grid[1] - own[1], 0, grid[0] - own[0])).flatten(2)
+    rows, columns = image_grid
+    return F.pad(coverage.unflatten(2, image_grid), (0, grid[1] - columns, 0, grid[0] - rows)).flatten(2)

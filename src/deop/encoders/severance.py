@@ -1,11 +1,12 @@
-"""Patch severance: what replaces attention in the last layers, so that segments stop leaking into each other.
+"""Patch severance: attention in the last layers is replaced, so that features do not leak between segments.
 
-A severed block keeps its own value and output projections and its MLP; only the mixing of tokens in between changes
-(METHOD section 3). ``Severance`` says which mixing, where; ``mixer`` makes it for one batch, once for all layers.
+A severed block keeps its value projection, output projection and MLP; only the step that mixes tokens changes
+(docs/method.md §3). ``Severance`` says how and in which blocks; ``mixer`` builds the mixing function of one batch,
+which all severed blocks share.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,10 @@ from deop.errors import SettingError
 from deop.networks.resampling import to_patches
 
 KINDS = ("none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized")
+CLASS_TOKEN = ("ordinary", "severed")
 
 NOT_COVERED = 1e-6
-"""Probabilities up to this are no coverage; that of a given mask where it is not is 2e-9."""
+"""Largest probability that counts as not covered. Outside a given mask the probability is 2e-9, never 0."""
 
 Mix = Callable[[Tensor], Tensor]
 """Values (B, 1 + L, C), class token first -> mixed values of the same shape."""
@@ -25,68 +27,92 @@ Mix = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Severance:
-    """Which attention is severed, and how.
+    """Where and how attention is severed.
 
     Attributes:
-        kind: with v_l the value of token l, M_{n,l} the probability that proposal n covers patch l, and the class
-            token first, the attention result before the output projection is
+        kind: the result of attention before the output projection. With v_l the value of token l and M_{n,l} the
+            probability that proposal n covers patch l:
 
             * ``none``: ordinary attention; nothing is severed.
-            * ``self``: v_l. No token sees another; the masks are not used ("identity" in METHOD).
-            * ``gate``: g_l v_l with g_l = sum_n M_{n,l}, and g = N for the class token. What the released model
-              runs ("maskgate"). The sum grows with N and with overlap, so the weights fit only the number of
-              proposals that they were trained with.
-            * ``gate-normalized``: g_l / mean(g) v_l, the mean over the image's patches, and 1 for the class token.
-              Repairs ``gate``: the mean gain is 1 whatever N, so attention keeps the size that CLIP was trained
-              with; repeating every proposal or adding empty ones changes nothing. Without any coverage it is ``self``.
-            * ``affinity``: softmax over l' of (M^T M)_{l,l'} times v, class column of ones in M, one matrix for all
-              heads ("masksim"). The entries grow with N, so that the softmax saturates, mostly on the class token.
-            * ``affinity-normalized``: the rows of M^T M divided by their sum instead of a softmax, the class token
-              on its own. Repairs ``affinity``: a patch receives the average value of the patches that it shares
-              proposals with, whatever N; a patch that no proposal covers keeps its own value. Needs no L x L matrix.
-        layers: severed blocks, counted from 0, or from the end where negative. The released model: the last.
+            * ``self``: v_l. Tokens do not mix; masks are not used ("identity" in docs/method.md).
+            * ``gate``: g_l v_l with g_l = sum_n M_{n,l}, and g = N for the class token. Used by the released model
+              ("maskgate"). The gain grows with N and with overlap, so the weights only fit the number of proposals
+              that they were trained with.
+            * ``gate-normalized``: g_l / mean(g) v_l, the mean over the patches of the image; 1 for the class token.
+              Unlike ``gate``, the mean gain is 1 for any N, so attention keeps the magnitude that CLIP was trained
+              with; repeated or empty proposals change nothing. Without any coverage it equals ``self``.
+            * ``affinity``: softmax over l' of (M^T M)_{l,l'} times v, where M has a first column of ones for the class
+              token; all heads share one matrix ("masksim"). The entries grow with N, so the softmax saturates, mostly
+              on the class token.
+            * ``affinity-normalized``: the rows of M^T M are divided by their sum instead of a softmax, without the
+              class token. Unlike ``affinity``, a patch receives the average value of the patches that it shares
+              proposals with, for any N; a patch without a proposal keeps its own value. Needs no L x L matrix.
+        layers: severed blocks, counted from 0, or from the end if negative. Released model: the last block.
         residual: weight of the residual stream in a severed block, x <- residual * x + attention(x); one number, or
-            one a layer. The original's is 1.0, but 0.2 in the last block of its tower without learned positions.
+            one per layer. 1.0 in the original, but 0.2 in the last block of its tower without learned positions.
+        class_token: "ordinary": in severed blocks the class token still attends to all tokens, with a residual weight
+            of 1; where only the last block is severed, the image embedding is therefore CLIP's own. "severed": the
+            class token is mixed as described above, as in the original and in checkpoints converted from it. The
+            choice affects patch features only in ordinary blocks after a severed one, and with ``affinity`` in more
+            than one block.
+
+    Raises:
+        SettingError: an unknown kind, or layers and residual weights that do not fit together.
+
+    >>> Severance("self", layers=(-2, -1), residual=0.2).residuals(12)
+    {10: 0.2, 11: 0.2}
     """
 
     kind: str = "none"
     layers: tuple[int, ...] = (-1,)
     residual: float | tuple[float, ...] = 1.0
+    class_token: str = "ordinary"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SettingError(f"unknown severance {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.class_token not in CLASS_TOKEN:
+            raise SettingError(f"unknown class_token {self.class_token!r}: choose one of {', '.join(CLASS_TOKEN)}")
         if isinstance(self.layers, int | str):
-            raise SettingError(f"the layers to sever are a list of numbers such as (-1,), not {self.layers!r}")
+            raise SettingError(f"severed layers must be a list of integers such as (-1,), not {self.layers!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
         if isinstance(self.residual, (list, tuple)):
             object.__setattr__(self, "residual", tuple(self.residual))
             if len(self.residual) != len(self.layers):
-                raise SettingError(f"{len(self.residual)} residual weights for {len(self.layers)} severed layers")
+                raise SettingError(
+                    f"{len(self.residual)} residual weights for {len(self.layers)} severed layers: give one number, or "
+                    "one for each layer"
+                )
 
     @classmethod
     def parse(cls, value: "str | Severance | None", default: "Severance | None" = None) -> "Severance":
-        """A severance from what people type: a kind, a ``Severance``, or None for ``default``.
+        """Convert what a user gives: a kind, a ``Severance``, or None for ``default``.
 
-        A kind alone keeps the layers and the residual weight of ``default`` (METHOD's where there is none).
+        A kind alone keeps all other fields of ``default``.
+
+        >>> Severance.parse("gate", Severance("self", layers=(3,))).layers
+        (3,)
         """
         default = default or cls()
         if value is None:
             return default
         if isinstance(value, cls):
             return value
-        return cls(str(value), default.layers, default.residual)
+        return replace(default, kind=str(value))
 
     @property
     def needs_masks(self) -> bool:
-        """Whether the proposals take part in the encoder."""
+        """Whether the encoder needs masks."""
         return self.kind not in ("none", "self")
 
     def residuals(self, depth: int) -> dict[int, float]:
-        """Severed block -> weight of its residual stream, in a tower of ``depth`` blocks.
+        """Index of each severed block -> weight of its residual stream.
+
+        Args:
+            depth: blocks of the encoder.
 
         Raises:
-            SettingError: a layer that the tower does not have.
+            SettingError: a layer that the encoder does not have.
         """
         if self.kind == "none":
             return {}
@@ -100,9 +126,9 @@ class Severance:
 
 
 def patch_coverage(logits: Tensor, image_size: tuple[int, int], patch: int) -> Tensor:
-    """How far each proposal covers each patch: mask logits resized to the patch grid, then the sigmoid.
+    """Probability that each proposal covers each patch: mask logits resized to the patch grid, then the sigmoid.
 
-    The order (logits first) is the original's for severance (METHOD section 2, use a).
+    Logits are resized before the sigmoid, as the original does for severance (docs/method.md §2, use a).
 
     Args:
         logits: (B, N, h, w) float, covering the image.
@@ -116,21 +142,24 @@ def patch_coverage(logits: Tensor, image_size: tuple[int, int], patch: int) -> T
 
 
 def mixer(kind: str, coverage: Tensor | None = None, valid: Tensor | None = None, inside: Tensor | None = None) -> Mix:
-    """The function that mixes the values of a severed block, for one batch.
+    """Build the function that mixes the values of severed blocks, for one batch.
 
     Args:
-        kind: a severed kind of ``KINDS``.
-        coverage: (B, N, L) float in [0, 1], proposals over patches; unused by ``self``.
-        valid: (B, N) bool, which proposals are real where images of a batch have different N; None: all.
-        inside: (B, L) bool, which patches belong to the image where a batch is padded; None: all.
+        kind: one of ``KINDS`` except "none".
+        coverage: (B, N, L) float in [0, 1], coverage of each patch by each proposal; unused by ``self``.
+        valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
+        inside: (B, L) bool, False for patches in the padding of an image; None: all are inside.
 
     Returns:
         A function from values (B, 1 + L, C) to mixed values (B, 1 + L, C).
+
+    Raises:
+        SettingError: the kind needs masks and ``coverage`` is None.
     """
     if kind == "self":
         return lambda values: values
     if coverage is None:
-        raise SettingError(f"severance {kind!r} needs masks, and none were given")
+        raise SettingError(f"severance {kind!r} needs masks: pass masks to the encoder, or use severance 'self'")
     if valid is None:
         valid = torch.ones_like(coverage[:, :, 0], dtype=torch.bool)
     coverage = coverage * valid[..., None]
@@ -161,13 +190,13 @@ def _gate_normalized(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> 
 
 def _affinity(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
     tokens = torch.cat([valid.to(coverage.dtype)[:, :, None], coverage], 2).mT  # M^T: (B, 1 + L, N)
-    if tokens.shape[2] == 0:  # no proposals: an all-zero affinity, so every token receives the mean
+    if tokens.shape[2] == 0:  # no proposals: the affinity is all zero, so every token receives the mean value
         tokens = F.pad(tokens, (0, 1))
-    # Nothing is taken from padding: (B, 1, 1 + L), true where a token may be looked at.
+    # (B, 1, 1 + L), True for tokens that may be attended to: nothing is taken from padding.
     keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None]
 
     def mix(values: Tensor) -> Tensor:
-        # softmax(M^T M) v is attention with M^T as both queries and keys, unscaled: no L x L matrix is kept.
+        # softmax(M^T M) v is unscaled attention with M^T as both queries and keys: no L x L matrix is stored.
         factor = tokens.to(values.dtype)
         return F.scaled_dot_product_attention(factor, factor, values, attn_mask=keys, scale=1.0)
 
@@ -175,11 +204,11 @@ def _affinity(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
 
 
 def _affinity_normalized(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
-    # In float32 throughout: sums over N proposals and L patches overflow float16.
+    # Computed in float32: sums over N proposals and L patches overflow float16.
     factor = coverage.float()
-    # A sigmoid is never 0: without this a patch in no mask would get the mean of all that is in one.
+    # A sigmoid is never 0. Without this line, a patch in no mask would receive the mean of all covered patches.
     factor = factor * (factor > NOT_COVERED)
-    row_sum = factor.mT @ factor.sum(2, keepdim=True)  # (B, L, 1), the rows of M^T M added up
+    row_sum = factor.mT @ factor.sum(2, keepdim=True)  # (B, L, 1), the row sums of M^T M
 
     def mix(values: Tensor) -> Tensor:
         patches = values[:, 1:].float()

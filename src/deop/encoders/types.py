@@ -1,4 +1,4 @@
-"""What every vision encoder returns."""
+"""Return type of all vision encoders."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class VisionFeatures(NamedTuple):
-    """An image in the space that it shares with text; not normalised.
+    """Features of a batch of images in the joint space of images and text. Not necessarily normalised.
 
     Attributes:
-        patches: (B, C, gh, gw) float, one embedding per patch; zero outside an image that is smaller than the canvas.
+        patches: (B, C, gh, gw) float, one embedding per patch; 0 outside an image that is smaller than the canvas.
         image: (B, C) float, the embedding of the whole image, from the class token.
     """
 

@@ -158,7 +158,7 @@ def convert_original(state: dict[str, Tensor], *, source: str = "") -> DeOP:
         anchors = AnchorDecoder.from_original(parts["decoder."], parts[_QUERIES][_QUERIES])
         settings = Settings(
             resize=settings.resize,
-            severance=Severance("gate", (-1,), 1.0),
+            severance=Severance("gate", (-1,), 1.0, class_token="severed"),
             templates="single",
             anchors="decoder",
             drop_redundant=False,
