@@ -59,10 +59,10 @@ def test_a_recipe_to_a_model_that_segments(deop, here, recipe, photos):
     assert found.code == 0, found.err
     again = deop("train", "deop", "--recipe", recipe, "--data", photos, "--device", "cpu", "loop.seed=3")
     assert again.code == 2
-    assert "holds a run already, of 2 steps: go on with --resume" in again.err
+    assert "already contains a run of 2 steps: continue it with --resume" in again.err
     resumed = deop("train", "deop", "-r", recipe, "--data", photos, "--device", "cpu", "loop.seed=3", "--resume")
     assert resumed.code == 0, resumed.err
-    assert "going on after step 2" in resumed.err
+    assert "resuming after step 2" in resumed.err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""The loop: runs that are killed and go on, checkpoints that are always whole, one process and two."""
+"""The training loop: killed runs resume exactly, checkpoints are always complete, two processes equal one."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from deop.errors import SettingError, TrainingError
 from deop.training import checkpoint
 from deop.training.loop import fit
 from deop.training.schedules import Schedule
-from deop.training.task import LoopSettings, Optimizer, split_groups
+from deop.training.task import Group, LoopSettings, Optimizer, Task, split_groups
 from tests.training.tiny_task import Circle, settings_of
 
 pytest.importorskip("accelerate")
@@ -34,8 +35,8 @@ def in_process(out, **changes):
     torch.set_num_threads(1)
     resume = changes.pop("resume", False)
     if resume:
-        # TensorBoard names files by second, process and a counter, and reads them in order of their names: the tenth of
-        # a process within one second would come before the ninth.
+        # TensorBoard names log files by second, process and a counter, and reads them in the order of their names.
+        # Within one second, the tenth file of a process would sort before the ninth.
         time.sleep(1.1)
     return fit(Circle(), settings_of(**changes), out, resume=resume, device="cpu", progress=False)
 
@@ -49,14 +50,14 @@ def last_state(out):
 
 
 def assert_same(first, second):
-    """Bit for bit: what is exported, and everything that a further step would start from."""
-    one, other = last_state(first), last_state(second)
-    assert one.step == other.step
-    for a, b in ((weights(first), weights(second)), (one.tensors, other.tensors)):
+    """The exported model and the uninterrupted state of the two runs are equal bit for bit."""
+    state_1, state_2 = last_state(first), last_state(second)
+    assert state_1.step == state_2.step
+    for a, b in ((weights(first), weights(second)), (state_1.tensors, state_2.tensors)):
         assert a.keys() == b.keys()
         for key, value in a.items():
             assert torch.equal(value, b[key]), key
-    assert one.entries["best"] == other.entries["best"]
+    assert state_1.entries["best"] == state_2.entries["best"]
 
 
 def logged(out, key="loss"):
@@ -68,14 +69,14 @@ def logged(out, key="loss"):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run that nothing happened to."""
-    out = tmp_path_factory.mktemp("run") / "whole"
+def uninterrupted(tmp_path_factory):
+    """A run without interruption."""
+    out = tmp_path_factory.mktemp("run") / "uninterrupted"
     in_process(out)
     return out
 
 
-def test_it_learns(tmp_path):
+def test_the_loss_decreases(tmp_path):
     task = Circle(noise=False, dropout=0.0)
     changes = {"iterations": 150, "batch": 32, "validate_every": 0, "best": "", "save_every": 0}
     fit(task, settings_of(**changes), tmp_path, device="cpu", progress=False)
@@ -85,80 +86,80 @@ def test_it_learns(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 4, 7, 11])
-def test_going_on_is_bit_identical(whole, tmp_path, step, monkeypatch):
-    """Stopped in the middle by an error of another's, at any step."""
-    calls = Circle.forward
+def test_a_resumed_run_is_bit_identical(uninterrupted, tmp_path, step, monkeypatch):
+    """The run is stopped by an exception from the task."""
+    forward = Circle.forward
 
     def broken(self, batch):
         if self.calls == 2 * step:
             raise RuntimeError("the machine is gone")
-        return calls(self, batch)
+        return forward(self, batch)
 
     monkeypatch.setattr(Circle, "forward", broken)
     with pytest.raises(RuntimeError, match="is gone"):
         in_process(tmp_path)
     monkeypatch.undo()
     in_process(tmp_path, resume=True)
-    assert_same(whole, tmp_path)
-    assert logged(tmp_path) == logged(whole)
+    assert_same(uninterrupted, tmp_path)
+    assert logged(tmp_path) == logged(uninterrupted)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [("die_at=5",), ("die_at=8", "workers=2")])
-def test_kill_9(whole, tmp_path, asked):
-    killed = start(tmp_path, *asked)
-    # A worker that dies takes the run with it, in its own words.
-    assert killed.returncode == -signal.SIGKILL or "workers=2" in asked
+@pytest.mark.parametrize("options", [("die_at=5",), ("die_at=8", "workers=2")])
+def test_sigkill(uninterrupted, tmp_path, options):
+    killed = start(tmp_path, *options)
+    # If a worker is killed, the run ends with an error of the data loader.
+    assert killed.returncode == -signal.SIGKILL or "workers=2" in options
     assert killed.returncode
     assert 0 < last_state(tmp_path).step < 12
     assert start(tmp_path, "resume=yes").returncode == 0
-    assert_same(whole, tmp_path)
+    assert_same(uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("corner", [1, 3, 4, 6, 13])  # 4: the first has its name; 13: an old one goes
-def test_kill_9_in_the_middle_of_saving(whole, tmp_path, corner):
-    killed = start(tmp_path, f"die_in_save={corner}")
+@pytest.mark.parametrize("call", [1, 3, 4, 6, 13])  # 4: after the first rename; 13: while an old checkpoint is removed
+def test_sigkill_during_saving(uninterrupted, tmp_path, call):
+    killed = start(tmp_path, f"die_in_save={call}")
     assert killed.returncode == -signal.SIGKILL
     left = [path.suffix for path in (tmp_path / "checkpoints").iterdir()]
-    found = last_state(tmp_path)
-    assert (found.step if found else 0) == {1: 0, 3: 0, 4: 2, 6: 2, 13: 6}[corner]
-    assert (".part" in left, ".old" in left) == (corner in (1, 3, 6), corner == 13)
+    state = last_state(tmp_path)
+    assert (state.step if state else 0) == {1: 0, 3: 0, 4: 2, 6: 2, 13: 6}[call]
+    assert (".part" in left, ".old" in left) == (call in (1, 3, 6), call == 13)
     assert start(tmp_path, "resume=yes").returncode == 0
-    assert_same(whole, tmp_path)
+    assert_same(uninterrupted, tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000010", "step-00000012"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_asked_to_stop_it_saves_first(whole, tmp_path, name):
+def test_a_stop_signal_saves_first(uninterrupted, tmp_path, name):
     stopped = start(tmp_path, "die_at=6", f"signal={name}")
     assert stopped.returncode
-    assert "stopped after step 7; go on with --resume" in stopped.stderr
+    assert "stopped after step 7; continue with --resume" in stopped.stderr
     assert last_state(tmp_path).step == 7
     assert start(tmp_path, "resume=yes").returncode == 0
-    assert_same(whole, tmp_path)
+    assert_same(uninterrupted, tmp_path)
 
 
 @pytest.mark.slow
-def test_no_room(tmp_path):
-    """The disk has no room for the checkpoint: an error of ours, and the last one is still whole."""
+def test_a_full_disk(tmp_path):
+    """If a checkpoint does not fit on the disk, the run ends with an error and the previous checkpoint is kept."""
     in_process(tmp_path, iterations=4)
     before = last_state(tmp_path)
     (tmp_path / "model" / "net.safetensors").unlink()
-    for place in (tmp_path / "checkpoints").iterdir():
-        state = place / "state.json"
+    for folder in (tmp_path / "checkpoints").iterdir():
+        state = folder / "state.json"
         state.write_text(state.read_text().replace('"iterations": 4', '"iterations": 12'))
     failed = start(tmp_path, "resume=yes", "room=3000")
     assert failed.returncode == 1
     assert "TrainingError: cannot save the checkpoint" in failed.stderr
-    assert f"the last whole one is {before.folder}" in failed.stderr
+    assert f"the last complete one is {before.folder}" in failed.stderr
     assert last_state(tmp_path).step == 4
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tmp_path):
+def test_two_processes_have_the_same_losses_as_one(tmp_path):
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                 "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m")  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -187,21 +188,21 @@ def test_accumulation_changes_nothing_but_memory(tmp_path):
         torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-5)
 
 
-def test_workers_change_nothing(whole, tmp_path):
+def test_workers_change_nothing(uninterrupted, tmp_path):
     in_process(tmp_path, workers=1)
-    assert_same(whole, tmp_path)
+    assert_same(uninterrupted, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_weights(tmp_path):
     task = Circle(nan_at=15)  # step 8, of two parts a step
-    with pytest.raises(TrainingError, match=r"not finite any more at step 8 .*entropy.*step-00000006.*learning rate"):
+    with pytest.raises(TrainingError, match=r"not finite at step 8 .*entropy.*step-00000006.*learning rate"):
         fit(task, settings_of(), tmp_path, device="cpu", progress=False)
-    found = last_state(tmp_path)
-    assert found.step == 6
-    assert all(value.isfinite().all() for value in found.tensors.values())
+    state = last_state(tmp_path)
+    assert state.step == 6
+    assert all(value.isfinite().all() for value in state.tensors.values())
 
 
-def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path):
+def test_a_damaged_checkpoint_is_skipped(uninterrupted, tmp_path):
     in_process(tmp_path)
     tensors = tmp_path / "checkpoints" / "step-00000012" / "tensors.safetensors"
     content = bytearray(tensors.read_bytes())
@@ -209,27 +210,27 @@ def test_a_damaged_checkpoint_is_passed_over(whole, tmp_path):
     tensors.write_bytes(content)
     assert last_state(tmp_path).step == 10
     in_process(tmp_path, resume=True)
-    assert_same(whole, tmp_path)
+    assert_same(uninterrupted, tmp_path)
 
 
-def test_a_folder_with_a_run_is_not_overwritten(whole):
-    with pytest.raises(SettingError, match=r"of 12 steps: go on with --resume"):
-        in_process(whole)
+def test_a_folder_with_a_run_is_not_overwritten(uninterrupted):
+    with pytest.raises(SettingError, match=r"already contains a run of 12 steps: continue it with --resume"):
+        in_process(uninterrupted)
 
 
-def test_another_recipe_is_refused_by_what_differs(tmp_path):
+def test_resuming_with_another_recipe_lists_the_differences(tmp_path):
     in_process(tmp_path, iterations=2)
     with pytest.raises(TrainingError, match=r"loop.clip was 1.0, now 2.0; loop.schedule.kind was cosine, now poly"):
         in_process(tmp_path, iterations=2, clip=2.0, schedule=Schedule("poly", warmup=3), log_every=7, resume=True)
 
 
-def test_the_best_weights_are_taken_and_patience_ends(tmp_path, monkeypatch):
-    """Validation is best in the middle: those weights are exported, and two worse ones end the run."""
+def test_the_best_weights_are_exported_and_patience_ends_the_run(tmp_path, monkeypatch):
+    """The second validation is the best. Two worse ones end the run."""
     values = iter([0.1, 0.9, 0.2, 0.3, 0.95])
-    kept = []
+    validated = []
 
     def validate(self):
-        kept.append({key: value.clone() for key, value in self.net.state_dict().items()})
+        validated.append({key: value.clone() for key, value in self.net.state_dict().items()})
         return {"right": next(values)}
 
     monkeypatch.setattr(Circle, "validate", validate)
@@ -237,10 +238,10 @@ def test_the_best_weights_are_taken_and_patience_ends(tmp_path, monkeypatch):
     assert (run.steps, run.best) == (12, 0.9)
     for key, value in weights(tmp_path).items():
         if "running" not in key and "tracked" not in key:
-            assert torch.equal(value, kept[1][key]), key
+            assert torch.equal(value, validated[1][key]), key
 
 
-def test_a_batch_that_cannot_be_shared(tmp_path):
+def test_a_batch_that_cannot_be_divided(tmp_path):
     with pytest.raises(SettingError, match="multiple of 3"):
         fit(Circle(), settings_of(accumulate=3), tmp_path, device="cpu", progress=False)
 
@@ -262,11 +263,11 @@ def test_time_shortens_the_schedule(tmp_path):
         (Schedule("constant"), 5, 0.9, 1.0),
     ],
 )
-def test_schedules_by_hand(schedule, step, done, share):
+def test_schedule_values(schedule, step, done, share):
     assert schedule.share(step, done) == pytest.approx(share)
 
 
-def test_a_step_is_that_of_the_optimizer_by_hand(tmp_path):
+def test_one_step_by_hand(tmp_path):
     """One step of SGD with clipping: weight - rate * (gradient * clip / norm + decay * weight)."""
     task = Circle(noise=False, dropout=0.0)
     before = {key: value.clone() for key, value in task.net.state_dict().items()}
@@ -285,14 +286,86 @@ def test_a_step_is_that_of_the_optimizer_by_hand(tmp_path):
         torch.testing.assert_close(value, expected)
 
 
-def test_norms_tables_and_queries_do_not_decay():
+def test_norms_embedding_tables_and_queries_have_no_decay():
     module = torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(2), "table": torch.nn.Embedding(2, 2)})
     module["line"] = torch.nn.Linear(2, 2)
     module.queries = torch.nn.Parameter(torch.zeros(2))
     names = [name for name, _ in module.named_parameters()]
     groups = split_groups(module, names, 1.0, 0.5, slower=lambda name: 0.1 if name.startswith("line") else 1.0)
-    found = {name: (group.rate, group.decay) for group in groups for name in group.names}
-    assert {name for name, value in found.items() if value[1] == 0} == {
+    values = {name: (group.rate, group.decay) for group in groups for name in group.names}
+    assert {name for name, value in values.items() if value[1] == 0} == {
         "queries", "norm.weight", "norm.bias", "table.weight",
     }  # fmt: skip
-    assert found["line.bias"] == (0.1, 0.5)
+    assert values["line.bias"] == (0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed is -1: expected 0 or more"),
+        ({"clip": float("nan")}, "clip is nan: expected 0 or more"),
+        ({"workers": -2}, "workers is -2"),
+        ({"ema": 1.0}, r"ema is 1.0: expected a number in \[0, 1\)"),
+        ({"patience": 2, "best": ""}, "patience needs a score to follow"),
+        ({"best": "miou", "validate_every": 0}, "best=miou needs validations"),
+    ],
+)
+def test_loop_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(SettingError, match=message):
+        settings_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("create", "message"),
+    [
+        (lambda: Schedule(warmup=-1), "warmup of the schedule is -1"),
+        (lambda: Schedule(floor=2.0), "floor of the schedule is 2.0"),
+        (lambda: Schedule("poly", power=0.0), "power of the schedule is 0.0"),
+        (lambda: Schedule(warmup=5, warmup_share=0.1), "no effect on a linear warm-up"),
+        (lambda: Optimizer(betas=(0.9, 1.0)), "two betas and a momentum"),
+        (lambda: Optimizer("sgd", momentum=-1), "two betas and a momentum"),
+        (lambda: Group({"a", "b"}, 1.0), "give a list"),
+        (lambda: split_groups(torch.nn.Linear(1, 1), {"weight", "bias"}, 1.0, 0.0), "has no order: give a list"),
+        (lambda: split_groups(torch.nn.Linear(1, 1), [], 1.0, 0.0), "no parameters to train"),
+    ],
+)
+def test_other_settings_out_of_range_are_refused(create, message):
+    with pytest.raises(SettingError, match=message):
+        create()
+
+
+def test_an_unknown_device_is_refused(tmp_path):
+    with pytest.raises(SettingError, match="device is 'cuda:7': training takes"):
+        fit(Circle(), settings_of(), tmp_path, device="cuda:7", progress=False)
+
+
+def test_validating_a_task_without_validation_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Circle, "validate", Task.validate)
+    with pytest.raises(SettingError, match="Circle has no validation: set validate_every to 0"):
+        fit(Circle(), settings_of(), tmp_path, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(("key", "value"), [("recipe", None), ("recipe", 3), ("seconds", "long"), ("best", []),
+                                            ("since_best", None), ("scaler", 1)])  # fmt: skip
+def test_a_checkpoint_with_a_damaged_entry_is_reported(tmp_path, key, value):
+    """``state.json`` has no checksum of its own."""
+    in_process(tmp_path, iterations=2)
+    path = last_state(tmp_path).folder / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(TrainingError, match=rf"the entry '{key}' of .*step-00000002 is missing or damaged"):
+        in_process(tmp_path, iterations=2, resume=True)
+
+
+def test_a_checkpoint_without_a_step_is_skipped(tmp_path):
+    in_process(tmp_path, iterations=4)
+    path = last_state(tmp_path).folder / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": None}))
+    assert last_state(tmp_path).step == 2
+
+
+def test_a_checkpoint_with_other_weights_is_reported(tmp_path, monkeypatch):
+    in_process(tmp_path, iterations=2)
+    groups = Circle.groups
+    monkeypatch.setattr(Circle, "groups", lambda self: groups(self)[:1])
+    with pytest.raises(TrainingError, match="are not the ones that this recipe trains"):
+        in_process(tmp_path, iterations=2, resume=True)

@@ -1,9 +1,11 @@
-"""The losses of the three stages against the original's numbers and gradients, and by hand."""
+"""Losses of the three stages compared with the original's values and gradients, and with values computed by hand."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from deop.data.samples import binary_masks
+from deop.errors import SettingError
 from deop.training.losses import (
     AnchorWeights,
     ProposalWeights,
@@ -15,12 +17,11 @@ from deop.training.losses import (
     prompt_loss,
     proposal_losses,
     target_count,
-    targets_of,
 )
-from deop.training.matching import DEOP_COSTS, SIMBASELINE_COSTS
+from deop.training.matching import DEOP_COSTS, MatchingCosts
 from tests.conftest import assert_parity
 
-COSTS = {"deop": DEOP_COSTS, "simbaseline": SIMBASELINE_COSTS}
+COSTS = {"deop": DEOP_COSTS, "simbaseline": MatchingCosts(label=1.0)}
 SHARPNESS = {"sig3": 3.0, "sig1": 1.0}
 
 
@@ -73,10 +74,11 @@ def test_parity_stage_3(parity, name):
 def test_parity_targets_are_the_classes_of_the_label_map(parity):
     file = parity("losses")
     for labels, expected in zip(file["target.sem_seg"], targets_in(file), strict=True):
-        found = targets_of(labels, file.info["ignore"])
+        void = labels == file.info["ignore"]
+        classes, masks = binary_masks(labels.long().masked_fill(void, -1))
         order = expected.labels.argsort()
-        assert torch.equal(found.labels, expected.labels[order])
-        assert torch.equal(found.masks, expected.masks[order].bool())
+        assert torch.equal(classes, expected.labels[order])
+        assert torch.equal(masks, expected.masks[order].bool())
 
 
 def test_stage_1_is_the_mean_log_likelihood():
@@ -126,7 +128,7 @@ def test_images_of_different_sizes_and_without_targets():
 
 def test_ignored_pixels_count_as_no_object():
     logits = torch.full((1, 1, 3), -20.0)
-    logits[..., -1] = 20.0  # the only proposal says "no object", everywhere
+    logits[..., -1] = 20.0  # the only proposal is "no object", everywhere
     masks, labels = torch.full((1, 1, 4, 4), 20.0), torch.full((1, 8, 8), 255)
     sure = anchor_losses(logits, masks, labels, sharpness=30.0)
     wrong = anchor_losses(logits, masks, torch.zeros(1, 8, 8, dtype=torch.long), sharpness=30.0)
@@ -139,3 +141,9 @@ def test_half_precision_is_computed_in_float32():
     half = anchor_losses(logits.bfloat16(), masks.bfloat16(), labels)
     full = anchor_losses(logits.bfloat16().float(), masks.bfloat16().float(), labels)
     assert half.focal == full.focal
+
+
+@pytest.mark.parametrize("weights", [lambda: ProposalWeights(focal=-1.0), lambda: AnchorWeights(dice=float("nan"))])
+def test_weights_out_of_range_are_refused(weights):
+    with pytest.raises(SettingError, match="weights of 0 or more"):
+        weights()

@@ -1,4 +1,4 @@
-"""Matching against the original's costs and assignments, and against every possible assignment."""
+"""Matching compared with the original's costs and assignments, and with every possible assignment."""
 
 from itertools import permutations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from deop.errors import SettingError
 from deop.training.matching import (
     DEOP_COSTS,
-    SIMBASELINE_COSTS,
     MatchingCosts,
     dice_costs,
     focal_costs,
@@ -17,7 +17,7 @@ from deop.training.matching import (
 )
 from tests.conftest import assert_parity
 
-KINDS = {"deop": DEOP_COSTS, "simbaseline": SIMBASELINE_COSTS}
+KINDS = {"deop": DEOP_COSTS, "simbaseline": MatchingCosts(label=1.0)}
 
 
 def images(file):
@@ -64,12 +64,12 @@ def test_no_assignment_is_cheaper(seed):
     flat, truth = logits.flatten(1), masks.float().flatten(1)
     cost = 20 * focal_costs(flat, truth) + dice_costs(flat, truth)
     queries, targets = match(logits, masks)
-    best = min(sum(cost[q, t] for t, q in enumerate(order)) for order in permutations(range(5), 3))
-    assert cost[queries, targets].sum() == pytest.approx(float(best), rel=1e-5)
+    lowest = min(sum(cost[q, t] for t, q in enumerate(order)) for order in permutations(range(5), 3))
+    assert cost[queries, targets].sum() == pytest.approx(float(lowest), rel=1e-5)
     assert sorted(targets.tolist()) == [0, 1, 2]
 
 
-def test_a_mask_finds_the_query_that_draws_it():
+def test_each_mask_gets_the_query_that_predicts_it():
     masks = torch.eye(4).view(4, 2, 2).bool()
     order = torch.tensor([2, 0, 3, 1])
     logits = torch.where(masks[order], 8.0, -8.0)
@@ -85,11 +85,16 @@ def test_costs_stay_finite_for_extreme_logits():
 
 @pytest.mark.parametrize(("queries", "targets"), [(3, 0), (0, 3), (0, 0), (2, 5)])
 def test_any_number_of_queries_and_targets(queries, targets):
-    found = match(torch.randn(queries, 4, 4), torch.rand(targets, 8, 8) > 0.5)
-    assert [len(index) for index in found] == [min(queries, targets)] * 2
-    assert all(index.dtype == torch.int64 for index in found)
+    assignment = match(torch.randn(queries, 4, 4), torch.rand(targets, 8, 8) > 0.5)
+    assert [len(index) for index in assignment] == [min(queries, targets)] * 2
+    assert all(index.dtype == torch.int64 for index in assignment)
 
 
 def test_a_label_cost_needs_labels():
     with pytest.raises(ValueError, match="class_logits"):
         match(torch.randn(2, 4, 4), torch.ones(1, 4, 4), MatchingCosts(label=1))
+
+
+def test_negative_costs_are_refused():
+    with pytest.raises(SettingError, match="weights of 0 or more"):
+        MatchingCosts(dice=-1)

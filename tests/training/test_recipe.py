@@ -1,4 +1,4 @@
-"""Recipes: YAML into data classes, and errors that name the key."""
+"""Recipes: YAML is read into data classes, and errors name the key."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,17 +45,17 @@ def read(tmp_path, text=TEXT, *overrides, **options):
 
 def test_nested_values_and_overrides(tmp_path):
     overrides = ("loop.schedule.kind=poly", "side=null", "rate=.5e1", "names=[a, b]", "severance.kind=gate")
-    found = read(tmp_path, TEXT, *overrides, base={"model": "other", "loop": {"seed": 3}})
-    assert found.rate == 5.0
-    assert found.side is None
-    assert found.names == ("a", "b")
-    assert found.model == "other"
-    assert (found.loop.schedule.kind, found.loop.schedule.warmup, found.loop.seed) == ("poly", 3, 3)
-    assert found.severance == Severance("gate")
+    recipe = read(tmp_path, TEXT, *overrides, base={"model": "other", "loop": {"seed": 3}})
+    assert recipe.rate == 5.0
+    assert recipe.side is None
+    assert recipe.names == ("a", "b")
+    assert recipe.model == "other"
+    assert (recipe.loop.schedule.kind, recipe.loop.schedule.warmup, recipe.loop.seed) == ("poly", 3, 3)
+    assert recipe.severance == Severance("gate")
     assert read(tmp_path).rate == 2e-4
 
 
-def test_a_recipe_comes_back_as_it_was_written(tmp_path):
+def test_a_written_recipe_is_read_back(tmp_path):
     recipe = read(tmp_path)
     write_recipe(plain(recipe), tmp_path / "again.yaml")
     assert read_recipe(Recipe, tmp_path / "again.yaml") == recipe
@@ -67,16 +67,16 @@ def test_a_recipe_comes_back_as_it_was_written(tmp_path):
     [
         ("loop.iteration=3", r"unknown setting loop.iteration: did you mean loop.iterations"),
         ("warmup=3", r"unknown setting warmup: did you mean loop.schedule.warmup\?"),
-        ("qqq=1", r"unknown setting qqq: there are kind, loop, model"),
+        ("qqq=1", r"unknown setting qqq: the settings here are kind, loop, model"),
         ("loop.batch=two", r"loop.batch is 'two': expected a whole number"),
-        ("loop=3", r"loop is 3: expected settings below it"),
-        ("names=sky", r"names is 'sky': expected a list, each a text"),
+        ("loop=3", r"loop is 3: expected nested settings"),
+        ("names=sky", r"names is 'sky': expected a list, each a string"),
         ("side=wide", r"side is 'wide': expected a whole number or null"),
         ("kind=half", r"kind is 'half': expected whole or original"),
         ("loop.batch=0", r"batch is 0: expected 1 or more"),
         ("loop.schedule.kind=step", r"unknown schedule 'step': choose one of poly"),
-        ("model", r"'model' is no setting: write key=value"),
-        ("names=[a", r"is not YAML"),
+        ("model", r"'model' is not a setting: write key=value"),
+        ("names=[a", r"is not valid YAML"),
     ],
 )
 def test_errors_name_the_key(tmp_path, override, message):
@@ -89,15 +89,15 @@ class Small:
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(iterations=5, batch=3, seed=7))
 
 
-def test_what_is_left_out_stays_as_the_recipe_has_it():
-    found = read_recipe(Small, None, ["loop.batch=4"])
-    assert (found.loop.iterations, found.loop.batch, found.loop.seed) == (5, 4, 7)
+def test_omitted_nested_settings_keep_the_defaults_of_the_recipe():
+    recipe = read_recipe(Small, None, ["loop.batch=4"])
+    assert (recipe.loop.iterations, recipe.loop.batch, recipe.loop.seed) == (5, 4, 7)
 
 
-def test_what_has_no_default_must_be_there(tmp_path):
+def test_settings_without_default_are_required(tmp_path):
     with pytest.raises(SettingError, match=r"loop.batch must be set"):
         read(tmp_path, "loop: {iterations: 3}")
-    with pytest.raises(SettingError, match=r"no recipe"):
+    with pytest.raises(SettingError, match=r"is not a recipe"):
         read(tmp_path, "nothing")
     with pytest.raises(SettingError, match=r"cannot read the recipe"):
         read_recipe(Recipe, Path("nowhere.yaml"))
@@ -109,16 +109,16 @@ RECIPES = [path for path in sorted((Path(__file__).parents[2] / "recipes").glob(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_recipe_of_a_stage_is_read(path):
-    """Unknown keys and values that do not fit are errors, so reading is the test."""
+    """Unknown keys and wrong types are errors, so reading the recipe is the test."""
     from deop.training.stages import deop, prompt, proposals
 
     kinds = {"prompt": prompt.PromptRecipe, "proposals": proposals.ProposalRecipe, "deop": deop.DeOPRecipe}
-    found = read_recipe(kinds[path.stem], path)
-    assert found.loop.iterations >= 100
+    recipe = read_recipe(kinds[path.stem], path)
+    assert recipe.loop.iterations >= 100
 
 
-def test_the_recipe_of_the_paper_says_what_the_method_says():
-    """METHOD sections 1, 7 and 9, a second time."""
+def test_the_recipes_of_the_paper_have_the_values_of_the_method():
+    """docs/method.md §1, §7 and §9."""
     from deop.data.augment import STAGE_2, STAGE_3
     from deop.training.losses import AnchorWeights, ProposalWeights
     from deop.training.matching import DEOP_COSTS
@@ -138,11 +138,25 @@ def test_the_recipe_of_the_paper_says_what_the_method_says():
     assert second.loop.iterations == third.loop.iterations == 60_000
 
 
-def test_no_is_a_text_and_true_is_a_switch(tmp_path):
-    """loop.precision=no, as an error advises, and as one would write it in a file."""
+def test_no_is_a_string_and_true_is_a_boolean(tmp_path):
+    """Error messages suggest loop.precision=no."""
     from deop.training.stages.deop import DeOPRecipe
 
     folder = Path(__file__).parents[2] / "recipes" / "coco-mini"
-    found = read_recipe(DeOPRecipe, folder / "deop.yaml", ("loop.precision=no", "loop.deterministic=false"))
-    assert found.loop.precision == "no"
-    assert found.loop.deterministic is False
+    recipe = read_recipe(DeOPRecipe, folder / "deop.yaml", ("loop.precision=no", "loop.deterministic=false"))
+    assert recipe.loop.precision == "no"
+    assert recipe.loop.deterministic is False
+
+
+def test_a_recipe_in_another_encoding_is_reported(tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes("seed: 1  # Größe".encode("latin-1"))
+    with pytest.raises(SettingError, match=r"cannot read the recipe .*recipe\.yaml"):
+        read_recipe(Recipe, tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("model: a\nmodel: b", "'model' is repeated"), ("[" * 9999, "not valid")]
+)
+def test_yaml_that_cannot_be_used_is_reported(tmp_path, text, message):
+    with pytest.raises(SettingError, match=message):
+        read(tmp_path, text)

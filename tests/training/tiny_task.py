@@ -1,4 +1,4 @@
-"""A run small enough to be killed at every corner: ``python -m tests.training.tiny_task OUT [name=value ...]``."""
+"""A tiny run that tests kill at any point: ``python -m tests.training.tiny_task OUT [name=value ...]``."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from deop.training.task import Group, LoopSettings, Optimizer, Task
 
 
 class Points:
-    """Points in the plane that are drawn from all three random states, and which side of a circle they are on."""
+    """Random points in the plane, labelled by whether they lie in a circle. The noise uses all three random states."""
 
     def __init__(self, noise: bool = True) -> None:
         self.noise = noise
@@ -40,7 +40,7 @@ class Circle(Task):
             for parameter in self.net.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
         if not noise:
-            self.net[1] = nn.Identity()  # its statistics would be those of each process's own half
+            self.net[1] = nn.Identity()  # batch statistics would differ between processes
         self.batches = Points(noise)
         self.nan_at, self.calls = nan_at, 0
 
@@ -85,23 +85,23 @@ def settings_of(**changes) -> LoopSettings:
 
 
 def die_in_save(number: int) -> None:
-    """kill -9 at one of the corners of writing: before the n-th thing is brought to the disk, or removed."""
-    counted = iter(range(1, 1 << 30))
+    """Kill the process (SIGKILL) before the n-th call that flushes or removes a file of a checkpoint."""
+    counter = iter(range(1, 1 << 30))
 
-    def at_a_corner(before):
+    def killing(function):
         def call(*arguments, **options):
-            if next(counted) == number:
+            if next(counter) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return before(*arguments, **options)
+            return function(*arguments, **options)
 
         return call
 
-    checkpoint._to_disk = at_a_corner(checkpoint._to_disk)
-    checkpoint.shutil.rmtree = at_a_corner(checkpoint.shutil.rmtree)
+    checkpoint._flush = killing(checkpoint._flush)
+    checkpoint.shutil.rmtree = killing(checkpoint.shutil.rmtree)
 
 
 class DiesAt(Points):
-    """Batches that end the process, or ask it to end, when a step is about to begin."""
+    """Batches that send a signal to the process just before a step."""
 
     def __init__(self, step: int, number: int) -> None:
         super().__init__()
@@ -115,23 +115,23 @@ class DiesAt(Points):
 
 def main() -> None:
     out, *pairs = sys.argv[1:]
-    asked = dict(pair.split("=") for pair in pairs)
+    options = dict(pair.split("=") for pair in pairs)
     torch.set_num_threads(1)
-    plain = "plain" in asked
+    plain = "plain" in options
     task = Circle(noise=not plain, dropout=0.0 if plain else 0.2)
-    if "die_at" in asked:
-        task.batches = DiesAt(int(asked["die_at"]), signal.Signals[asked.get("signal", "SIGKILL")])
-    if "die_in_save" in asked:
-        die_in_save(int(asked["die_in_save"]))
-    if "room" in asked:
+    if "die_at" in options:
+        task.batches = DiesAt(int(options["die_at"]), signal.Signals[options.get("signal", "SIGKILL")])
+    if "die_in_save" in options:
+        die_in_save(int(options["die_in_save"]))
+    if "room" in options:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(asked["room"]), resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(options["room"]), resource.RLIM_INFINITY))
     changes = {"optimizer": Optimizer("sgd"), "validate_every": 0, "best": ""} if plain else {}
     for key in ("workers", "accumulate"):
-        if key in asked:
-            changes[key] = int(asked[key])
-    loop.fit(task, settings_of(**changes), Path(out), resume="resume" in asked, device="cpu")
+        if key in options:
+            changes[key] = int(options[key])
+    loop.fit(task, settings_of(**changes), Path(out), resume="resume" in options, device="cpu")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: whole or not there, whenever the process ends.
+"""Checkpoints of a training run. A checkpoint is either complete or absent, whenever the process is killed.
 
-A checkpoint is a folder ``step-00000100`` with ``tensors.safetensors`` and ``state.json``, which has the sha256 of the
-former. It is written beside, brought to the disk (fsync) and renamed; only then are older ones removed.
+A checkpoint is a folder ``step-00000100`` with ``tensors.safetensors`` and ``state.json``; the latter holds the sha256
+of the former. It is written under a temporary name, flushed to disk (fsync) and renamed. Old checkpoints are removed
+only after that.
 """
 
 import json
@@ -25,15 +26,15 @@ _FORMAT = 1
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on as if nothing had happened.
+    """Everything that a run needs to resume with the same result as without an interruption.
 
-    Random states are not part of it: they are set anew in every step, from the seed and the number of the step.
+    Random states are not saved: every step sets them from the seed and its own number.
 
     Attributes:
-        step: steps taken.
-        tensors: trained weights, their averages, the optimiser's state, by key, on the CPU.
-        entries: everything else, as JSON has it.
-        folder: where it lies, once it is saved.
+        step: number of steps taken.
+        tensors: trained weights, their averages and the optimizer's state, by key.
+        entries: everything else, as JSON values.
+        folder: where the checkpoint is saved; None: not saved yet.
     """
 
     step: int
@@ -41,50 +42,66 @@ class Checkpoint:
     entries: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
-    def below(self, prefix: str) -> dict[str, Tensor]:
-        """Every tensor whose key starts with ``prefix``, under the rest of its key."""
+    def with_prefix(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose key starts with ``prefix``, with the prefix removed from the keys."""
         return {key[len(prefix) :]: value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def entry(self, key: str, *kinds: type) -> Any:
+        """An entry of one of the types ``kinds``.
+
+        Raises:
+            TrainingError: the entry is missing or has another type.
+        """
+        value = self.entries.get(key)
+        if key not in self.entries or not isinstance(value, kinds):
+            raise TrainingError(
+                f"the entry {key!r} of {self.folder} is missing or damaged: delete that checkpoint and resume from the "
+                "one before, or start a new run in another folder"
+            )
+        return value
 
 
 def save(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path:
     """Write a checkpoint, then remove all but the last ``keep``.
 
     Args:
-        checkpoint: tensors may lie on any device.
-        folder: of all checkpoints of the run; made where it is missing.
-        keep: how many stay, at least 1.
+        checkpoint: its tensors may be on any device.
+        folder: contains all checkpoints of the run; created if missing.
+        keep: number of checkpoints to keep, at least 1.
 
     Returns:
-        The checkpoint's own folder.
+        The folder of this checkpoint.
 
     Raises:
-        TrainingError: it cannot be written, as on a full disk; older ones are untouched.
+        TrainingError: the checkpoint cannot be written, for example because the disk is full. Older checkpoints are
+            not touched.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"step-{checkpoint.step:08d}"
-    beside = folder / f".{target.name}.{os.getpid()}.part"
+    temporary = folder / f".{target.name}.{os.getpid()}.part"
     try:
-        beside.mkdir(parents=True)
+        temporary.mkdir(parents=True)
         tensors = {key: value.detach().cpu().contiguous() for key, value in checkpoint.tensors.items()}
-        save_file(tensors, str(beside / _TENSORS))
-        _to_disk(beside / _TENSORS)
-        state = {"format": _FORMAT, "step": checkpoint.step, "sha256": sha256(beside / _TENSORS), **checkpoint.entries}
-        (beside / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        _to_disk(beside / _STATE)
-        _to_disk(beside)
-        if target.exists():  # of an earlier try, and damaged, or this step would not be taken again
+        save_file(tensors, str(temporary / _TENSORS))
+        _flush(temporary / _TENSORS)
+        digest = sha256(temporary / _TENSORS)
+        state = {"format": _FORMAT, "step": checkpoint.step, "sha256": digest, **checkpoint.entries}
+        (temporary / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        _flush(temporary / _STATE)
+        _flush(temporary)
+        if target.exists():  # a damaged checkpoint of an earlier attempt: otherwise this step would not run again
             _remove(target)
-        beside.rename(target)
-        _to_disk(folder)
+        temporary.rename(target)
+        _flush(folder)
     except (OSError, CheckpointError, SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        whole = latest(folder)
-        last = "no earlier one is there" if whole is None else f"the last whole one is {whole.folder}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        previous = latest(folder)
+        last = "there is no earlier one" if previous is None else f"the last complete one is {previous.folder}"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise TrainingError(
-            f"cannot save the checkpoint {target}: {reason}; {last}. Make room there, then go on with --resume"
+            f"cannot save the checkpoint {target}: {reason}; {last}. Free some disk space, then continue with --resume"
         ) from error
     for old in list(_newest_first(folder))[max(keep, 1) :]:
         _remove(old)
@@ -92,22 +109,22 @@ def save(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> Path:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint of a run, or None; damaged ones are passed over."""
+    """The last complete checkpoint of a run, or None. Damaged checkpoints are skipped."""
     from safetensors.torch import load_file
 
-    for place in _newest_first(folder):
+    for path in _newest_first(folder):
         try:
-            state = read_json(place / _STATE)
-            if state.pop("format") != _FORMAT or state.pop("sha256") != sha256(place / _TENSORS):
+            state = read_json(path / _STATE)
+            if state.pop("format") != _FORMAT or state.pop("sha256") != sha256(path / _TENSORS):
                 continue
-            return Checkpoint(int(state.pop("step")), load_file(str(place / _TENSORS)), state, place)
-        except (ValueError, KeyError, OSError):  # CheckpointError is a ValueError
+            return Checkpoint(int(state.pop("step")), load_file(str(path / _TENSORS)), state, path)
+        except (ValueError, TypeError, KeyError, OSError):  # CheckpointError is a ValueError
             continue
     return None
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed had not finished writing or removing."""
+    """Remove checkpoints that a killed process was still writing or removing."""
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith(".step-"):
@@ -115,40 +132,43 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, Tensor]:
-    """The state of an optimiser as named tensors.
+    """The state of an optimizer as named tensors.
 
     Args:
-        optimizer: AdamW, SGD and others whose state is tensors and numbers.
-        names: of each parameter, by its ``id``.
+        optimizer: AdamW, SGD or any other whose state consists of tensors and numbers.
+        names: the name of each parameter, by its ``id``.
 
     Returns:
-        ``{"NAME::exp_avg": ...}``; numbers become float64 tensors without dimensions.
+        ``{"NAME::exp_avg": ...}``. Numbers become float64 tensors without dimensions.
     """
-    found = {}
+    tensors = {}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if value is not None:
                 tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-                found[f"{names[id(parameter)]}::{key}"] = tensor
-    return found
+                tensors[f"{names[id(parameter)]}::{key}"] = tensor
+    return tensors
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[int, str], tensors: dict[str, Tensor]) -> None:
-    """Put the state of ``optimizer_tensors`` back.
+    """Load the state that ``optimizer_tensors`` returned.
 
     Raises:
-        TrainingError: a tensor of no parameter of this optimiser.
+        TrainingError: a tensor belongs to no parameter of this optimizer.
     """
-    places = {
+    indices = {
         names[id(parameter)]: index
         for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"])
     }
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         name, _, part = key.rpartition("::")
-        if name not in places:
-            raise TrainingError(f"the checkpoint has the optimiser's state of {name}, which is not trained here")
-        state.setdefault(places[name], {})[part] = value
+        if name not in indices:
+            raise TrainingError(
+                f"the checkpoint has optimizer state for {name}, which this recipe does not train: resume with the "
+                "recipe that the run was started with"
+            )
+        state.setdefault(indices[name], {})[part] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -156,15 +176,15 @@ def _newest_first(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.glob("step-*"), reverse=True)
 
 
-def _remove(place: Path) -> None:
-    """Out of sight in one move, then file by file."""
-    hidden = place.with_name(f".{place.name}.{os.getpid()}.old")
+def _remove(path: Path) -> None:
+    """Hide the folder by renaming it, then delete its files one by one."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.old")
     with suppress(OSError):
-        place.rename(hidden)
+        path.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _to_disk(path: Path) -> None:
+def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

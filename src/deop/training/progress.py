@@ -1,4 +1,4 @@
-"""How a run is doing: one line on a terminal, a line now and then elsewhere, and TensorBoard's files."""
+"""Progress of a run: a progress bar on a terminal, a line every 30 seconds elsewhere, and TensorBoard logs."""
 
 import sys
 import time
@@ -9,18 +9,17 @@ from typing import Any
 
 from deop.errors import MissingDependencyError
 
-_QUIET_SECONDS = 30.0
-"""From one line to the next where there is no terminal."""
+_SECONDS_BETWEEN_LINES = 30.0  # where stderr is not a terminal
 
 
 class Reporter:
-    """Progress of one run.
+    """Shows and logs the progress of one run.
 
     Args:
-        folder: of TensorBoard's files.
-        steps: of the run.
-        writes: False: neither files nor lines, as in all processes but the first.
-        shown: False: files only.
+        folder: where TensorBoard's files are written.
+        steps: number of steps of the run.
+        writes: False: write neither files nor lines, as in all processes but the first.
+        shown: False: write files only.
     """
 
     def __init__(self, folder: Path, steps: int, writes: bool = True, shown: bool = True) -> None:
@@ -28,10 +27,10 @@ class Reporter:
         self.writer: Any = None
         self.bar: Any = None
         self.task: Any = None
-        self.last_said = 0.0
+        self.last_line = 0.0
 
     def open(self, step: int) -> None:
-        """Begin after a step; what the files say of later ones, of a run that was interrupted, is passed over.
+        """Start logging after ``step``. Later entries, which an interrupted run left in the files, are dropped.
 
         Raises:
             MissingDependencyError: TensorBoard is not installed.
@@ -60,7 +59,14 @@ class Reporter:
     def log(
         self, step: int, values: Mapping[str, float], seconds: float | None = None, done: float | None = None
     ) -> None:
-        """Values of a step; with the losses the ``seconds`` since the run began and the share of it that is done."""
+        """Log the values of a step.
+
+        Args:
+            step: the step, counted from 1.
+            values: scalars by name; with ``done`` they include "loss" and "rate".
+            seconds: time since the run started; None: the values are of a validation.
+            done: fraction of the run that is complete, in (0, 1]; None: the values are of a validation.
+        """
         if not self.writes:
             return
         for key, value in values.items():
@@ -71,13 +77,13 @@ class Reporter:
         line = f"loss {values['loss']:.4g}  rate {values['rate']:.2g}"
         if self.bar is not None:
             self.bar.update(self.task, completed=done, description=line, step=step)
-        elif step in (1, self.steps) or time.monotonic() - self.last_said > _QUIET_SECONDS:
+        elif step in (1, self.steps) or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
             left = seconds * (1 - done) / done
             self.say(f"step {step} of {self.steps}  {line}  {max(left, 0) / 60:.1f} min left")
-            self.last_said = time.monotonic()
+            self.last_line = time.monotonic()
 
     def say(self, message: str) -> None:
-        """A line of its own, on stderr."""
+        """Print a line on stderr."""
         if self.shown and self.bar is not None:
             self.bar.console.print(message, markup=False, highlight=False)
         elif self.shown:

@@ -1,5 +1,6 @@
-"""What a run is told: for how long, in which steps, and what learns."""
+"""The description of a run: its loop settings, and the task that is trained."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,15 @@ PRECISIONS = ("no", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What moves the weights; rates and decays belong to the groups.
+    """The optimizer. Learning rates and weight decays belong to the parameter groups.
 
     Attributes:
         kind: "adamw" or "sgd".
-        betas: of AdamW.
-        momentum: of SGD.
+        betas: betas of AdamW, each in [0, 1).
+        momentum: momentum of SGD, in [0, 1).
+
+    Raises:
+        SettingError: an unknown kind, or a value out of range.
     """
 
     kind: str = "adamw"
@@ -33,9 +37,14 @@ class Optimizer:
         if self.kind not in OPTIMIZERS:
             raise SettingError(f"unknown optimizer {self.kind!r}: choose one of {', '.join(OPTIMIZERS)}")
         object.__setattr__(self, "betas", tuple(self.betas))
+        if len(self.betas) != 2 or not all(0 <= value < 1 for value in (*self.betas, self.momentum)):
+            raise SettingError(
+                f"the optimizer's betas are {self.betas} and its momentum is {self.momentum}: expected two betas and a "
+                "momentum in [0, 1)"
+            )
 
     def build(self, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-        """The optimiser of groups with ``params``, ``lr`` and ``weight_decay``."""
+        """The torch optimizer for groups with ``params``, ``lr`` and ``weight_decay``."""
         if self.kind == "sgd":
             return torch.optim.SGD(groups, momentum=self.momentum)
         return torch.optim.AdamW(groups, betas=self.betas, fused=device.type == "cuda")
@@ -43,28 +52,31 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and in which steps is trained.
+    """Settings of the training loop.
 
     Attributes:
-        iterations: steps of the optimiser.
-        batch: samples a step, over all processes together.
-        accumulate: parts that each process takes its share of a batch in, one after the other, to save memory.
-        seed: of everything that is drawn.
-        clip: most that the norm of all gradients together may be; 0: any.
+        iterations: number of optimizer steps.
+        batch: samples per step, over all processes together.
+        accumulate: number of micro-batches into which each process divides its share of a batch, to save memory.
+        seed: seed of all random choices, 0 or more.
+        clip: maximum norm of all gradients together; 0: no limit.
         precision: "no" (float32), "bf16" or "fp16".
-        ema: keep of the moving average of the weights in each step, which is then what is saved; 0: none.
-        seconds: the schedule is shortened to this much time; 0: no limit. Such a run cannot be repeated exactly.
-        workers: processes that make batches ahead; 0: they are made in between.
-        deterministic: only algorithms that give the same bits each time, where there are such: slower on a GPU.
-        save_every: steps from one checkpoint to the next; 0: none but at an interruption.
-        keep: checkpoints that stay.
-        log_every: steps that a line of the log is the mean of.
-        validate_every: steps from one validation to the next; 0: never.
-        best: what validation measures is followed by this name, and the weights with the largest value are taken in the
-            end; "": the last.
-        patience: validations without a new best after which the run ends; 0: it never ends early.
-        optimizer: what moves the weights.
-        schedule: of the learning rate.
+        ema: decay of the moving average of the weights, in [0, 1). The average is what is validated and exported.
+            0: no average.
+        seconds: shorten the schedule to this time; 0: no limit. Such a run cannot be repeated exactly.
+        workers: processes that prepare batches in advance; 0: batches are prepared between steps.
+        deterministic: use algorithms that give the same bits each time, where torch has them; slower on a GPU.
+        save_every: steps between checkpoints; 0: save only when the run is interrupted.
+        keep: number of checkpoints to keep.
+        log_every: steps between log entries; an entry is the mean of these steps.
+        validate_every: steps between validations; 0: never.
+        best: name of a validation score; the weights with its highest value are exported. "": the last weights.
+        patience: stop after this many validations without a new best score; 0: never stop early.
+        optimizer: the optimizer.
+        schedule: learning-rate schedule.
+
+    Raises:
+        SettingError: a value out of range, or an option without effect.
     """
 
     iterations: int
@@ -90,62 +102,82 @@ class LoopSettings:
         for name in ("iterations", "batch", "accumulate", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        for name in ("seed", "clip", "seconds", "workers", "save_every", "validate_every", "patience"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise SettingError(f"{name} is {value}: expected 0 or more")
+        if not 0 <= self.ema < 1:
+            raise SettingError(f"ema is {self.ema}: expected a number in [0, 1)")
         if self.precision not in PRECISIONS:
             raise SettingError(f"unknown precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         if self.patience and not self.best:
-            raise SettingError("patience needs to know what to wait for: set best to a measure of the validation")
+            raise SettingError("patience needs a score to follow: set best to a validation score, such as miou")
+        if self.best and not self.validate_every:
+            raise SettingError(f"best={self.best} needs validations: set validate_every to 1 or more")
 
 
 @dataclass
 class Group:
-    """Parameters that learn alike.
+    """Parameters that share a learning rate and a weight decay.
 
     Attributes:
-        names: of the parameters in the task, as ``named_parameters`` has them.
+        names: names of the parameters, as in the task's ``named_parameters``, in order.
         rate: base learning rate.
         decay: weight decay.
+
+    Raises:
+        SettingError: names in a set, whose order differs from run to run.
     """
 
     names: list[str]
     rate: float
     decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.names, (set, frozenset, str)):
+            raise SettingError(f"the names of a parameter group are {self.names!r}: give a list")
+
 
 class Batches(Protocol):
-    """What makes batches; it is sent to worker processes, and holds no model."""
+    """Makes batches. It is sent to worker processes, so it must not hold a model."""
 
     def __call__(self, rows: range) -> Any:
-        """The samples of these numbers, of an endless row of samples, as tensors that lie together.
+        """The batch of the samples numbered ``rows``, out of an endless sequence of samples.
 
-        The same for the same numbers, whatever was asked before; Python's, numpy's and torch's random numbers may be
-        drawn, their states are set from the seed beforehand.
+        The result may depend on nothing but the numbers and the random states of Python, NumPy and torch, which are
+        set from the seed before each call.
         """
         ...
 
 
 class Task(nn.Module):
-    """What is trained: its call computes losses, and its parameters with a gradient learn.
+    """What is trained: ``forward`` computes the losses, ``groups`` lists the parameters to train.
 
-    Saved are the parameters that learn and the buffers of the modules that hold them.
+    A checkpoint contains the trained parameters and the buffers of the modules that hold them.
+
+    Attributes:
+        batches: makes the batches that ``forward`` takes.
+        skips_parameters: whether some step leaves a trained parameter without gradient; processes that train together
+            must know.
     """
 
     batches: Batches
-    skips_parameters = False  # whether some step leaves a parameter without gradient, which processes must agree on
+    skips_parameters = False
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of a batch, already weighted: their sum is made small. Means over the samples of the batch."""
+        """The weighted losses of a batch, whose sum is minimized. Each is a mean over the samples of the batch."""
         raise NotImplementedError
 
     def groups(self) -> list[Group]:
-        """Which parameters learn, and how fast."""
+        """The parameters to train, with their learning rates."""
         raise NotImplementedError
 
     def validate(self) -> dict[str, float]:
-        """What is measured now and then, the larger the better, with the weights as they would be saved."""
+        """Validation scores by name, higher is better, of the weights that would be exported."""
         return {}
 
     def export(self, folder: Path) -> None:
-        """Write what was learned for use, with the weights as they are now."""
+        """Write the trained model in the form in which it is used."""
         raise NotImplementedError
 
 
@@ -157,22 +189,31 @@ def split_groups(
     *,
     slower: Callable[[str], float] = lambda name: 1.0,
 ) -> list[Group]:
-    """Parameters by rate and by whether they decay: norm layers and embedding tables do not (METHOD section 9).
+    """Group parameters by learning rate and weight decay; norm layers and embedding tables have no decay.
+
+    See docs/method.md §9.
 
     Args:
-        task: what the names are of.
-        names: parameters that learn.
+        task: the module that has the parameters.
+        names: names of the parameters to train, in order.
         rate: base learning rate.
-        decay: weight decay of the others.
-        slower: the share of the rate that a parameter has.
+        decay: weight decay of the other parameters.
+        slower: factor of the learning rate for a parameter name.
+
+    Raises:
+        SettingError: no parameters, or names in a set.
     """
-    kept = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.Embedding)
+    if isinstance(names, (set, frozenset)):
+        raise SettingError("the names of the parameters to train are a set, which has no order: give a list")
+    if not names:
+        raise SettingError("no parameters to train: name some in learn")
+    without_decay = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.Embedding)
     modules = dict(task.named_modules())
     groups: dict[tuple[float, float], Group] = {}
     for name in names:
-        place, _, last = name.rpartition(".")
+        module, _, last = name.rpartition(".")
         # Queries are embedding tables in the original; here they are plain parameters.
-        free = isinstance(modules[place], kept) or last == "queries"
-        key = (rate * slower(name), 0.0 if free else decay)
+        exempt = isinstance(modules[module], without_decay) or last == "queries"
+        key = (rate * slower(name), 0.0 if exempt else decay)
         groups.setdefault(key, Group([], *key)).names.append(name)
     return list(groups.values())
