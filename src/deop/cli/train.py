@@ -1,16 +1,20 @@
-"""``deop train``: the stages of training, each from a recipe."""
+"""``deop train``: the training stages, each configured by a recipe."""
 
+import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deop.cli.console import Debug, say
+from deop.cli.console import say
+from deop.cli.options import Debug, option
+from deop.errors import SettingError
 
 
-class Stage(StrEnum):
-    """What can be trained."""
+class StageName(StrEnum):
+    """The training stages."""
 
     prompt = "prompt"
     proposals = "proposals"
@@ -20,70 +24,79 @@ class Stage(StrEnum):
 
 def train(
     stage: Annotated[
-        Stage,
+        StageName,
         typer.Argument(
-            help="prompt: stage 1; proposals: stage 2; deop: stage 3, the anchors; finetune: a few photos of your own.",
+            metavar="STAGE",
+            help="prompt (stage 1), proposals (stage 2), deop (stage 3: the anchor decoder), or finetune (adapt a "
+            "model to a few labelled photos).",
             show_default=False,
         ),
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Over the recipe: loop.seed=1 rate=1e-4.", show_default=False),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that override the recipe's, such as loop.seed=1 rate=1e-4.",
+            show_default=False,
+        ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", "-r", help="A YAML file.", show_default=False)] = None,
+    recipe: Annotated[
+        Path | None,
+        option("--recipe", "-r", metavar="FILE", help="The recipe, a YAML file. Required except for finetune."),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="The labelled folder, instead of the recipe's.", show_default=False)
+        str | None, option("--data", metavar="DIR", help="The labelled data set. Default: the recipe's.")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="What it starts from, instead of the recipe's.", show_default=False),
+        str | None, option("--model", "-m", metavar="MODEL", help="The model to start from. Default: the recipe's.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; by default runs/ and the recipe's name.", show_default=False)
+        Path | None,
+        option("--out", metavar="DIR", help="The directory of the run. Default: runs/ and the recipe's name."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if any.")] = False,
+    resume: Annotated[
+        bool, option("--resume", help="Continue from the last checkpoint in the directory of the run, if there is one.")
+    ] = False,
     device: Annotated[
-        str | None, typer.Option(help="cpu keeps off a GPU; by default one that is there.", show_default=False)
+        str | None, option("--device", metavar="DEVICE", help="cpu trains on the CPU. Default: a GPU if there is one.")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Train a stage on a labelled folder.
+    """Train or fine-tune a model on a labelled data set.
 
-    Several GPUs: accelerate launch -m deop train ... The result is a folder that --model takes; beside it are the
-    recipe with all its values, TensorBoard's log and the checkpoints.
+    The directory of the run contains the trained model (for --model), the complete recipe, a TensorBoard log and the
+    checkpoints. To train on several GPUs, run: accelerate launch -m deop train ...
     """
-    from deop.errors import SettingError
-
-    if recipe is None and stage is not Stage.finetune:
-        raise SettingError("which recipe? Give one with --recipe FILE; recipes/ has the paper's and small ones")
+    if recipe is None and stage is not StageName.finetune:
+        raise SettingError(f"training stage {stage} needs a recipe: give --recipe FILE, such as one of recipes/")
     if device not in (None, "cpu"):
-        raise SettingError(f"device {device!r}: training takes the GPU that is there, or cpu")
-    kind, run = _stage(stage)
+        raise SettingError(f"unknown training device {device!r}: give --device cpu, or omit it to train on the GPU")
+    recipe_class, run = _stage(stage)
     from deop.training.recipe import read_recipe
 
     base: dict[str, Any] = {} if data is None else {"data": {"folder": data}}
     base |= {} if model is None else {"model": model}
-    described = read_recipe(kind, recipe, settings or (), base)
+    complete_recipe = read_recipe(recipe_class, recipe, settings or (), base)
     folder = out or Path("runs") / (recipe.stem if recipe else str(stage))
-    done = run(described, folder, resume=resume, device=device)
-    import os
+    result = run(complete_recipe, folder, resume=resume, device=device)
+    if os.environ.get("RANK", "0") == "0":  # only the first of several processes reports
+        if stage is StageName.finetune:
+            _print_report(result)
+        example = shlex.join(["deop", "segment", "PHOTO", "--classes", "cat, sofa, wall", "--model", str(result.model)])
+        say(f"trained for {result.steps} steps. To use the model, run:\n  {example}")
 
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first
-        if stage is Stage.finetune:
-            _show_report(done)
-        say(f'trained {done.steps} steps\n  deop segment PHOTO --classes "cat, sofa, wall" --model {done.model}')
 
-
-def _stage(stage: Stage) -> tuple[type[Any], Any]:
-    if stage is Stage.prompt:
+def _stage(stage: StageName) -> tuple[type[Any], Any]:
+    """The recipe class of a stage, and the function that trains it."""
+    if stage is StageName.prompt:
         from deop.training.stages import prompt
 
         return prompt.PromptRecipe, prompt.train
-    if stage is Stage.proposals:
+    if stage is StageName.proposals:
         from deop.training.stages import proposals
 
         return proposals.ProposalRecipe, proposals.train
-    if stage is Stage.finetune:
+    if stage is StageName.finetune:
         from deop.training.stages import finetune
 
         return finetune.FinetuneRecipe, finetune.train
@@ -92,7 +105,7 @@ def _stage(stage: Stage) -> tuple[type[Any], Any]:
     return deop.DeOPRecipe, deop.train
 
 
-def _show_report(run: Any) -> None:
+def _print_report(run: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -100,11 +113,12 @@ def _show_report(run: Any) -> None:
 
     report = read_report(run.folder)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for label in ("mIoU, per cent", "before", "after"):
-        table.add_column(label, justify="left" if label.startswith("mIoU") else "right")
+    table.add_column("mIoU, %")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
     rows = {
-        f"held-out photos ({report.photos[1]})": (report.before.held_out, report.after.held_out),
-        f"training photos ({report.photos[0]})": (report.before.training, report.after.training),
+        report.held_out_label: (report.before.held_out, report.after.held_out),
+        f"training photos ({report.training_photos})": (report.before.training, report.after.training),
         "other names": (report.before.others, report.after.others),
     }
     for label, values in rows.items():
@@ -112,4 +126,4 @@ def _show_report(run: Any) -> None:
             table.add_row(label, *(f"{100 * (value or 0):.1f}" for value in values))
     console = Console()
     console.print(table)
-    console.print(f"{100 * report.unchanged:.1f} % of pixels keep their name among names it was not tuned on")
+    console.print(f"{100 * report.unchanged:.1f} % of pixels keep their name, among names it was not fine-tuned on")

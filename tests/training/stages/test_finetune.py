@@ -1,4 +1,4 @@
-"""Fine-tuning: the adaptor folds away exactly, photos are kept apart, before and after are told."""
+"""Fine-tuning: the adaptor is folded exactly, held-out photos are separate, and scores are reported."""
 
 import json
 import warnings
@@ -11,11 +11,12 @@ from PIL import Image
 import deop
 from deop.encoders.clip import CLIPVision
 from deop.errors import DataError, SettingError
+from deop.evaluation.evaluate import evaluate
 from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
 from deop.settings import Settings
-from deop.training.recipe import read_recipe
+from deop.training.recipe import plain, read_recipe
 from deop.training.stages.adaptor import LowRank, add_adaptor, fold_adaptor
 from deop.training.stages.common import Data
 from deop.training.stages.finetune import (
@@ -68,18 +69,18 @@ def recipe_of(folder, *overrides):
 
 
 @pytest.mark.parametrize("dim", [0, 1])
-def test_the_map_by_hand(dim):
+def test_the_adaptor_by_hand(dim):
     torch.manual_seed(0)
     weight, adaptor = torch.randn(6, 6), LowRank(6, 2, dim)
-    assert torch.equal(adaptor(weight), weight)  # it begins as the identity
+    assert torch.equal(adaptor(weight), weight)  # starts as the identity
     torch.nn.init.normal_(adaptor.grow)
-    whole = torch.eye(6) + adaptor.grow @ adaptor.shrink
-    torch.testing.assert_close(adaptor(weight), whole @ weight if dim == 0 else weight @ whole.T)
+    matrix = torch.eye(6) + adaptor.grow @ adaptor.shrink
+    torch.testing.assert_close(adaptor(weight), matrix @ weight if dim == 0 else weight @ matrix.T)
 
 
 @pytest.mark.parametrize("kind", ["clip", "nano"])
-def test_folding_changes_nothing(tiny_clip, kind):
-    """What the encoder gives with the adaptor, it gives without it after folding, under its old keys."""
+def test_folding_keeps_the_features(tiny_clip, kind):
+    """After folding, the encoder has the same output as with the adaptor, and its original keys."""
     encoder = CLIPVision.from_folder(tiny_clip) if kind == "clip" else deop.load("nano", device="cpu").encoder
     keys, pixels = set(encoder.state_dict()), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -97,19 +98,85 @@ def test_folding_changes_nothing(tiny_clip, kind):
     assert set(encoder.state_dict()) == keys
 
 
-def test_photos_are_kept_apart(folder):
-    found = Data(str(folder)).open()
-    learn, held = divide(found, recipe_of(folder))
-    assert (len(learn.pairs), len(held.pairs)) == (4, 1)
-    assert set(learn.pairs) | set(held.pairs) == set(found.pairs)
-    fewer = divide(found, recipe_of(folder, "photos=3"))
-    assert [len(part.pairs) for part in fewer] == [2, 1]
-    assert divide(found, recipe_of(folder, "photos=3")) == fewer
-    assert any(divide(found, recipe_of(folder, f"loop.seed={seed}"))[1] != held for seed in range(1, 6))
-    with pytest.raises(DataError, match=r"has 1 photo to use"):
-        divide(found, recipe_of(folder, "photos=1"))
-    with pytest.raises(SettingError, match=r"held_out is 1\.0"):
-        recipe_of(folder, "held_out=1.0")
+def counts(photos):
+    return tuple(len(part.pairs) for part in (photos.training, photos.choice, photos.report))
+
+
+def test_held_out_photos_are_not_trained_on(folder):
+    data = Data(str(folder)).open()
+    photos = divide(data, recipe_of(folder))
+    assert counts(photos) == (4, 1, 1)
+    assert set(photos.training.pairs) | set(photos.report.pairs) == set(data.pairs)
+    fewer = divide(data, recipe_of(folder, "photos=3"))
+    assert counts(fewer) == (2, 1, 1)
+    assert divide(data, recipe_of(folder, "photos=3")) == fewer
+    assert any(divide(data, recipe_of(folder, f"loop.seed={seed}")).report != photos.report for seed in range(1, 6))
+    assert counts(divide(data, recipe_of(folder, "photos=2", "held_out=0.9"))) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.4, (3, 1, 1)), (0.6, (2, 2, 1)), (0.8, (1, 2, 2))])
+def test_reported_photos_take_no_part_in_the_choice(folder, share, expected):
+    photos = divide(Data(str(folder)).open(), recipe_of(folder, f"held_out={share}"))
+    assert counts(photos) == expected
+    parts = [set(part.pairs) for part in (photos.training, photos.choice, photos.report)]
+    assert len(set.union(*parts)) == sum(expected)
+    assert photos.independent
+
+
+def test_one_held_out_photo_is_reported_as_not_independent(folder):
+    data = Data(str(folder)).open()
+    photos = divide(data, recipe_of(folder))
+    assert photos.choice == photos.report
+    assert not photos.independent
+    last_weights = divide(data, recipe_of(folder, "loop.best=", "loop.patience=0", "held_out=0.4"))
+    assert counts(last_weights) == (3, 2, 2)  # nothing is chosen, so all held-out photos are reported
+    assert last_weights.independent
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("photos=6", DataError, "has 5 photos, fewer than photos=6"),
+        ("photos=1", SettingError, "photos is 1: expected 2 or more"),
+        ("held_out=1.0", SettingError, r"held_out is 1\.0"),
+        ("learn=[adaptor]", SettingError, "would stay untrained: set anchors=null"),
+        ("rank=0", SettingError, "rank is 0: expected a number above 0"),
+    ],
+)
+def test_divisions_that_are_impossible_are_refused(folder, override, error, message):
+    with pytest.raises(error, match=message):
+        divide(Data(str(folder)).open(), recipe_of(folder, override))
+
+
+def test_one_photo_is_too_few(folder):
+    with pytest.raises(DataError, match="has only 1 photo"):
+        divide(Data(str(folder), limit=1).open(), recipe_of(folder))
+
+
+@pytest.mark.slow
+def test_the_reported_photos_are_those_of_the_report(base, folder, tmp_path, monkeypatch):
+    """Validations during training see the choice photos only, scores before and after are of the reported ones."""
+    recipe = recipe_of(folder, "anchors.hidden=16", f"model={base}", "held_out=0.4")
+    photos = divide(recipe.data.open(), recipe)
+    evaluated = {"during": [], "report": []}
+
+    def recording(place):
+        def run(model, data, *arguments, **options):
+            evaluated[place].append(data.pairs)
+            return evaluate(model, data, *arguments, **options)
+
+        return run
+
+    monkeypatch.setattr("deop.evaluation.evaluate.evaluate", recording("during"))
+    monkeypatch.setattr("deop.training.stages.finetune.evaluate", recording("report"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OverfittingWarning)
+        run = train(recipe, tmp_path, device="cpu")
+    assert set(evaluated["during"]) == {photos.choice.pairs}
+    assert set(evaluated["report"]) == {photos.training.pairs, photos.report.pairs}
+    report = read_report(run.folder)
+    assert report.independent
+    assert report.held_out_label == "held-out photos (1)"
 
 
 @pytest.mark.slow
@@ -120,7 +187,8 @@ def test_a_few_photos(base, folder, tmp_path, overrides):
         warnings.simplefilter("ignore", OverfittingWarning)
         run = train(recipe, tmp_path, device="cpu")
     report = read_report(run.folder)
-    assert report.photos == (4, 1)
+    assert (report.training_photos, report.choice_photos, report.reported_photos) == (4, 1, 1)
+    assert not report.independent
     assert report.before.others is not None
     assert 0 <= report.unchanged <= 1
     model = deop.load(run.model)
@@ -133,18 +201,43 @@ def test_a_few_photos(base, folder, tmp_path, overrides):
     }
 
 
+def report_of(before, after, independent=True):
+    return Report(Measured(*before), Measured(*after), 1.0, 8, 1, 2, independent, 10)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ((0.2, 0.2), (0.6, 0.25), r"over-fitting: the 8 training photos gained 40.0 points .* held-out ones \+5.0"),
-        ((0.2, 0.2), (0.25, 0.2), r"named no better than before \(20.0 and 20.0 % mIoU\)"),
+        ((0.2, 0.2), (0.6, 0.25), r"over-fitting: the 8 training photos gained 40.0 points .* held-out photos \+5.0"),
+        ((0.2, 0.2), (0.25, 0.2), r"not segmented better than before \(20.0 and 20.0 % mIoU\)"),
     ],
 )
 def test_warnings(before, after, message):
     with pytest.warns(OverfittingWarning, match=message):
-        _warn(Report(Measured(*before), Measured(*after), 1.0, (8, 2), 10))
+        _warn(report_of(before, after))
 
 
-def test_no_warning_where_all_is_well(recwarn):
-    _warn(Report(Measured(0.2, 0.2), Measured(0.35, 0.3), 1.0, (8, 2), 10))
+def test_no_warning_after_a_good_run(recwarn):
+    _warn(report_of((0.2, 0.2), (0.35, 0.3)))
     assert not recwarn.list
+
+
+def test_the_label_says_if_the_weights_were_chosen_on_the_reported_photos():
+    assert report_of((0, 0), (0, 0), independent=False).held_out_label == (
+        "held-out photos (2; the weights were chosen on these photos)"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "no JSON", '{"before": 3, "after": 4}', '{"before": {}, "after": {}}']
+)
+def test_a_damaged_report_is_reported(tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(DataError, match=r"cannot read the report .*report\.json"):
+        read_report(tmp_path)
+
+
+def test_a_written_report_is_read_back(tmp_path):
+    report = report_of((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    (tmp_path / "report.json").write_text(json.dumps(plain(report)))
+    assert read_report(tmp_path) == report

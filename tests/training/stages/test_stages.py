@@ -1,10 +1,11 @@
-"""The three stages on tiny random models and photos of noise, from a recipe to a folder that segments."""
+"""The three stages with tiny random models on noise photos, from a recipe to a model folder that segments photos."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from deop.data.augment import UNCHANGED
 from deop.data.samples import TrainingPhotos
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
-from deop.errors import DataError, SettingError
+from deop.errors import DataError, SettingError, VocabularyError
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
@@ -27,7 +28,8 @@ from deop.training.recipe import build
 from deop.training.stages import deop as anchors_stage
 from deop.training.stages import prompt as prompt_stage
 from deop.training.stages import proposals as proposal_stage
-from deop.training.stages.common import Data, PhotoBatches
+from deop.training.stages.common import ClassNames, Data, PhotoBatches, Validation
+from deop.training.task import LoopSettings
 from tests.cli.conftest import write_photo
 
 pytest.importorskip("accelerate")
@@ -44,7 +46,7 @@ SMALL = {"short_sides": [64], "crop": 64, "pad": 64, "colour": True}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Six photos; the cat is in four, the dog is unseen and alone in one, one photo has nothing."""
+    """Six photos: four with a cat, one with nothing but an unseen dog, and one without any class."""
     root = tmp_path_factory.mktemp("photos")
     listing = [
         {"id": 3, "name": "cat", "isthing": True, "seen": True},
@@ -69,7 +71,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tiny_clip, tmp_path_factory):
-    """A model in deop's format with a prompt and a MaskFormer of few queries."""
+    """A model in deop's format with a learned prompt and a MaskFormer with six queries."""
     torch.manual_seed(0)
     text = CLIPText.from_folder(tiny_clip)
     text.add_prompt(4, 0)
@@ -87,9 +89,9 @@ def state(folder):
 
 
 def changed(before, after):
-    """Keys whose tensors differ, and the new ones."""
-    one, other = state(before), state(after)
-    return {key for key, value in other.items() if key not in one or not torch.equal(one[key], value)}
+    """The keys of new and changed tensors."""
+    old, new = state(before), state(after)
+    return {key for key, value in new.items() if key not in old or not torch.equal(old[key], value)}
 
 
 def segments(run, folder):
@@ -99,7 +101,7 @@ def segments(run, folder):
     return model
 
 
-def test_seen_classes_alone(folder):
+def test_only_seen_classes_are_used(folder):
     found = Data(str(folder)).open()
     assert found.names == ("cat", "wall")
     labels = found.labels(found.pairs[0])
@@ -113,7 +115,7 @@ def test_seen_classes_alone(folder):
         Data(str(folder), unseen=("cat", "dog", "wall")).open()
 
 
-def test_every_photo_once_an_epoch_in_another_order(folder):
+def test_each_epoch_has_every_photo_once_in_another_order(folder):
     batches = PhotoBatches(TrainingPhotos(Data(str(folder)).open(), UNCHANGED, 0))
     epochs = [[batches.sample(row).photo.stem for row in range(start, start + 4)] for start in range(0, 40, 4)]
     assert all(sorted(epoch) == ["0", "1", "2", "3"] for epoch in epochs)
@@ -132,7 +134,7 @@ def test_stage_1(base, folder, tmp_path):
 def test_stage_1_loss_by_hand(base, folder):
     recipe = recipe_of(prompt_stage.PromptRecipe, base, folder, prefix=4, shots=3)
     model = prompt_stage.prepare(recipe)
-    crops = prompt_stage.MaskCrops(recipe.data.open(), recipe, model.encoder.crop_side)
+    crops = prompt_stage.CropBatches(recipe.data.open(), recipe, model.encoder.crop_side)
     assert sorted(label for _, label in crops.pairs) == [0] * 3 + [1] * 3
     batch = crops(range(6))
     assert not batch.inside.all()
@@ -154,7 +156,7 @@ def test_stage_1_loss_by_hand(base, folder):
 
 def test_crops_are_tight_around_the_class(folder):
     recipe = recipe_of(prompt_stage.PromptRecipe, "nowhere", folder, area=[1.0, 1.0], aspect=1.0, shots=2, flip=0.0)
-    crops = prompt_stage.MaskCrops(recipe.data.open(), recipe, 32)
+    crops = prompt_stage.CropBatches(recipe.data.open(), recipe, 32)
     photo, label = crops.pairs[0]
     pixels, inside, found = crops.crop(int(np.argsort(prompt_stage.shuffled(len(crops.pairs), 0, 0))[0]))
     assert (label, found) == (0, 0)
@@ -165,11 +167,11 @@ def test_crops_are_tight_around_the_class(folder):
 
 
 @pytest.mark.parametrize("size", [(30, 40), (5, 200), (200, 5), (1, 1)])
-def test_windows_lie_inside_and_have_the_share_asked_for(size):
-    draw = np.random.default_rng(0)
+def test_windows_lie_inside_and_have_the_requested_area(size):
+    rng = np.random.default_rng(0)
     shares = []
     for _ in range(200):
-        y, x, height, width = prompt_stage.random_window(*size, (0.08, 1.0), 4 / 3, draw)
+        y, x, height, width = prompt_stage.random_window(*size, (0.08, 1.0), 4 / 3, rng)
         assert 0 <= y <= size[0] - height
         assert 0 <= x <= size[1] - width
         assert min(height, width) >= 1
@@ -209,14 +211,14 @@ def test_stage_2_backbone_from_a_file(base, folder, tmp_path):
     from safetensors.torch import save_file
 
     source = MaskFormer(MaskFormerConfig(**NETWORK)).network.backbone.state_dict()
-    # A convolution of the original owns its norm.
+    # In the original, the norm is a part of the convolution.
     renamed = {key.replace(".conv.weight", ".weight"): value + 1 for key, value in source.items()}
     save_file(renamed, tmp_path / "backbone.safetensors")
     recipe = recipe_of(
         proposal_stage.ProposalRecipe, base, folder, network=NETWORK, start=str(tmp_path / "backbone.safetensors")
     )
-    own = proposal_stage.prepare(recipe).proposer.network.backbone.state_dict()
-    assert all(torch.equal(own[key], source[key] + 1) for key in source)
+    loaded = proposal_stage.prepare(recipe).proposer.network.backbone.state_dict()
+    assert all(torch.equal(loaded[key], source[key] + 1) for key in source)
 
 
 STAGE_3 = {
@@ -247,31 +249,31 @@ def test_stage_3(base, folder, tmp_path):
 
 @pytest.mark.slow
 def test_stage_3_resumes(base, folder, tmp_path):
-    """Dropout, colours, crops, learned parts: the same bits after an interruption."""
+    """A resumed run is bit-identical, with dropout, colour changes and crops."""
     loop = LOOP | {"iterations": 3}
     recipe = recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3 | {"loop": loop, "noisy_masks": True})
-    whole = anchors_stage.train(recipe, tmp_path / "whole", device="cpu")
-    calls = anchors_stage.DeOPTask.forward
+    uninterrupted = anchors_stage.train(recipe, tmp_path / "whole", device="cpu")
+    forward = anchors_stage.DeOPTask.forward
     count = iter(range(10))
 
     def broken(self, batch):
         if next(count) == 2:
             raise RuntimeError("gone")
-        return calls(self, batch)
+        return forward(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anchors_stage.DeOPTask, "forward", broken)
         with pytest.raises(RuntimeError, match="gone"):
             anchors_stage.train(recipe, tmp_path / "broken", device="cpu")
-    again = anchors_stage.train(recipe, tmp_path / "broken", resume=True, device="cpu")
-    assert not changed(whole.model, again.model)
+    resumed = anchors_stage.train(recipe, tmp_path / "broken", resume=True, device="cpu")
+    assert not changed(uninterrupted.model, resumed.model)
     start = anchors_stage.prepare(recipe)
-    assert not torch.equal(start.anchors.queries, deop.load(again.model).anchors.queries)
+    assert not torch.equal(start.anchors.queries, deop.load(resumed.model).anchors.queries)
 
 
 @pytest.mark.slow
 def test_stage_3_on_the_small_model(folder, tmp_path):
-    """Masks without slots, as many as there are: a query for each is made of what is under it."""
+    """A proposer without slots: each mask's query is computed from the features under it."""
     changes = {"anchors": {"query": "mask", "heads": 1, "hidden": 16}, "learn": ["anchors", "no_object"],
                "augmentation": SMALL, "loss_stride": 4}  # fmt: skip
     recipe = recipe_of(anchors_stage.DeOPRecipe, "nano", folder, **changes)
@@ -285,12 +287,21 @@ def test_stage_3_on_the_small_model(folder, tmp_path):
     ("changes", "message"),
     [
         ({"learn": ["queries"]}, "learn has queries: choose from positions, anchors"),
-        ({"learn": ["positions"]}, "no learned positions: describe them in tower"),
-        ({"learn": ["anchors"], "anchors": None}, "has no anchors to go on with"),
+        ({"learn": ["positions"], "anchors": None}, "has no learned positions: describe them in tower"),
+        ({"learn": ["anchors"], "anchors": None}, "has no anchor decoder to train: describe a new one"),
         ({"anchors": {"query": "slots"}}, "anchors.query is 'slots': expected slot or mask"),
+        ({"learn": []}, "learn is empty: choose from positions"),
+        ({"learn": ["no_object"]}, "new decoder, which would stay untrained: set anchors=null"),
+        ({"loss_stride": 0}, "loss_stride is 0: expected a number above 0"),
+        ({"rate": float("nan")}, "rate is nan: expected a number above 0"),
+        ({"decay": -1e-4}, "decay is -0.0001: expected 0 or more"),
+        ({"loop": LOOP | {"validate_every": 1}}, "loop.validate_every needs photos"),
+        ({"validation": {"data": {"folder": "x"}}}, "validation.data has no effect: set loop.validate_every"),
+        ({"validation": {"proposals": "orakle"}}, "proposals is 'orakle': expected model or oracle"),
+        ({"data": {"folder": "x", "limit": 0}}, "limit is 0: expected 1 or more photos"),
     ],
 )
-def test_stage_3_says_what_is_missing(base, folder, changes, message):
+def test_stage_3_reports_missing_parts(base, folder, changes, message):
     with pytest.raises(SettingError, match=message):
         anchors_stage.prepare(recipe_of(anchors_stage.DeOPRecipe, base, folder, **changes))
 
@@ -298,19 +309,22 @@ def test_stage_3_says_what_is_missing(base, folder, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learn": ["prompt"], "anchors": {"query": "mask", "heads": 1}}, "nano has no learned prompt: begin with"),
-        ({"learn": ["anchors"]}, "needs a proposer whose masks have a query each, and NanoProposer has none"),
-        ({"tower": {"positions_at_input": True}}, "tower is for CLIP's encoder; NanoEncoder"),
+        ({"learn": ["prompt"], "anchors": None}, "nano has no learned prompt: start with stage 1"),
+        ({"learn": ["anchors"]}, "needs a proposer with one query per mask, which NanoProposer does not have"),
+        (
+            {"tower": {"positions_at_input": True}},
+            "tower changes CLIP's encoder, and this is a NanoEncoder",
+        ),
     ],
 )
-def test_what_the_small_model_cannot_learn(folder, changes, message):
+def test_parts_that_the_small_model_cannot_train(folder, changes, message):
     with pytest.raises(SettingError, match=message):
         anchors_stage.prepare(recipe_of(anchors_stage.DeOPRecipe, "nano", folder, **changes))
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(base, folder, tmp_path):
-    """Stage 3 by ``accelerate launch``, as people start it."""
+def test_two_processes_have_the_same_losses_as_one(base, folder, tmp_path):
+    """Stage 3 with ``accelerate launch``."""
     from tests.training.test_loop import logged
 
     path = tmp_path / "recipe.yaml"
@@ -330,3 +344,69 @@ def test_two_processes_have_the_losses_of_one(base, folder, tmp_path):
         assert done.stderr.count("trained 2 steps") == 1
     one, two = ([value for _, value in logged(tmp_path / name)] for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shots": 0}, "shots is 0: expected a number above 0"),
+        ({"prefix": 0}, "nothing to train"),
+        ({"suffix": -1}, "suffix is -1: expected 0 or more"),
+        ({"area": [0.5, 0.1]}, r"area is \(0.5, 0.1\): expected a minimum and a maximum"),
+        ({"aspect": 0.5}, "aspect is 0.5: expected a ratio of 1 or more"),
+        ({"flip": 2.0}, "flip is 2.0: expected a probability"),
+    ],
+)
+def test_stage_1_refuses_values_out_of_range(changes, message):
+    with pytest.raises(SettingError, match=message):
+        recipe_of(prompt_stage.PromptRecipe, "nowhere", "nowhere", **changes)
+
+
+def test_stage_2_refuses_values_out_of_range():
+    with pytest.raises(SettingError, match="backbone_rate is 0: expected a number above 0"):
+        recipe_of(proposal_stage.ProposalRecipe, "nowhere", "nowhere", backbone_rate=0)
+
+
+@pytest.mark.parametrize(
+    ("create", "message"),
+    [
+        (lambda: Data("photos", unseen="dog"), "unseen is 'dog': give a list of names"),
+        (lambda: Validation(proposals="orakle"), "unknown proposals 'orakle'"),
+        (lambda: anchors_stage.DeOPRecipe("nano", Data("x"), LoopSettings(1, 1), learn="anchors"), "give a list"),
+    ],
+)
+def test_values_of_another_type_are_refused(create, message):
+    with pytest.raises(SettingError, match=message):
+        create()
+
+
+def test_names_in_a_set_are_refused(base):
+    with pytest.raises(VocabularyError, match="a set"):
+        ClassNames(deop.load(base, device="cpu"), {"cat", "wall"})
+
+
+def test_frozen_names_take_part_in_training_after_inference_mode(base):
+    """Embeddings that are first used in inference mode, on another device, can still be saved for a backward pass."""
+    model = deop.load(base, device="cpu")
+    names = ClassNames(model, ["cat", "wall"])
+    elsewhere = SimpleNamespace(text=model.text, cache=None, device="meta")
+    with torch.inference_mode():
+        names.frozen(elsewhere)
+    rows = names.frozen(elsewhere).rows
+    weight = torch.ones(1, rows.shape[1], device="meta", requires_grad=True)
+    (weight @ rows.T).sum().backward()
+    assert weight.grad is not None
+
+
+def test_training_continues_after_a_validation(base, folder):
+    """A validation runs in inference mode. It must leave no tensors behind that a backward pass cannot use."""
+    recipe = recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3)
+    data = recipe.data.open()
+    model = anchors_stage.prepare(recipe)
+    batches = PhotoBatches(TrainingPhotos(data, recipe.augmentation, 0))
+    task = anchors_stage.DeOPTask(model, data.names, batches, recipe)
+    task.eval()
+    model.segment(folder / "train" / "images" / "0.png", ["cat", "wall"])
+    task.train()
+    sum(task(batches(range(2))).values()).backward()
+    assert model.anchors.queries.grad is not None

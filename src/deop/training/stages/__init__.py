@@ -1,1 +1,1 @@
-"""The three stages of METHOD 9, each a recipe, what learns, and ``train``."""
+"""The three stages of docs/method.md §9 and fine-tuning. Each module has a recipe, a task and a function ``train``."""

@@ -1,9 +1,10 @@
-"""What the stages share: the photos of a recipe, names as rows, and what is said of the model in the end."""
+"""What the stages share: training data, class names as embeddings, validation, and the card of the trained model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,24 +15,29 @@ from deop._version import __version__
 from deop.data.check import only_seen, sound
 from deop.data.folder import LabelledFolder, open_folder
 from deop.data.samples import TrainingBatch, TrainingPhotos, TrainingSample, collate
+from deop.errors import SettingError
 from deop.images.preprocessing import Normalization
 from deop.model import DeOP
 from deop.text.embedding import Classes, embed_vocabulary
 from deop.text.vocabulary import Vocabulary
 from deop.training.losses import IGNORE
+from deop.training.task import LoopSettings
 
 
 @dataclass(frozen=True)
 class Data:
-    """A labelled folder, and what training sees of it.
+    """A labelled folder, and the part of it that is used.
 
     Attributes:
-        folder: as docs/training.md describes it.
-        split: "train"; unused where the folder has no splits.
-        unseen: names that training never hears; their pixels are void, and photos with nothing else are left out
-            (METHOD section 10). None: those that the folder's list says are not seen.
-        skip_broken: leave out what cannot be read or has no mask, instead of refusing.
-        limit: photos, the first of them; None: all.
+        folder: a labelled folder (docs/data.md).
+        split: "train", "val", ...; ignored if the folder has no splits.
+        unseen: names that training does not use. Their pixels are void, and photos without any other class are left
+            out (docs/method.md §10). None: the names that ``classes.json`` marks as unseen.
+        skip_broken: leave out files that cannot be read or have no partner, instead of refusing the folder.
+        limit: use only this many photos, the first ones; None: all.
+
+    Raises:
+        SettingError: a limit below 1, or a single string of unseen names.
     """
 
     folder: str
@@ -40,38 +46,44 @@ class Data:
     skip_broken: bool = False
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise SettingError(f"limit is {self.limit}: expected 1 or more photos")
+        if isinstance(self.unseen, str):
+            raise SettingError(f"unseen is {self.unseen!r}: give a list of names")
+
     def open(self) -> LabelledFolder:
-        """The folder with the seen classes alone; every file is looked at first.
+        """The folder with its seen classes, once all files have been checked.
 
         Raises:
             DataError: as ``open_folder``, ``sound`` and ``only_seen``.
         """
         root = Path(self.folder)
         split = None if (root / "images").is_dir() else self.split
-        found = open_folder(root, split, skip_unpaired=self.skip_broken)
+        folder = open_folder(root, split, skip_unpaired=self.skip_broken)
         if self.limit is not None:
-            found = replace(found, pairs=found.pairs[: self.limit])
-        return only_seen(sound(found, self.skip_broken), self.unseen)
+            folder = replace(folder, pairs=folder.pairs[: self.limit])
+        return only_seen(sound(folder, self.skip_broken), self.unseen)
 
 
 @dataclass
 class PhotoBatches:
-    """Augmented photos in an order that the seed decides, anew in each epoch.
+    """Batches of augmented photos, in another order in each epoch; the seed decides the orders.
 
     Attributes:
-        photos: what they are taken from.
-        divisor: both sides of a batch are multiples of it.
+        photos: the photos.
+        divisor: both sides of a batch are padded to a multiple of it, pixels.
     """
 
     photos: TrainingPhotos
     divisor: int = 32
 
     def __call__(self, rows: range) -> TrainingBatch:
-        """The samples of these numbers."""
+        """The samples with these numbers."""
         return collate([self.sample(row) for row in rows], self.photos.augmentation.fill, self.divisor)
 
     def sample(self, row: int) -> TrainingSample:
-        """A sample by its number."""
+        """The sample with this number."""
         epoch, place = divmod(row, len(self.photos))
         return self.photos.sample(epoch, int(shuffled(len(self.photos), self.photos.seed, epoch)[place]))
 
@@ -83,60 +95,69 @@ def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def normalized(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 as a network takes it."""
+    """Normalize pixels (B, 3, H, W) uint8 for a network; the result is float32."""
     mean, std = (
-        torch.tensor(part, device=pixels.device)[:, None, None] for part in (normalization.mean, normalization.std)
+        torch.tensor(values, device=pixels.device)[:, None, None] for values in (normalization.mean, normalization.std)
     )
     return (pixels.float() - mean) / std
 
 
 def labels_of(classes: Tensor) -> Tensor:
-    """Classes with void as -1 -> labels with void as 255 and more, as the losses have them."""
+    """Classes, where void is -1, as the labels of the losses, where void is 255."""
     return torch.where(classes < 0, IGNORE, classes)
 
 
-class Names:
-    """The names of a run as rows of the joint space.
+class ClassNames:
+    """The class names of a run and their embeddings in the joint space.
 
     Args:
-        model: its text encoder and templates.
-        names: of the classes; "sofa|couch" are synonyms.
+        model: provides the text encoder and the templates.
+        names: the class names, in order; "sofa|couch" are synonyms.
     """
 
     def __init__(self, model: DeOP, names: Sequence[str]) -> None:
-        self.vocabulary: Vocabulary = model.vocabulary(list(names))
+        self.vocabulary: Vocabulary = model.vocabulary(names if isinstance(names, (set, frozenset)) else list(names))
         self.owner = torch.tensor([index for index, synonyms in enumerate(self.vocabulary.synonyms) for _ in synonyms])
-        self._fixed: Classes | None = None
+        self._frozen: Classes | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All texts, synonyms included."""
+        """All texts, including synonyms."""
         return self.vocabulary.texts
 
-    def fixed(self, model: DeOP) -> Classes:
-        """The rows of a text encoder that does not learn, made once."""
-        if self._fixed is None:
-            self._fixed = embed_vocabulary(self.vocabulary, model.text, cache=model.cache, progress=True)
-        self._fixed = self._fixed.to(model.device)
-        return self._fixed
+    def frozen(self, model: DeOP) -> Classes:
+        """The embeddings of a text encoder that is not trained. They are computed once."""
+        with torch.inference_mode(False):  # so that gradients can pass later, whoever calls this first
+            if self._frozen is None:
+                self._frozen = embed_vocabulary(self.vocabulary, model.text, cache=model.cache, progress=True)
+            self._frozen = self._frozen.to(model.device)
+        return self._frozen
 
-    def learning(self, model: DeOP) -> Classes:
-        """The rows through a prompt that learns: with a gradient, made anew each time (METHOD section 4)."""
+    def trained(self, model: DeOP) -> Classes:
+        """The embeddings with a prompt that is trained: computed in each call, with gradients (docs/method.md §4)."""
         rows = F.normalize(model.text.embed(self.texts), dim=-1)
         return Classes(rows, self.owner.to(rows.device), self.vocabulary.names)
 
 
-def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: Names) -> None:
-    """Say in a model's card and calibration what it was trained on."""
+def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: ClassNames) -> None:
+    """Record in the card and calibration of a model what it was trained on.
+
+    Args:
+        model: the trained model, changed in place.
+        stage: name of the stage.
+        base: name or folder of the model that training started from.
+        folder: the training photos.
+        names: the names of their classes.
+    """
     card, calibration = model.card, model.settings.calibration
-    place = folder.root if folder.root.name not in ("train", "val") else folder.root.parent
-    seen = f"{place.name}: {len(folder.pairs)} photos, {len(folder.classes)} names (stage {stage!r})"
+    root = folder.root if folder.root.name not in ("train", "val") else folder.root.parent
+    data = f"{root.name}: {len(folder.pairs)} photos, {len(folder.classes)} names (stage {stage!r})"
     model.card = replace(
         card,
         name=f"{card.name or Path(base).name} {stage}",
         source="; ".join(part for part in (card.source, f"trained from {base} by deop {__version__}") if part),
-        training_data="; ".join(part for part in (card.training_data, seen) if part),
-        scores="",  # they were the base's
+        training_data="; ".join(part for part in (card.training_data, data) if part),
+        scores="",  # those of the base model no longer hold
     )
     trained = tuple(dict.fromkeys((*calibration.trained_names, *names.texts)))
     model.settings = replace(model.settings, calibration=replace(calibration, trained_names=trained))
@@ -144,25 +165,53 @@ def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: 
 
 @dataclass(frozen=True)
 class Validation:
-    """Photos that are named now and then while a model learns.
+    """Photos that are evaluated during training.
 
     Attributes:
-        data: which; None: none, and nothing is measured.
-        proposals: "model": the model's own; "oracle": the true masks.
+        data: the photos; None: no validation.
+        proposals: "model": the model's own masks; "oracle": the true masks.
+
+    Raises:
+        SettingError: unknown proposals.
     """
 
     data: Data | None = None
-    proposals: str = "model"
+    proposals: Literal["model", "oracle"] = "model"
+
+    def __post_init__(self) -> None:
+        if self.proposals not in ("model", "oracle"):
+            raise SettingError(f"unknown proposals {self.proposals!r} of the validation: choose model or oracle")
+
+    def check(self, loop: LoopSettings) -> None:
+        """Raise a ``SettingError`` if the loop validates without photos, or has photos and never validates."""
+        if self.data is None and loop.validate_every:
+            raise SettingError("loop.validate_every needs photos: set validation.data.folder")
+        if self.data is not None and not loop.validate_every:
+            raise SettingError("validation.data has no effect: set loop.validate_every to 1 or more steps")
 
     def open(self) -> LabelledFolder | None:
         """The photos, or None."""
         return None if self.data is None else self.data.open()
 
     def measure(self, model: DeOP, folder: LabelledFolder | None) -> dict[str, float]:
-        """mIoU and the share of pixels that are right."""
+        """mIoU and pixel accuracy of a model on the photos, in [0, 1]."""
         from deop.evaluation.evaluate import Protocol, evaluate
 
         if folder is None:
             return {}
-        found = evaluate(model, folder, Protocol(self.proposals))
-        return {key: float(found[key] or 0) for key in ("miou", "pixel_accuracy")}
+        scores = evaluate(model, folder, Protocol(self.proposals))
+        return {key: float(scores[key] or 0) for key in ("miou", "pixel_accuracy")}
+
+
+def check_ranges(recipe: object, *, positive: Sequence[str] = (), not_negative: Sequence[str] = ()) -> None:
+    """Check numeric fields of a recipe.
+
+    Raises:
+        SettingError: a value of 0 or less, or a negative value; NaN is refused too.
+    """
+    for name in (*positive, *not_negative):
+        value = getattr(recipe, name)
+        if name in positive and not value > 0:
+            raise SettingError(f"{name} is {value}: expected a number above 0")
+        if not value >= 0:
+            raise SettingError(f"{name} is {value}: expected 0 or more")

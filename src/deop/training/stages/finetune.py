@@ -1,8 +1,7 @@
-"""Fine-tuning on a few photos of one's own: stage 3 with a light adaptor, held-out photos and early stopping."""
+"""Fine-tuning on a few photos: stage 3 with a low-rank adaptor, held-out photos and early stopping."""
 
 import json
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,24 @@ from deop.data.samples import TrainingPhotos
 from deop.errors import DataError, SettingError
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.protocol import Protocol
-from deop.files import replacing
+from deop.files import parse_json, replacing
 from deop.model import DeOP
 from deop.training.loop import Run, fit
 from deop.training.losses import AnchorWeights
 from deop.training.recipe import plain
-from deop.training.stages.common import Data, PhotoBatches, Validation
-from deop.training.stages.deop import Anchors, DeOPRecipe, DeOPTask, prepare
+from deop.training.stages.common import Data, PhotoBatches, Validation, check_ranges
+from deop.training.stages.deop import DeOPTask
+from deop.training.stages.deop_recipe import Anchors, DeOPRecipe, check_learn, prepare
 from deop.training.task import LoopSettings
 
 OTHER_NAMES = "coco-stuff"
-"""The list whose names are asked for to see what a model has forgotten, those apart that it was tuned on."""
+"""The class list that measures forgetting: its names, without those that the model is tuned on."""
 
-_GAP = 0.1  # by which training photos may gain more than held-out ones before it is told of
+_OVERFITTING_GAP = 0.1  # mIoU that training photos may gain over held-out ones before there is a warning
 
 
 class OverfittingWarning(UserWarning):
-    """The model has learned its training photos rather than the names."""
+    """The model has memorized its training photos, or fine-tuning did not help."""
 
 
 def _loop() -> LoopSettings:
@@ -46,21 +46,25 @@ class FinetuneRecipe:
     """Fine-tuning.
 
     Attributes:
-        data: photos of one's own. Where there are splits, the training one alone is used.
-        model: what is tuned: a name of the zoo or a folder.
-        photos: how many of them, drawn with the seed; None: all.
-        held_out: share of the photos that are kept apart, to see when to stop; at least one.
-        others: photos with other names, to see what is forgotten; None: it is only seen how many pixels of the
-            held-out photos change their name among ``OTHER_NAMES``.
-        loop: for how long at most.
-        learn: what learns: some of adaptor, anchors, no_object, prompt.
-        anchors: fresh anchors; None: the model's own go on, or there are none and features are pooled.
-        rank: of the adaptor.
-        augmentation: of photos.
+        data: the photos. If the folder has splits, only the training split is used.
+        model: the model to tune: a name of the zoo or a folder.
+        photos: number of photos to use, chosen at random with the seed; None: all.
+        held_out: fraction of the photos that are not trained on, at least one photo. If the loop chooses the weights
+            with the best score, the larger half of them decides and the gain is reported on the others.
+        others: photos with other names, to measure forgetting; None: forgetting is only measured as the fraction of
+            pixels of the held-out photos that keep their name among ``OTHER_NAMES``.
+        loop: settings of the training loop.
+        learn: the parts to train: some of adaptor, anchors, no_object, prompt.
+        anchors: a new anchor decoder; None: continue with the model's own, or pool features if it has none.
+        rank: rank of the adaptor.
+        augmentation: augmentation of the photos.
         rate: learning rate.
         decay: weight decay.
-        weights: of the losses.
-        loss_stride: only every n-th pixel a side counts in the losses.
+        weights: weights of the losses.
+        loss_stride: compute the losses only at every n-th pixel in each direction.
+
+    Raises:
+        SettingError: a value out of range, or an option without effect.
     """
 
     data: Data
@@ -82,17 +86,39 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
-            raise SettingError(f"held_out is {self.held_out}: expected a share between 0 and 1")
+            raise SettingError(f"held_out is {self.held_out}: expected a fraction between 0 and 1")
+        if self.photos is not None and self.photos < 2:
+            raise SettingError(f"photos is {self.photos}: expected 2 or more, one to train on and one to hold out")
+        check_learn(self.learn, self.anchors)
+        check_ranges(self, positive=("rate", "rank", "loss_stride"), not_negative=("decay",))
+
+
+@dataclass(frozen=True)
+class Division:
+    """The photos of a fine-tuning run.
+
+    Attributes:
+        training: photos to train on.
+        choice: held-out photos that choose the weights and the end of the run.
+        report: held-out photos whose scores are reported. They are the same as ``choice`` if there is only one
+            held-out photo.
+        independent: whether no reported photo takes part in the choice.
+    """
+
+    training: LabelledFolder
+    choice: LabelledFolder
+    report: LabelledFolder
+    independent: bool
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A model at one time.
+    """mIoU of a model, in [0, 1].
 
     Attributes:
-        training: mIoU on the photos that it learns from.
-        held_out: mIoU on those kept apart.
-        others: mIoU on photos with other names; None where there are none.
+        training: on the training photos.
+        held_out: on the reported photos, which are not trained on.
+        others: on photos with other names; None if there are none.
     """
 
     training: float
@@ -102,117 +128,161 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """What fine-tuning did.
+    """The result of fine-tuning.
 
     Attributes:
-        before: the model as it was.
-        after: as it is now.
-        unchanged: share of the held-out photos' pixels that keep their name among names it was not tuned on.
-        photos: learned from, and held out.
-        steps: taken; those of the weights that were kept may be fewer.
+        before: scores of the model before fine-tuning.
+        after: scores of the tuned model.
+        unchanged: fraction of the reported photos' pixels that keep their name among names that were not tuned on.
+        training_photos: number of photos that were trained on.
+        choice_photos: number of held-out photos that chose the weights; 0 if the last weights were used.
+        reported_photos: number of held-out photos whose scores are reported.
+        independent: whether the reported photos took no part in the choice of the weights. If not, the gain is too
+            optimistic.
+        steps: number of steps taken; the chosen weights may be of an earlier step.
     """
 
     before: Measured
     after: Measured
     unchanged: float
-    photos: tuple[int, int]
+    training_photos: int
+    choice_photos: int
+    reported_photos: int
+    independent: bool
     steps: int
 
     @property
     def overfits(self) -> bool:
         """Whether the training photos gained far more than the held-out ones."""
-        learned = self.after.training - self.before.training
-        return learned - (self.after.held_out - self.before.held_out) > _GAP
+        gain = self.after.training - self.before.training
+        return gain - (self.after.held_out - self.before.held_out) > _OVERFITTING_GAP
 
     @property
     def helps(self) -> bool:
-        """Whether held-out photos are named better than before."""
+        """Whether the mIoU of the held-out photos is higher than before."""
         return self.after.held_out > self.before.held_out
 
+    @property
+    def held_out_label(self) -> str:
+        """The held-out photos in words, for tables.
 
-def divide(folder: LabelledFolder, recipe: FinetuneRecipe) -> tuple[LabelledFolder, LabelledFolder]:
-    """The photos to learn from and those kept apart, drawn with the seed.
+        >>> score = Measured(0.5, 0.5)
+        >>> Report(score, score, 1.0, 4, 1, 1, independent=False, steps=20).held_out_label
+        'held-out photos (1; the weights were chosen on these photos)'
+        """
+        chosen = "" if self.independent else "; the weights were chosen on these photos"
+        return f"held-out photos ({self.reported_photos}{chosen})"
+
+
+def divide(folder: LabelledFolder, recipe: FinetuneRecipe) -> Division:
+    """Divide the photos at random, as the seed decides, into training photos and held-out photos.
+
+    If the loop chooses the weights with the best score, two or more held-out photos are divided again: the larger half
+    chooses, the smaller half is reported.
 
     Raises:
-        DataError: fewer than two photos.
+        DataError: fewer than two photos, or fewer than the recipe asks for.
     """
+    if recipe.photos is not None and recipe.photos > len(folder.pairs):
+        raise DataError(
+            f"{folder.root} has {len(folder.pairs)} photos, fewer than photos={recipe.photos}: use a smaller number"
+        )
     order = np.random.default_rng((recipe.loop.seed, 8)).permutation(len(folder.pairs))[: recipe.photos]
     if len(order) < 2:
-        raise DataError(f"{folder.root} has {len(order)} photo to use: give one to learn from and one to keep apart")
-    apart = max(1, round(recipe.held_out * len(order)))
-    chosen = (sorted(order[apart:]), sorted(order[:apart]))
-    learn, held = (replace(folder, pairs=tuple(folder.pairs[i] for i in part)) for part in chosen)
-    return learn, held
+        raise DataError(
+            f"{folder.root} has only {len(order)} photo: fine-tuning needs 2 or more, one to train on and one to hold "
+            "out"
+        )
+
+    def part(indices: np.ndarray) -> LabelledFolder:
+        return replace(folder, pairs=tuple(folder.pairs[index] for index in sorted(indices)))
+
+    count = max(1, min(round(recipe.held_out * len(order)), len(order) - 1))
+    training, held_out = part(order[count:]), order[:count]
+    if not recipe.loop.best:
+        return Division(training, part(held_out), part(held_out), independent=True)
+    if count == 1:
+        return Division(training, part(held_out), part(held_out), independent=False)
+    return Division(training, part(held_out[count // 2 :]), part(held_out[: count // 2]), independent=True)
 
 
-def measure(model: DeOP, learn: LabelledFolder, held: LabelledFolder, others: LabelledFolder | None) -> Measured:
-    """mIoU on the three sets."""
-    training, held_out = (float(evaluate(model, part, Protocol())["miou"] or 0) for part in (learn, held))
+def measure(model: DeOP, photos: Division, others: LabelledFolder | None) -> Measured:
+    """mIoU of a model on the training photos, the reported photos and the photos with other names."""
+    training, held_out = (
+        float(evaluate(model, part, Protocol())["miou"] or 0) for part in (photos.training, photos.report)
+    )
     return Measured(training, held_out, None if others is None else evaluate(model, others, Protocol())["miou"])
 
 
-def answers(model: DeOP, folder: LabelledFolder) -> list[np.ndarray]:
-    """The label maps of photos among names that are not the folder's."""
-    own = {text.casefold() for name in folder.names for text in name.split("|")}
+def label_maps(model: DeOP, folder: LabelledFolder) -> list[np.ndarray]:
+    """The label maps of photos, with those names of ``OTHER_NAMES`` that the folder does not have."""
+    tuned = {text.casefold() for name in folder.names for text in name.split("|")}
     names = [entry.plain or entry.name for entry in official_classes(OTHER_NAMES)]
-    others = [name for name in dict.fromkeys(names) if not own & {text.casefold() for text in name.split("|")}]
+    others = [name for name in dict.fromkeys(names) if not tuned & {text.casefold() for text in name.split("|")}]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that two of these names are alike to the model is no matter here
-        vocabulary = model.vocabulary(_distinct(others))
+        warnings.simplefilter("ignore")  # it does not matter here if two of these names have the same embedding
+        vocabulary = model.vocabulary(_without_repeated_synonyms(others))
         encoded = (model.encode([pair.photo])[0] for pair in folder.pairs)
         return [model.label(photo, vocabulary).label_map for photo in encoded]
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """Names with those synonyms left out that stood in an earlier name."""
-    seen: set[str] = set()
+def _without_repeated_synonyms(names: list[str]) -> list[str]:
+    """Names without the synonyms that an earlier name already has."""
+    earlier: set[str] = set()
     kept = []
     for name in names:
-        texts = [text for text in name.split("|") if text.casefold() not in seen]
-        seen |= {text.casefold() for text in texts}
+        texts = [text for text in name.split("|") if text.casefold() not in earlier]
+        earlier |= {text.casefold() for text in texts}
         if texts:
             kept.append("|".join(texts))
     return kept
 
 
 def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: str | None = None) -> Run:
-    """Fine-tune; ``report.json`` in ``out`` has before and after.
+    """Fine-tune a model, and write its scores before and after to ``report.json`` in ``out``.
 
     Args:
-        recipe: what and how.
+        recipe: the recipe.
         out: folder of the run.
-        resume: go on where an earlier run stopped.
-        device: "cpu" keeps off a GPU.
+        resume: continue an earlier run in that folder, if there is one.
+        device: "cpu" trains on the CPU; None: on a GPU if there is one.
 
     Warns:
-        OverfittingWarning: the model has learned its training photos, or held-out photos are named no better.
+        OverfittingWarning: the model has memorized its training photos, or held-out photos have not improved.
 
     Raises:
-        DeopError: of the recipe, the data, the model or the run, by name.
+        DeopError: an error of the recipe, the data, the model or the run.
     """
     from deop.zoo import load
 
-    learn, held = divide(recipe.data.open(), recipe)
+    photos = divide(recipe.data.open(), recipe)
     others = None if recipe.others is None else recipe.others.open()
-    start = load(recipe.model, device=device)
-    before, named = measure(start, learn, held, others), answers(start, held)
-    padding: Any = start.settings.padding
-    third = DeOPRecipe(
+    base = load(recipe.model, device=device)
+    before, maps_before = measure(base, photos, others), label_maps(base, photos.report)
+    padding: Any = base.settings.padding
+    stage_3 = DeOPRecipe(
         model=recipe.model, data=recipe.data, loop=recipe.loop, learn=recipe.learn, anchors=recipe.anchors,
-        rank=recipe.rank, severance=start.settings.severance, augmentation=recipe.augmentation, rate=recipe.rate,
+        rank=recipe.rank, severance=base.settings.severance, augmentation=recipe.augmentation, rate=recipe.rate,
         decay=recipe.decay, weights=recipe.weights, loss_stride=recipe.loss_stride, padding=padding,
-        resize=start.settings.resize, validation=Validation(recipe.data),
+        resize=base.settings.resize, validation=Validation(recipe.data if recipe.loop.validate_every else None),
     )  # fmt: skip
-    del start
-    model = prepare(third)
-    batches = PhotoBatches(TrainingPhotos(learn, recipe.augmentation, recipe.loop.seed))
-    task = DeOPTask(model, learn.names, batches, third, held, stage="finetune")
+    del base
+    model = prepare(stage_3)
+    batches = PhotoBatches(TrainingPhotos(photos.training, recipe.augmentation, recipe.loop.seed))
+    task = DeOPTask(model, photos.training.names, batches, stage_3, photos.choice, stage="finetune")
     run = fit(task, recipe.loop, out, recipe=plain(recipe), resume=resume, device=device)
     tuned = load(run.model, device=device)
-    same = [first == second for first, second in zip(named, answers(tuned, held), strict=True)]
-    unchanged = float(np.concatenate([part.ravel() for part in same]).mean())
-    after = measure(tuned, learn, held, others)
-    report = Report(before, after, unchanged, (len(learn.pairs), len(held.pairs)), run.steps)
+    same = [first == second for first, second in zip(maps_before, label_maps(tuned, photos.report), strict=True)]
+    report = Report(
+        before,
+        after=measure(tuned, photos, others),
+        unchanged=float(np.concatenate([part.ravel() for part in same]).mean()),
+        training_photos=len(photos.training.pairs),
+        choice_photos=len(photos.choice.pairs) if recipe.loop.best else 0,
+        reported_photos=len(photos.report.pairs),
+        independent=photos.independent,
+        steps=run.steps,
+    )
     with replacing(out / "report.json") as file:
         file.write((json.dumps(plain(report), indent=2) + "\n").encode())
     _warn(report)
@@ -220,26 +290,39 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
 
 
 def read_report(folder: Path) -> Report:
-    """The report of a run that is done, from its folder."""
-    values: Mapping[str, Any] = json.loads((folder / "report.json").read_text())
-    before, after = (Measured(**values[key]) for key in ("before", "after"))
-    return Report(before, after, values["unchanged"], tuple(values["photos"]), values["steps"])
+    """The report of a finished run, from the folder of the run.
+
+    Raises:
+        DataError: no ``report.json``, or one that is damaged or of an older version of deop.
+    """
+    path = folder / "report.json"
+    try:
+        values = dict(parse_json(path))
+        before, after = (Measured(**values.pop(key)) for key in ("before", "after"))
+        report = Report(before, after, **values)
+        scores = (before.training, before.held_out, after.training, after.held_out, report.unchanged)
+        if not all(isinstance(score, (int, float)) for score in scores):
+            raise TypeError("a score is not a number")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"cannot read the report {path}: {error}. Run fine-tuning again, in another folder.") from error
+    return report
 
 
 def _warn(report: Report) -> None:
     if report.overfits:
-        learned = report.after.training - report.before.training
-        gained = report.after.held_out - report.before.held_out
+        training = report.after.training - report.before.training
+        held_out = report.after.held_out - report.before.held_out
         warnings.warn(
-            f"over-fitting: the {report.photos[0]} training photos gained {100 * learned:.1f} points of mIoU and the "
-            f"{report.photos[1]} held-out ones {100 * gained:+.1f}. More photos help most; else a smaller rank or rate",
+            f"over-fitting: the {report.training_photos} training photos gained {100 * training:.1f} points of mIoU, "
+            f"and the {report.reported_photos} held-out photos {100 * held_out:+.1f}. Use more photos, or a smaller "
+            "rank or rate",
             OverfittingWarning,
             stacklevel=3,
         )
     if not report.helps:
         warnings.warn(
-            f"held-out photos are named no better than before ({100 * report.before.held_out:.1f} and "
-            f"{100 * report.after.held_out:.1f} % mIoU): use the model as it was",
+            f"held-out photos are not segmented better than before ({100 * report.before.held_out:.1f} and "
+            f"{100 * report.after.held_out:.1f} % mIoU): keep the original model",
             OverfittingWarning,
             stacklevel=3,
         )

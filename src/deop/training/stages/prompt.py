@@ -1,4 +1,4 @@
-"""Stage 1: the prompt around all names, so that CLIP names what a mask shows (METHOD sections 4, 7 and 9)."""
+"""Stage 1: trains the prompt around all names, so that CLIP classifies masked crops (docs/method.md §4, §7, §9)."""
 
 import math
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from deop.training.loop import Run, fit
 from deop.training.losses import prompt_loss
 from deop.training.process import seed_everything
 from deop.training.recipe import plain
-from deop.training.stages.common import Data, Names, describe, normalized, shuffled
+from deop.training.stages.common import ClassNames, Data, check_ranges, describe, normalized, shuffled
 from deop.training.task import Group, LoopSettings, Task, split_groups
 
 ORIGINAL_FILL = (0.48, 0.46, 0.41)
-"""What the original puts outside a mask, after normalisation: CLIP's mean, which would be 0 there (METHOD 9)."""
+"""The value outside a mask, after normalization, in the original: CLIP's mean, which would be 0 (docs/method.md §9)."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,21 @@ class PromptRecipe:
 
     Attributes:
         model: a CLIP: a name of the zoo or a folder.
-        data: what is learned from.
-        loop: for how long.
-        proposer: of the finished model, as ``deop.load`` takes it; None: the model's own.
-        prefix: vectors before the name.
-        suffix: vectors after it.
-        shots: crops of each class, drawn with replacement.
-        area: least and most share of a crop that is shown, before it is resized.
-        aspect: most by which its width may exceed its height, or the other way round.
-        flip: chance of left and right changing places.
-        fill: what lies outside the mask: "mean", CLIP's mean colour, or "original", its value after normalisation.
+        data: the training photos.
+        loop: settings of the training loop.
+        proposer: proposer of the trained model, as in ``deop.load``; None: the model's own.
+        prefix: number of trained vectors before the name.
+        suffix: number of trained vectors after the name.
+        shots: crops per class, drawn with replacement.
+        area: minimum and maximum fraction of a crop that is shown, in (0, 1].
+        aspect: maximum aspect ratio of that part, in either direction; at least 1.
+        flip: probability of a horizontal flip, in [0, 1].
+        fill: value outside the mask: "mean", CLIP's mean colour, or "original", that colour after normalization.
         rate: base learning rate.
         decay: weight decay.
+
+    Raises:
+        SettingError: a value out of range.
     """
 
     model: str
@@ -65,14 +68,25 @@ class PromptRecipe:
     rate: float = 0.02
     decay: float = 5e-4
 
+    def __post_init__(self) -> None:
+        check_ranges(self, positive=("shots", "rate"), not_negative=("prefix", "suffix", "decay"))
+        if not self.prefix + self.suffix:
+            raise SettingError("prefix and suffix are 0, so there is nothing to train: set one of them")
+        if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
+            raise SettingError(f"area is {self.area}: expected a minimum and a maximum in (0, 1]")
+        if not self.aspect >= 1:
+            raise SettingError(f"aspect is {self.aspect}: expected a ratio of 1 or more")
+        if not 0 <= self.flip <= 1:
+            raise SettingError(f"flip is {self.flip}: expected a probability in [0, 1]")
 
-class Crops(NamedTuple):
-    """Regions of photos.
+
+class CropBatch(NamedTuple):
+    """A batch of crops around regions of photos.
 
     Attributes:
         pixels: (B, 3, s, s) uint8.
-        inside: (B, s, s) bool, the mask.
-        labels: (B,) int64.
+        inside: (B, s, s) bool, the masks.
+        labels: (B,) int64, the classes.
     """
 
     pixels: Tensor
@@ -80,35 +94,34 @@ class Crops(NamedTuple):
     labels: Tensor
 
 
-class MaskCrops:
-    """Tight crops around classes of photos, a few of each class, seen anew in each epoch.
+class CropBatches:
+    """Batches of tight crops around the region of one class in a photo, augmented differently in each epoch.
 
     Args:
         folder: photos and masks.
-        recipe: shots, area, aspect and flip, and the seed.
-        side: of a crop, pixels.
+        recipe: provides shots, area, aspect, flip and the seed.
+        side: side of a crop, pixels.
     """
 
     def __init__(self, folder: LabelledFolder, recipe: PromptRecipe, side: int) -> None:
         self.folder, self.recipe, self.side = folder, recipe, side
-        draw = np.random.default_rng((recipe.loop.seed, 1))
-        self.pairs: list[tuple[int, int]] = []  # of a photo and a class
+        rng = np.random.default_rng((recipe.loop.seed, 1))
+        self.pairs: list[tuple[int, int]] = []  # a photo and a class
         for label, photos in enumerate(photos_of_classes(folder)):
             if photos:
-                self.pairs += [(photos[i], label) for i in draw.integers(len(photos), size=recipe.shots)]
+                self.pairs += [(photos[i], label) for i in rng.integers(len(photos), size=recipe.shots)]
 
-    def __call__(self, rows: range) -> Crops:
-        """The crops of these numbers."""
-        found = [self.crop(row) for row in rows]
-        pixels, inside, labels = zip(*found, strict=True)
-        return Crops(
+    def __call__(self, rows: range) -> CropBatch:
+        """The crops with these numbers."""
+        pixels, inside, labels = zip(*map(self.crop, rows), strict=True)
+        return CropBatch(
             torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
             torch.from_numpy(np.stack(inside)),
             torch.tensor(labels),
         )
 
     def crop(self, row: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Pixels (s, s, 3) uint8, mask (s, s) bool and class of one."""
+        """Pixels (s, s, 3) uint8, mask (s, s) bool and class of the crop with this number."""
         epoch, place = divmod(row, len(self.pairs))
         number = int(shuffled(len(self.pairs), self.recipe.loop.seed, epoch)[place])
         photo, label = self.pairs[number]
@@ -116,127 +129,134 @@ class MaskCrops:
         mask = self.folder.labels(pair) == label
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-        draw = np.random.default_rng((self.recipe.loop.seed, epoch, number))
-        y, x, height, width = random_window(bottom - top, right - left, self.recipe.area, self.recipe.aspect, draw)
+        rng = np.random.default_rng((self.recipe.loop.seed, epoch, number))
+        y, x, height, width = random_window(bottom - top, right - left, self.recipe.area, self.recipe.aspect, rng)
         box = (left + x, top + y, left + x + width, top + y + height)
         image = Image.fromarray(np.ascontiguousarray(read_photo(pair.photo))).crop(box)
         inside = Image.fromarray(mask).crop(box)
         shape = (self.side, self.side)
         pixels = np.asarray(image.resize(shape, Image.Resampling.BILINEAR))
         within = np.asarray(inside.resize(shape, Image.Resampling.NEAREST))
-        if draw.random() < self.recipe.flip:
+        if rng.random() < self.recipe.flip:
             pixels, within = pixels[:, ::-1], within[:, ::-1]
         return np.ascontiguousarray(pixels), np.ascontiguousarray(within), label
 
 
 def random_window(
-    height: int, width: int, area: tuple[float, float], aspect: float, draw: np.random.Generator
+    height: int, width: int, area: tuple[float, float], aspect: float, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A random part of a picture (Szegedy et al., Going deeper with convolutions, 2015, section 6).
+    """A random part of an image (Szegedy et al., Going deeper with convolutions, 2015, section 6).
 
     Args:
-        height: of the picture.
-        width: of the picture.
-        area: least and most share of it.
-        aspect: most ratio of the sides, either way; drawn evenly on a log scale.
-        draw: where the choices come from.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
+        area: minimum and maximum fraction of the image's area.
+        aspect: maximum aspect ratio in either direction; sampled uniformly on a logarithmic scale.
+        rng: random generator.
 
     Returns:
-        Top, left, height and width; after ten tries that do not fit, the middle with the nearest ratio allowed.
+        Top, left, height and width. If ten attempts do not fit, the central part with the closest allowed ratio.
     """
     for _ in range(10):
-        wanted = height * width * draw.uniform(*area)
-        ratio = math.exp(draw.uniform(-math.log(aspect), math.log(aspect)))
-        w, h = round(math.sqrt(wanted * ratio)), round(math.sqrt(wanted / ratio))
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(-math.log(aspect), math.log(aspect)))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return int(draw.integers(height - h + 1)), int(draw.integers(width - w + 1)), h, w
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
     w = min(width, max(1, round(height * aspect)))
     h = min(height, max(1, round(width * aspect)))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
 def photos_of_classes(folder: LabelledFolder) -> list[list[int]]:
-    """For each class the photos that show it, by their places in the folder."""
-
+    """For each class, the indices of the photos that show it."""
     present = survey(folder, remembered=True).present
-    found: list[list[int]] = [[] for _ in folder.classes]
+    photos: list[list[int]] = [[] for _ in folder.classes]
     labels = {entry.id: label for label, entry in enumerate(folder.classes)}
-    for place, pair in enumerate(folder.pairs):
-        for number in present.get(pair.mask.stem, ()):
-            if number in labels:
-                found[labels[number]].append(place)
-    return found
+    for index, pair in enumerate(folder.pairs):
+        for class_id in present.get(pair.mask.stem, ()):
+            if class_id in labels:
+                photos[labels[class_id]].append(index)
+    return photos
 
 
 class PromptTask(Task):
-    """Stage 1 as a task."""
+    """The task of stage 1.
 
-    def __init__(self, model: DeOP, names: Sequence[str], batches: MaskCrops, recipe: PromptRecipe) -> None:
-        """``model`` as ``prepare`` makes it, ``names`` the seen ones."""
+    Args:
+        model: the model, as returned by ``prepare``.
+        names: the seen names.
+        batches: the training crops.
+        recipe: the recipe of the run.
+    """
+
+    def __init__(self, model: DeOP, names: Sequence[str], batches: CropBatches, recipe: PromptRecipe) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.batches: MaskCrops = batches
+        self.batches: CropBatches = batches
         self.folder = batches.folder
-        self.names = Names(model, names)
+        self.names = ClassNames(model, names)
 
     def groups(self) -> list[Group]:
-        """The prompt, which decays."""
+        """The vectors of the prompt, with weight decay."""
         names = [
             name for name, value in self.named_parameters() if name.startswith("model.text.prompt.") and value.numel()
         ]
         return split_groups(self, names, self.recipe.rate, self.recipe.decay)
 
     def train(self, mode: bool = True) -> "PromptTask":
-        """CLIP is as it is in use."""
+        """CLIP stays in evaluation mode."""
         super().train(mode)
         self.model.eval()
         return self
 
-    def forward(self, batch: Crops) -> dict[str, Tensor]:
-        """Cross-entropy over the seen names, of images with nothing severed."""
+    def forward(self, batch: CropBatch) -> dict[str, Tensor]:
+        """Cross-entropy over the seen names. The attention is not severed."""
         model = self.model
         with torch.no_grad():
             pixels = masked_pixels(batch, model.encoder.normalization, self.recipe.fill)
             images = F.normalize(model.encoder(pixels).image.float(), dim=-1)
-        logits = classify(images, self.names.learning(model), None, model.settings.temperature)
+        logits = classify(images, self.names.trained(model), None, model.settings.temperature)
         return {"entropy": prompt_loss(logits[:, :-1], batch.labels)}
 
     def export(self, folder: Path) -> None:
-        """A model folder."""
+        """Write a model folder."""
         describe(self.model, "prompt", self.recipe.model, self.folder, self.names)
         self.model.save_pretrained(folder)
 
 
-def masked_pixels(batch: Crops, normalization: Normalization, fill: str) -> Tensor:
-    """Crops (B, 3, s, s) normalised, with 0 or the original's value outside the masks."""
+def masked_pixels(batch: CropBatch, normalization: Normalization, fill: str) -> Tensor:
+    """Normalized crops (B, 3, s, s). Pixels outside the masks are 0, or ``ORIGINAL_FILL`` for fill="original"."""
     pixels = normalized(batch.pixels, normalization)
     outside = pixels.new_tensor(ORIGINAL_FILL if fill == "original" else (0.0, 0.0, 0.0))
     return torch.where(batch.inside[:, None], pixels, outside[:, None, None])
 
 
 def prepare(recipe: PromptRecipe) -> DeOP:
-    """The model that the run starts from, with a fresh prompt unless it has one of this size.
+    """The model that the run starts from. It gets a new prompt unless it already has one of this size.
 
     Raises:
-        SettingError: a model whose text encoder takes no prompt.
+        SettingError: a model whose text encoder does not support a learned prompt.
         ModelNotFoundError, CheckpointError: as ``deop.load``.
     """
     from deop.zoo import load
 
     model = load(recipe.model, proposer=recipe.proposer, device="cpu")
     if not isinstance(model.text, CLIPText):
-        raise SettingError(f"{recipe.model} has no CLIP text encoder: a prompt can be learned for none but CLIP's")
+        raise SettingError(
+            f"{recipe.model} has no CLIP text encoder, which a learned prompt needs: choose a CLIP model"
+        )
     seed_everything(recipe.loop.seed, 1)
     if model.text.config.prompt != (recipe.prefix, recipe.suffix):
         model.text.add_prompt(recipe.prefix, recipe.suffix)
-    model.settings = replace(model.settings, templates="none")  # the prompt stands around the names instead
+    model.settings = replace(model.settings, templates="none")  # the prompt replaces templates
     return model
 
 
 def train(recipe: PromptRecipe, out: Path, *, resume: bool = False, device: str | None = None) -> Run:
-    """Run stage 1; arguments and errors as in ``stages.deop.train``."""
+    """Run stage 1. Arguments and errors are those of ``stages.deop.train``."""
     folder = recipe.data.open()
     model = prepare(recipe)
-    batches = MaskCrops(folder, recipe, model.encoder.crop_side)
+    batches = CropBatches(folder, recipe, model.encoder.crop_side)
     task = PromptTask(model, folder.names, batches, recipe)
     return fit(task, recipe.loop, out, recipe=plain(recipe), resume=resume, device=device)
