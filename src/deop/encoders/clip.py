@@ -63,8 +63,6 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learned_in_blocks", tuple(self.learned_in_blocks))
-        if isinstance(self.normalization, dict):
-            object.__setattr__(self, "normalization", Normalization(**self.normalization))
         if self.activation not in ACTIVATIONS:
             raise CheckpointError(
                 f"unknown activation {self.activation!r} of the vision encoder: choose one of {', '.join(ACTIVATIONS)}"

@@ -1,8 +1,7 @@
-"""CLIP's text tower: transformers' modules and tokenizer, with a learned prompt where a model has one."""
+"""CLIP's text encoder: transformers' modules and tokenizer, optionally with a learned prompt."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,43 @@ from deop.encoders.clip_keys import prompt_from_original, read_text_config, text
 from deop.encoders.learned_prompt import LearnedPrompt
 from deop.errors import CheckpointError
 from deop.networks.loading import load_strictly, read_weights
+from deop.networks.state_hash import StateHash
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The shape of a text tower. The defaults are those of OpenAI's CLIP ViT-B/16."""
+    """Sizes of a text encoder. The defaults are those of OpenAI's CLIP ViT-B/16.
 
-    tokens: int = 49408  # rows of the token table
-    width: int = 512  # channels of the residual stream
+    Attributes:
+        tokens: rows of the token table.
+        width: channels of the residual stream.
+        layers: transformer blocks.
+        heads: attention heads; divides ``width``.
+        hidden: channels inside the MLP.
+        context: maximum number of tokens of a text, including start and end.
+        output: channels of the joint space.
+        activation: "quick_gelu" or "gelu".
+        norm_eps: epsilon of the layer norms.
+        end_token: the id whose first position is the output of a text; None: the largest id of a row (OpenAI's rule).
+        prompt: vectors before and after the name in the learned prompt; None: no prompt.
+
+    Raises:
+        CheckpointError: an unknown activation, or heads that do not divide the width.
+    """
+
+    tokens: int = 49408
+    width: int = 512
     layers: int = 12
     heads: int = 8
-    hidden: int = 2048  # channels inside the MLP
-    context: int = 77  # most tokens of a text, start and end included
-    output: int = 512  # channels of the joint space
-    activation: str = "quick_gelu"  # or "gelu"
+    hidden: int = 2048
+    context: int = 77
+    output: int = 512
+    activation: str = "quick_gelu"
     norm_eps: float = 1e-5
-    end_token: int | None = None  # where a text is read off: its first end token; None: its largest id (OpenAI's rule)
-    prompt: tuple[int, int] | None = None  # vectors before and after the name in the learned prompt; None: no prompt
+    end_token: int | None = None
+    prompt: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.prompt is not None:
@@ -41,19 +58,25 @@ class TextConfig:
             object.__setattr__(self, "prompt", (before, after))
         if self.activation not in ACTIVATIONS:
             raise CheckpointError(
-                f"unknown activation {self.activation!r} in the text tower: expected {' or '.join(ACTIVATIONS)}"
+                f"unknown activation {self.activation!r} of the text encoder: choose one of {', '.join(ACTIVATIONS)}"
             )
         if self.width % self.heads:
-            raise CheckpointError(f"{self.heads} heads do not divide the width {self.width} of the text tower")
+            raise CheckpointError(
+                f"the width {self.width} of the text encoder is not divisible by its {self.heads} heads"
+            )
 
 
 class CLIPText(nn.Module):
-    """CLIP's text tower with its tokenizer: texts into the joint space."""
+    """CLIP's text encoder with its tokenizer.
+
+    Args:
+        config: sizes; the weights are random until they are loaded.
+        tokenizer: from ``read_tokenizer``; None: token ids can be encoded, texts cannot.
+    """
 
     kind = "clip"
 
     def __init__(self, config: TextConfig, tokenizer: Any = None) -> None:
-        """Random weights; ``tokenizer`` as ``read_tokenizer`` gives it, or None to encode ids only."""
         from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
         super().__init__()
@@ -70,14 +93,14 @@ class CLIPText(nn.Module):
                 max_position_embeddings=config.context,
                 hidden_act=config.activation,
                 layer_norm_eps=config.norm_eps,
-                # Where a text is read off is decided in encode_tokens; transformers' ids need not fit the table.
+                # encode_tokens finds the end token; these ids need not be rows of the token table.
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
             )
         )
         self.prompt = None if config.prompt is None else LearnedPrompt(config.width, *config.prompt)
-        self._identity: tuple[Any, str] = (None, "")
+        self._hash = StateHash()
 
     @property
     def width(self) -> int:
@@ -86,45 +109,45 @@ class CLIPText(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Most tokens that a text may have, counted as ``count_tokens`` does."""
+        """Maximum number of tokens of a text, counted as in ``count_tokens``."""
         return self.config.context
 
     @property
     def uses_templates(self) -> bool:
-        """Whether names are to be put into sentences: not where a learned prompt stands around them."""
+        """Whether names are inserted into sentence templates; False with a learned prompt, which replaces them."""
         return self.prompt is None
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Encode texts; around each goes the learned prompt where there is one.
+        """Encode texts, each inside the learned prompt if there is one (docs/method.md §4).
 
         Args:
-            texts: n texts. One that is longer than the context is cut at its end.
+            texts: n texts. A text that is longer than the context is cut at its end.
 
         Returns:
-            (n, C) float32, not normalised, on the tower's device (METHOD section 4). Differentiable.
+            (n, C) float32, not normalised, on the encoder's device. Differentiable.
 
         Raises:
-            CheckpointError: the tower has no tokenizer, or that of another model.
+            CheckpointError: the encoder has no tokenizer, or that of another model.
         """
         if not texts:
             return self._table.weight.new_zeros(0, self.width, dtype=torch.float32)
-        room = self.context_length - (0 if self.prompt is None else self.prompt.overhead - 2)
-        rows = [row[: room - 1] + row[-1:] if len(row) > room else row for row in self._tokenize(texts)]
+        limit = self.context_length - (0 if self.prompt is None else self.prompt.overhead - 2)
+        rows = [row[: limit - 1] + row[-1:] if len(row) > limit else row for row in self._tokenize(texts)]
         if self.prompt is not None:
             return self.encode_embeddings(*self.prompt([self._table(self._ids(row[1:-1])) for row in rows]))
         longest = max(map(len, rows))
-        # Padded with the end token, as transformers does: attention is causal, so nothing before it can tell.
+        # Padded with the end token, as in transformers. Attention is causal, so padding has no effect on the output.
         return self.encode_tokens(self._ids([row + row[-1:] * (longest - len(row)) for row in rows]))
 
     def encode_tokens(self, ids: Tensor) -> Tensor:
-        """Encode token ids.
+        """Encode token ids (docs/method.md §4).
 
         Args:
-            ids: (n, T) int, T up to the context length, start and end tokens in place; what follows the end of a row
-                does not matter (OpenAI pads with 0, transformers with the end token).
+            ids: (n, T) int, T up to the context length, including start and end tokens. Ids after the end token have
+                no effect (OpenAI pads with 0, transformers with the end token).
 
         Returns:
-            (n, C) float32, not normalised (METHOD section 4).
+            (n, C) float32, not normalised.
 
         Raises:
             CheckpointError: a row without the end token.
@@ -136,17 +159,17 @@ class CLIPText(nn.Module):
             is_end = ids == self.config.end_token
             if not is_end.any(-1).all():
                 raise CheckpointError(
-                    f"a text without the end token {self.config.end_token}: the tokenizer is not this text tower's"
+                    f"a text has no end token {self.config.end_token}: use the tokenizer of this text encoder"
                 )
             end = is_end.int().argmax(-1)
         return self.encode_embeddings(self._table(ids[:, : int(end.max()) + 1]), end)
 
     def encode_embeddings(self, embeddings: Tensor, end: Tensor) -> Tensor:
-        """Encode rows of the token table, or vectors in their place.
+        """Encode input embeddings: rows of the token table, or vectors in their place.
 
         Args:
-            embeddings: (n, T, width) float, without positions.
-            end: (n,) int64, the position that is read off.
+            embeddings: (n, T, width) float, without position embeddings.
+            end: (n,) int64, the position of the end token, whose state is the output.
 
         Returns:
             (n, C) float32, not normalised: projection(norm(transformer(embeddings + positions))[end]).
@@ -160,34 +183,30 @@ class CLIPText(nn.Module):
         return self.tower.text_projection(x).float()
 
     def count_tokens(self, text: str) -> int:
-        """Positions that a text takes, the learned prompt, start and end included; it may be more than there are."""
+        """Tokens of a text including start, end and learned prompt; may exceed ``context_length``."""
         return len(self._tokenize([text])[0]) + (0 if self.prompt is None else self.prompt.overhead - 2)
 
     @property
     def identity(self) -> str:
-        """A hash of everything that an embedding depends on: weights in their precision, prompt, settings, tokenizer.
-
-        It is computed once (250 MB of weights take about 0.2 s), and again only where weights have changed.
-        """
-        state = self.state_dict()
-        version = tuple(
-            (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in state.values()
+        """Hash of everything that embeddings depend on: weights, their dtype, prompt, configuration and tokenizer."""
+        return self._hash.digest(
+            self.state_dict(), key=(self.config, id(self.tokenizer)), prefix=self._hashed_settings()
         )
-        if self._identity[0] != version:
-            digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-            if self.tokenizer is not None:
-                digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-            for key, tensor in state.items():
-                digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-            self._identity = (version, digest.hexdigest())
-        return self._identity[1]
+
+    def _hashed_settings(self) -> Iterator[bytes]:
+        yield json.dumps(asdict(self.config), sort_keys=True).encode()
+        if self.tokenizer is not None:
+            yield self.tokenizer.backend_tokenizer.to_str().encode()
 
     def add_prompt(self, prefix: int = 16, suffix: int = 0) -> LearnedPrompt:
-        """Put a fresh learned prompt around all names from here on, drawn normal * 0.02 (METHOD section 4).
+        """Add a new learned prompt, initialised with normal * 0.02 (docs/method.md §4); it replaces templates.
+
+        Args:
+            prefix: vectors before the name.
+            suffix: vectors after the name.
 
         Raises:
-            CheckpointError: the tower has no tokenizer, which knows the start, "." and end tokens.
+            CheckpointError: the encoder has no tokenizer, which is needed for the start, "." and end tokens.
         """
         start, dot, end = self._tokenize(["."])[0]
         weight = self._table.weight.detach()
@@ -199,31 +218,35 @@ class CLIPText(nn.Module):
         return prompt
 
     def config_dict(self) -> dict[str, Any]:
-        """The settings, as JSON would have them: ``from_config`` takes them back."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, values: dict[str, Any], folder: str | Path | None = None) -> "CLIPText":
-        """A tower of random weights from ``config_dict``'s settings, with the tokenizer of a folder that has one.
+        """Create an encoder with random weights from the values of ``config_dict``.
+
+        Args:
+            values: the configuration.
+            folder: where the tokenizer is, if the model has one.
 
         Raises:
-            CheckpointError: settings that are not known, or a damaged tokenizer.
+            CheckpointError: an unknown entry or value, or a damaged tokenizer.
         """
-        config = from_json(TextConfig, values, "the text tower")
-        there = folder is not None and Path(folder, "tokenizer_config.json").is_file()
-        return cls(config, read_tokenizer(folder) if folder is not None and there else None).eval()
+        config = from_json(TextConfig, values, "the text encoder")
+        has_tokenizer = folder is not None and Path(folder, "tokenizer_config.json").is_file()
+        return cls(config, read_tokenizer(folder) if folder is not None and has_tokenizer else None).eval()
 
     def save_tokenizer(self, folder: str | Path) -> None:
-        """Write the tokenizer's files, where there is one, into a folder, from where ``from_config`` reads them."""
+        """Write the files of the tokenizer, if there is one, into a folder; ``from_config`` reads them."""
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPText":
-        """The tower and tokenizer of a folder in the layout of transformers' CLIP.
+        """Load encoder and tokenizer from a folder in the layout of transformers' CLIP.
 
         Raises:
-            CheckpointError: no such layout, weights missing, surplus, damaged or pickled, or no tokenizer.
+            CheckpointError: another layout, no tokenizer, or weights that are missing, unexpected, damaged or pickled.
         """
         text = cls(TextConfig(**read_text_config(Path(folder))), read_tokenizer(folder))
         state = {
@@ -231,7 +254,7 @@ class CLIPText(nn.Module):
             for key, value in read_weights(folder).items()
             if key.startswith(("text_model.", "text_projection.")) and not key.endswith("position_ids")
         }
-        load_strictly(text.tower, state, f"the text tower in {folder}")
+        load_strictly(text.tower, state, f"the text encoder in {folder}")
         return text.eval()
 
     @classmethod
@@ -244,18 +267,18 @@ class CLIPText(nn.Module):
         activation: str = "quick_gelu",
         tokenizer: str | Path | None = None,
     ) -> "CLIPText":
-        """The tower of a state dict in OpenAI's own layout, or of the original's checkpoints.
+        """Load the encoder from a state dict in OpenAI's layout, which the original's checkpoints use too.
 
         Args:
-            state: keys as in OpenAI's files without ``visual.``: ``token_embedding.weight``, ...; the original has them
-                below ``clip_adapter.clip_model.``. Sizes are read from the shapes.
-            prompt: the original's learned prompt, keys without ``prompt_learner.``: ``prefix_prompt``, ...
-            heads: attention heads; None: one for each 64 channels, as in every published CLIP.
+            state: keys of OpenAI's files without those below ``visual.``: ``token_embedding.weight``, ... In the
+                original's checkpoints they are below ``clip_adapter.clip_model.``. Sizes are read from the shapes.
+            prompt: the learned prompt of the original, keys below ``prompt_learner.``: ``prefix_prompt``, ...
+            heads: attention heads; None: one for every 64 channels, as in all published CLIP models.
             activation: "quick_gelu" or "gelu".
-            tokenizer: a folder with CLIP's tokenizer; None: ids can be encoded, texts cannot.
+            tokenizer: a folder with CLIP's tokenizer; None: token ids can be encoded, texts cannot.
 
         Raises:
-            CheckpointError: naming missing and surplus keys.
+            CheckpointError: listing missing and unexpected keys.
         """
         settings, renamed = text_from_openai(state, heads)
         shape = None
@@ -264,7 +287,7 @@ class CLIPText(nn.Module):
             shape = (len(prompt["prefix"]), len(prompt["suffix"]))
         config = TextConfig(**settings, activation=activation, prompt=shape)
         text = cls(config, None if tokenizer is None else read_tokenizer(tokenizer))
-        load_strictly(text.tower, renamed, "the text tower")
+        load_strictly(text.tower, renamed, "the text encoder")
         if text.prompt is not None and prompt is not None:
             load_strictly(text.prompt, prompt, "the learned prompt")
         return text.eval()
@@ -277,23 +300,23 @@ class CLIPText(nn.Module):
         return torch.tensor(rows, dtype=torch.long, device=self._table.weight.device)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids with start and end, uncut."""
-        # verbose=False: the tokenizer would warn of long texts without naming them.
+        """Token ids including start and end, not truncated."""
+        # verbose=False: otherwise the tokenizer warns about long texts without naming them.
         return self._need_tokenizer()(list(texts), verbose=False)["input_ids"]
 
     def _need_tokenizer(self) -> Any:
         if self.tokenizer is None:
             raise CheckpointError(
-                "this text tower has no tokenizer: give the folder of a CLIP tokenizer when loading it"
+                "this text encoder has no tokenizer: pass the folder of a CLIP tokenizer when loading it"
             )
         return self.tokenizer
 
 
 def read_tokenizer(folder: str | Path) -> Any:
-    """transformers' tokenizer of a local folder.
+    """Load the tokenizer of a local folder with transformers.
 
     Raises:
-        CheckpointError: no tokenizer there, or a damaged one.
+        CheckpointError: the folder has no tokenizer, or a damaged one.
     """
     from transformers import AutoTokenizer
 
@@ -301,6 +324,6 @@ def read_tokenizer(folder: str | Path) -> Any:
         raise CheckpointError(f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    # What damaged files raise is the tokenizers library's own choice, bare Exception included.
+    # For damaged files the tokenizers library raises many types of errors, including bare Exception.
     except Exception as error:
         raise CheckpointError(f"cannot read the tokenizer in {folder}: {error}") from error

@@ -1,4 +1,4 @@
-"""A learned prompt: vectors around a name instead of a sentence (METHOD section 4, "Learnable prompt")."""
+"""A learned prompt: trained vectors around a name, instead of a sentence (docs/method.md §4, "Learnable prompt")."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 
 class LearnedPrompt(nn.Module):
-    """Vectors shared by all names: [start] prefix [name] suffix [.] [end] [pad...]."""
+    """Vectors shared by all names: [start] prefix [name] suffix [.] [end] [pad...].
+
+    Args:
+        width: channels of the text encoder.
+        prefix: vectors before the name.
+        suffix: vectors after the name.
+    """
 
     start: Tensor
     dot: Tensor
@@ -18,23 +24,24 @@ class LearnedPrompt(nn.Module):
         super().__init__()
         self.prefix = nn.Parameter(0.02 * torch.randn(prefix, width))
         self.suffix = nn.Parameter(0.02 * torch.randn(suffix, width))
-        # Rows of the token table, kept with the prompt as in the original's files: they are not trained.
+        # Rows of the token table, stored with the prompt as in the original's files; they are not trained.
         for name in ("start", "dot", "end", "pad"):
             self.register_buffer(name, torch.zeros(1, width))
 
     @property
     def overhead(self) -> int:
-        """Positions that the name itself cannot have."""
+        """Positions that are not available to the name."""
         return len(self.prefix) + len(self.suffix) + 3
 
     def forward(self, names: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Put the vectors around each name.
+        """Insert names into the prompt.
 
         Args:
-            names: one (n_i, width) float for each name: its tokens' rows of the table, without start and end.
+            names: n tensors (n_i, width) float, the token embeddings of each name without start and end.
 
         Returns:
-            Input embeddings (n, T, width) float, T that of the longest; and the index of [end] in each, (n,) int64.
+            Input embeddings (n, T, width) float, T that of the longest name; and the position of [end] in each,
+            (n,) int64.
         """
         rows = [torch.cat([self.start, self.prefix, name, self.suffix, self.dot, self.end]) for name in names]
         lengths = [len(row) for row in rows]

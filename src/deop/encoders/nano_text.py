@@ -1,10 +1,8 @@
-"""The small model's text side: a static table of words, word pieces and known phrases, in the style of model2vec."""
+"""The text encoder of the small model: a static table of words, word pieces and phrases, similar to model2vec."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,119 +12,142 @@ from torch import Tensor, nn
 
 from deop.config import from_json
 from deop.errors import CheckpointError, VocabularyError
+from deop.networks.state_hash import StateHash
 
 WORDS = "words.txt"
-"""The file beside the weights that says, line by line, which row is whose."""
+"""File name of the word list: line i names row i of the table."""
 
 
 @dataclass(frozen=True)
 class WordsConfig:
-    """The size of a table."""
+    """Sizes of the table.
 
-    entries: int  # rows
-    width: int = 256  # dimensions of the text space
+    Attributes:
+        entries: rows.
+        width: dimensions of the text space.
+    """
+
+    entries: int
+    width: int = 256
 
 
 class NanoText(nn.Module):
-    """Vectors of words, of word pieces ("##ing") and of phrases; a text is the mean of what it is made of."""
+    """Vectors of words, word pieces ("##ing") and phrases; the embedding of a text is the mean of its vectors.
+
+    Args:
+        config: sizes of the table; its rows are 0 until weights are loaded.
+        words: the word, word piece or phrase of each row.
+
+    Raises:
+        CheckpointError: the number of words is not that of the config.
+    """
 
     kind = "nano"
     uses_templates = False
-    context_length = 1 << 20  # words; there is no limit
-    rows: Tensor  # (entries, width)
+    context_length = 1 << 20
+    """Maximum number of words of a text: in practice there is no limit."""
+    rows: Tensor
+    """(entries, width)"""
 
     def __init__(self, config: WordsConfig, words: Sequence[str]) -> None:
-        """``words``: what each row stands for; the rows themselves are weights, zero until they are loaded."""
         super().__init__()
         if len(words) != config.entries:
-            raise CheckpointError(f"{WORDS} has {len(words)} lines, the config says {config.entries}")
+            raise CheckpointError(
+                f"{WORDS} has {len(words)} lines, but the config has {config.entries} entries: fetch the folder again"
+            )
         self.config, self.words = config, tuple(words)
         self.index = {word: number for number, word in enumerate(words)}
         self.longest = max((word.count(" ") + 1 for word in words), default=1)
         self.register_buffer("rows", torch.zeros(config.entries, config.width))
+        self._hash = StateHash()
 
     @property
     def width(self) -> int:
-        """Channels C of the joint space: the text's and the constant of the encoder, which names have as 0."""
+        """Channels C of the joint space: those of the text space, and the constant channel of the vision encoder."""
         return self.config.width + 1
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """Changes with the table."""
-        digest = hashlib.sha256("\n".join(self.words).encode())
-        digest.update(self.rows.float().cpu().numpy().tobytes())
-        return f"nano-{digest.hexdigest()[:32]}"
+        """Hash of the words and their vectors, in their dtype."""
+        words = (f"{word}\n".encode() for word in self.words)
+        return f"nano-{self._hash.digest(self.state_dict(), key=self.words, prefix=words)[:32]}"
 
     def count_tokens(self, text: str) -> int:
-        """Rows that a text is the mean of."""
+        """Number of vectors whose mean is the embedding of a text."""
         return len(self.pieces(text))
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """(n, C) float32, the mean of the vectors of what each text is made of; not normalised.
+        """Embed texts.
+
+        Args:
+            texts: n texts, in English.
+
+        Returns:
+            (n, C) float32, not normalised; the last channel is 0.
 
         Raises:
-            VocabularyError: a text of which nothing is known, because it has no Latin letter and no digit.
+            VocabularyError: a text without a known word, because it has no Latin letter and no digit.
         """
         rows = self.rows.new_zeros(len(texts), self.config.width, dtype=torch.float32)
         for number, text in enumerate(texts):
-            found = self.pieces(text)
-            if not found:
+            pieces = self.pieces(text)
+            if not pieces:
                 raise VocabularyError(
-                    f"{text!r} has no word that this model can read: it knows English, in Latin letters"
+                    f"{text!r} has no word that this model knows: use English words in Latin letters, or another model"
                 )
-            rows[number] = self.rows[found].float().mean(0)
+            rows[number] = self.rows[pieces].float().mean(0)
         return F.pad(rows, (0, 1))
 
     def pieces(self, text: str) -> list[int]:
-        """Rows of the longest known phrases of the text, from the left; unknown words by pieces."""
+        """Split a text into rows of the table: the longest known phrases from the left, unknown words in pieces."""
         words = re.findall(r"[a-z0-9'-]+", text.lower())
-        found: list[int] = []
-        at = 0
-        while at < len(words):
-            for length in range(min(self.longest, len(words) - at), 0, -1):
-                phrase = self.index.get(" ".join(words[at : at + length]))
+        pieces: list[int] = []
+        position = 0
+        while position < len(words):
+            for length in range(min(self.longest, len(words) - position), 0, -1):
+                phrase = self.index.get(" ".join(words[position : position + length]))
                 if phrase is not None:
-                    found.append(phrase)
-                    at += length
+                    pieces.append(phrase)
+                    position += length
                     break
             else:
-                for part in re.findall(r"[a-z]+|[0-9]", words[at]):
+                for part in re.findall(r"[a-z]+|[0-9]", words[position]):
                     whole = self.index.get(part)
-                    found.extend([whole] if whole is not None else self._split(part))
-                at += 1
-        return found
+                    pieces.extend([whole] if whole is not None else self._split(part))
+                position += 1
+        return pieces
 
     def _split(self, word: str) -> list[int]:
-        """Greedy longest word pieces."""
-        found, start = [], 0
+        """Split a word greedily into the longest known word pieces."""
+        pieces, start = [], 0
         while start < len(word):
             for end in range(len(word), start, -1):
                 piece = self.index.get(("##" if start else "") + word[start:end])
                 if piece is not None:
-                    found.append(piece)
+                    pieces.append(piece)
                     start = end
                     break
             else:
-                return found
-        return found
+                return pieces
+        return pieces
 
     def config_dict(self) -> dict[str, Any]:
-        """The settings, as JSON would have them."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, values: dict[str, Any], folder: Path) -> "NanoText":
-        """An empty table of the words that lie in a folder.
+        """Create an encoder without vectors from the values of ``config_dict`` and the word list of a folder.
 
         Raises:
-            CheckpointError: settings that are not known, or no list of words.
+            CheckpointError: an unknown entry or value, or no word list.
         """
         try:
             words = (folder / WORDS).read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise CheckpointError(f"cannot read {folder / WORDS}: {error.strerror or error}") from error
-        return cls(from_json(WordsConfig, values, "the table of words"), words)
+        return cls(from_json(WordsConfig, values, "the word table"), words)
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Write the list of words."""
+        """Write the word list into a folder."""
         (folder / WORDS).write_text("\n".join(self.words) + "\n", encoding="utf-8")

@@ -1,30 +1,31 @@
-"""Reading what lies beside each other in a model's folder: settings in JSON, and weights, all of them or an error."""
+"""The files of a model folder: reading and packing weights, loading them strictly, channel statistics."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from deop.errors import CheckpointError
-from deop.files import PICKLE_SUFFIXES, read_json
+from deop.errors import CheckpointError, DeopError
+from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, read_json, read_weight_index
 from deop.images.preprocessing import Normalization
 
 _SCALE = "::scale"
-_PACKED_FROM = 2048  # numbers; below, int8 would save nothing
+_MIN_PACKED = 2048  # numbers in a tensor; with fewer, int8 saves nothing
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or the weights of a folder in the hub's layout, sharded or not.
+    """Read a safetensors file, or the weights of a folder in the hub's layout, in one file or in shards.
 
     Args:
         path: a ``.safetensors`` file, or a folder with ``model.safetensors`` or ``model.safetensors.index.json``.
 
     Returns:
-        Every tensor by its key, on the CPU.
+        All tensors by key, on the CPU. Packed weights (``pack``) are unpacked.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that would have to be unpickled.
+        CheckpointError: missing, damaged or pickled weights.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -35,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state.update(load_file(str(file)))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot read {file}: {error}. Fetch or convert it again.") from error
-    return _unpack(state)
+    return _unpack(state, path)
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -47,11 +48,12 @@ def _weight_files(path: Path) -> list[Path]:
         return [path]
     if (path / "model.safetensors").is_file():
         return [path / "model.safetensors"]
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    if (path / WEIGHT_INDEX).is_file():
+        names = sorted(set(read_weight_index(path).values()))
         if missing := [name for name in names if not (path / name).is_file()]:
-            raise CheckpointError(f"{index} names {', '.join(missing)}, which is not there. Fetch the folder again.")
+            raise CheckpointError(
+                f"{path} lacks {list_some(missing)}, which {WEIGHT_INDEX} lists. Fetch the folder again."
+            )
         return [path / name for name in names]
     pickles = sorted(file.name for file in path.glob("*") if file.suffix in PICKLE_SUFFIXES) if path.is_dir() else []
     if pickles:
@@ -62,82 +64,108 @@ def _weight_files(path: Path) -> list[Path]:
     raise CheckpointError(f"no weights at {path}: expected a .safetensors file or a folder with model.safetensors")
 
 
-def read_normalization(folder: Path, default: Normalization) -> Normalization:
-    """The channel statistics in preprocessor_config.json (0..1 there, 0..255 here), or ``default``.
+@contextmanager
+def building_model(folder: Path) -> Iterator[None]:
+    """Report every failure inside as a damaged model folder: torch and transformers raise errors of many kinds.
 
     Raises:
-        CheckpointError: the file is not JSON or its statistics are not three numbers.
+        CheckpointError: in place of any error except deop's own, missing libraries and lack of memory.
+    """
+    try:
+        yield
+    except (DeopError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"cannot build the model in {folder}: {reason}. Its configuration is damaged: fetch or convert it again"
+        ) from error
+
+
+def read_normalization(folder: Path, default: Normalization) -> Normalization:
+    """The channel statistics in a folder's preprocessor_config.json, or ``default`` if it has none.
+
+    The file has them in units of 0..1, ``Normalization`` in units of 0..255.
+
+    Raises:
+        CheckpointError: the file is not JSON, or its statistics are not three numbers.
     """
     for name in ("preprocessor_config.json", "processor_config.json"):
         if not (folder / name).is_file():
             continue
-        entries = read_json(folder / name)
-        entries = entries.get("image_processor", entries)
-        if entries.get("image_mean") is None or entries.get("image_std") is None:
+        values = read_json(folder / name)
+        if isinstance(values.get("image_processor"), dict):
+            values = values["image_processor"]
+        if values.get("image_mean") is None or values.get("image_std") is None:
             continue
         try:
-            mean, std = (tuple(255 * float(v) for v in entries[key]) for key in ("image_mean", "image_std"))
+            mean, std = (tuple(255 * float(value) for value in values[key]) for key in ("image_mean", "image_std"))
             return Normalization(mean, std)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{folder / name}: image_mean and image_std must be three numbers: {error}"
+                f"{folder / name}: image_mean and image_std must be three numbers each: {error}"
             ) from error
     return default
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Put ``state`` into ``module``: every key and shape must match.
+    """Load ``state`` into ``module``: every key and every shape must match.
+
+    Args:
+        module: the module to fill.
+        state: its state dict; tensors that the module shares between keys may be given under the first key only.
+        origin: where the state comes from, for error messages.
 
     Raises:
-        CheckpointError: naming the missing keys, the surplus keys and the differing shapes.
+        CheckpointError: naming missing keys, unknown keys and different shapes.
     """
-    own = module.state_dict()
-    state = _with_repeats(state, own)
-    complaints = [f"{key} is missing" for key in own if key not in state]
-    complaints += [f"{key} is not known" for key in state if key not in own]
-    complaints += [
-        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+    expected = module.state_dict()
+    state = _with_shared_keys(state, expected)
+    problems = [f"{key} is missing" for key in expected if key not in state]
+    problems += [f"{key} is not known" for key in state if key not in expected]
+    problems += [
+        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
     ]
-    if complaints:
-        raise CheckpointError(f"the weights of {origin} do not fit: " + list_some(complaints))
+    if problems:
+        raise CheckpointError(f"the weights of {origin} do not fit: " + list_some(problems))
     module.load_state_dict(state)
 
 
 def stored_once(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights on the CPU as safetensors can hold them: what parts of a model share is kept under its first key only."""
-    firsts = _first_keys(state)
-    return {key: value.detach().cpu().contiguous() for key, value in state.items() if firsts[key] == key}
+    """A state dict as safetensors can store it: contiguous, on the CPU, shared tensors under their first key only."""
+    first_keys = _first_keys(state)
+    return {key: value.detach().cpu().contiguous() for key, value in state.items() if first_keys[key] == key}
 
 
-def _with_repeats(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that a module shares between keys, under all of them."""
-    firsts = _first_keys(own)
-    return state | {key: state[firsts[key]] for key in own if key not in state and firsts[key] in state}
+def _with_shared_keys(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with shared tensors under all their keys."""
+    first_keys = _first_keys(expected)
+    return state | {key: state[first_keys[key]] for key in expected if key not in state and first_keys[key] in state}
 
 
 def _first_keys(state: dict[str, Tensor]) -> dict[str, str]:
-    """For each key the first one with the very same tensor."""
-    seen: dict[tuple[object, ...], str] = {}
-    firsts = {}
+    """For each key, the first key with the same memory."""
+    key_of_memory: dict[tuple[object, ...], str] = {}
+    first_keys = {}
     for key, value in state.items():
-        place = (value.data_ptr(), value.storage_offset(), value.shape)
-        firsts[key] = seen.setdefault(place, key) if value.numel() else key
-    return firsts
+        memory = (value.data_ptr(), value.storage_offset(), value.shape)
+        first_keys[key] = key_of_memory.setdefault(memory, key) if value.numel() else key
+    return first_keys
 
 
 def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights at about a quarter of their size; ``read_weights`` unpacks them.
+    """Compress weights to about a quarter of their size, with some loss; ``read_weights`` unpacks them.
 
-    Matrices and convolutions become int8, each row (output channel) with a scale of its own, max |row| / 127; what is
-    small stays float16. Integers stay as they are.
+    Matrices and convolutions become int8 with one scale for each row (output channel): max |row| / 127. Small tensors
+    become float16. Integer tensors stay as they are.
     """
     packed: dict[str, Tensor] = {}
     for key, value in state.items():
         if not value.is_floating_point():
             packed[key] = value
-        elif value.ndim < 2 or value.numel() < _PACKED_FROM:
+        elif value.ndim < 2 or value.numel() < _MIN_PACKED:
             packed[key] = value.half()
         else:
             scale = value.float().flatten(1).abs().amax(1).clamp_min(1e-12) / 127
@@ -147,14 +175,20 @@ def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def _unpack(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unpack(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     for key in [key for key in state if key.endswith(_SCALE)]:
         scale, name = state.pop(key), key.removesuffix(_SCALE)
+        if name not in state or scale.shape != state[name].shape[:1]:
+            raise CheckpointError(f"the packed weights at {path} have no rows for {key}. Fetch or convert them again.")
         state[name] = state[name].float() * scale.view(-1, *[1] * (state[name].ndim - 1))
     return state
 
 
-def list_some(items: list[str], most: int = 8) -> str:
-    """The first items, and how many more there are."""
-    more = len(items) - most
-    return "; ".join(items[:most]) + (f"; and {more} more" if more > 0 else "")
+def list_some(items: list[str], limit: int = 8) -> str:
+    """The first items, and how many more there are.
+
+    >>> list_some(["a", "b", "c"], 2)
+    'a; b; and 1 more'
+    """
+    more = len(items) - limit
+    return "; ".join(items[:limit]) + (f"; and {more} more" if more > 0 else "")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -346,16 +347,23 @@ class Segmentation:
 
 
 def check_request(mode: str, threshold: float | None, batch: int = 1) -> None:
-    """Refuse options that ``DeOP.segment`` cannot serve.
+    """Check options of ``DeOP.segment`` before a photo is read.
+
+    Args:
+        mode: one of ``MODES``.
+        threshold: a number in [0, 1], or None.
+        batch: an integer of at least 1.
 
     Raises:
-        SettingError: naming the setting.
+        SettingError: naming the option.
     """
-    if batch < 1:
-        raise SettingError(f"a batch of {batch} photos: give 1 or more")
-    if mode not in MODES:
+    if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
+        raise SettingError(f"batch must be an integer of at least 1, not {batch!r}")
+    if not isinstance(mode, str) or mode not in MODES:
         raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    if threshold is not None and not 0 <= threshold <= 1:
+    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, Real)):
+        raise SettingError(f"threshold must be a number in [0, 1], not {threshold!r}")
+    if threshold is not None and not 0 <= threshold <= 1:  # also NaN
         raise SettingError(f"threshold {threshold} is not in [0, 1]")
 
 
