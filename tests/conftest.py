@@ -1,6 +1,7 @@
 """Fixtures that every test may use: parity files, small models in the hub's layout, test data."""
 
 import json
+import lzma
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 from safetensors import safe_open
+
+from tests.fixtures.cut_parity import SUFFIX, unpack
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
@@ -34,9 +37,12 @@ def no_text_cache(monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", "off")
 
 
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
 @dataclass
 class ParityFile:
-    """One file of the original's inputs, weights and outputs."""
+    """One file of the original's inputs, weights and outputs, whole or cut by tests/fixtures/cut_parity.py."""
 
     tensors: dict[str, torch.Tensor]
     info: dict
@@ -51,35 +57,41 @@ class ParityFile:
         """Every tensor whose key starts with ``prefix``, under the rest of its key."""
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
 
+    def check(self, key: str, actual: torch.Tensor, tolerance: float = 2e-5) -> None:
+        """Compare with a stored tensor, of which a cut file may have every n-th row and column only."""
+        stride = self.info.get("stride", {}).get(key, 1)
+        assert_parity(actual[..., ::stride, ::stride] if stride > 1 else actual, self[key], tolerance)
 
-def parity_folder() -> Path:
-    """DEOP_PARITY, or ../shared/parity beside the checkout."""
-    chosen = os.environ.get("DEOP_PARITY")
-    if chosen and not Path(chosen).is_dir():
-        raise FileNotFoundError(f"DEOP_PARITY={chosen} is not a folder")
-    return Path(chosen) if chosen else Path(__file__).parents[2] / "shared" / "parity"
+
+def read_parity(name: str) -> ParityFile:
+    """The full file in DEOP_PARITY, if that is set, or else the cut one in tests/fixtures/parity."""
+    folder = os.environ.get("DEOP_PARITY")
+    if folder:
+        with safe_open(str(Path(folder) / f"{name}.safetensors"), "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    else:
+        tensors, metadata = unpack((FIXTURES / "parity" / f"{name}{SUFFIX}").read_bytes())
+    return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+
+
+def checkpoint_keys() -> str:
+    """The keys and shapes of the original's checkpoints at full size, one per line."""
+    folder = os.environ.get("DEOP_PARITY")
+    if folder:
+        return (Path(folder) / "checkpoint_keys.txt").read_text(encoding="utf-8")
+    return lzma.decompress((FIXTURES / "parity" / "checkpoint_keys.txt.xz").read_bytes()).decode()
 
 
 @pytest.fixture(scope="session")
 def parity():
-    """``parity("severance")`` -> ParityFile; skips where the files are absent and DEOP_PARITY is not set."""
-
-    def load(name: str) -> ParityFile:
-        path = parity_folder() / f"{name}.safetensors"
-        if not path.exists():
-            if os.environ.get("DEOP_PARITY"):
-                raise FileNotFoundError(path)
-            pytest.skip(f"no parity file at {path}; set DEOP_PARITY")
-        with safe_open(str(path), "pt") as file:
-            info = json.loads((file.metadata() or {}).get("info", "{}"))
-            return ParityFile({key: file.get_tensor(key) for key in file.keys()}, info)  # noqa: SIM118
-
-    return load
+    """``parity("severance")`` -> ParityFile, a copy for each call."""
+    return read_parity
 
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of real photos (DEOP_DATA, or ../shared/data); skips where it is absent."""
+    """The directory of real photos (DEOP_DATA, or ../shared/data); skips where it is absent."""
     folder = Path(os.environ.get("DEOP_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no photos at {folder}; set DEOP_DATA")

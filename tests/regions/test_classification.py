@@ -29,7 +29,7 @@ def test_parity_classification_and_semantic_map(parity):
     assert_parity(logits, file["logits"])
     scores = probabilities(logits)
     assert_parity(scores[..., :-1], file["class_probabilities"])
-    padded = tuple(file["mask_logits_upsampled"].shape[-2:])
+    padded = tuple(4 * side for side in file["mask_logits"].shape[-2:])
     for index in range(len(logits)):
         sizes = [tuple(file[key][index].tolist()) for key in ("output_sizes", "image_sizes")]
         canvas = Canvas(sizes[0], sizes[1], padded)
@@ -38,9 +38,13 @@ def test_parity_classification_and_semantic_map(parity):
         at_input = Canvas(sizes[1], sizes[1], padded)
         for place, key in ((at_input, "semantic_at_input"), (canvas, "semantic_final")):
             masks = torch.cat([block for *_, block in mask_blocks(proposals, place)], 1)
-            assert_parity(torch.einsum("kn,nhw->khw", votes, masks), file[f"{key}_{index}"])
+            if f"{key}_{index}" in file:  # a cut file has one image
+                file.check(f"{key}_{index}", torch.einsum("kn,nhw->khw", votes, masks))
         found = torch.from_numpy(semantic(scores[index], proposals, canvas).labels)
-        assert (found != file[f"labels_{index}"]).float().mean() < 1e-3  # ties within rounding may fall either way
+        if f"labels_{index}" in file:
+            stride = file.info.get("stride", {}).get(f"labels_{index}", 1)
+            wrong = found[::stride, ::stride] != file[f"labels_{index}"]
+            assert wrong.float().mean() < 1e-3  # ties within rounding may fall either way
 
 
 @settings(max_examples=30, deadline=None)

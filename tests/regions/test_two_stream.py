@@ -18,11 +18,11 @@ def test_parity_crops(parity):
     crops = crop_proposals(file["image"], file["mask_probabilities"], side=file.info["resize"])
     assert torch.equal(crops.valid, file["valid"].bool())
     assert torch.equal(crops.boxes, file["boxes_xyxy_exclusive"].long())
-    assert_parity(crops.pixels, file["crops_224"])
+    file.check("crops_224", crops.pixels)
     inside = file["mask_probabilities"][crops.valid] > file.info["threshold"]
     for prefix, expand in [("crop_before_resize_", 1.0), ("crop_expand1.5_before_resize_", 1.5)]:
         for index, (mask, box) in enumerate(zip(inside, crops.boxes.tolist(), strict=True)):
-            assert_parity(cut(normalised(file["image"]), mask, box, expand)[None], file[f"{prefix}{index}"])
+            file.check(f"{prefix}{index}", cut(normalised(file["image"]), mask, box, expand)[None])
 
 
 def test_parity_ensemble(parity):

@@ -10,16 +10,14 @@ import torch
 import deop
 from deop.errors import CheckpointError, OutputError
 from deop.weights.conversion import ConversionWarning, convert, convert_original
-from tests.conftest import parity_folder
+from tests.conftest import checkpoint_keys
 from tests.tiny import write_tiny_clip
 
 
 def original_shapes(stage):
     """Key -> shape of the authors' checkpoints, from the list beside the parity files."""
-    path = parity_folder() / "checkpoint_keys.txt"
-    if not path.exists():
-        pytest.skip(f"no list of keys at {path}")
-    body, *_ = text = path.read_text().split("=" * 20)[0], path.read_text()
+    text = checkpoint_keys()
+    body = text.split("=" * 20)[0]
     shapes = {
         key: tuple(int(size) for size in shape.split(",") if size.strip())
         for key, shape in re.findall(r"^[Tfb]  (\S+)  \[([\d, ]*)\]", body, re.M)
