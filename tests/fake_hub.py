@@ -1,5 +1,6 @@
-"""A hub that answers without a network, for the tests."""
+"""A hub that answers without a network, for tests."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,16 +9,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def put_in_cache(cache: Path, repo: str, files: dict[str, str], revision: str = "main", commit: str = COMMIT) -> Path:
-    """Write files as the hub's client would have; a revision that is no commit gets its reference."""
+    """Write files in the layout of the hub client's cache; a revision that is not a commit gets a reference."""
     folder = cache / f"models--{repo.replace('/', '--')}"
     snapshot = folder / "snapshots" / commit
     snapshot.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (snapshot / name).write_text(text)
+        (snapshot / name).write_text(text, encoding="utf-8")
     if revision != commit:
         reference = folder / "refs" / revision
         reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit)
+        reference.write_text(commit, encoding="utf-8")
     return snapshot
 
 
@@ -30,7 +31,10 @@ CLIP_FILES = {
 
 
 class FakeHub:
-    """Repos by name and revision -> file names; takes the place of HfApi, snapshot_download and the cache."""
+    """Repos by name and revision; replaces HfApi, snapshot_download and the cache folder.
+
+    ``error``, where set, is raised by every request. ``downloads`` lists (repo, revision, file names).
+    """
 
     def __init__(self, cache: Path, monkeypatch) -> None:
         import huggingface_hub
@@ -40,18 +44,29 @@ class FakeHub:
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
         self.cache = cache
-        self.repos: dict[tuple[str, str], list[str]] = {}
+        self.commits: dict[tuple[str, str], str] = {}
+        self.files: dict[str, dict[str, str]] = {}
         self.pulls: dict[str, list[SimpleNamespace]] = {}
         self.error: Exception | None = None
-        self.fetched: list[tuple[str, str, list[str]]] = []
+        self.downloads: list[tuple[str, str, list[str]]] = []
 
-    def add(self, repo: str, files: list[str], revision: str = "main") -> None:
-        self.repos[repo, revision] = files
+    def add(self, repo: str, files: dict[str, str], revision: str = "main") -> str:
+        """Publish files (name -> content) as a revision of a repo; returns the commit."""
+        commit = hashlib.sha1(json.dumps([repo, revision, files]).encode()).hexdigest()
+        self.commits[repo, revision] = self.commits[repo, commit] = commit
+        self.files[commit] = files
+        return commit
 
-    def model_info(self, repo: str, *, revision: str, timeout: float) -> SimpleNamespace:
+    def model_info(self, repo: str, *, revision: str, files_metadata: bool, timeout: float) -> SimpleNamespace:
+        assert files_metadata
         if self.error:
             raise self.error
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in self.repos[repo, revision]])
+        commit = self.commits[repo, revision]
+        siblings = [
+            SimpleNamespace(rfilename=name, blob_id=hashlib.sha1(content.encode()).hexdigest())
+            for name, content in self.files[commit].items()
+        ]
+        return SimpleNamespace(sha=commit, siblings=siblings)
 
     def get_repo_discussions(self, repo: str, *, discussion_type: str) -> list[SimpleNamespace]:
         assert discussion_type == "pull_request"
@@ -60,7 +75,8 @@ class FakeHub:
     def snapshot_download(self, repo: str, *, revision: str, allow_patterns: list[str]) -> str:
         from huggingface_hub.utils import filter_repo_objects
 
-        names = list(filter_repo_objects(self.repos[repo, revision], allow_patterns=allow_patterns))
-        self.fetched.append((repo, revision, names))
-        files = {name: CLIP_FILES.get(name, "{}") for name in names}
-        return str(put_in_cache(self.cache, repo, files, revision))
+        commit = self.commits[repo, revision]
+        names = list(filter_repo_objects(self.files[commit], allow_patterns=allow_patterns))
+        self.downloads.append((repo, revision, names))
+        files = {name: self.files[commit][name] for name in names}
+        return str(put_in_cache(self.cache, repo, files, revision, commit))

@@ -41,7 +41,7 @@ def commit(weights):
 
 
 @pytest.mark.parametrize("entry", ZOO.values(), ids=str)
-def test_every_entry_says_what_it_is(entry):
+def test_every_model_is_described(entry):
     for weights in (entry.clip, entry.proposer):
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", weights.repo)
         assert re.fullmatch(r"[0-9a-f]{40}|main", weights.revision)
@@ -53,12 +53,12 @@ def test_every_entry_says_what_it_is(entry):
         assert "not for commercial use" in entry.purpose
 
 
-def test_the_pins_are_complete_commits_but_for_those_known_not_to_be():
+def test_revisions_are_full_commit_ids_with_known_exceptions():
     unpinned = {w.repo for entry in ZOO.values() for w in (entry.clip, entry.proposer) if w.revision == "main"}
     assert unpinned == {"facebook/metaclip-b16-fullcc2.5b"}
 
 
-def test_slot_tied_anchors_leave_another_proposer_to_pooling(tiny_clip, tmp_path):
+def test_with_another_proposer_pooling_replaces_slot_tied_anchors(tiny_clip, tmp_path):
     for slots in (4, 100):  # the tiny Mask2Former has 7 queries
         decoder = AnchorDecoder(AnchorConfig(32, 4, hidden=64, slots=slots))
         settings = Settings(Resize(64), anchors="decoder")
@@ -76,7 +76,7 @@ def test_slot_tied_anchors_leave_another_proposer_to_pooling(tiny_clip, tmp_path
 
 
 @pytest.mark.parametrize("name", ["clip-b16", "metaclip-b16"])
-def test_an_entry_loads_from_the_cache_without_a_network(hub, cached_clip, name):
+def test_a_cached_model_loads_without_a_network(hub, cached_clip, name):
     hub.error = AssertionError("the hub was asked")
     entry = ZOO[name]
     cached_clip(entry.clip)
@@ -102,7 +102,7 @@ def test_a_folder_of_transformers_clip_segments_with_given_masks(tiny_clip):
         assert len(np.unique(result.label_map[mask])) == 1, "a mask has one name"
 
 
-def test_the_parts_of_a_folder_are_those_of_its_own_loaders(tiny_clip):
+def test_the_encoder_equals_that_of_its_loader(tiny_clip):
     from deop.encoders.clip import CLIPVision
 
     model = load(tiny_clip, device="cpu")
@@ -122,12 +122,12 @@ def test_a_hub_repo_and_its_revision(hub, tiny_clip):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
-def test_the_dtype_is_the_weights(tiny_clip, dtype):
+def test_the_weights_have_the_chosen_dtype(tiny_clip, dtype):
     model = load(tiny_clip, device="cpu", dtype=dtype)
     assert model.dtype == torch.bfloat16
 
 
-def test_wrong_device_and_dtype_are_told_before_anything_is_fetched(hub):
+def test_an_unknown_device_or_dtype_is_reported_before_any_download(hub):
     hub.error = AssertionError("the hub was asked")
     with pytest.raises(SettingError, match="float64"):
         load("clip-b16", dtype="float64")
@@ -146,13 +146,13 @@ def test_wrong_device_and_dtype_are_told_before_anything_is_fetched(hub):
         ("/gone/for/good", r"no folder /gone/for/good"),
     ],
 )
-def test_what_is_not_there_is_told_with_a_way_out(hub, name, hint):
+def test_an_unknown_name_is_reported_with_a_suggestion(hub, name, hint):
     hub.error = AssertionError("the hub was asked")
     with pytest.raises(ModelNotFoundError, match=hint):
         load(name)
 
 
-def test_without_a_network_all_that_is_missing_is_told_at_once(hub):
+def test_without_a_network_every_missing_part_is_reported_at_once(hub):
     hub.error = OSError("Name or service not known")
     entry = ZOO["clip-b32"]
     with pytest.raises(ModelNotFoundError) as caught:
@@ -179,7 +179,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
         load_proposer(tmp_path)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_instead_of_a_folder_is_refused(tmp_path):
     (tmp_path / "model.pth").touch()
     with pytest.raises(CheckpointError, match="deop convert"):
         load(tmp_path / "model.pth")
@@ -200,3 +200,30 @@ def test_a_mask_model_in_a_folder_is_the_proposer(tiny_clip, tmp_path):
     network.save_pretrained(tmp_path)
     model = load(tiny_clip, proposer=tmp_path, device="cpu")
     assert isinstance(model.proposer, TransformersProposer)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("vision_config", "num_attention_heads", 0),
+        ("vision_config", "intermediate_size", -1),
+        ("text_config", "hidden_size", None),
+        ("text_config", "hidden_act", 3),
+    ],
+)
+def test_a_clip_with_a_damaged_config_is_reported_with_its_folder(tmp_path, part, key, value):
+    folder = write_tiny_clip(tmp_path / "clip", layers=1)
+    config = json.loads((folder / "config.json").read_text())
+    config[part][key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=str(folder)):
+        load(folder, device="cpu")
+
+
+@pytest.mark.parametrize("content", ['{"model_type": []}', '{"model_type": "mask2former"}', "{", "[" * 100_000])
+def test_a_damaged_mask_model_is_reported_with_its_folder(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    (tmp_path / "model-1-of-1.safetensors").touch()
+    with pytest.raises((CheckpointError, ProposalError), match=str(tmp_path)):
+        load_proposer(tmp_path)

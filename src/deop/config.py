@@ -1,8 +1,10 @@
-"""Settings as data classes, from the JSON that travels with weights."""
+"""Data classes from the JSON and YAML that people and model folders write, checked against their type hints."""
 
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar
 
 from deop.errors import CheckpointError
 
@@ -10,39 +12,80 @@ T = TypeVar("T")
 
 
 def from_json(kind: type[T], values: Mapping[str, Any], what: str) -> T:
-    """Build a data class from its entries; ``dataclasses.asdict`` is the way back.
+    """Build a data class from a JSON object: the inverse of ``dataclasses.asdict``.
 
     Args:
         kind: the data class.
-        values: its fields by name; fields left out keep their default.
-        what: what it sets, for the error.
+        values: field names and their values; a field that is a data class itself takes a JSON object. Fields that are
+            omitted keep their default.
+        what: what the values describe, for error messages.
 
     Raises:
-        CheckpointError: a key that the class does not know, or values that it does not take.
+        CheckpointError: an unknown field, a value of the wrong type, or one that the class rejects.
     """
     if not isinstance(values, Mapping):
         raise CheckpointError(f"the settings of {what} are {values!r}: expected a JSON object")
-    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
         raise CheckpointError(f"unknown settings of {what}: {', '.join(unknown)}")
-    for name, value in values.items():
-        if not _fits(value, known[name]):
-            raise CheckpointError(f"the setting {name!r} of {what} is {value!r}: expected {_TYPES[known[name]]}")
+    hints = typing.get_type_hints(kind)
+    built = {
+        name: from_json(hints[name], value, f"{name} of {what}")
+        if is_dataclass(hints[name]) and isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+    for name, value in built.items():
+        if not fits(value, hints[name]):
+            raise CheckpointError(f"the setting {name!r} of {what} is {value!r}: expected {describe(hints[name])}")
     try:
-        return kind(**values)
+        return kind(**built)
+    except CheckpointError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"the settings of {what} do not fit: {error}") from error
 
 
-_TYPES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON or YAML has the type of a hint.
+
+    A list fits a tuple, and a whole number fits ``float``. ``True`` and ``False`` fit ``bool`` only. A hint of another
+    form, such as ``Mapping[str, Any]``, accepts every value.
+
+    >>> fits([1, 2], tuple[float, ...])
+    True
+    >>> fits(True, int)
+    False
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in inner)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in inner)
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            return False
+        hints = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
+        return len(hints) == len(value) and all(map(fits, value, hints))
+    if hint is type(None):
+        return value is None
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a value of JSON is of a field's type; only plain types are looked at."""
-    if wanted not in _TYPES:
-        return True
-    if wanted is bool or isinstance(value, bool):
-        return wanted is bool and isinstance(value, bool)
-    return isinstance(value, (int, float) if wanted is float else wanted)
+def describe(hint: Any) -> str:
+    """The values that ``fits`` accepts for a hint, in words.
+
+    >>> describe(tuple[int, ...] | None)
+    'a list, each a whole number or null'
+    """
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", type(None): "null"}
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is tuple:
+        return f"a list, each {describe(inner[0])}"
+    if is_dataclass(hint):
+        return "a JSON object"
+    return " or ".join(map(describe, inner)) if inner else words.get(hint, str(hint))

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever left half-written, and reading them with errors that name the file."""
+"""Files: written completely or not at all, and read with errors that name them."""
 
 import hashlib
 import json
@@ -9,36 +9,39 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from deop.errors import CheckpointError, OutputError
+from deop.errors import CheckpointError, OutputError, SettingError
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-"""Endings of weights that only ``deop convert`` reads."""
+"""File name extensions of pickled weights, which only ``deop convert`` reads."""
+
+WEIGHT_INDEX = "model.safetensors.index.json"
+"""Name of the file that lists the shards of weights in several files."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` for writing, and put it in its place once all is written.
+    """Write a file under a temporary name beside ``path``, and rename it to ``path`` once it is complete.
 
-    Missing parent folders are made. When anything fails, what was at ``path`` before stays as it was.
+    Missing parent folders are created. If anything fails, an existing file at ``path`` stays as it was.
 
     Args:
-        path: where the file is to be.
+        path: the file to write.
 
     Yields:
         The binary file to write to.
 
     Raises:
-        OutputError: the folder cannot be made or written to, or the disk is full.
+        OutputError: the folder cannot be created or written to, or the disk is full.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name[:60]}.{uuid.uuid4().hex[:8]}.part")
+    temporary = target.with_name(f".{target.name[:60]}.{uuid.uuid4().hex[:8]}.part")
     try:
         if target.is_dir():
             raise OutputError(f"cannot write {target}: it is a folder; give a file name in it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
-        beside.replace(target)
+        temporary.replace(target)
     except OutputError:
         raise
     except OSError as error:
@@ -46,29 +49,91 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             f"cannot write {target}: {error.strerror or error}; choose a folder you may write to"
         ) from error
     finally:
-        with suppress(OSError):  # gone after success; not there where the folder could not be made
-            beside.unlink()
+        with suppress(OSError):  # after success, or if the folder could not be created, there is no such file
+            temporary.unlink()
+
+
+def existing_path(name: str | Path) -> Path | None:
+    """The file or folder at a path, with ``~`` expanded; None if there is none or the path is invalid."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no permission, or no such user
+        return None
+
+
+def existing_folder(name: str | Path) -> Path | None:
+    """The folder at a path, with ``~`` expanded; None if there is none or the path is invalid."""
+    path = existing_path(name)
+    return path if path is not None and path.is_dir() else None
+
+
+def parse_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8, not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object on disk.
+    """The JSON object in a file of a model folder.
 
     Raises:
-        CheckpointError: no such file, or something else in it.
+        CheckpointError: no such file, or one without a JSON object.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} is no model folder: it has no {path.name}") from None
+        raise CheckpointError(f"{path.parent} is not a model folder: it has no {path.name}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}. Fetch the folder again.") from error
-    if not isinstance(entries, dict):
-        raise CheckpointError(f"{path} holds no JSON object. Fetch the folder again.")
-    return entries
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is not a JSON object. Fetch the folder again.")
+    return values
+
+
+def read_weight_index(folder: Path) -> dict[str, str]:
+    """The ``weight_map`` of a folder's ``model.safetensors.index.json``: which file of the folder holds which tensor.
+
+    Raises:
+        CheckpointError: a damaged index, or one that names anything but safetensors files in the same folder.
+    """
+    path = folder / WEIGHT_INDEX
+    files = read_json(path).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f'{path} has no "weight_map" of tensors to files. Fetch the folder again.')
+    for name in files.values():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:\0"):
+            raise CheckpointError(
+                f"{path} names the file {name!r}: expected the name of a .safetensors file in the same folder. "
+                "Fetch the folder again from a source you trust."
+            )
+    return files
+
+
+def read_names(path: Path) -> list[str]:
+    """The class names in a text file in UTF-8: one per line, without blank lines and surrounding white space.
+
+    Raises:
+        SettingError: a file that cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            f"cannot read names from {path}: {error}. It must be a text file in UTF-8, with one name per line."
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits.
+    """The SHA-256 digest of a file, as 64 hexadecimal digits.
 
     Raises:
         CheckpointError: a file that cannot be read.

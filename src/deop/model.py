@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deop.encoders.int8 import is_int8
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
+from deop.files import existing_folder
 from deop.images.canvas import Canvas, canvas_of, group_by_size
 from deop.images.preprocessing import Normalization, resize_photo, to_pixels
 from deop.images.reading import Photo, read_photo
@@ -32,7 +33,7 @@ from deop.text.calibration import Calibration
 from deop.text.embedding import Classes, embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.vocabulary import Vocabulary
-from deop.weights.format import ModelParts, load_checkpoint, save_checkpoint
+from deop.weights.format import ModelParts, load_model_folder, save_model_folder
 from deop.weights.hub import fetch
 
 Names = Sequence[str] | str | Vocabulary
@@ -399,10 +400,8 @@ class DeOP(nn.Module):
             ModelNotFoundError: not on this machine, and the hub cannot be reached; or neither a folder nor a repo.
             CheckpointError: damaged, incomplete or of another format.
         """
-        folder = Path(name)
-        if not folder.is_dir():
-            folder = fetch(str(name), revision or "main")
-        parts, state = load_checkpoint(folder)
+        folder = existing_folder(name) or fetch(str(name), revision or "main")
+        parts, state = load_model_folder(folder)
         model = cls(
             parts.encoder,
             parts.text,
@@ -437,7 +436,7 @@ class DeOP(nn.Module):
         parts = ModelParts(
             self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card
         )
-        return save_checkpoint(parts, self.state_dict(), Path(folder), packed=packed)
+        return save_model_folder(parts, self.state_dict(), Path(folder), packed=packed)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload deop model") -> str:
         """Publish the model on the Hugging Face hub and return the address of the commit."""

@@ -1,11 +1,9 @@
 """How a model is used and what it is: values that travel with its weights."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from deop.config import from_json
 from deop.encoders.severance import Severance
-from deop.errors import CheckpointError, SettingError
+from deop.errors import SettingError
 from deop.images.preprocessing import Resize
 from deop.text.calibration import Calibration
 
@@ -59,21 +57,6 @@ class Settings:
             raise SettingError(f"smallest_region {self.smallest_region} is no share of a photo: give one in [0, 1)")
         if not isinstance(self.templates, str):
             object.__setattr__(self, "templates", tuple(self.templates))
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Settings":
-        """The inverse of ``dataclasses.asdict``, after a way through JSON.
-
-        Raises:
-            CheckpointError: a key or a value that is not known.
-        """
-        if not isinstance(values, dict):
-            raise CheckpointError(f"the settings of the config are {values!r}: expected a JSON object")
-        values = dict(values)
-        for key, kind in (("resize", Resize), ("severance", Severance), ("calibration", Calibration)):
-            if key in values:
-                values[key] = from_json(kind, values[key], key)
-        return from_json(cls, values, "the model's use")
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused_by_name(model, tmp_path):
         (lambda c: c["settings"].update(temperature="x"), "'temperature' .* expected a number"),
         (lambda c: c["settings"].update(drop_redundant=1), "'drop_redundant' .* expected true or false"),
         (lambda c: c["encoder"]["config"].update(width=1.5), "'width' .* expected a whole number"),
-        (lambda c: c.update(sha256="0" * 64), "damaged or of another model"),
+        (lambda c: c.update(sha256="0" * 64), "damaged or belongs to another model"),
     ]:
         edit(folder, change)
         with pytest.raises(CheckpointError, match=message):
@@ -136,7 +136,7 @@ def test_what_cannot_be_saved(model, tmp_path):
     with pytest.raises(OutputError, match="cannot write the model"):
         model.save_pretrained(tmp_path / "file")
     model.set_proposer(torch.nn.Identity())
-    with pytest.raises(CheckpointError, match="cannot hold a Identity"):
+    with pytest.raises(CheckpointError, match="cannot store a Identity"):
         model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -159,3 +159,20 @@ def test_push_to_hub_uploads_a_whole_folder(model, monkeypatch):
     assert model.push_to_hub("small", private=True) == "https://hub/me/small/commit/1"
     assert seen["private"] is True
     assert seen["model"].settings == model.settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["encoder"].update(kind=[]), "unknown kind of encoder"),
+        (lambda c: c["encoder"]["config"].update(heads=0), "cannot build the model in"),
+        (lambda c: c["encoder"]["config"].update(hidden=-1), "cannot build the model in"),
+        (lambda c: c["text"]["config"].update(norm_eps=-1), "cannot build the model in"),
+        (lambda c: c.update(no_object=True), "no_object"),
+    ],
+)
+def test_errors_of_the_libraries_below_are_reported_with_the_folder(tiny_clip, tmp_path, change, message):
+    DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)).save_pretrained(tmp_path)
+    edit(tmp_path, change)
+    with pytest.raises(CheckpointError, match=message):
+        DeOP.from_pretrained(tmp_path)

@@ -1,3 +1,5 @@
+"""The hub: complete folders from the cache, exact revisions, and errors that say what to do."""
+
 import json
 from types import SimpleNamespace
 
@@ -5,26 +7,34 @@ import pytest
 
 from deop.errors import CheckpointError, ModelNotFoundError
 from deop.files import read_json
-from deop.weights.hub import cached, fetch, is_whole, repo_cache
+from deop.model import DeOP
+from deop.weights.hub import cached, fetch, is_complete, repo_cache
+from deop.zoo import load, load_proposer
 from tests.fake_hub import CLIP_FILES, COMMIT, put_in_cache
 
 REPO = "some/clip"
-FILES = [*CLIP_FILES, "README.md", "pytorch_model.bin", "open_clip_model.safetensors", "tf_model.h5"]
+PICKLED = {
+    "config.json": CLIP_FILES["config.json"],
+    "tokenizer.json": "{}",
+    "pytorch_model.bin": "pickled weights",
+    "README.md": "first",
+}
+FILES = {**PICKLED, **CLIP_FILES, "open_clip_model.safetensors": "twice", "tf_model.h5": "other"}
 
 
-def test_what_is_cached_needs_no_network(hub):
+def test_a_cached_revision_needs_no_network(hub):
     folder = put_in_cache(hub.cache, REPO, CLIP_FILES)
     hub.error = AssertionError("the hub was asked")
     assert fetch(REPO) == folder
     assert fetch(REPO, COMMIT) == folder
 
 
-def test_fetches_only_what_deop_reads(hub):
+def test_downloads_only_files_that_deop_reads(hub):
     hub.add(REPO, FILES)
     folder = fetch(REPO)
     assert sorted(path.name for path in folder.iterdir()) == sorted(CLIP_FILES)
     assert fetch(REPO) == folder
-    assert len(hub.fetched) == 1, "the second call is answered by the cache"
+    assert len(hub.downloads) == 1, "the second call is answered by the cache"
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -32,17 +42,23 @@ def test_an_interrupted_download_does_not_count_as_cached(hub, missing):
     put_in_cache(hub.cache, REPO, {name: text for name, text in CLIP_FILES.items() if name != missing})
     assert cached(REPO) is None
     hub.add(REPO, FILES)
-    assert is_whole(fetch(REPO))
+    assert is_complete(fetch(REPO))
 
 
-def test_shards_are_all_there_or_the_folder_is_not_whole(tmp_path):
+def test_a_folder_is_complete_only_with_all_shards(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mask2former"}')
     index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / "model-1-of-2.safetensors").touch()
-    assert not is_whole(tmp_path)
+    assert not is_complete(tmp_path)
     (tmp_path / "model-2-of-2.safetensors").touch()
-    assert is_whole(tmp_path)
+    assert is_complete(tmp_path)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', "\xff"])
+def test_a_folder_with_a_damaged_index_is_not_complete(hub, index):
+    put_in_cache(hub.cache, REPO, {"config.json": '{"model_type": "sam"}', "model.safetensors.index.json": index})
+    assert cached(REPO) is None
 
 
 def test_a_broken_link_of_the_cache_is_not_a_file(tmp_path):
@@ -50,42 +66,92 @@ def test_a_broken_link_of_the_cache_is_not_a_file(tmp_path):
         (tmp_path / name).write_text(text)
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "gone")
-    assert not is_whole(tmp_path)
+    assert not is_complete(tmp_path)
 
 
-def test_pickles_are_replaced_by_the_hubs_own_conversion(hub):
-    without = [name for name in FILES if name != "model.safetensors"]
-    hub.add(REPO, without)
-    hub.add(REPO, FILES, "refs/pr/7")
-    hub.add(REPO, FILES, "refs/pr/3")
-    title = "Adding `safetensors` variant of this model"
-    hub.pulls[REPO] = [
-        SimpleNamespace(author="mallory", title=title, num=3),
-        SimpleNamespace(author="SFconvertbot", title=title, num=7),
-    ]
+def pull_request(number, author="SFconvertbot"):
+    return SimpleNamespace(author=author, title="Adding `safetensors` variant of this model", num=number)
+
+
+@pytest.fixture
+def converted(hub):
+    """A repo with pickled weights, and the pull request in which the hub's bot converted them."""
+    main = hub.add(REPO, PICKLED)
+    conversion = hub.add(REPO, PICKLED | {"model.safetensors": "converted"}, "refs/pr/7")
+    hub.add(REPO, PICKLED | {"model.safetensors": "malicious"}, "refs/pr/3")
+    hub.pulls[REPO] = [pull_request(3, "mallory"), pull_request(7)]
+    return SimpleNamespace(main=main, conversion=conversion)
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_text()
+
+
+def test_pickled_weights_are_replaced_by_the_hubs_conversion_of_them(hub, converted):
     folder = fetch(REPO)
-    assert [(repo, revision) for repo, revision, _ in hub.fetched] == [(REPO, "refs/pr/7")]
-    hub.error = AssertionError("the hub was asked")
-    assert fetch(REPO) == folder, "found again without a network"
+    assert weights(folder) == "converted"
+    assert [(repo, revision) for repo, revision, _ in hub.downloads] == [(REPO, converted.conversion)]
+    hub.error = OSError("no network")
+    for revision in ("main", converted.main, converted.conversion):
+        assert fetch(REPO, revision) == folder, "found again without a network"
+
+
+def test_a_conversion_is_found_although_the_readme_changed_since(hub, converted):
+    hub.add(REPO, PICKLED | {"README.md": "second"})
+    assert weights(fetch(REPO)) == "converted"
+
+
+@pytest.mark.parametrize("changed", ["pytorch_model.bin", "config.json", "tokenizer.json"])
+def test_a_conversion_of_other_files_is_refused(hub, converted, changed):
+    hub.add(REPO, PICKLED | {changed: '{"model_type": "clip", "other": 1}'})
+    with pytest.raises(CheckpointError, match=r"(?s)only pickled weights.*some/clip@refs/pr/7"):
+        fetch(REPO)
+    assert not hub.downloads
+    assert weights(fetch(REPO, "refs/pr/7")) == "converted", "it can be chosen by name"
+
+
+def test_a_cached_conversion_never_answers_for_another_revision(hub, converted):
+    """A pinned commit with weights of its own used to get those of any conversion in the cache."""
+    fetch(REPO)
+    put_in_cache(hub.cache, REPO, CLIP_FILES | {"model.safetensors": "converted"}, "refs/pr/9", "9" * 40)
+    pinned = hub.add(REPO, FILES | {"model.safetensors": "fine-tuned"}, "v2")
+    assert cached(REPO, pinned) is None
+    assert weights(fetch(REPO, pinned)) == "fine-tuned"
+    other = hub.add(REPO, PICKLED | {"pytorch_model.bin": "other pickled weights"}, "v3")
+    for revision in ("v3", other):
+        with pytest.raises(CheckpointError, match="only pickled weights"):
+            fetch(REPO, revision)
+    hub.error = OSError("no network")
+    with pytest.raises(ModelNotFoundError, match="v4"):
+        fetch(REPO, "v4")
+
+
+def test_a_recorded_conversion_is_dropped_once_the_branch_has_moved(hub, converted):
+    fetch(REPO)
+    put_in_cache(hub.cache, REPO, PICKLED, "main", "e" * 40)  # as transformers does when it loads the new commit
+    assert cached(REPO) is None
+    assert cached(REPO, converted.main) is not None
+    (repo_cache(REPO) / "deop-conversions.json").write_text('{"main": []}')
+    assert cached(REPO, converted.main) is None
 
 
 def test_pickles_alone_are_refused_and_named(hub):
-    hub.add(REPO, ["config.json", "pytorch_model.bin", "tokenizer.json"])
+    hub.add(REPO, {"config.json": "{}", "pytorch_model.bin": "", "tokenizer.json": ""})
     with pytest.raises(CheckpointError, match=r"(?s)pytorch_model\.bin.*deop convert clip FOLDER"):
         fetch(REPO)
-    assert not hub.fetched
+    assert not hub.downloads
 
 
 def test_a_repo_of_another_kind_is_refused(hub):
-    hub.add(REPO, ["model.gguf"])
+    hub.add(REPO, {"model.gguf": ""})
     with pytest.raises(CheckpointError, match="no weights that deop can read"):
         fetch(REPO)
-    hub.add(REPO, ["config.json", "model.safetensors"])  # a CLIP without its tokenizer
+    hub.add(REPO, {"config.json": CLIP_FILES["config.json"], "model.safetensors": ""})  # a CLIP without its tokenizer
     with pytest.raises(CheckpointError, match="tokenizer"):
         fetch(REPO)
 
 
-def test_without_a_network_the_message_says_what_to_bring_and_where(hub):
+def test_without_a_network_the_message_says_what_to_copy_and_where(hub):
     hub.error = OSError("Name or service not known")
     with pytest.raises(ModelNotFoundError) as caught:
         fetch(REPO, COMMIT)
@@ -94,7 +160,7 @@ def test_without_a_network_the_message_says_what_to_bring_and_where(hub):
         assert part in message
 
 
-def test_the_hubs_refusals_are_told_apart(hub):
+def test_refusals_of_the_hub_are_distinguished(hub):
     from huggingface_hub import errors
 
     def refusal(kind):
@@ -112,10 +178,25 @@ def test_the_hubs_refusals_are_told_apart(hub):
             fetch(REPO, "v9")
 
 
+@pytest.mark.parametrize("name", ["a path that is missing/with spaces", "/missing/folder", "a/b/c", "a/b--c", "a\0b"])
+@pytest.mark.parametrize("call", [fetch, DeOP.from_pretrained, load, load_proposer])
+def test_a_missing_path_is_not_taken_for_a_repo(hub, name, call):
+    hub.error = AssertionError("the hub was asked")
+    with pytest.raises(ModelNotFoundError, match=r"no folder|no model named"):
+        call(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~no-such-user/model"], ids=["long", "user"])
+@pytest.mark.parametrize("call", [DeOP.from_pretrained, load, load_proposer])
+def test_an_impossible_path_is_reported(hub, name, call):
+    with pytest.raises(ModelNotFoundError):
+        call(name)
+
+
 def test_damaged_settings_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         read_json(tmp_path / "config.json")
-    for text in ("{", "[]"):
-        (tmp_path / "config.json").write_text(text)
+    for content in (b"{", b"[]", b"\xff", b"[" * 100_000):
+        (tmp_path / "config.json").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"config\.json"):
             read_json(tmp_path / "config.json")

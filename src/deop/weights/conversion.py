@@ -17,11 +17,11 @@ from deop.encoders.severance import Severance
 from deop.errors import CheckpointError, DeopError, OutputError
 from deop.files import PICKLE_SUFFIXES
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
-from deop.model import DeOP
 from deop.networks.loading import list_some, load_strictly, read_weights
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
 from deop.regions.anchors import AnchorDecoder
 from deop.settings import Card, Settings
+from deop.weights.format import ModelParts, save_model_folder
 
 TOKENIZER = "openai/clip-vit-base-patch16"
 """Where CLIP's tokenizer is taken from unless another is named."""
@@ -66,9 +66,9 @@ def convert(checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | 
         source = _pickle_in(source)
     state = read_checkpoint(source)
     if _stage(state):
-        model = convert_original(state, source=source.name)
+        parts = convert_original(state, source=source.name)
     elif "visual.conv1.weight" in state:
-        model = convert_openai(state, source=source.name)
+        parts = convert_openai(state, source=source.name)
     elif (source.parent / "config.json").is_file():
         return _rewrite(source, state, folder)
     else:
@@ -76,8 +76,8 @@ def convert(checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | 
             f"{source} is neither a checkpoint of DeOP's authors, nor CLIP in OpenAI's layout, nor beside a "
             f"config.json of the hub's layout. It holds {list_some(sorted(state), 5)}"
         )
-    _attach_tokenizer(model, tokenizer)
-    return model.save_pretrained(folder)
+    _attach_tokenizer(parts, tokenizer)
+    return save_model_folder(parts, _state_of(parts), folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def _stage(state: dict[str, Tensor]) -> int:
     return 3 if any(key.startswith("decoder.") or key == _QUERIES for key in state) else 2
 
 
-def convert_original(state: dict[str, Tensor], *, source: str = "") -> DeOP:
+def convert_original(state: dict[str, Tensor], *, source: str = "") -> ModelParts:
     """The model of an authors' state dict, with the settings that it was trained and evaluated with.
 
     Stage 3 is DeOP itself: the last block gated, slot-tied anchors, ImageNet's statistics for the encoder too, padding
@@ -170,8 +170,19 @@ def convert_original(state: dict[str, Tensor], *, source: str = "") -> DeOP:
         source=f"converted from {source}, a checkpoint of DeOP's authors",
         training_data="as its authors say: COCO-Stuff or VOC 2012, seen classes; OpenAI's CLIP",
     )
-    model = DeOP(encoder, text, proposer, anchors=anchors, no_object=no_object, settings=settings, card=card)
-    return model.eval()
+    return ModelParts(encoder, text, proposer, anchors, no_object, settings, card)
+
+
+def _state_of(parts: ModelParts) -> dict[str, Tensor]:
+    """The state dict of the model with these parts."""
+    modules = {"encoder": parts.encoder, "text": parts.text, "proposer": parts.proposer, "anchors": parts.anchors}
+    state = {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        if module is not None
+        for key, value in module.state_dict().items()
+    }
+    return state if parts.no_object is None else state | {"no_object": parts.no_object.reshape(-1)}
 
 
 def _split(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -191,7 +202,7 @@ def _split(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def convert_openai(state: dict[str, Tensor], *, source: str = "") -> DeOP:
+def convert_openai(state: dict[str, Tensor], *, source: str = "") -> ModelParts:
     """A training-free model without proposer, of a CLIP in OpenAI's own layout (METHOD section 12).
 
     Raises:
@@ -201,15 +212,16 @@ def convert_openai(state: dict[str, Tensor], *, source: str = "") -> DeOP:
     visual = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     words = {key: value for key, value in state.items() if not key.startswith("visual.")}
     card = Card(name=Path(source).stem, license="MIT", source=f"converted from {source}, CLIP in OpenAI's layout")
-    return DeOP(CLIPVision.from_openai(visual), CLIPText.from_openai(words), card=card).eval()
+    text = CLIPText.from_openai(words)
+    return ModelParts(CLIPVision.from_openai(visual), text, None, None, None, Settings(), card)
 
 
-def _attach_tokenizer(model: DeOP, tokenizer: str | Path | None) -> None:
+def _attach_tokenizer(parts: ModelParts, tokenizer: str | Path | None) -> None:
     from deop.encoders.clip_text import read_tokenizer
 
-    assert isinstance(model.text, CLIPText)
+    assert isinstance(parts.text, CLIPText)
     try:
-        model.text.tokenizer = read_tokenizer(_tokenizer_folder(str(tokenizer or TOKENIZER)))
+        parts.text.tokenizer = read_tokenizer(_tokenizer_folder(str(tokenizer or TOKENIZER)))
     except DeopError as error:
         if tokenizer is not None:
             raise

@@ -1,7 +1,7 @@
 """deop's own format: a folder with config.json, model.safetensors, the tokenizer and a model card.
 
-The config holds everything but the numbers: shapes, settings, preprocessing, licence, source, and the sha256 of the
-weights. What does not fit, raises; nothing stays random.
+The config holds shapes, settings, preprocessing, licence, source, and the SHA-256 of the weights. Loading is strict: a
+key or a tensor that does not fit is an error, and no weight stays random.
 """
 
 import json
@@ -22,7 +22,7 @@ from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
 from deop.errors import CheckpointError, OutputError
 from deop.files import read_json, sha256
-from deop.networks.loading import pack, read_weights, stored_once
+from deop.networks.loading import building_model, pack, read_weights, stored_once
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Card, Settings
 
@@ -35,7 +35,7 @@ _KEYS = {
 
 @dataclass
 class ModelParts:
-    """What a model is made of: the arguments of ``DeOP``."""
+    """The parts of a model: the arguments of ``DeOP``."""
 
     encoder: Any
     text: Any
@@ -46,23 +46,24 @@ class ModelParts:
     card: Card
 
 
-def save_checkpoint(parts: ModelParts, state: dict[str, Tensor], folder: Path, *, packed: bool = False) -> Path:
-    """Write a model into a folder, made where it is missing.
+def save_model_folder(parts: ModelParts, state: dict[str, Tensor], folder: Path, *, packed: bool = False) -> Path:
+    """Write a model into a folder.
 
-    Everything is written beside and then put in its place, the config last: a folder never holds half a model.
+    All files are written to a temporary folder first and then moved, the config last, so that an interrupted call never
+    leaves a folder that looks like a complete model.
 
     Args:
-        parts: of deop's own kinds.
-        state: the model's state dict.
-        folder: where to.
-        packed: int8 and float16, at about a quarter of the size (``weights.pack``).
+        parts: the parts of the model, all of kinds that the format knows.
+        state: the state dict of the model.
+        folder: where to write; created if it is missing.
+        packed: store int8 and float16, at about a quarter of the size (``networks.loading.pack``).
 
     Returns:
         The folder.
 
     Raises:
-        OutputError: it cannot be written.
-        CheckpointError: a part that the format cannot hold, such as a proposer of the caller's own making.
+        OutputError: the folder cannot be written.
+        CheckpointError: a part of a kind that the format does not know, such as a proposer that the caller wrote.
     """
     from safetensors.torch import save_file
 
@@ -72,57 +73,63 @@ def save_checkpoint(parts: ModelParts, state: dict[str, Tensor], folder: Path, *
         state = pack(state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:
-            written = Path(beside)
-            save_file(state, str(written / "model.safetensors"), metadata={"format": "pt"})
-            parts.text.save_tokenizer(written)
-            (written / "README.md").write_text(_model_card(parts), encoding="utf-8")
-            config["sha256"] = sha256(written / "model.safetensors")
-            (written / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            for file in sorted(written.iterdir(), key=lambda file: file.name == "config.json"):
+        with TemporaryDirectory(prefix=".deop-", dir=folder) as temporary:
+            beside = Path(temporary)
+            save_file(state, str(beside / "model.safetensors"), metadata={"format": "pt"})
+            parts.text.save_tokenizer(beside)
+            (beside / "README.md").write_text(_model_card(parts), encoding="utf-8")
+            config["sha256"] = sha256(beside / "model.safetensors")
+            (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):
                 file.replace(folder / file.name)
     except OSError as error:
-        raise OutputError(f"cannot write the model to {folder}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
+        ) from error
     return folder
 
 
-def load_checkpoint(folder: Path) -> tuple[ModelParts, dict[str, Tensor]]:
-    """Read a model from a folder in deop's own format: its parts, still empty, and its weights.
+def load_model_folder(folder: Path) -> tuple[ModelParts, dict[str, Tensor]]:
+    """Read a model from a folder in deop's own format.
 
     Args:
         folder: with ``config.json`` and ``model.safetensors``.
 
+    Returns:
+        The parts with random weights, and the state dict to load into the model that is built from them.
+
     Raises:
-        CheckpointError: another format, unknown keys, missing or damaged weights.
+        CheckpointError: another format, unknown or missing keys, missing or damaged weights.
     """
     config = read_config(folder)
     actual = sha256(folder / "model.safetensors")
     if actual != config["sha256"]:
         raise CheckpointError(
-            f"{folder / 'model.safetensors'} is damaged or of another model: its sha256 is {actual[:12]}..., the "
-            f"config says {str(config['sha256'])[:12]}.... Fetch or convert it again"
+            f"{folder / 'model.safetensors'} is damaged or belongs to another model: its SHA-256 is {actual[:12]}..., "
+            f"and the config says {str(config['sha256'])[:12]}.... Fetch or convert it again"
         )
     anchors, no_object = config["anchors"], config["no_object"]
-    if no_object is not None and (not isinstance(no_object, int) or no_object < 1):
+    if no_object is not None and (not isinstance(no_object, int) or isinstance(no_object, bool) or no_object < 1):
         raise CheckpointError(f'"no_object" of the config is {no_object!r}: expected its number of channels, or null')
-    encoder = _build(config["encoder"], (CLIPVision, NanoEncoder), "encoder")
-    parts = ModelParts(
-        encoder=encoder,
-        text=_build(config["text"], (CLIPText, NanoText), "text encoder", folder),
-        proposer=None if config["proposer"] is None else _proposer(config["proposer"], encoder),
-        anchors=None if anchors is None else AnchorDecoder(from_json(AnchorConfig, anchors, "the anchor decoder")),
-        no_object=None if no_object is None else torch.zeros(no_object),
-        settings=Settings.from_json(config["settings"]),
-        card=from_json(Card, config["card"], "the card"),
-    )
+    with building_model(folder):
+        encoder = _build(config["encoder"], (CLIPVision, NanoEncoder), "encoder")
+        parts = ModelParts(
+            encoder=encoder,
+            text=_build(config["text"], (CLIPText, NanoText), "text encoder", folder),
+            proposer=None if config["proposer"] is None else _build_proposer(config["proposer"], encoder),
+            anchors=None if anchors is None else AnchorDecoder(from_json(AnchorConfig, anchors, "the anchor decoder")),
+            no_object=None if no_object is None else torch.zeros(no_object),
+            settings=from_json(Settings, config["settings"], "the model"),
+            card=from_json(Card, config["card"], "the card"),
+        )
     return parts, read_weights(folder)
 
 
 def config_of(parts: ModelParts) -> dict[str, Any]:
-    """A model's config.json, without the sha256 of its weights.
+    """The config.json of a model, without the SHA-256 of its weights.
 
     Raises:
-        CheckpointError: a part of a kind that the format cannot hold.
+        CheckpointError: a part of a kind that the format does not know.
     """
     return {
         "format": FORMAT,
@@ -130,49 +137,56 @@ def config_of(parts: ModelParts) -> dict[str, Any]:
         "deop": __version__,
         "card": asdict(parts.card),
         "settings": asdict(parts.settings),
-        "encoder": _part(parts.encoder),
-        "text": _part(parts.text),
-        "proposer": None if parts.proposer is None else _part(parts.proposer),
+        "encoder": _describe(parts.encoder),
+        "text": _describe(parts.text),
+        "proposer": None if parts.proposer is None else _describe(parts.proposer),
         "anchors": None if parts.anchors is None else asdict(parts.anchors.config),
         "no_object": None if parts.no_object is None else parts.no_object.numel(),
     }
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a folder in deop's own format, checked for unknown and missing keys."""
+    """The config.json of a folder in deop's own format.
+
+    Raises:
+        CheckpointError: another format or version, unknown or missing keys.
+    """
     path = folder / "config.json"
     config = read_json(path)
     if config.get("format") != FORMAT:
-        raise CheckpointError(f'{path} is not of deop\'s format ("format": "{FORMAT}")')
+        raise CheckpointError(f'{path} is not of deop\'s format ("format": "{FORMAT}"): give another folder')
     if config.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} is of version {config.get('version')}, this deop ({__version__}) reads {VERSION}: update deop"
+            f"{path} has version {config.get('version')}, and deop {__version__} reads version {VERSION}: update deop"
         )
-    complaints = [f"{key} is not known" for key in sorted(set(config) - _KEYS)]
-    complaints += [f"{key} is missing" for key in sorted(_KEYS - set(config))]
-    if complaints:
-        raise CheckpointError(f"{path}: {'; '.join(complaints)}")
+    problems = [f"{key} is not known" for key in sorted(set(config) - _KEYS)]
+    problems += [f"{key} is missing" for key in sorted(_KEYS - set(config))]
+    if problems:
+        raise CheckpointError(f"{path}: {'; '.join(problems)}. Fetch or convert the folder again")
     return config
 
 
-def _part(part: object) -> dict[str, Any]:
+def _describe(part: object) -> dict[str, Any]:
     if not isinstance(part, nn.Module) or not hasattr(part, "config_dict") or not hasattr(part, "kind"):
-        raise CheckpointError(f"deop's format cannot hold a {type(part).__name__}: it has no kind and no config_dict")
-    values: Any = part
-    return {"kind": values.kind, "config": values.config_dict()}
+        raise CheckpointError(
+            f"deop's format cannot store a {type(part).__name__}: it has no kind and no config_dict. Save the model "
+            "without it"
+        )
+    described: Any = part
+    return {"kind": described.kind, "config": described.config_dict()}
 
 
-def _build(part: dict[str, Any], kinds: Sequence[Any], what: str, *more: Any) -> Any:
+def _build(part: dict[str, Any], classes: Sequence[Any], what: str, *more: Any) -> Any:
     """A part with random weights, of the kind that the config names."""
-    known = {kind.kind: kind for kind in kinds}
     if not isinstance(part, dict) or set(part) != {"kind", "config"} or not isinstance(part["config"], dict):
         raise CheckpointError(f'the {what} of the config is {str(part)[:60]}: expected {{"kind": ..., "config": ...}}')
-    if part["kind"] not in known:
-        raise CheckpointError(f"unknown kind of {what} {part['kind']!r}: update deop")
-    return known[part["kind"]].from_config(part["config"], *more)
+    for known in classes:
+        if known.kind == part["kind"]:
+            return known.from_config(part["config"], *more)
+    raise CheckpointError(f"unknown kind of {what} {part['kind']!r}: update deop")
 
 
-def _proposer(part: dict[str, Any], encoder: Any) -> Any:
+def _build_proposer(part: dict[str, Any], encoder: Any) -> Any:
     from deop.proposals.maskformer import MaskFormer
     from deop.proposals.nano import NanoProposer
     from deop.proposals.sam import SamProposer
@@ -182,13 +196,14 @@ def _proposer(part: dict[str, Any], encoder: Any) -> Any:
     if isinstance(proposer, NanoProposer):
         if not isinstance(encoder, NanoEncoder):
             raise CheckpointError(
-                f"the nano proposer shares the trunk of the nano encoder; this is a {type(encoder).__name__}"
+                f"the nano proposer shares the trunk of the nano encoder, and the encoder is a {type(encoder).__name__}"
             )
         proposer.share_trunk(encoder.trunk)
     return proposer
 
 
 def _model_card(parts: ModelParts) -> str:
+    """The README.md of the folder, in the form of the hub's model cards."""
     card = parts.card
     return f"""---
 library_name: deop
@@ -198,7 +213,7 @@ tags: [open-vocabulary, semantic-segmentation, deop]
 
 # {card.name or "A deop model"}
 
-Open-vocabulary segmentation in one pass: a photo and a list of names in, one name a pixel out.
+Open-vocabulary segmentation in one pass: takes a photo and a list of names, and gives every pixel one of them.
 
 ```python
 import deop

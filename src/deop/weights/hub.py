@@ -1,11 +1,12 @@
-"""Model folders from the Hugging Face hub: fetched once, then used without a network."""
+"""Model folders from the Hugging Face hub: downloaded once, then used without a network."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from deop.errors import CheckpointError, ModelNotFoundError
-from deop.files import PICKLE_SUFFIXES, read_json
+from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, parse_json, read_json, read_weight_index, replacing
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -15,7 +16,7 @@ FILES = (
     "preprocessor_config.json",
     "processor_config.json",
     "model.safetensors",
-    "model.safetensors.index.json",
+    WEIGHT_INDEX,
     "model-*-of-*.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -24,9 +25,10 @@ FILES = (
     "vocab.json",
     "merges.txt",
 )
-"""What deop reads of a repo. Not ``*.safetensors``: many repos hold the same weights again in another layout."""
+"""The files of a repo that deop reads. Not ``*.safetensors``: many repos hold the same weights in two layouts."""
 
-_CONVERTER, _CONVERSION = "SFconvertbot", "Adding `safetensors` variant of this model"
+_CONVERSION_AUTHOR, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
+_CONVERSIONS = "deop-conversions.json"
 
 
 class HubUnreachableError(ModelNotFoundError):
@@ -37,107 +39,190 @@ class HubUnreachableError(ModelNotFoundError):
         self.reason = reason
 
 
-def fetch(repo: str, revision: str = "main") -> Path:
-    """The folder of a hub repo, from this machine's cache where it is whole, else from the hub, with a progress bar.
+@dataclass(frozen=True)
+class _Snapshot:
+    """One commit of a repo: the content id of every file, by its name."""
 
-    Where the revision holds pickled weights only, the hub's own conversion of them is taken (the pull request that its
-    converter opened), as transformers does.
+    commit: str
+    files: dict[str, str]
+
+    @property
+    def has_weights(self) -> bool:
+        return "model.safetensors" in self.files or WEIGHT_INDEX in self.files
+
+    @property
+    def pickles(self) -> list[str]:
+        return [name for name in self.files if name.endswith(PICKLE_SUFFIXES)]
+
+
+def fetch(repo: str, revision: str = "main") -> Path:
+    """The folder of a hub repo: from this machine's cache if it is complete there, else downloaded with a progress bar.
+
+    A revision is served by its own files only, with one exception. If it holds pickled weights and no safetensors, the
+    pull request that the hub's conversion bot opened may stand in for it. It does so only if the pull request holds the
+    very same pickled weights, configuration and tokenizer as the revision, compared by content id. The commit of the
+    pull request is then recorded in the cache under this revision and its commit, so that ``cached`` finds it again;
+    for other revisions it is never used.
 
     Args:
         repo: "org/name".
-        revision: branch, tag or commit.
+        revision: branch, tag or full commit id.
 
     Returns:
         A folder with ``config.json``, safetensors weights and, where the repo has them, tokenizer files.
 
     Raises:
-        ModelNotFoundError: not on this machine, and no network, no such repo or revision, or no access.
-        CheckpointError: the repo holds no safetensors weights.
+        ModelNotFoundError: not a name of a repo; or not on this machine, and no network, no such repo or revision, or
+            no access.
+        CheckpointError: the revision has no weights in safetensors, or lacks a file that deop needs.
     """
+    _check_name(repo)
     if folder := cached(repo, revision):
         return folder
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        # One request, not repeated: without a network this fails at once, where snapshot_download tries for 20 s.
-        files = _listing(HfApi(), repo, revision)
-        if not _has_weights(files):
-            revision = _conversion(HfApi(), repo, files)
-        snapshot_download(repo, revision=revision, allow_patterns=list(FILES))
+        # One request without retries: without a network it fails at once, while snapshot_download retries for 20 s.
+        api = HfApi()
+        snapshot = _snapshot(api, repo, revision)
+        conversion = None if snapshot.has_weights else _conversion(api, repo, revision, snapshot)
+        folder = Path(
+            snapshot_download(repo, revision=conversion.commit if conversion else revision, allow_patterns=list(FILES))
+        )
     except CheckpointError:
         raise
-    except Exception as error:  # the hub's client raises errors of the HTTP library of its day
+    except Exception as error:  # huggingface_hub also raises errors of its HTTP library, which differs by version
         _explain(repo, revision, error)
-    folder = cached(repo, revision)
-    if folder is None:
-        raise CheckpointError(f"{repo} is no model that deop can read: it lacks config.json or a tokenizer")
+    if not is_complete(folder):
+        raise CheckpointError(
+            f"{repo} at revision {revision} is not a model that deop can read: it lacks config.json, a part of its "
+            "weights or its tokenizer"
+        )
+    if conversion:
+        _record_conversion(repo, revision, snapshot.commit, conversion.commit)
     return folder
 
 
 def cached(repo: str, revision: str = "main") -> Path | None:
-    """The whole folder of a repo in this machine's cache, or None; no network is used.
+    """The complete folder of a revision in this machine's cache, or None. No network is used.
 
     Args:
         repo: "org/name".
-        revision: branch, tag or commit. Fetched conversions of its pickled weights count too.
+        revision: branch, tag or full commit id. A conversion of its pickled weights counts only where ``fetch``
+            recorded it for this very revision.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    conversions = sorted((repo_cache(repo) / "refs" / "refs" / "pr").glob("*"))
-    for candidate in [revision, *(f"refs/pr/{path.name}" for path in conversions)]:
-        config = try_to_load_from_cache(repo, "config.json", revision=candidate)
-        if isinstance(config, str) and is_whole(Path(config).parent):
-            return Path(config).parent
+    for candidate in (revision, _recorded_conversion(repo, revision)):
+        if candidate is not None:
+            config = try_to_load_from_cache(repo, "config.json", revision=candidate)
+            if isinstance(config, str) and is_complete(Path(config).parent):
+                return Path(config).parent
     return None
 
 
 def repo_cache(repo: str) -> Path:
-    """Where the hub's cache keeps a repo, whether it is there or not (HF_HOME and HF_HUB_CACHE move the cache)."""
+    """The folder of a repo in the hub's cache, which need not exist. HF_HOME and HF_HUB_CACHE move the cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a folder has what deop needs of it: config, all weights and, for a CLIP, its tokenizer."""
+def is_complete(folder: Path) -> bool:
+    """Whether a folder has the files that deop needs: the config, all weights and, for a CLIP, its tokenizer."""
     try:
         config = read_json(folder / "config.json")
+        names = {path.name for path in folder.iterdir() if path.exists()}  # the cache may hold broken links
+        if "model.safetensors" not in names and not set(read_weight_index(folder).values()) <= names:
+            return False
     except CheckpointError:
         return False
-    names = {path.name for path in folder.iterdir() if path.exists()}  # a broken link of the cache is not there
-    if "model.safetensors" not in names:
-        if "model.safetensors.index.json" not in names:
-            return False
-        index = json.loads((folder / "model.safetensors.index.json").read_text())
-        if not set(index["weight_map"].values()) <= names:
-            return False
     return config.get("model_type") != "clip" or "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
 
 
-def _listing(api: "HfApi", repo: str, revision: str) -> list[str]:
-    info = api.model_info(repo, revision=revision, timeout=10)
-    return [file.rfilename for file in info.siblings or []]
+def download_command(repo: str, revision: str) -> str:
+    """The shell command that downloads the files that deop reads into a folder named after the repo."""
+    pinned = "" if revision == "main" else f" --revision {revision}"
+    includes = " ".join(f"--include '{pattern}'" for pattern in ("*.json", "merges.txt", "model*.safetensors"))
+    return f"hf download {repo}{pinned} {includes} --local-dir {repo.split('/')[-1]}"
 
 
-def _has_weights(files: list[str]) -> bool:
-    return "model.safetensors" in files or "model.safetensors.index.json" in files
+def _check_name(repo: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ModelNotFoundError(
+            f"there is no folder {repo}, and it is not the name of a hub repo (org/name): check the path"
+        ) from error
 
 
-def _conversion(api: "HfApi", repo: str, files: list[str]) -> str:
-    """The reference of the hub's own conversion of a repo's pickles to safetensors."""
+def _snapshot(api: "HfApi", repo: str, revision: str) -> _Snapshot:
+    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=10)
+    return _Snapshot(str(info.sha), {file.rfilename: file.blob_id or "" for file in info.siblings or []})
+
+
+def _conversion(api: "HfApi", repo: str, revision: str, snapshot: _Snapshot) -> _Snapshot:
+    """The conversion bot's pull request for exactly the files of a snapshot.
+
+    Raises:
+        CheckpointError: the bot opened none, or for other files.
+    """
+    if not snapshot.pickles:
+        raise CheckpointError(
+            f"{repo} at revision {revision} has no weights that deop can read: it has no model.safetensors"
+        )
+    others = []
     for discussion in api.get_repo_discussions(repo, discussion_type="pull_request"):
-        if (discussion.author, discussion.title) == (_CONVERTER, _CONVERSION):
+        if (discussion.author, discussion.title) == (_CONVERSION_AUTHOR, _CONVERSION_TITLE):
             reference = f"refs/pr/{discussion.num}"
-            if _has_weights(_listing(api, repo, reference)):
-                return reference
-    pickles = [name for name in files if name.endswith(PICKLE_SUFFIXES)]
-    if not pickles:
-        raise CheckpointError(f"{repo} has no weights that deop can read: no model.safetensors")
+            candidate = _snapshot(api, repo, reference)
+            if not candidate.has_weights:
+                continue
+            if _converts(candidate, snapshot):
+                return candidate
+            others.append(f"{repo}@{reference}")
+    name = repo.split("/")[-1]
+    at = "" if revision == "main" else f" --revision {revision}"
+    hint = f"\nOr load the hub's conversion of other files of this repo: {' or '.join(others)}" if others else ""
     raise CheckpointError(
-        f"{repo} has only pickled weights ({', '.join(pickles)}), which deop never loads. "
-        f"Convert them once:\n  hf download {repo} --local-dir {repo.split('/')[-1]}\n"
-        f"  deop convert {repo.split('/')[-1]} FOLDER"
+        f"{repo} at revision {revision} has only pickled weights ({', '.join(snapshot.pickles)}), which deop never "
+        f"loads. Convert them once:\n  hf download {repo}{at} --local-dir {name}\n  deop convert {name} FOLDER{hint}"
     )
+
+
+def _converts(candidate: _Snapshot, snapshot: _Snapshot) -> bool:
+    """Whether a conversion holds the same pickled weights as a snapshot, and the same other files that deop reads."""
+    names = {*snapshot.pickles, *(name for name in FILES if name in snapshot.files)}
+    return all(snapshot.files[name] and candidate.files.get(name) == snapshot.files[name] for name in names)
+
+
+def _recorded_conversion(repo: str, revision: str) -> str | None:
+    """The commit of the conversion that ``fetch`` recorded for a revision, while the revision is the same commit."""
+    record = _records(repo).get(revision)
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("commit", "conversion")):
+        return None
+    try:  # another program may have seen that the branch has moved since
+        current = (repo_cache(repo) / "refs" / revision).read_text(encoding="utf-8").strip()
+    except OSError:
+        current = record["commit"]
+    return record["conversion"] if current == record["commit"] else None
+
+
+def _records(repo: str) -> dict[str, Any]:
+    try:
+        records = parse_json(repo_cache(repo) / _CONVERSIONS)
+    except (OSError, ValueError):
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def _record_conversion(repo: str, revision: str, commit: str, conversion: str) -> None:
+    record = {"commit": commit, "conversion": conversion}
+    with replacing(repo_cache(repo) / _CONVERSIONS) as file:
+        file.write((json.dumps(_records(repo) | {revision: record, commit: record}, indent=1) + "\n").encode())
 
 
 def _explain(repo: str, revision: str, error: Exception) -> NoReturn:
@@ -145,28 +230,23 @@ def _explain(repo: str, revision: str, error: Exception) -> NoReturn:
 
     if isinstance(error, errors.GatedRepoError):
         raise ModelNotFoundError(
-            f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then `hf auth login`"
+            f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"
         ) from error
     if isinstance(error, errors.RevisionNotFoundError):
-        raise ModelNotFoundError(f"{repo} has no revision {revision!r}") from error
+        raise ModelNotFoundError(
+            f"{repo} has no revision {revision!r}: choose a branch, tag or commit of it"
+        ) from error
     if isinstance(error, errors.RepositoryNotFoundError):
         raise ModelNotFoundError(
-            f"there is no model {repo} on the hub, or it is private: check the name, or `hf auth login`"
+            f"there is no model {repo} on the hub, or it is private: check the name, or run `hf auth login`"
         ) from error
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     name = repo.split("/")[-1]
     raise HubUnreachableError(
-        f"{repo} is not on this machine and the hub cannot be reached ({reason}). On a machine with a network:\n"
+        f"{repo} is not on this machine and the hub cannot be reached ({reason}). On a machine with a network, run\n"
         f"  {download_command(repo, revision)}\n"
-        f"Bring the folder {name} here and give its path instead of the name. Or load the model there once, with deop, "
-        f"and bring what is then in its cache to\n"
+        f"Copy the folder {name} to this machine and give its path instead of the name. Or load the model there once "
+        f"with deop, and copy its folder in the hub's cache to\n"
         f"  {repo_cache(repo)}",
         reason,
     ) from error
-
-
-def download_command(repo: str, revision: str) -> str:
-    """The command that fetches what deop reads of a repo into a folder named after it."""
-    pinned = "" if revision == "main" else f" --revision {revision}"
-    includes = " ".join(f"--include '{pattern}'" for pattern in ("*.json", "merges.txt", "model*.safetensors"))
-    return f"hf download {repo}{pinned} {includes} --local-dir {repo.split('/')[-1]}"
