@@ -15,7 +15,7 @@ from tests.tiny import write_tiny_clip
 
 
 def original_shapes(stage):
-    """Key -> shape of the authors' checkpoints, from the list beside the parity files."""
+    """Key -> shape of the authors' checkpoints, from the list of keys in the parity files."""
     text = checkpoint_keys()
     body = text.split("=" * 20)[0]
     shapes = {
@@ -67,7 +67,7 @@ def test_full_size_checkpoints_load_and_run(stage, tmp_path, tiny_clip):
         assert model.segment(photo(), "cat, dog", classifier="two-stream").label_map.shape == (50, 70)
 
 
-def test_missing_and_surplus_keys_are_named():
+def test_missing_and_unknown_keys_are_named():
     state = {key: torch.zeros(()).expand(shape) for key, shape in original_shapes(3).items()}
     for key in ["criterion.empty_weight", "clip_adapter.non_object_embedding", "query_embedding.weight"]:
         with pytest.raises(CheckpointError, match=re.escape(key) + " is missing"):
@@ -161,7 +161,7 @@ def test_hub_folder_with_pickled_weights(tmp_path, tiny_clip):
         deop.load(source)
     folder = convert(source, tmp_path / "out")
     assert deop.load(folder, device="cpu").segment(photo(), "cat", masks=np.ones((1, 50, 70), bool)).segments
-    with pytest.raises(OutputError, match="holds a model already"):
+    with pytest.raises(OutputError, match="contains a model already"):
         convert(source, tmp_path / "out")
 
 
@@ -203,10 +203,38 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="neither a checkpoint of DeOP's authors"):
         convert(tmp_path / "other.pth", tmp_path / "out")
     torch.save({"model": {"weight": torch.zeros(2), "epoch": 3}}, tmp_path / "mixed.pth")
-    with pytest.raises(CheckpointError, match="more than tensors: epoch"):
+    with pytest.raises(CheckpointError, match="not tensors: epoch"):
         convert(tmp_path / "mixed.pth", tmp_path / "out")
     scripted = torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2))
     scripted.save(str(tmp_path / "scripted.pt"))
     with pytest.raises(CheckpointError, match="TorchScript archive"):
         convert(tmp_path / "scripted.pt", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_with_wrong_shapes_is_reported_with_its_file(tmp_path, tiny_clip):
+    state = openai_state(tiny_clip)
+    for key in ("visual.conv1.weight", "visual.positional_embedding", "token_embedding.weight", "ln_final.weight"):
+        torch.save(state | {key: torch.zeros(3)}, tmp_path / "clip.pt")
+        with pytest.raises(CheckpointError):
+            convert(tmp_path / "clip.pt", tmp_path / "out", tokenizer=tiny_clip)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_pickled_weights_is_refused(tmp_path, tiny_clip):
+    with pytest.raises(CheckpointError, match="no pickled weights to convert"):
+        convert(tiny_clip, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        convert("x" * 5000, tmp_path / "out")
+
+
+def test_a_failure_of_the_hub_without_a_message_is_reported(tmp_path, monkeypatch, tiny_clip):
+    import huggingface_hub
+
+    def fail(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    torch.save(openai_state(tiny_clip), tmp_path / "clip.pt")
+    with pytest.raises(CheckpointError, match="cannot fetch the tokenizer of some/repo: OSError"):
+        convert(tmp_path / "clip.pt", tmp_path / "out", tokenizer="some/repo")

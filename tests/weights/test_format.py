@@ -165,9 +165,9 @@ def test_push_to_hub_uploads_a_whole_folder(model, monkeypatch):
     ("change", "message"),
     [
         (lambda c: c["encoder"].update(kind=[]), "unknown kind of encoder"),
-        (lambda c: c["encoder"]["config"].update(heads=0), "cannot build the model in"),
-        (lambda c: c["encoder"]["config"].update(hidden=-1), "cannot build the model in"),
-        (lambda c: c["text"]["config"].update(norm_eps=-1), "cannot build the model in"),
+        (lambda c: c["encoder"]["config"].update(heads=0), "cannot build the model from"),
+        (lambda c: c["encoder"]["config"].update(hidden=-1), "cannot build the model from"),
+        (lambda c: c["text"]["config"].update(norm_eps=-1), "cannot build the model from"),
         (lambda c: c.update(no_object=True), "no_object"),
     ],
 )

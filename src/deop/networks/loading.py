@@ -65,8 +65,11 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 @contextmanager
-def building_model(folder: Path) -> Iterator[None]:
-    """Report every failure inside as a damaged model folder: torch and transformers raise errors of many kinds.
+def building_model(origin: Path) -> Iterator[None]:
+    """Report every failure inside as a damaged model: torch and transformers raise errors of many kinds.
+
+    Args:
+        origin: the folder or file that the model comes from.
 
     Raises:
         CheckpointError: in place of any error except deop's own, missing libraries and lack of memory.
@@ -76,9 +79,10 @@ def building_model(folder: Path) -> Iterator[None]:
     except (DeopError, ImportError, MemoryError):
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(
-            f"cannot build the model in {folder}: {reason}. Its configuration is damaged: fetch or convert it again"
+            f"cannot build the model from {origin}: {reason}. It is damaged or of another kind: fetch or convert it "
+            "again"
         ) from error
 
 

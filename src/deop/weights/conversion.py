@@ -1,6 +1,6 @@
-"""Published checkpoints into formats that hold no code: the only place that ever reads a pickle.
+"""Converting published checkpoints to safetensors: the only module that reads a pickle.
 
-``torch.load(weights_only=True)`` runs nothing that is in the file.
+It uses ``torch.load(weights_only=True)``, which does not run code from the file.
 """
 
 import shutil
@@ -15,88 +15,90 @@ from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.encoders.severance import Severance
 from deop.errors import CheckpointError, DeopError, OutputError
-from deop.files import PICKLE_SUFFIXES
+from deop.files import PICKLE_SUFFIXES, existing_folder, existing_path
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
-from deop.networks.loading import list_some, load_strictly, read_weights
+from deop.networks.loading import building_model, list_some, load_strictly, read_weights
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
 from deop.regions.anchors import AnchorDecoder
 from deop.settings import Card, Settings
 from deop.weights.format import ModelParts, save_model_folder
 
 TOKENIZER = "openai/clip-vit-base-patch16"
-"""Where CLIP's tokenizer is taken from unless another is named."""
+"""Hub repo of the default tokenizer, which all of OpenAI's CLIPs share."""
 
 _CLIP, _PROMPT = "clip_adapter.clip_model.", "clip_adapter.prompt_learner."
 _NO_OBJECT, _QUERIES = "clip_adapter.non_object_embedding", "query_embedding.weight"
-# Saved beside the weights, without a part in any result: loss weights, and stage 2's pixel statistics (CLIP's own).
+# Saved with the weights but not used: weights of the loss, and the pixel statistics of stage 2, which are CLIP's.
 _UNUSED = ("criterion.empty_weight", "clip_adapter.pixel_mean", "clip_adapter.pixel_std")
 
 
 class ConversionWarning(UserWarning):
-    """The checkpoint was converted, but something is missing to use it in full."""
+    """The checkpoint was converted, but a part that it needs is missing."""
 
 
 def convert(checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | None = None) -> Path:
-    """Convert a published checkpoint.
+    """Convert a published checkpoint. Its keys tell which of these it is:
 
-    What it may be, told by its keys:
-
-    * a checkpoint of DeOP's authors, of stage 1 (prompt), 2 (proposals) or 3 (DeOP): a model in deop's own format;
-    * a state dict of CLIP in OpenAI's layout: a model without proposer, in deop's own format;
-    * the pickled weights of a hub folder (a file beside its ``config.json``, or the folder): the same folder with
-      safetensors.
+    * a checkpoint of DeOP's authors, of stage 1 (prompt), 2 (proposals) or 3 (DeOP): becomes a model in deop's own
+      format;
+    * a state dict of CLIP in OpenAI's layout: becomes a model without proposer, in deop's own format;
+    * the pickled weights of a hub folder (a file next to its ``config.json``, or the folder): becomes the same folder
+      with safetensors.
 
     Args:
         checkpoint: file or folder.
-        out: folder to write; must not hold a model yet.
-        tokenizer: folder or hub repo with CLIP's tokenizer, which no checkpoint carries. None: OpenAI's, from this
-            machine's cache or the hub; where there is neither, the model is written without, with a warning.
+        out: folder to write; must not contain a model.
+        tokenizer: folder or hub repo with CLIP's tokenizer, which is not part of a checkpoint. None: OpenAI's, from
+            this machine's cache or the hub; without either, the model is written without a tokenizer, with a warning.
 
     Returns:
-        The folder written.
+        ``out``.
 
     Raises:
-        CheckpointError: a file of another kind, or keys that are missing or surplus, by name.
-        OutputError: the folder holds a model already, or cannot be written.
+        CheckpointError: a file of another kind, or missing or unknown keys, by name.
+        OutputError: ``out`` contains a model already, or cannot be written.
     """
-    source, folder = Path(checkpoint), Path(out)
-    if (folder / "config.json").exists():
-        raise OutputError(f"{folder} holds a model already: choose another folder, or remove it first")
+    source, folder = existing_path(checkpoint), Path(out)
+    if source is None:
+        raise CheckpointError(f"there is no checkpoint {checkpoint}: check the path")
+    if existing_path(folder / "config.json"):
+        raise OutputError(f"{folder} contains a model already: choose another folder, or remove it first")
     if source.is_dir():
         source = _pickle_in(source)
     state = read_checkpoint(source)
-    if _stage(state):
-        parts = convert_original(state, source=source.name)
-    elif "visual.conv1.weight" in state:
-        parts = convert_openai(state, source=source.name)
-    elif (source.parent / "config.json").is_file():
-        return _rewrite(source, state, folder)
-    else:
-        raise CheckpointError(
-            f"{source} is neither a checkpoint of DeOP's authors, nor CLIP in OpenAI's layout, nor beside a "
-            f"config.json of the hub's layout. It holds {list_some(sorted(state), 5)}"
-        )
+    with building_model(source):
+        if _stage(state):
+            parts = convert_original(state, source=source.name)
+        elif "visual.conv1.weight" in state:
+            parts = convert_openai(state, source=source.name)
+        elif (source.parent / "config.json").is_file():
+            return _rewrite(source, state, folder)
+        else:
+            raise CheckpointError(
+                f"{source} is neither a checkpoint of DeOP's authors, nor CLIP in OpenAI's layout, nor next to a "
+                f"config.json of the hub's layout. It contains {list_some(sorted(state), 5)}"
+            )
     _attach_tokenizer(parts, tokenizer)
     return save_model_folder(parts, _state_of(parts), folder)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, pickled or safetensors, without running anything in it.
+    """The tensors of a checkpoint file, pickled or safetensors, without running code from it.
 
     Raises:
-        CheckpointError: not there, damaged, or holding more than tensors and plain values.
+        CheckpointError: missing, damaged, or not a state dict of tensors.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
+        raise CheckpointError(f"there is no checkpoint {path}: check the path")
     if path.suffix == ".safetensors":
         return read_weights(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch recommends torch.jit.load, which runs code, for TorchScript
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and end-of-file errors alike
+    except Exception as error:  # torch raises errors of pickle and zip, and several of its own
         if "TorchScript" in str(error):
-            reason = "it is a TorchScript archive. Save its state dict where you trust it, and convert that"
+            reason = "it is a TorchScript archive. If you trust it, save its state dict with torch, and convert that"
         else:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"cannot read {path} without running code in it: {reason}") from error
@@ -104,15 +106,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path} holds no state dict")
+        raise CheckpointError(f"{path} does not contain a state dict: choose the file with the weights")
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if surplus := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(f"{path} holds more than tensors: {list_some(surplus)}")
+    if others := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(
+            f"{path} contains entries that are not tensors: {list_some(others)}. Save the state dict alone"
+        )
     return tensors
 
 
 def _stage(state: dict[str, Tensor]) -> int:
-    """The stage of an authors' checkpoint, 0 where it is none."""
+    """The training stage (1 to 3) of a checkpoint of DeOP's authors; 0 for any other state dict."""
     if not any(key.startswith("clip_adapter.") for key in state):
         return 0
     if not any(key.startswith(("backbone.", "sem_seg_head.")) for key in state):
@@ -121,33 +125,31 @@ def _stage(state: dict[str, Tensor]) -> int:
 
 
 def convert_original(state: dict[str, Tensor], *, source: str = "") -> ModelParts:
-    """The model of an authors' state dict, with the settings that it was trained and evaluated with.
+    """The model in a state dict of DeOP's authors, with the settings that it was trained and evaluated with.
 
-    Stage 3 is DeOP itself: the last block gated, slot-tied anchors, ImageNet's statistics for the encoder too, padding
-    taken for image (METHOD sections 1 to 6). Stages 1 and 2 give training-free models (section 12) with the learned
-    prompt; stage 2 brings its proposals, and the two-stream baseline its class embeddings (section 8).
+    Stage 3 is DeOP itself: a gate in the last block, anchors tied to query slots, ImageNet's channel statistics also
+    for the encoder, and padding that counts as image (docs/method.md §1 to §6). Stages 1 and 2 become training-free
+    models (§12) with the learned prompt. Stage 2 adds the proposer, and the class embeddings that the two-stream
+    baseline uses (§8).
 
     Raises:
-        CheckpointError: keys that are missing, surplus, or of a wrong shape, by name.
+        CheckpointError: missing keys, unknown keys or wrong shapes, by name.
     """
     stage = _stage(state)
     parts = _split(state)
-    complaints = [f"{key} is not known" for key in parts[""]]
-    for prefix, least in ((_CLIP, 1), (_PROMPT, 1), (_NO_OBJECT, 2), ("proposer", 2), (_QUERIES, 3), ("decoder.", 3)):
-        if stage >= least and not parts[prefix]:
-            complaints.append(f"{prefix} is missing")
+    first_stage = {_CLIP: 1, _PROMPT: 1, _NO_OBJECT: 2, "proposer": 2, _QUERIES: 3, "decoder.": 3}
+    problems = [f"{key} is not known" for key in parts[""]]
+    problems += [f"{part} is missing" for part, first in first_stage.items() if stage >= first and not parts[part]]
     if stage >= 2 and "criterion.empty_weight" not in state:
-        complaints.append("criterion.empty_weight is missing")
-    if complaints:
-        raise CheckpointError(
-            f"not a checkpoint of stage {stage} as the authors' code saves it: {list_some(complaints)}"
-        )
+        problems.append("criterion.empty_weight is missing")
+    if problems:
+        raise CheckpointError(f"not a checkpoint of stage {stage} as the authors' code saves it: {list_some(problems)}")
 
     visual = {key.removeprefix("visual."): value for key, value in parts[_CLIP].items() if key.startswith("visual.")}
-    words = {key: value for key, value in parts[_CLIP].items() if not key.startswith("visual.")}
+    text_state = {key: value for key, value in parts[_CLIP].items() if not key.startswith("visual.")}
     normalization = IMAGENET if stage == 3 else CLIP
     encoder = CLIPVision.from_openai(visual, normalization=normalization, position_rule="count")
-    text = CLIPText.from_openai(words, parts[_PROMPT])
+    text = CLIPText.from_openai(text_state, parts[_PROMPT])
     proposer = anchors = no_object = None
     if stage >= 2:
         proposer = MaskFormer(config_of_original(parts["proposer"]))
@@ -186,7 +188,7 @@ def _state_of(parts: ModelParts) -> dict[str, Tensor]:
 
 
 def _split(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """An authors' state dict by its parts; under "" what belongs to none of them."""
+    """A state dict of DeOP's authors by part; keys that belong to no part are under ""."""
     parts: dict[str, dict[str, Tensor]] = {
         key: {} for key in (_CLIP, _PROMPT, _NO_OBJECT, _QUERIES, "decoder.", "proposer", "")
     }
@@ -203,16 +205,16 @@ def _split(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def convert_openai(state: dict[str, Tensor], *, source: str = "") -> ModelParts:
-    """A training-free model without proposer, of a CLIP in OpenAI's own layout (METHOD section 12).
+    """A training-free model without proposer from a CLIP in OpenAI's layout (docs/method.md §12).
 
     Raises:
-        CheckpointError: not a vision transformer, or keys that are missing or surplus, by name.
+        CheckpointError: not a vision transformer, or missing or unknown keys, by name.
     """
     state = {key: value.float() for key, value in state.items()}
     visual = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    words = {key: value for key, value in state.items() if not key.startswith("visual.")}
+    text_state = {key: value for key, value in state.items() if not key.startswith("visual.")}
     card = Card(name=Path(source).stem, license="MIT", source=f"converted from {source}, CLIP in OpenAI's layout")
-    text = CLIPText.from_openai(words)
+    text = CLIPText.from_openai(text_state)
     return ModelParts(CLIPVision.from_openai(visual), text, None, None, None, Settings(), card)
 
 
@@ -226,53 +228,63 @@ def _attach_tokenizer(parts: ModelParts, tokenizer: str | Path | None) -> None:
         if tokenizer is not None:
             raise
         warnings.warn(
-            f"converted without a tokenizer, so the model cannot read names yet: {error} "
-            "Convert again with --tokenizer FOLDER, any folder with the tokenizer of an OpenAI CLIP",
+            f"converted without a tokenizer, so the model cannot read names yet: {error}. "
+            "Convert again with --tokenizer FOLDER, a folder with the tokenizer of any of OpenAI's CLIPs",
             ConversionWarning,
             stacklevel=3,
         )
 
 
 def _tokenizer_folder(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
+    if folder := existing_folder(name):
+        return folder
     from huggingface_hub import snapshot_download
 
     patterns = ["tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json", "config.json"]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises errors of many libraries
-        raise CheckpointError(f"cannot fetch the tokenizer of {name}: {str(error).splitlines()[0]}.") from error
+    except Exception as error:  # huggingface_hub also raises errors of its HTTP library
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"cannot fetch the tokenizer of {name}: {reason}") from error
 
 
 def _pickle_in(folder: Path) -> Path:
     files = sorted(file for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
-    named = [file for file in files if file.name == "pytorch_model.bin"] or files
-    if len(named) != 1:
+    if not files:
+        raise CheckpointError(f"{folder} has no pickled weights to convert: give the file, or another folder")
+    candidates = [file for file in files if file.name == "pytorch_model.bin"] or files
+    if len(candidates) != 1:
         raise CheckpointError(
-            f"{folder} has {len(files)} pickled files ({list_some([f.name for f in files])}): name one"
+            f"{folder} has {len(files)} pickled files ({list_some([file.name for file in files])}): give one of them"
         )
-    return named[0]
+    return candidates[0]
 
 
 def _rewrite(source: Path, state: dict[str, Tensor], folder: Path) -> Path:
-    """A hub folder again, its pickled weights as safetensors."""
+    """Write a hub folder again, with its pickled weights as safetensors."""
     from safetensors.torch import save_file
 
-    kept = [file for file in source.parent.iterdir() if file.suffix in (".json", ".txt", ".md")]
+    files = [
+        file
+        for file in source.parent.iterdir()
+        if file.suffix in (".json", ".txt", ".md") and not file.name.endswith(".index.json")
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".deop-", dir=folder) as beside:
-            save_file(_cloned(state), str(Path(beside, "model.safetensors")), metadata={"format": "pt"})
-            Path(beside, "model.safetensors").replace(folder / "model.safetensors")
-        for file in sorted(kept, key=lambda file: file.name == "config.json"):
-            if not file.name.endswith(".index.json"):
-                shutil.copyfile(file, folder / file.name)
+        with TemporaryDirectory(prefix=".deop-", dir=folder) as temporary:
+            beside = Path(temporary)
+            save_file(_cloned(state), str(beside / "model.safetensors"), metadata={"format": "pt"})
+            for file in files:
+                shutil.copyfile(file, beside / file.name)
+            for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):
+                file.replace(folder / file.name)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}. Choose a folder you may write to"
+        ) from error
     return folder
 
 
 def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor with storage of its own: safetensors refuses tied weights, and transformers wants all keys."""
+    """Each tensor in separate memory: safetensors refuses shared tensors, and transformers expects all keys."""
     return {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
