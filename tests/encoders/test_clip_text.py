@@ -1,18 +1,21 @@
 """The text tower against the original's numbers, against transformers, and against itself."""
 
 import json
-import os
 from pathlib import Path
 
+import instant_clip_tokenizer
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from deop.encoders.clip_text import CLIPText, TextConfig, read_tokenizer
 from deop.errors import CheckpointError
 from deop.text.embedding import average_templates
-from deop.text.templates import IMAGENET, SINGLE, VILD
+from deop.text.templates import IMAGENET, SINGLE, VILD, fill
 from tests.conftest import assert_parity
+from tests.fixtures.clip_vocabulary import write_clip_vocabulary
 from tests.tiny import write_tiny_tokenizer
 
 TEXTS = ["cat", "a photo of a dog.", "sofa", "wall in the scene, by night", ""]
@@ -106,21 +109,30 @@ def test_parity_prompt_vectors_are_rows_of_the_table(parity):
             assert torch.equal(file[f"{name}.state.{key}_signal"], table[[token]])
 
 
-def test_parity_template_sentences(parity):
-    """The sentences give the original's token ids, where a CLIP vocabulary is at hand to say so."""
-    folder = os.environ.get("DEOP_CLIP_VOCAB")
-    if not folder:
-        pytest.skip("DEOP_CLIP_VOCAB names no folder with CLIP's vocab.json and merges.txt")
+@pytest.fixture(scope="module")
+def clip_tokenizer(tmp_path_factory):
+    return read_tokenizer(write_clip_vocabulary(tmp_path_factory.mktemp("clip-vocabulary")))
+
+
+@pytest.mark.parametrize(("key", "templates"), [("single", SINGLE), ("vild", VILD), ("imagenet", IMAGENET)])
+def test_parity_template_sentences(parity, clip_tokenizer, key, templates):
+    """Our templates, filled with the file's names and tokenized by us, give the original's token ids."""
     file = parity("text")
-    tokenizer = read_tokenizer(folder)
-    for key, sentences in (("single", SINGLE), ("vild", VILD), ("imagenet", IMAGENET)):
-        expected = file[f"tokens.{key}"].tolist()
-        assert len(sentences) == len(expected)
-        for sentence, rows in zip(sentences, expected, strict=True):
-            for noun, row in zip(file.info["nouns"], rows, strict=True):
-                ids = tokenizer(sentence.replace("{}", noun))["input_ids"]
-                assert ids == row[: len(ids)], sentence
-                assert not any(row[len(ids) :]), sentence
+    sentences = [fill(template, noun) for template in templates for noun in file.info["nouns"]]
+    ids = file[f"tokens.{key}"].flatten(0, 1)
+    ours = clip_tokenizer(sentences, padding="max_length", max_length=ids.shape[1])
+    found = torch.tensor(ours["input_ids"]) * torch.tensor(ours["attention_mask"])  # the original pads with 0
+    assert torch.equal(found, ids.long())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=0x24F), max_size=30) | st.text("abcXYZ 019'.,-!é\t\n", max_size=40))
+@example("The DOG's   12345 café-crème!? I'll, don't")
+@example("犬と猫 🐕🐈 naïve ﬁsh")
+def test_tokens_equal_an_independent_tokenizer(clip_tokenizer, text):
+    start, *found, end = clip_tokenizer(text)["input_ids"]
+    assert (start, end) == (49406, 49407)
+    assert found == instant_clip_tokenizer.Tokenizer().encode(text)
 
 
 def transformers_features(folder, texts):
