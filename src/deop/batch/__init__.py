@@ -1,1 +1,5 @@
-"""Many photos: reading ahead, grouping by size, writing behind."""
+"""Many photos: decoding ahead, batches of one size, saving in the background; importing it needs no torch."""
+
+from deop.batch.streaming import Failure, segment_stream, write_behind
+
+__all__ = ["Failure", "segment_stream", "write_behind"]

@@ -1,114 +1,111 @@
-"""Photo after photo through a model: while some are named the next are read and the last are written.
+"""Segmenting many photos: the next ones are decoded and the previous results saved while a batch is computed."""
 
-Photos of one size go through the networks together.
-"""
-
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from deop.errors import ImageError, ProposalError
+from deop.errors import ImageError, ProposalError, ResourceError, SettingError
 from deop.images.canvas import canvas_of, group_by_size
-from deop.images.reading import Photo, read_photo
-from deop.model import DeOP
-from deop.proposals.given import Masks
-from deop.regions.encoding import EncodedPhoto
+from deop.images.reading import Photo, count_pixels, read_photo
 from deop.results.segmentation import Segmentation, check_request
 from deop.text.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from deop.encoders.severance import Severance
+    from deop.model import DeOP
+    from deop.proposals.given import Masks
+    from deop.regions.encoding import EncodedPhoto
+    from deop.regions.two_stream import TwoStream
+
 READERS = 2
 """Threads that decode photos."""
+
 WINDOW = 4
-"""Batches that are read ahead, so that enough photos of one size are among them."""
-AHEAD = 100_000_000
-"""Pixels that are read ahead at most; at least one photo is."""
+"""Batches that are decoded before they are grouped by size, so that groups become large enough."""
 
-UNWRITTEN = 2
-"""Results that may wait to be written while others are made."""
+PIXELS_IN_MEMORY = 100_000_000
+"""Maximum pixels of the photos in memory, from decoding to the result. A larger photo is processed alone."""
 
-Failure = ImageError | ProposalError
+UNSAVED_RESULTS = 2
+"""Maximum number of results that wait to be saved while the next is computed."""
+
+UNSAVED_PIXELS = 100_000_000
+"""Maximum pixels of the results that wait to be saved. A larger result is saved before the next is computed."""
+
+Failure = ImageError | ProposalError | ResourceError
+"""What takes the place of a result when a photo cannot be segmented."""
+
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A photo that has been read, and its masks."""
-
-    photo: np.ndarray
-    masks: Masks | None
-    source: str | None
-
-
 def segment_stream(
-    model: DeOP,
+    model: "DeOP",
     photos: Sequence[Photo],
     names: Sequence[str] | str | Vocabulary,
     *,
-    masks: Sequence[Callable[[], Masks] | None] | None = None,
+    masks: "Sequence[Callable[[], Masks] | None] | None" = None,
     mode: str = "semantic",
     threshold: float | None = None,
     batch: int | None = None,
-    **options: Any,
+    severance: "str | Severance | None" = None,
+    anchors: str | None = None,
+    classifier: "str | TwoStream" = "one-pass",
 ) -> Iterator[Segmentation | Failure]:
-    """Name every pixel of many photos, one result after the other, in their order.
+    """Segment many photos, with a bounded amount of memory.
 
     Args:
-        model: what names them.
-        photos: as ``DeOP.segment`` takes them; paths are read when their turn is near.
-        names: as there.
-        masks: for each photo a function that reads its masks, or None for the proposer's.
+        model: the model.
+        photos: as in ``DeOP.segment``; files are read shortly before they are needed.
+        names: as in ``DeOP.segment``.
+        masks: for each photo a function that returns its masks, or None for masks from the proposer.
         mode: as in ``DeOP.segment``.
-        threshold: as there.
-        batch: photos that go through the networks together, where their sizes allow; None: 8 on a GPU, 1 elsewhere,
-            where larger batches are no faster. The results are the same for any.
-        options: ``severance``, ``anchors`` and ``classifier`` of ``DeOP.encode``.
+        threshold: as in ``DeOP.segment``.
+        batch: maximum number of photos that go through the networks together; only photos of one size do. None: 8 on
+            a GPU, 1 on a CPU, where larger batches are not faster. The results do not depend on it.
+        severance: as in ``DeOP.segment``.
+        anchors: as in ``DeOP.segment``.
+        classifier: as in ``DeOP.segment``.
 
-    Yields:
-        The result of each photo; for one that cannot be read or does not fit its masks the error, and the others go on.
+    Returns:
+        An iterator with one item per photo, in the order of the photos: the result, or the error of a photo that
+        cannot be read, does not fit its masks, or does not fit in memory. An error does not end the iteration.
 
     Raises:
-        VocabularyError, SettingError: of what is asked, before any photo is read.
+        VocabularyError, SettingError: an argument is wrong. They are raised by this call, before any photo is read.
     """
+    if isinstance(photos, str | bytes) or not isinstance(photos, Sequence):
+        raise SettingError(f"segment_stream takes a list of photos, not a {type(photos).__name__}: give [photo, ...]")
     if batch is None:
         batch = 1 if model.device.type == "cpu" else 8
     check_request(mode, threshold, batch)
-    model.check_encoding(**options)
+    model.check_encoding(severance, anchors, classifier)
+    readers_of_masks = _check_masks(masks, len(photos), model.proposer is None)
     vocabulary = model.vocabulary(names)
     model.embed(vocabulary)
-    readers = ThreadPoolExecutor(READERS, thread_name_prefix="deop-read")
-    try:
-        given = masks or [None] * len(photos)
-        for window in _windows(readers, photos, given, batch):
-            seen: dict[int, EncodedPhoto | Failure] = {}
-            for group in _of_one_size(model, window, batch):
-                seen |= _look(model, {index: window[index] for index in group}, options)
-            for index, read in enumerate(window):
-                look = seen.pop(index) if isinstance(read, _Read) else read
-                if isinstance(look, EncodedPhoto):
-                    yield model.label(look, vocabulary, mode=mode, threshold=threshold)
-                else:
-                    yield look
-    finally:
-        readers.shutdown(wait=False, cancel_futures=True)
+    encoding = {"severance": severance, "anchors": anchors, "classifier": classifier}
+    labelling = {"mode": mode, "threshold": threshold}
+    return _results(model, photos, readers_of_masks, vocabulary, batch, encoding, labelling)
 
 
 def write_behind(results: Iterator[R], save: Callable[[int, R], None]) -> Iterator[R]:
-    """Save results in a thread, each while the next are made.
+    """Save results in a thread while the next ones are computed.
 
     Args:
-        results: what is saved.
-        save: called with the number of a result, from 0, and the result.
+        results: the results. ``UNSAVED_RESULTS`` and ``UNSAVED_PIXELS`` limit how many of them wait to be saved.
+        save: called with the number of a result, counted from 0, and the result.
 
     Yields:
-        Each result once it is saved, in order.
+        Each result after it has been saved, in order.
 
     Raises:
-        Whatever ``results`` or ``save`` do: the former after all results before are saved, the latter at once.
+        Exception: whatever ``results`` or ``save`` raise. An error of ``results`` is raised after all results before it
+            have been saved, an error of ``save`` when that result is due.
     """
     waiting: deque[tuple[R, Future[None]]] = deque()
 
@@ -117,80 +114,243 @@ def write_behind(results: Iterator[R], save: Callable[[int, R], None]) -> Iterat
         saved.result()
         return result
 
-    stopped: BaseException | None = None
+    interruption: BaseException | None = None
     writer = ThreadPoolExecutor(1, thread_name_prefix="deop-write")
     try:
         number = 0
-        while stopped is None:
+        while interruption is None:
             try:
                 result = next(results)
             except StopIteration:
                 break
             except (Exception, KeyboardInterrupt) as error:
-                stopped = error
+                interruption = error
             else:
                 waiting.append((result, writer.submit(save, number, result)))
                 number += 1
-                while len(waiting) > UNWRITTEN:
+                del result
+                while len(waiting) > UNSAVED_RESULTS or sum(_pixels(item) for item, _ in waiting) > UNSAVED_PIXELS:
                     yield oldest()
         while waiting:
             yield oldest()
-        if stopped is not None:
-            raise stopped
+        if interruption is not None:
+            raise interruption
     finally:
         writer.shutdown(wait=True, cancel_futures=True)
 
 
-def _windows(
-    readers: ThreadPoolExecutor,
+def _pixels(result: object) -> int:
+    return result.label_map.size if isinstance(result, Segmentation) else 0
+
+
+def _check_masks(masks: Any, count: int, required: bool) -> "Sequence[Callable[[], Masks] | None]":
+    """The reader of each photo's masks, or None."""
+    if masks is None:
+        masks = [None] * count
+    if not isinstance(masks, Sequence):
+        raise SettingError(f"masks must be a list with a function or None for each photo, not a {type(masks).__name__}")
+    if len(masks) != count:
+        raise SettingError(f"{len(masks)} masks for {count} photos: give a function or None for each photo")
+    for entry in masks:
+        if entry is not None and not callable(entry):
+            raise SettingError(
+                f"masks contain a {type(entry).__name__}: give a function that returns masks, or None, for each photo"
+            )
+    if required and any(entry is None for entry in masks):
+        raise SettingError(
+            "this model has no proposer: give masks for each photo (masks=..., --masks), or load it with a proposer"
+        )
+    return masks
+
+
+def _results(
+    model: "DeOP",
     photos: Sequence[Photo],
-    masks: Sequence[Callable[[], Masks] | None],
+    masks: "Sequence[Callable[[], Masks] | None]",
+    vocabulary: Vocabulary,
     batch: int,
-) -> Iterator[list[_Read | Failure]]:
-    """Photos in their order, a few batches at a time; the next window is being read while one is worked on."""
-    most = 1 if batch == 1 else WINDOW * batch
-    waiting: deque[Future[_Read | Failure]] = deque()
-    place = 0
-    while waiting or place < len(photos):
-        while place < len(photos) and len(waiting) < most + max(READERS, batch):
-            waiting.append(readers.submit(_read, photos[place], masks[place]))
-            place += 1
-        window: list[_Read | Failure] = []
-        pixels = 0
-        while waiting and len(window) < most and pixels < AHEAD:
-            read = waiting.popleft().result()
-            pixels += read.photo.size // 3 if isinstance(read, _Read) else 0
-            window.append(read)
-        yield window
-
-
-def _read(photo: Photo, masks: Callable[[], Masks] | None) -> _Read | Failure:
+    encoding: dict[str, Any],
+    labelling: dict[str, Any],
+) -> Iterator[Segmentation | Failure]:
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="deop-read")
     try:
-        source = str(photo) if isinstance(photo, (str, Path)) else None
-        return _Read(read_photo(photo), None if masks is None else masks(), source)
+        ahead = _ReadAhead(readers, photos, masks, batch)
+        while window := ahead.next_window():
+            _encode_window(model, window, batch, encoding)
+            while window:  # photos are removed one by one, so that each is freed once its result is handed over
+                yield _label(model, window.pop(0), vocabulary, labelling)
+                ahead.release()
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _DecodedPhoto:
+    """A decoded photo and its masks.
+
+    Attributes:
+        photo: (H, W, 3) uint8, read-only so that ``DeOP.encode`` does not copy it.
+        masks: as ``DeOP.segment`` takes them, or None.
+        source: path of the photo, or None.
+        writeable: whether the photo becomes writeable after it has been encoded.
+    """
+
+    photo: np.ndarray
+    masks: "Masks | None"
+    source: str | None
+    writeable: bool
+
+
+class _ReadAhead:
+    """Decodes photos in order, ahead of their use, as far as ``PIXELS_IN_MEMORY`` allows.
+
+    Args:
+        readers: the threads that decode.
+        photos: the photos.
+        masks: for each photo the function that reads its masks, or None.
+        batch: photos that go through the networks together.
+    """
+
+    def __init__(
+        self,
+        readers: ThreadPoolExecutor,
+        photos: Sequence[Photo],
+        masks: "Sequence[Callable[[], Masks] | None]",
+        batch: int,
+    ) -> None:
+        self._readers = readers
+        self._photos = photos
+        self._masks = masks
+        self._window = 1 if batch == 1 else WINDOW * batch
+        self._limit = self._window + max(READERS, batch)
+        self._decoding: deque[tuple[int, Future[_DecodedPhoto | Failure]]] = deque()  # pixels, photo
+        self._in_use: deque[int] = deque()  # pixels of the photos that were handed out
+        self._pixels = 0  # of both
+        self._position = 0
+        self._next_pixels: int | None = None
+
+    def next_window(self) -> list[Any]:
+        """The next photos or their errors: at least one, unless all photos have been handed out."""
+        self._submit()
+        window: list[Any] = []
+        pixels = 0
+        # Half of the pixels are left for photos that are decoded while the window is processed.
+        while self._decoding and len(window) < self._window:
+            if window and pixels + self._decoding[0][0] > PIXELS_IN_MEMORY // 2:
+                break
+            size, photo = self._decoding.popleft()
+            window.append(photo.result())
+            self._in_use.append(size)
+            pixels += size
+        return window
+
+    def release(self) -> None:
+        """Count the photo that was handed out first as no longer in memory, and decode more."""
+        self._pixels -= self._in_use.popleft()
+        self._submit()
+
+    def _submit(self) -> None:
+        while self._position < len(self._photos) and len(self._decoding) + len(self._in_use) < self._limit:
+            if self._next_pixels is None:
+                self._next_pixels = count_pixels(self._photos[self._position])
+            if self._pixels and self._pixels + self._next_pixels > PIXELS_IN_MEMORY:
+                return
+            decoding = self._readers.submit(_read, self._photos[self._position], self._masks[self._position])
+            self._decoding.append((self._next_pixels, decoding))
+            self._pixels += self._next_pixels
+            self._position += 1
+            self._next_pixels = None
+
+
+def _read(photo: Photo, masks: "Callable[[], Masks] | None") -> _DecodedPhoto | Failure:
+    source = str(photo) if isinstance(photo, str | Path) else None
+    try:
+        array = read_photo(photo)
+        writeable = array.flags.writeable
+        array.flags.writeable = False
+        return _DecodedPhoto(array, None if masks is None else masks(), source, writeable)
     except (ImageError, ProposalError) as error:
         return error
+    except MemoryError:
+        pass
+    return ResourceError(f"{source or 'a photo'} does not fit in memory: resize it, or use a machine with more memory")
 
 
-def _of_one_size(model: DeOP, window: Sequence[_Read | Failure], batch: int) -> Iterator[list[int]]:
-    """Positions of at most ``batch`` photos that the networks see at one size, with masks given or not."""
-    good = [(index, read) for index, read in enumerate(window) if isinstance(read, _Read)]
-    canvases = [canvas_of(read.photo, model.settings.resize) for _, read in good]
-    for group in group_by_size(canvases, [read.masks for _, read in good]):
-        places = [good[place][0] for place in group]
-        yield from (places[first : first + batch] for first in range(0, len(places), batch))
+def _encode_window(model: "DeOP", window: list[Any], batch: int, encoding: dict[str, Any]) -> None:
+    """Replace each decoded photo in the window by an ``EncodedPhoto`` or an error."""
+    places = [index for index, photo in enumerate(window) if isinstance(photo, _DecodedPhoto)]
+    canvases = [canvas_of(window[index].photo, model.settings.resize) for index in places]
+    for members in group_by_size(canvases, [window[index].masks for index in places]):
+        for start in range(0, len(members), batch):
+            group = [places[member] for member in members[start : start + batch]]
+            encoded = _encode(model, [window[index] for index in group], encoding)
+            for index, result in zip(group, encoded, strict=True):
+                window[index] = result
 
 
-def _look(model: DeOP, reads: dict[int, Any], options: dict[str, Any]) -> dict[int, EncodedPhoto | Failure]:
-    """Encode photos together; if one of them causes an error, encode each by itself."""
+def _encode(model: "DeOP", photos: list[_DecodedPhoto], encoding: dict[str, Any]) -> "Sequence[EncodedPhoto | Failure]":
+    """Encode photos of one size together; if that fails, one by one, so that only the faulty photos have errors."""
+    error: Failure
     try:
-        looks = model.encode(
-            [read.photo for read in reads.values()], [read.masks for read in reads.values()], **options
-        )
-    except (ImageError, ProposalError) as error:
-        if len(reads) == 1:
-            return dict.fromkeys(reads, error)
-        return {
-            index: look for key, read in reads.items() for index, look in _look(model, {key: read}, options).items()
-        }
-    return {index: replace(look, source=read.source) for (index, read), look in zip(reads.items(), looks, strict=True)}
+        encoded = model.encode([photo.photo for photo in photos], [photo.masks for photo in photos], **encoding)
+    except (ImageError, ProposalError) as caught:
+        error = caught.with_traceback(None)  # whose frames would keep tensors alive
+    except Exception as caught:
+        if not _is_out_of_memory(caught):
+            raise
+        error = _out_of_memory(model, photos[0])
+    else:
+        for photo in photos:
+            photo.photo.flags.writeable = photo.writeable
+        return [replace(result, source=photo.source) for result, photo in zip(encoded, photos, strict=True)]
+    # Not in the handlers, where the exception still keeps the tensors of the failed attempt alive.
+    if isinstance(error, ResourceError):
+        _free_memory()
+    if len(photos) == 1:
+        return [error]
+    return [result for photo in photos for result in _encode(model, [photo], encoding)]
+
+
+def _label(
+    model: "DeOP", encoded: "EncodedPhoto | Failure", vocabulary: Vocabulary, labelling: dict[str, Any]
+) -> Segmentation | Failure:
+    if isinstance(encoded, Failure):
+        return encoded
+    for _ in range(2):  # a second time after unused memory has been freed
+        try:
+            return model.label(encoded, vocabulary, **labelling)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+        _free_memory()
+    return _out_of_memory(model, encoded)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is one of those by which torch and NumPy report that memory cannot be allocated."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # The CPU, MPS and cuBLAS report it by plain RuntimeErrors.
+    signs = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def _out_of_memory(model: "DeOP", photo: "_DecodedPhoto | EncodedPhoto") -> ResourceError:
+    height, width = photo.photo.shape[:2]
+    subject = f"{photo.source or 'a photo'} ({width} x {height} px)"
+    if model.device.type == "cpu":
+        return ResourceError(f"{subject} does not fit in memory: resize it, or use a machine with more memory")
+    return ResourceError(
+        f'{subject} does not fit in the memory of {model.device}: resize it, or use device="cpu" (--device cpu)'
+    )
+
+
+def _free_memory() -> None:
+    """Return the memory of the failed attempt to the device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
