@@ -1,4 +1,4 @@
-"""Evaluation against an independent count from the saved label maps."""
+"""Evaluation compared with an independent count from the saved label maps."""
 
 import json
 import math
@@ -49,21 +49,21 @@ def model(tiny_clip):
 
 
 @pytest.mark.parametrize("names", ["all", "present"])
-def test_against_counts_of_the_answers(model, dataset, names):
+def test_against_counts_of_the_predictions(model, dataset, names):
     data = open_folder(dataset)
     found = evaluate(model, data, Protocol("oracle", names, unseen=("wall",)))
     inter, union, hits, pixels, regions = np.zeros(4), np.zeros(4), 0, 0, []
     for pair in data.pairs:
         ids = np.asarray(Image.open(pair.mask)).astype(int)
-        there = sorted(set(ids.ravel()) - {0})
-        asked = range(1, 5) if names == "all" else there
-        answer = model.segment(pair.photo, [NAMES[index - 1] for index in asked], masks=ids)
-        given = np.array([*asked, 0])[answer.label_map]
+        present = sorted(set(ids.ravel()) - {0})
+        requested = range(1, 5) if names == "all" else present
+        result = model.segment(pair.photo, [NAMES[index - 1] for index in requested], masks=ids)
+        predicted = np.array([*requested, 0])[result.label_map]
         for label in range(1, 5):
-            inter[label - 1] += ((given == label) & (ids == label)).sum()
-            union[label - 1] += ((given == label) | (ids == label))[ids > 0].sum()
-        hits, pixels = hits + (given == ids)[ids > 0].sum(), pixels + (ids > 0).sum()
-        regions += [(given[ids == label] == label).all() for label in there]
+            inter[label - 1] += ((predicted == label) & (ids == label)).sum()
+            union[label - 1] += ((predicted == label) | (ids == label))[ids > 0].sum()
+        hits, pixels = hits + (predicted == ids)[ids > 0].sum(), pixels + (ids > 0).sum()
+        regions += [(predicted[ids == label] == label).all() for label in present]
     expected = [inter[k] / union[k] if k < 3 else None for k in range(4)]  # no photo has a sofa
     assert list(found["per_class"]) == ["cat", "dog", "wall", "sofa"]
     assert list(found["per_class"].values()) == pytest.approx(expected)
@@ -76,38 +76,38 @@ def test_against_counts_of_the_answers(model, dataset, names):
 
 
 def recount(data, folder, background=False):
-    """IoU of each id from PNGs and masks alone, the means, and pixel accuracy: no code of deop's."""
+    """IoU of each id, its means and the pixel accuracy, from PNG files alone and without code from deop."""
     ids = [entry.id for entry in data.classes] + [0] * background
-    pixels = np.zeros((3, len(ids)), np.int64)  # hit, truth, answer
+    pixels = np.zeros((3, len(ids)), np.int64)  # correct, true, predicted
     for pair in data.pairs:
-        answer = folder / f"{pair.photo.stem}.png"
-        if not answer.exists():
+        saved = folder / f"{pair.photo.stem}.png"
+        if not saved.exists():
             continue
-        truth, given = (np.asarray(Image.open(path)).astype(int) for path in (pair.mask, answer))
+        truth, predicted = (np.asarray(Image.open(path)).astype(int) for path in (pair.mask, saved))
         counted = np.isin(truth, ids)
         for index, label in enumerate(ids):
-            true, said = (truth == label) & counted, (given == label) & counted
-            pixels[:, index] += (true & said).sum(), true.sum(), said.sum()
-    hit, truth, said = pixels.tolist()
-    iou = [h / (t + s - h) if t else None for h, t, s in zip(hit, truth, said, strict=True)]
-    there = [value for value in iou if value is not None]
-    either = sum(t > 0 or s > 0 for t, s in zip(truth, said, strict=True))
-    return iou, math.fsum(there) / len(there), math.fsum(there) / either, sum(hit) / sum(truth)
+            true, named = (truth == label) & counted, (predicted == label) & counted
+            pixels[:, index] += (true & named).sum(), true.sum(), named.sum()
+    hits, truth, named = pixels.tolist()
+    iou = [h / (t + n - h) if t else None for h, t, n in zip(hits, truth, named, strict=True)]
+    defined = [value for value in iou if value is not None]
+    either = sum(t > 0 or n > 0 for t, n in zip(truth, named, strict=True))
+    return iou, math.fsum(defined) / len(defined), math.fsum(defined) / either, sum(hits) / sum(truth)
 
 
 def assert_recounts(found, data, folder, background=False):
     iou, mean, original, accuracy = recount(data, folder, background)
-    assert list(found["per_class"].values()) == iou  # to the last digit
-    assert found["miou"] == pytest.approx(mean, rel=1e-14)  # but for the order of a sum
+    assert list(found["per_class"].values()) == iou  # exactly
+    assert found["miou"] == pytest.approx(mean, rel=1e-14)  # the order of the sum may differ
     assert found["miou_absent_as_zero"] == pytest.approx(original, rel=1e-14)
     assert found["pixel_accuracy"] == accuracy
 
 
-def test_saved_maps_give_the_scores_again(model, dataset, tmp_path):
+def test_saved_maps_have_the_same_scores(model, dataset, tmp_path):
     data = open_folder(dataset)
 
-    def save(answer):
-        answer.space.save(answer.label_map, tmp_path / "maps" / f"{answer.pair.photo.stem}.png")
+    def save(photo):
+        photo.space.save(photo.label_map, tmp_path / "maps" / f"{photo.pair.photo.stem}.png")
 
     found = evaluate(model, data, Protocol("oracle"), watch=save)
     assert_recounts(found, data, tmp_path / "maps")
@@ -117,13 +117,13 @@ def test_saved_maps_give_the_scores_again(model, dataset, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coco-mini", "camvid-mini"])
-def test_nano_on_real_photos_agrees_with_its_saved_maps(name, data_folder, tmp_path):
+def test_nano_on_real_photos_matches_its_saved_maps(name, data_folder, tmp_path):
     real_photos(data_folder / name, tmp_path, ["--limit", "2"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco-mini", "camvid-mini"])
-def test_nano_on_all_real_photos_agrees_with_its_saved_maps(name, data_folder, tmp_path):
+def test_nano_on_all_real_photos_matches_its_saved_maps(name, data_folder, tmp_path):
     real_photos(data_folder / name, tmp_path, [])
 
 
@@ -146,12 +146,12 @@ def name_has_panoptic(data):
     return (data.root / "panoptic.json").exists()
 
 
-def test_generalized_is_all_names_in_one_label_space(model, dataset):
+def test_generalized_asks_for_all_names_at_once(model, dataset):
     data = open_folder(dataset)
-    asked = Protocol("oracle", unseen=("wall",))
-    assert asked.kind == "generalized"
+    protocol = Protocol("oracle", unseen=("wall",))
+    assert protocol.kind == "generalized"
     assert Protocol("oracle", "present", unseen=("wall",)).kind == "plain"
-    found = evaluate(model, data, asked, bootstrap=Bootstrap(50))
+    found = evaluate(model, data, protocol, bootstrap=Bootstrap(50))
     assert found["protocol"] == "generalized"
     assert found["hiou"] == pytest.approx(
         2 * found["seen_miou"] * found["unseen_miou"] / (found["seen_miou"] + found["unseen_miou"] or 1)
@@ -159,23 +159,23 @@ def test_generalized_is_all_names_in_one_label_space(model, dataset):
     assert {"miou", "hiou", "seen_miou", "region_accuracy"} <= set(found["intervals"])
 
 
-def test_unseen_names_of_the_data_set_itself_and_with_synonyms(model, dataset):
+def test_unseen_names_from_the_data_set_and_with_synonyms(model, dataset):
     data = open_folder(dataset)
     marked = replace(data, classes=tuple(replace(entry, seen=entry.name != "dog|puppy") for entry in data.classes))
-    by_mark = evaluate(model, marked, Protocol("oracle", kind="generalized"))
-    assert by_mark["unseen"] == ["dog"]
-    assert by_mark["unseen_miou"] == by_mark["per_class"]["dog"]
+    by_class_list = evaluate(model, marked, Protocol("oracle", kind="generalized"))
+    assert by_class_list["unseen"] == ["dog"]
+    assert by_class_list["unseen_miou"] == by_class_list["per_class"]["dog"]
     for name in ("dog", "dog|puppy"):
-        assert evaluate(model, data, Protocol("oracle", unseen=(name,)))["hiou"] == by_mark["hiou"]
-    assert evaluate(model, marked, Protocol("oracle"))["hiou"] == by_mark["hiou"]
+        assert evaluate(model, data, Protocol("oracle", unseen=(name,)))["hiou"] == by_class_list["hiou"]
+    assert evaluate(model, marked, Protocol("oracle"))["hiou"] == by_class_list["hiou"]
     assert evaluate(model, marked, Protocol("oracle", unseen=("wall",)))["unseen"] == ["wall"]
     assert evaluate(model, marked, Protocol("oracle", kind="cross-dataset"))["hiou"] is None
 
 
-def test_cross_dataset_tells_names_trained_with_from_new_ones(model, dataset):
+def test_cross_dataset_separates_trained_and_new_names(model, dataset):
     data = open_folder(dataset)
     found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
-    assert "new_names_miou" not in found  # this model does not know what it was trained with
+    assert "new_names_miou" not in found  # this model has no list of trained names
     model.settings = replace(model.settings, calibration=Calibration(trained_names=("Puppy", "wall", "horse")))
     found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
     score = found["per_class"]
@@ -185,15 +185,15 @@ def test_cross_dataset_tells_names_trained_with_from_new_ones(model, dataset):
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_background_is_a_class_more(model, dataset, tmp_path, listed):
+def test_background_is_an_additional_class(model, dataset, tmp_path, listed):
     model.set_proposer(Halves())
-    if listed:  # first in the list, and 0 in the masks as before
+    if listed:  # listed first, and still 0 in the masks
         entries = json.loads((dataset / "classes.json").read_text())
         (dataset / "classes.json").write_text(json.dumps([{"id": 0, "name": "background"}, *entries]))
     data = open_folder(dataset)
 
-    def save(answer):
-        answer.space.save(answer.label_map, tmp_path / "maps" / f"{answer.pair.photo.stem}.png")
+    def save(photo):
+        photo.space.save(photo.label_map, tmp_path / "maps" / f"{photo.pair.photo.stem}.png")
 
     found = evaluate(model, data, Protocol(kind="with-background", threshold=0.26), watch=save)
     assert list(found["per_class"]) == ["cat", "dog", "wall", "sofa", "background"]
@@ -202,11 +202,11 @@ def test_background_is_a_class_more(model, dataset, tmp_path, listed):
     assert 0 < found["per_class"]["background"] < 1
     plain = evaluate(model, named, Protocol(threshold=0.26))
     assert "background" not in plain["per_class"]
-    assert plain["per_class"]["cat"] >= found["per_class"]["cat"]  # pixels of the background cost nothing there
+    assert plain["per_class"]["cat"] >= found["per_class"]["cat"]  # where background pixels are ignored
 
 
 class Halves:
-    """The left half, and the right one but for its last quarter."""
+    """Two masks: the left half, and the left part of the right half."""
 
     normalization = CLIP
 
@@ -216,18 +216,18 @@ class Halves:
         return [Proposals(part) for part in logits]
 
 
-def test_watching_sees_each_photo_and_its_scores(model, dataset):
+def test_watch_gets_each_photo_and_its_scores(model, dataset):
     model.set_proposer(Halves())
-    seen = []
-    found = evaluate(model, open_folder(dataset), watch=seen.append)
-    assert [answer.pair.photo.stem for answer in seen] == ["0", "1", "2"]
-    counts = sum(answer.confusion.counts for answer in seen)
+    photos = []
+    found = evaluate(model, open_folder(dataset), watch=photos.append)
+    assert [photo.pair.photo.stem for photo in photos] == ["0", "1", "2"]
+    counts = sum(photo.confusion.counts for photo in photos)
     np.testing.assert_array_equal(iou(counts)[:3], list(found["per_class"].values())[:3])
-    for answer in seen:
-        assert len(answer.scores) == len(answer.right) <= 2
-        hit, _, named = answer.confusion.counts
-        labels = sorted(set(answer.label_map.ravel()) - {-1}, key=lambda label: -(answer.label_map == label).sum())
-        assert list(answer.right) == [bool(hit[label] / named[label] > 0.5) for label in labels if named[label]]
+    for photo in photos:
+        assert len(photo.scores) == len(photo.correct) <= 2
+        hits, _, named = photo.confusion.counts
+        labels = sorted(set(photo.label_map.ravel()) - {-1}, key=lambda label: -(photo.label_map == label).sum())
+        assert list(photo.correct) == [bool(hits[label] / named[label] > 0.5) for label in labels if named[label]]
     assert found["per_class_images"] == {"cat": 3, "dog": 3, "wall": 3, "sofa": 0}
     quality = found["proposal_quality"]
     assert quality["truth"] == "components"
@@ -249,18 +249,22 @@ def test_command_line(tiny_clip, dataset, tmp_path):
     assert json.loads(CliRunner().invoke(app, [*arguments, "--json", "-"]).stdout)["miou"] == found["miou"]
 
 
-def test_clear_errors(model, dataset):
+def test_unusable_options_are_reported(model, dataset):
     data = open_folder(dataset)
-    with pytest.raises(SettingError, match="unseen names that the data set does not have: tiger"):
+    with pytest.raises(SettingError, match="does not have these unseen names: tiger"):
         evaluate(model, data, Protocol("oracle", unseen=("tiger",)))
     for wrong, message in [
         ({"proposals": "orakle"}, "unknown proposals 'orakle'"),
         ({"kind": "open"}, "unknown protocol 'open': choose one of plain, generalized"),
-        ({"kind": "cross-dataset", "unseen": ("cat",)}, "unseen names belong to the protocol generalized"),
+        ({"kind": "cross-dataset", "unseen": ("cat",)}, "the protocol cross-dataset does not use unseen names"),
         ({"kind": "cross-dataset", "names": "present"}, "asks for all names"),
         ({"kind": "with-background", "proposals": "oracle"}, "where the background is"),
-        ({"threshold": 1.5}, "threshold 1.5 is not"),
-        ({"limit": 0}, "a limit of 0 photos"),
+        ({"threshold": 1.5}, "threshold is 1.5: expected a number in"),
+        ({"limit": 0}, "limit is 0: expected 1 or more photos"),
+        ({"unseen": "wall"}, "unseen is 'wall': give a list of names"),
+        ({"unseen": {"wall"}}, "unseen is .*: give a list of names"),
+        ({"background": "sky"}, "background is 'sky': give a list of names"),
+        ({"background": {"sky", "wall"}}, "background is .*: give a list of names"),
     ]:
         with pytest.raises(SettingError, match=message):
             Protocol(**wrong)
@@ -273,3 +277,25 @@ def test_clear_errors(model, dataset):
         evaluate(model, zero, Protocol(kind="with-background", threshold=0.5))
     with pytest.raises(SettingError, match="no proposer"):
         evaluate(model, data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"severance": "gat"}, "'gat'"),
+        ({"anchors": "centre"}, "unknown anchors 'centre'"),
+        ({"anchors": "decoder"}, "no anchor decoder"),
+        ({"classifier": "two-stream", "severance": "gate"}, "omit severance"),
+        ({"classifier": "two-stream", "anchors": "pool"}, "omit anchors"),
+    ],
+)
+def test_options_are_checked_before_a_photo_is_read(model, dataset, monkeypatch, options, message):
+    monkeypatch.setattr(LabelSpace, "truth", lambda *arguments: pytest.fail("a photo was read"))
+    with pytest.raises(SettingError, match=message):
+        evaluate(model, open_folder(dataset), Protocol("oracle", **options))
+
+
+def test_two_streams_report_no_severance(model, dataset):
+    """Crops are encoded without severance, whatever the model's own setting is."""
+    scores = evaluate(model, open_folder(dataset), Protocol("oracle", classifier="two-stream", limit=1))
+    assert (scores["classifier"], scores["severance"]) == ("two-stream", None)

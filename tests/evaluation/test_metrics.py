@@ -1,4 +1,4 @@
-"""Metrics against hand-made matrices and a loop over pixels."""
+"""Metrics compared with matrices computed by hand, a loop over pixels, and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.evaluation.metrics import Confusion, harmonic_mean, known, mean, semantic_scores
+from deop.evaluation.metrics import Confusion, harmonic_mean, mean, or_none, semantic_scores
 
 
 def test_by_hand():
     confusion = Confusion(4)
     confusion.add(np.array([[0, 0, 0, 1], [1, 2, -1, -1]]), np.array([[0, 0, 1, 1], [-1, 0, 2, 3]]))
-    # class 0: 2 of 3 hit, predicted 3 -> 2/4; class 1: 1 of 2, predicted 2 -> 1/3; class 2: missed; class 3: not there
+    # class 0: 2 of 3 hit, predicted 3 -> 2/4; class 1: 1 of 2, predicted 2 -> 1/3; class 2: missed; class 3: absent
     np.testing.assert_allclose(confusion.iou, [2 / 4, 1 / 3, 0, np.nan])
     np.testing.assert_allclose(confusion.accuracy, [2 / 3, 1 / 2, 0, np.nan])
     assert confusion.pixel_accuracy == 3 / 6
@@ -31,23 +31,23 @@ def test_against_sets_of_pixels(classes, seed):
     predicted = np.concatenate([p.ravel() for _, p in photos])
     known = truth >= 0
     for label in range(classes):
-        there, said = set(np.flatnonzero(truth == label)), set(np.flatnonzero((predicted == label) & known))
-        expected = len(there & said) / len(there | said) if there else np.nan
+        true, named = set(np.flatnonzero(truth == label)), set(np.flatnonzero((predicted == label) & known))
+        expected = len(true & named) / len(true | named) if true else np.nan
         np.testing.assert_allclose(confusion.iou[label], expected)
 
 
-def test_nothing_known():
+def test_scores_without_known_pixels():
     assert Confusion(2).pixel_accuracy is None
     assert np.isnan(mean(Confusion(2).iou))
-    assert known(np.nan) is None
+    assert or_none(np.nan) is None
     assert all(np.isnan(value) for value in semantic_scores(Confusion(2).counts, np.array([True, False])).values())
     assert np.isnan(harmonic_mean(np.float64(np.nan), np.float64(0.5)))
     assert harmonic_mean(np.float64(0), np.float64(0)) == 0
     assert harmonic_mean(np.float64(0.38), np.float64(0.384)) == pytest.approx(2 * 0.38 * 0.384 / 0.764)
 
 
-def test_the_two_means_and_the_two_halves_by_hand():
-    # Class 2 is answered on one pixel and nowhere in the truth; class 3 is neither.
+def test_both_kinds_of_mean_by_hand():
+    # Class 2 is predicted at one pixel and has no true pixels; class 3 is neither predicted nor true.
     confusion = Confusion(4)
     confusion.add(np.array([[0, 0, 1, 1]]), np.array([[0, 2, 1, 1]]))
     scores = semantic_scores(confusion.counts, unseen=np.array([False, True, True, False]))
@@ -70,17 +70,17 @@ def test_iou_and_accuracy_are_those_of_torchmetrics(classes, seed):
     jaccard = torchmetrics.MulticlassJaccardIndex(classes, average=None, ignore_index=-1)
     recall = torchmetrics.MulticlassAccuracy(classes, average=None, ignore_index=-1)
     pixels = torchmetrics.MulticlassAccuracy(classes, average="micro", ignore_index=-1)
-    for one, other in zip(truth, predicted, strict=True):
-        confusion.add(one, other)
+    for true, named in zip(truth, predicted, strict=True):
+        confusion.add(true, named)
         for metric in (jaccard, recall, pixels):
-            metric.update(torch.from_numpy(other)[None], torch.from_numpy(one)[None])
-    there = confusion.counts[1] > 0  # of a class that the truth does not have, torchmetrics says 0
-    np.testing.assert_allclose(confusion.iou[there], jaccard.compute().numpy()[there], rtol=1e-6)
-    np.testing.assert_allclose(confusion.accuracy[there], recall.compute().numpy()[there], rtol=1e-6)
+            metric.update(torch.from_numpy(named)[None], torch.from_numpy(true)[None])
+    present = confusion.counts[1] > 0  # torchmetrics returns 0 for absent classes
+    np.testing.assert_allclose(confusion.iou[present], jaccard.compute().numpy()[present], rtol=1e-6)
+    np.testing.assert_allclose(confusion.accuracy[present], recall.compute().numpy()[present], rtol=1e-6)
     assert confusion.pixel_accuracy == pytest.approx(float(pixels.compute()), rel=1e-6)
 
 
-def test_resamples_are_scored_as_the_set_is():
+def test_resamples_are_scored_like_the_data_set():
     rng = np.random.default_rng(1)
     counts = []
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Panoptic quality against hand-made cases, the definition in loops, and torchmetrics."""
+"""Panoptic quality compared with cases computed by hand, the definition as loops, and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -15,15 +15,15 @@ def truth_of(rows, classes, crowd=()):
 
 
 def test_by_hand():
-    # Truth: a cat (0), another cat (1), grass (2), and pixels of which nothing is known.
+    # Truth: a cat (0), another cat (1), grass (2), and unknown pixels.
     truth = truth_of([[0, 0, 0, 0, 1, 1, 2, 2, 2, -1, -1, -1]], [0, 0, 1])
-    # Answer: the first cat but for a pixel; the second called grass; grass and one unknown pixel; a cat where nothing
-    # is known; and a dog that is not there at all.
-    answer = np.array([[0, 0, 0, -1, 1, 1, 2, 2, 3, 2, 4, 4]])
-    counts = count_matches(truth, answer, np.array([0, 1, 1, 2, 0]), 3)
-    np.testing.assert_allclose(counts[0], [3 / 4, 2 / 3, 0])  # the union of grass leaves the unknown pixel out
+    # Prediction: the first cat without one pixel; the second cat as grass; grass with one unknown pixel; a cat on
+    # unknown pixels; and a dog where there is none.
+    predicted = np.array([[0, 0, 0, -1, 1, 1, 2, 2, 3, 2, 4, 4]])
+    counts = count_matches(truth, predicted, np.array([0, 1, 1, 2, 0]), 3)
+    np.testing.assert_allclose(counts[0], [3 / 4, 2 / 3, 0])  # the unknown pixel does not count in the union of grass
     np.testing.assert_array_equal(counts[1], [1, 1, 0])
-    np.testing.assert_array_equal(counts[2], [0, 1, 1])  # the cat in the unknown is no error
+    np.testing.assert_array_equal(counts[2], [0, 1, 1])  # the cat on unknown pixels is not an error
     np.testing.assert_array_equal(counts[3], [1, 0, 0])
     scores = panoptic_scores(counts, np.array([True, False, True]))
     pq = [3 / 4 / 1.5, 2 / 3 / 1.5, 0]
@@ -39,7 +39,7 @@ def test_an_overlap_of_exactly_half_is_no_match():
     assert counts[:, 0].tolist() == [0, 0, 1, 1]
 
 
-def test_crowds_are_neither_missed_nor_matched_and_excuse_their_own_class_only():
+def test_crowds_are_neither_missed_nor_matched_and_excuse_only_their_class():
     truth = truth_of([[0, 0, 0, 0, 1, 1]], [0, 1], crowd=[0])
     nothing = np.full((1, 6), -1)
     assert count_matches(truth, nothing, np.array([], int), 2)[3].tolist() == [0, 1]
@@ -51,38 +51,42 @@ def test_crowds_are_neither_missed_nor_matched_and_excuse_their_own_class_only()
 
 
 def random_photo(rng, classes, side=24):
-    """Blocks of segments: map and classes; some of nothing."""
+    """A random segment map of blocks, some of them without a segment, and the segments' classes."""
     cells = rng.integers(-1, 9, (side // 4, side // 4))
     segments = np.unique(cells, return_inverse=True)[1].reshape(cells.shape) - (cells.min() == -1)
     return np.kron(segments, np.ones((4, 4), int)), rng.integers(0, classes, segments.max() + 1)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_the_definition_in_loops(seed):
+def test_against_the_definition_as_loops(seed):
     rng = np.random.default_rng(seed)
     true_map, true_classes = random_photo(rng, 3)
-    shift = np.roll(true_map, rng.integers(0, 3), 1)  # near enough to match at times
+    shift = np.roll(true_map, rng.integers(0, 3), 1)  # close enough that some segments match
     classes = np.where(rng.random(len(true_classes)) < 0.7, true_classes, rng.integers(0, 3, len(true_classes)))
     crowd = rng.random(len(true_classes)) < 0.2
-    found = count_matches(TrueSegments(true_map, true_classes, crowd), shift, classes, 3)
-    expected, matched_true, matched_own = np.zeros((4, 3)), set(), set()
+    counts = count_matches(TrueSegments(true_map, true_classes, crowd), shift, classes, 3)
+    expected, matched_true, matched_predicted = np.zeros((4, 3)), set(), set()
     for t, true_class in enumerate(true_classes):
-        for s, own_class in enumerate(classes):
-            one, other = true_map == t, (shift == s) & (true_map >= 0)
-            iou = (one & other).sum() / (one | other).sum()
-            if true_class == own_class and not crowd[t] and iou > 0.5:
+        for s, predicted_class in enumerate(classes):
+            true, predicted = true_map == t, (shift == s) & (true_map >= 0)
+            iou = (true & predicted).sum() / (true | predicted).sum()
+            if true_class == predicted_class and not crowd[t] and iou > 0.5:
                 expected[:2, true_class] += iou, 1
                 matched_true.add(t)
-                matched_own.add(s)
-    for s, own_class in enumerate(classes):
+                matched_predicted.add(s)
+    for s, predicted_class in enumerate(classes):
         excused = true_map < 0
-        for t in np.flatnonzero(crowd & (true_classes == own_class)):
+        for t in np.flatnonzero(crowd & (true_classes == predicted_class)):
             excused |= true_map == t
-        if s not in matched_own and (shift == s).any() and (excused & (shift == s)).sum() <= 0.5 * (shift == s).sum():
-            expected[2, own_class] += 1
+        if (
+            s not in matched_predicted
+            and (shift == s).any()
+            and (excused & (shift == s)).sum() <= 0.5 * (shift == s).sum()
+        ):
+            expected[2, predicted_class] += 1
     for t, true_class in enumerate(true_classes):
         expected[3, true_class] += t not in matched_true and not crowd[t]
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(counts, expected)
 
 
 def test_against_torchmetrics():
@@ -94,18 +98,20 @@ def test_against_torchmetrics():
     counts = np.zeros((4, 4))
     for _ in range(4):
         true_map, true_classes = random_photo(rng, 4)
-        own_classes = true_classes.copy()
-        own_map = np.roll(true_map, 1, 1).clip(0)  # torchmetrics leaves pixels without an answer out of the union
-        own_classes[:2] = rng.integers(0, 4, 2)
-        pictures = []
-        for segments, classes in ((true_map, true_classes), (own_map, own_classes)):
+        predicted_classes = true_classes.copy()
+        predicted_map = np.roll(true_map, 1, 1).clip(
+            0
+        )  # torchmetrics does not count pixels without prediction in the union
+        predicted_classes[:2] = rng.integers(0, 4, 2)
+        maps = []
+        for segments, classes in ((true_map, true_classes), (predicted_map, predicted_classes)):
             merged, kinds = merge_stuff(segments, classes, stuff)
-            picture = np.stack([np.append(kinds, unknown)[merged], np.append(np.arange(len(kinds)), 0)[merged]], -1)
-            pictures.append((merged, kinds, torch.from_numpy(picture)[None]))
-        (true_map, true_classes, target), (own_map, own_classes, preds) = pictures
+            coded = np.stack([np.append(kinds, unknown)[merged], np.append(np.arange(len(kinds)), 0)[merged]], -1)
+            maps.append((merged, kinds, torch.from_numpy(coded)[None]))
+        (true_map, true_classes, target), (predicted_map, predicted_classes, preds) = maps
         metric.update(preds, target)
         marks = TrueSegments(true_map, true_classes, np.zeros(len(true_classes), bool))
-        counts += count_matches(marks, own_map, own_classes, 4)
+        counts += count_matches(marks, predicted_map, predicted_classes, 4)
     total, hit, wrong, missed = counts
     expected = metric.compute().numpy()  # (K, 3): pq, sq, rq
     np.testing.assert_allclose(total / (hit + (wrong + missed) / 2), expected[:, 0], rtol=1e-6)
@@ -115,7 +121,7 @@ def test_against_torchmetrics():
 
 
 def merge_stuff(segments, classes, stuff):
-    """All of one stuff as one segment."""
+    """Merge the segments of each stuff class into one."""
     first = {}
     target = np.array([first.setdefault(c, i) if c in stuff else i for i, c in enumerate(classes.tolist())])
     return np.append(target, -1)[segments], classes

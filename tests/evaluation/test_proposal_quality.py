@@ -1,4 +1,4 @@
-"""Mask quality against loops over masks and against COCO's own evaluation."""
+"""Mask quality compared with loops over masks and with pycocotools."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def random_case(seed, unknown=True):
 def test_against_loops(seed):
     truth, masks = random_case(seed)
     iou, area = mask_fit(given(masks), CANVAS, truth)
-    filled = sorted((mask for mask in masks if mask.any()), key=lambda mask: -mask.sum())  # all are sure: by area
+    filled = sorted((mask for mask in masks if mask.any()), key=lambda mask: -mask.sum())  # confidence is equal
     known = (truth.segment_map >= 0) & ~np.append(truth.crowd, False)[truth.segment_map]
     kept = [truth.segment_map == index for index in range(len(truth)) if not truth.crowd[index]]
     expected = [[(mask & one).sum() / ((mask & known) | one).sum() for one in kept] for mask in filled]
@@ -52,7 +52,7 @@ def test_against_loops(seed):
     assert scores["proposals_per_image"] == len(filled)
 
 
-def test_the_surest_mask_comes_first_of_equal_ones_the_largest():
+def test_masks_are_sorted_by_confidence_and_then_by_area():
     whole = Canvas((32, 32), (32, 32), (32, 32))
     logits = torch.full((4, 32, 32), -9.0)
     logits[0, :16, :16], logits[1, 16:, 24:], logits[2, :8, 24:], logits[3, 20:] = 0.5, 4.0, 9.0, 4.0
@@ -61,10 +61,10 @@ def test_the_surest_mask_comes_first_of_equal_ones_the_largest():
     assert (iou[:, 0] * 1024).tolist() == [8 * 8, 12 * 32, 16 * 8, 16 * 16]
 
 
-def test_no_masks_and_no_segments():
+def test_photos_without_masks_or_segments():
     truth, masks = random_case(0)
-    nothing = Proposals(torch.zeros(0, 8, 8))
-    scores = proposal_scores(count_found(*mask_fit(nothing, CANVAS, truth)), 1)
+    no_masks = Proposals(torch.zeros(0, 8, 8))
+    scores = proposal_scores(count_found(*mask_fit(no_masks, CANVAS, truth)), 1)
     assert scores["average_recall_100"] == scores["mean_best_iou"] == 0
     crowds = TrueSegments(truth.segment_map, truth.classes, np.ones(len(truth), bool))
     scores = proposal_scores(count_found(*mask_fit(given(masks), CANVAS, crowds)), 1)
@@ -72,7 +72,7 @@ def test_no_masks_and_no_segments():
     assert scores["segments"] == 0
 
 
-def test_average_recall_is_cocos():
+def test_average_recall_equals_that_of_pycocotools():
     coco = pytest.importorskip("pycocotools.coco")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
     from pycocotools import mask as rle
@@ -96,12 +96,12 @@ def test_average_recall_is_cocos():
     truths = coco.COCO()
     truths.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}
     truths.createIndex()
-    judged = evaluation.COCOeval(truths, truths.loadRes(results), "segm")
-    judged.params.useCats = 0
-    judged.evaluate()
-    judged.accumulate()
-    judged.summarize()
+    coco_eval = evaluation.COCOeval(truths, truths.loadRes(results), "segm")
+    coco_eval.params.useCats = 0
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    coco_eval.summarize()
     scores = proposal_scores(sums, 4)
-    ours = [float(scores[f"average_recall_{count}"]) for count in (1, 10, 100)]
-    assert ours == pytest.approx(judged.stats[6:9].tolist())
-    assert ours[0] < ours[2] < 1
+    recalls = [float(scores[f"average_recall_{count}"]) for count in (1, 10, 100)]
+    assert recalls == pytest.approx(coco_eval.stats[6:9].tolist())
+    assert recalls[0] < recalls[2] < 1

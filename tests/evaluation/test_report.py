@@ -1,4 +1,4 @@
-"""The report: a page that needs nothing else, says what the numbers say, and keeps few pictures."""
+"""The report: one valid HTML page without external files, with the scores of the evaluation and a few photos."""
 
 import io
 import re
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from deop.data.folder import LabelClass, LabelledFolder, Pair
+from deop.errors import SettingError
 from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.gallery import Gallery
@@ -23,7 +24,7 @@ SHAPES = {"line", "rect", "polyline", "circle"}
 
 
 class Page(HTMLParser):
-    """Elements, texts, and whether all that was opened was closed."""
+    """The elements and texts of a page. Elements that are not closed are errors."""
 
     def __init__(self, text):
         super().__init__()
@@ -56,28 +57,33 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-class Answers:
-    """In a model's place: says "cat" in the left part of a photo, the further the more photos it has seen."""
+class FakeModel:
+    """A model that predicts "cat" in the left part of a photo, and in a larger part of each further photo."""
 
     def __init__(self, model):
-        self.model, self.seen = model, 0
+        self.model, self.photos = model, 0
         self.settings, self.card, self.vocabulary, self.device = (
             model.settings, model.card, model.vocabulary, model.device
         )  # fmt: skip
 
-    def encode(self, photos, masks, **asked):
-        return self.model.encode(photos, [np.ones((1, 48, 64), bool)], **asked)
+    def check_encoding(self, *options):
+        return self.model.check_encoding(*options)
 
-    def label(self, look, vocabulary, *, mode="semantic", threshold=None):
+    def encode(self, photos, masks, **options):
+        return self.model.encode(photos, [np.ones((1, 48, 64), bool)], **options)
+
+    def label(self, encoded, vocabulary, *, mode="semantic", threshold=None):
         labels = np.full((48, 64), 2, np.int32)
-        labels[:, : 4 * self.seen] = 0
+        labels[:, : 4 * self.photos] = 0
         labels[:4, -4:] = -1
-        self.seen += mode == "semantic"
-        return Segmentation.from_semantic(look.photo, vocabulary.names, labels, np.full((48, 64), 0.5 + self.seen / 50))
+        self.photos += mode == "semantic"
+        return Segmentation.from_semantic(
+            encoded.photo, vocabulary.names, labels, np.full((48, 64), 0.5 + self.photos / 50)
+        )
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_clip):
+def report(tmp_path_factory, tiny_clip):
     """A report on 14 photos, half wall and half cat, one with a strip of dog."""
     from deop.encoders.clip import CLIPVision
     from deop.encoders.clip_text import CLIPText
@@ -99,15 +105,15 @@ def made(tmp_path_factory, tiny_clip):
     classes = tuple(LabelClass(index + 1, name) for index, name in enumerate(NAMES))
     model = DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip),
                  settings=Settings(resize=Resize(64), templates="none")).eval()  # fmt: skip
-    gallery = Gallery(most=3)
+    gallery = Gallery(count=3)
     data = LabelledFolder(folder, classes, tuple(pairs))
-    found = evaluate(Answers(model), data, bootstrap=Bootstrap(100), watch=gallery.add)
+    found = evaluate(FakeModel(model), data, bootstrap=Bootstrap(100), watch=gallery.add)
     path = write_report(folder / "out", found, gallery, "deop evaluate 'my data' --report out")
     return found, gallery, path
 
 
-def test_the_page_is_whole_and_needs_nothing_else(made):
-    _, _, path = made
+def test_the_page_is_valid_and_has_no_external_files(report):
+    _, _, path = report
     assert path.name == "index.html"
     assert [file.name for file in path.parent.iterdir()] == ["index.html"]
     text = path.read_text(encoding="utf-8")
@@ -122,22 +128,22 @@ def test_the_page_is_whole_and_needs_nothing_else(made):
     assert "@media print" in text
 
 
-def test_pictures_are_few_have_words_and_can_be_read(made):
-    _, gallery, path = made
+def test_images_are_few_readable_and_described(report):
+    _, gallery, path = report
     images = Page(path.read_text(encoding="utf-8")).of("img")
     assert len(images) == 3 * 6
     for image in images:
         assert len(image["alt"]) > 4
         picture = Image.open(io.BytesIO(b64decode(image["src"].partition("base64,")[2])))
         assert picture.size == (int(image["width"]), int(image["height"])) == (64, 48)
-    # Photo n is answered "cat" up to column 4 n: rightly up to 32, so that 8 is best, then its neighbours.
+    # In photo n, "cat" is predicted up to column 4 n, and is true up to column 32: photo 8 is the best.
     assert [one.name for one in gallery.best] == ["08", "07", "09"]
     assert gallery.worst[0].name == "00"
     assert all(one.pixel_accuracy <= gallery.best[-1].pixel_accuracy for one in gallery.worst)
 
 
-def test_numbers_are_those_of_the_evaluation(made):
-    found, gallery, path = made
+def test_numbers_are_those_of_the_evaluation(report):
+    found, gallery, path = report
     page = Page(path.read_text(encoding="utf-8"))
     low, high = found["intervals"]["miou"]
     for number in (found["miou"], found["pixel_accuracy"], low, high, *filter(None, found["per_class"].values())):
@@ -149,34 +155,41 @@ def test_numbers_are_those_of_the_evaluation(made):
     assert "deop evaluate 'my data' --report out" in page.text
     assert sum(np.histogram(gallery.accuracies, 10, (0, 1))[0]) == found["images"] == 14
     matrix = gallery.confusion.matrix
-    taken = f"{100 * matrix[0, 2] / matrix[0].sum():.0f} %"
+    share = f"{100 * matrix[0, 2] / matrix[0].sum():.0f} %"
     bars = [attributes["aria-label"] for attributes in page.of("div") if attributes.get("role") == "img"]
-    assert any(label.startswith("Pixels of cat were called: right") and f"wall {taken}" in label for label in bars)
-    assert any(label.startswith("What was called wall truly is: right") for label in bars)
+    assert any(
+        label.startswith("Pixels of cat are predicted as: correct") and f"wall {share}" in label for label in bars
+    )
+    assert any(label.startswith("Pixels predicted as wall truly are: correct") for label in bars)
 
 
-def test_shares_of_a_photo_add_up(made):
-    _, gallery, _ = made
+def test_shares_of_a_photo_add_up(report):
+    _, gallery, _ = report
     for one in (*gallery.best, *gallery.worst):
         assert sum(part.truth for part in one.shares) == pytest.approx(1)
-        assert sum(part.answer for part in one.shares) + one.unnamed == pytest.approx(1)
+        assert sum(part.predicted for part in one.shares) + one.unnamed == pytest.approx(1)
         assert sum(part.hit for part in one.shares) == pytest.approx(one.pixel_accuracy)
         assert len({part.colour for part in one.shares}) == len(one.shares)
 
 
-def test_thumbnails_show_what_the_truth_does_not_know_in_grey(made):
-    _, gallery, _ = made
-    shown = next(one for one in gallery.best if one.name == "08")
-    truth = np.asarray(Image.open(io.BytesIO(b64decode(shown.truth.partition("base64,")[2])))).astype(int)
+def test_thumbnails_show_unknown_pixels_in_grey(report):
+    _, gallery, _ = report
+    photo = next(one for one in gallery.best if one.name == "08")
+    truth = np.asarray(Image.open(io.BytesIO(b64decode(photo.truth.partition("base64,")[2])))).astype(int)
     spread = np.ptp(truth, axis=2)
     assert spread[42:].mean() < 12  # the last 8 rows
     assert spread[:36].mean() > 3 * spread[42:].mean()
 
 
-def test_a_report_without_scores_or_worst_photos(made, tmp_path):
-    found, _, _ = made
+def test_a_report_without_scores_or_worst_photos(report, tmp_path):
+    found, _, _ = report
     empty = {**found, "intervals": {}, "images": 1, "per_class": dict.fromkeys(NAMES), "miou": None}
     page = Page(write_report(tmp_path, empty, Gallery(), "none").read_text(encoding="utf-8"))
-    assert "One photo gives no intervals." in page.text
+    assert "There are no intervals for a single photo." in page.text
     assert not page.of("img")
     assert Path(tmp_path / "index.html").stat().st_size < 60_000
+
+
+def test_an_empty_gallery_is_refused():
+    with pytest.raises(SettingError, match="a gallery of 0 photos"):
+        Gallery(count=0)

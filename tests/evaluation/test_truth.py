@@ -1,4 +1,4 @@
-"""True segments: from connected pieces, and from COCO's panoptic files."""
+"""True segments from connected components, and from COCO's panoptic files."""
 
 import json
 
@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from deop.data.folder import Pair, open_folder
-from deop.errors import DataError
+from deop.errors import DataError, SettingError
 from deop.evaluation.truth import PanopticTruth, components, has_panoptic
 
 
-def test_things_are_divided_into_pieces_and_stuff_is_not():
+def test_things_are_split_into_components_and_stuff_is_not():
     truth = np.array([[0, 0, 1, 1, 0, 0], [-1, 1, 0, 1, 0, 0], [1, -1, 0, 0, 0, 1]])
     found = components(truth, np.array([False, True]))
-    assert found.classes.tolist() == [0, 1, 1]  # one stuff; a thing joined at corners; one more
+    assert found.classes.tolist() == [0, 1, 1]  # stuff; a thing connected at corners; another thing
     assert (found.segment_map == 0).sum() == (truth == 0).sum()
     assert found.segment_map[2, 0] == found.segment_map[1, 1] == found.segment_map[0, 3] == 1
     assert found.segment_map[2, 5] == 2
@@ -41,7 +41,7 @@ def pair_of(folder, stem="a"):
     return Pair(folder / f"{stem}.jpg", folder / f"{stem}.png")
 
 
-def test_panoptic_files(panoptic):
+def test_segments_from_panoptic_files(panoptic):
     assert has_panoptic(panoptic)
     found = PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
     assert found.segment_map.tolist() == [[0, 0, 1, 1], [2, -1, -1, -1]]  # 77 is not among the classes
@@ -49,21 +49,62 @@ def test_panoptic_files(panoptic):
     assert found.crowd.tolist() == [False, True, False]
 
 
-def test_clear_errors(panoptic):
+def test_unusable_files_are_reported(panoptic):
     truth = PanopticTruth(panoptic, [4, 9])
     with pytest.raises(DataError, match=r"a\.png is 4 x 2, its photo a\.jpg 2 x 4"):
         truth.segments(pair_of(panoptic), (4, 2))
     with pytest.raises(DataError, match=r"does not list b\.png"):
         truth.segments(pair_of(panoptic, "b"), (2, 4))
     (panoptic / "panoptic" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cannot read the panoptic picture"):
+    with pytest.raises(DataError, match="cannot read the panoptic file"):
         truth.segments(pair_of(panoptic), (2, 4))
     (panoptic / "panoptic.json").write_text("{}")
     with pytest.raises(DataError, match=r"cannot read .*panoptic\.json"):
         PanopticTruth(panoptic, [4, 9])
 
 
-def test_real_panoptic_files_agree_with_the_masks(data_folder):
+LISTED = {"file_name": "a.png", "segments_info": [{"id": 7, "category_id": 4}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 9999,
+        '{"annotations": 3}',
+        '{"annotations": [3]}',
+        '{"annotations": [{"file_name": "a.png"}]}',
+        json.dumps({"annotations": [LISTED | {"file_name": 3}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": 3}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": [3]}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": [{"id": 7}]}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": [{"category_id": 4}]}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": [{"id": "7", "category_id": 4}]}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": [{"id": 7, "category_id": [4]}]}]}),
+        json.dumps({"annotations": [LISTED | {"segments_info": 2 * [{"id": 7, "category_id": 4}]}]}),
+    ],
+)
+def test_a_malformed_panoptic_json_is_reported(panoptic, content):
+    (panoptic / "panoptic.json").write_text(content)
+    with pytest.raises(DataError, match=r"cannot read .*panoptic\.json.* Expected COCO's panoptic annotations"):
+        PanopticTruth(panoptic, [4, 9])
+
+
+def test_a_huge_panoptic_file_is_reported(panoptic, monkeypatch):
+    """Pillow refuses images with too many pixels by an exception that is not an OSError."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    with pytest.raises(DataError, match="cannot read the panoptic file"):
+        PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
+
+
+def test_ids_in_a_set_are_refused(panoptic):
+    with pytest.raises(SettingError, match="a set, which has no order"):
+        PanopticTruth(panoptic, {4, 9})
+
+
+def test_real_panoptic_files_match_the_masks(data_folder):
     data = open_folder(data_folder / "coco-mini")
     truth = PanopticTruth(data.root, [entry.id for entry in data.classes])
     for pair in data.pairs[:8]:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.errors import SettingError
-from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.regions.classification import classify
@@ -86,9 +85,3 @@ def test_rivals_lower_scores_and_take_no_pixel(tiny_clip):
     name, least = min(scores.items(), key=lambda item: item[1])
     assert least < 0.99
     assert (wary.segment(photo, name, masks=masks, threshold=1.0).label_map == -1).all()
-
-
-def test_reliability_by_hand():
-    found = reliability([0.1, 0.9, 0.2, 0.8], [False, True, True, True], bins=2)
-    assert found == [(pytest.approx(0.15), 0.5, 2), (pytest.approx(0.85), 1.0, 2)]
-    assert calibration_error([*found, (0.5, 0.0, 4)]) == pytest.approx((0.35 * 2 + 0.15 * 2 + 0.5 * 4) / 8)

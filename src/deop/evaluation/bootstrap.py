@@ -1,8 +1,8 @@
-"""How far a score would move with other photos: percentile bootstrap over the photos of a set.
+"""Confidence intervals of scores: a percentile bootstrap over the photos of a data set (Efron 1979).
 
-A score of few photos says little, and says it with many digits. The photos are drawn again with replacement, as many as
-there are, and the score is computed from what these add up to; the interval holds the middle part of such scores
-(Efron 1979). It speaks of other photos of the same kind, not of other training runs.
+The photos are drawn with replacement, as many as there are, and the score is computed from the sum of their counts.
+The interval contains the middle part of these scores. It describes other photos of the same kind, not other training
+runs.
 """
 
 from collections.abc import Callable
@@ -13,57 +13,66 @@ from scipy import sparse
 
 from deop.errors import SettingError
 
-_DRAWS = 100
-"""Resamples that are added up at once."""
+_RESAMPLES_AT_ONCE = 100
 
 
 @dataclass
 class PhotoSums:
-    """Counts of each photo, kept sparse: what they add up to scores the set, or any resample of it.
+    """Sparse counts of every photo. Their sum scores the data set, or any resample of it.
 
     Attributes:
-        shape: of the counts of one photo.
+        shape: shape of the counts of one photo.
     """
 
     shape: tuple[int, ...]
-    _places: list[np.ndarray] = field(default_factory=list)
+    _indices: list[np.ndarray] = field(default_factory=list)
     _values: list[np.ndarray] = field(default_factory=list)
 
     def add(self, counts: np.ndarray) -> None:
-        """Keep the counts of one photo, of ``shape``."""
+        """Add a photo with counts of shape ``shape``."""
         flat = np.broadcast_to(counts, self.shape).ravel()
-        places = np.flatnonzero(flat)
-        self._places.append(places.astype(np.int32))
-        self._values.append(flat[places].astype(np.float64))
+        indices = np.flatnonzero(flat)
+        self._indices.append(indices.astype(np.int32))
+        self._values.append(flat[indices].astype(np.float64))
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     def total(self) -> np.ndarray:
-        """The sum over the photos, of ``shape``, float64."""
+        """The sum over the photos, float64 of shape ``shape``."""
         return self.resampled(np.ones((1, len(self))))[0]
 
     def resampled(self, weights: np.ndarray) -> np.ndarray:
-        """The sums (R, *shape) with each photo counted as often as ``weights`` (R, photos) says."""
+        """Weighted sums over the photos.
+
+        Args:
+            weights: (R, photos), how often each photo counts.
+
+        Returns:
+            (R, ...) float64.
+        """
         width = int(np.prod(self.shape))
         if not len(self):
             return np.zeros((len(weights), *self.shape))
-        ends = np.cumsum([0, *(len(places) for places in self._places)])
+        ends = np.cumsum([0, *(len(indices) for indices in self._indices)])
         table = sparse.csr_array(
-            (np.concatenate(self._values), np.concatenate(self._places), ends), shape=(len(self), width)
+            (np.concatenate(self._values), np.concatenate(self._indices), ends), shape=(len(self), width)
         )
         return (weights @ table).reshape(len(weights), *self.shape)
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are found.
+    """Settings of the intervals.
 
     Attributes:
-        resamples: how often the photos are drawn.
-        confidence: the share of the draws that an interval holds, in (0, 1).
-        seed: of the draws. The same seed and the same number of photos draw the same photos, which makes differences
-            between two models on one set paired.
+        resamples: number of resamples, at least 1.
+        confidence: fraction of the resamples that lie in an interval, in (0, 1).
+        seed: random seed, 0 or more. The same seed and number of photos give the same resamples, so that differences
+            between two models on one data set are paired.
+
+    Raises:
+        SettingError: a value out of range.
     """
 
     resamples: int = 1000
@@ -72,16 +81,18 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         if self.resamples < 1:
-            raise SettingError(f"{self.resamples} resamples give no interval: ask for 1 or more")
+            raise SettingError(f"{self.resamples} resamples give no interval: use 1 or more")
         if not 0 < self.confidence < 1:
-            raise SettingError(f"a confidence of {self.confidence} is not between 0 and 1: 0.95 is usual")
+            raise SettingError(f"confidence is {self.confidence}: expected a number between 0 and 1, such as 0.95")
+        if self.seed < 0:
+            raise SettingError(f"seed is {self.seed}: expected 0 or more")
 
     def draw(self, sums: PhotoSums, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """The score of each resample.
+        """The score of every resample.
 
         Args:
-            sums: of the photos.
-            score: from sums (R, *shape) to scores (R, ...).
+            sums: counts of the photos.
+            score: function from sums (R, ...) to scores (R, ...).
 
         Returns:
             (resamples, ...) float.
@@ -89,16 +100,23 @@ class Bootstrap:
         rng = np.random.default_rng(self.seed)
         photos = len(sums)
         scores = []
-        for first in range(0, self.resamples, _DRAWS):
-            count = min(_DRAWS, self.resamples - first)
+        for first in range(0, self.resamples, _RESAMPLES_AT_ONCE):
+            count = min(_RESAMPLES_AT_ONCE, self.resamples - first)
             weights = rng.multinomial(photos, np.full(photos, 1 / photos), count) if photos else np.zeros((count, 0))
             scores.append(score(sums.resampled(weights)))
         return np.concatenate(scores)
 
     def interval(self, draws: np.ndarray) -> np.ndarray:
-        """The lower and upper percentile of draws (R, ...): (2, ...), NaN where no draw has the score."""
+        """The lower and upper percentile of the scores of ``draw``.
+
+        Args:
+            draws: (R, ...) float. NaN marks a score that a resample does not have; it is left out.
+
+        Returns:
+            (2, ...) float, NaN if no resample has the score.
+        """
         tail = 50 * (1 - self.confidence)
         bounds = np.full((2, *draws.shape[1:]), np.nan)
-        scored = ~np.isnan(draws).all(0)  # a resample may lack what a score needs: it is left out of that score's
+        scored = ~np.isnan(draws).all(0)
         bounds[:, scored] = np.nanpercentile(draws[:, scored], [tail, 100 - tail], axis=0)
         return bounds

@@ -1,4 +1,4 @@
-"""A model on a data set: every photo named, every pixel counted."""
+"""Evaluates a model on a data set."""
 
 import time
 from collections.abc import Callable
@@ -9,33 +9,32 @@ import numpy as np
 
 from deop._version import __version__
 from deop.data.folder import LabelledFolder, Pair
-from deop.encoders.severance import Severance
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums
-from deop.evaluation.metrics import Confusion, iou, known, mean, ratio, semantic_scores
+from deop.evaluation.metrics import Confusion, iou, mean, or_none, ratio, semantic_scores
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
-from deop.evaluation.protocol import LabelSpace, Protocol, some_names
+from deop.evaluation.protocol import LabelSpace, Protocol, select_names, threshold_of
 from deop.evaluation.truth import PanopticTruth, TrueSegments, components, has_panoptic
 from deop.model import DeOP
 from deop.regions.encoding import EncodedPhoto
 from deop.results.segmentation import Segmentation
 
-__all__ = ["Answer", "Protocol", "evaluate"]
+__all__ = ["EvaluatedPhoto", "Protocol", "evaluate"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One photo of a data set, answered.
+class EvaluatedPhoto:
+    """The prediction for one photo of a data set, and its truth.
 
     Attributes:
         pair: the photo's files.
         photo: (H, W, 3) uint8.
         space: the classes.
-        truth: (H, W) int32, index of the class, -1 where it is ignored.
-        label_map: (H, W) int32, index of the class that was answered, -1 for none.
-        confusion: of this photo alone.
-        scores: score of each segment that was named.
-        right: whether most of its known pixels have that name in truth.
+        truth: (H, W) int32, index of the true class, -1 for pixels to ignore.
+        label_map: (H, W) int32, index of the predicted class, -1 for none.
+        confusion: pixel counts of this photo.
+        scores: scores of the predicted segments.
+        correct: whether most of the known pixels of each segment truly have its name.
     """
 
     pair: Pair
@@ -45,7 +44,7 @@ class Answer:
     label_map: np.ndarray
     confusion: Confusion
     scores: tuple[float, ...]
-    right: tuple[bool, ...]
+    correct: tuple[bool, ...]
 
 
 def evaluate(
@@ -55,37 +54,38 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     *,
     bootstrap: Bootstrap | None = None,
-    watch: Callable[[Answer], None] | None = None,
+    watch: Callable[[EvaluatedPhoto], None] | None = None,
 ) -> dict[str, Any]:
-    """Name every photo of a data set and compare with its truth.
+    """Segment every photo of a data set and compare the result with the truth.
 
-    IoU is accumulated over the whole set; classes that the truth does not have are None and not averaged. Every pixel
-    that a mask claims is named, whatever its score, unless the protocol has a threshold; one without a name (-1) is a
-    miss.
+    IoU is accumulated over the whole data set. Classes without true pixels are None and are not averaged. Every pixel
+    inside some mask gets a name, whatever its score, unless the protocol has a threshold. A pixel without a name (-1)
+    is an error.
 
     Args:
-        model: with a proposer, unless the true masks are used.
-        data: the photos.
-        protocol: what is asked.
-        progress: called with photos done and photos in all.
-        bootstrap: how intervals are found.
-        watch: called with each photo's answer, to save or draw it; answers are not kept.
+        model: the model. It needs a proposer, unless the true masks are used.
+        data: the photos and their masks.
+        protocol: what the model is asked; None: ``Protocol()``.
+        progress: called with the number of finished photos and of all photos.
+        bootstrap: settings of the intervals; None: ``Bootstrap()``.
+        watch: called with every evaluated photo, to save or draw it. Evaluated photos are not kept.
 
     Returns:
-        JSON's own types; docs/evaluation.md lists them.
+        Scores and settings as JSON values; docs/evaluation.md lists them.
 
     Raises:
-        SettingError: unseen names that the data set does not have, or a protocol that does not fit it.
-        DataError: a photo or mask that does not fit, by name.
+        SettingError: options that do not fit the model or the data set, such as unknown unseen names.
+        DataError: a photo or mask that cannot be used.
     """
     protocol, bootstrap = protocol or Protocol(), bootstrap or Bootstrap()
+    severance, two_stream = model.check_encoding(protocol.severance, protocol.anchors, protocol.classifier)
     space = LabelSpace.of(data, model, protocol)
     tally = _Tally(space, protocol)
     pairs = data.pairs[: protocol.limit]
     for done, pair in enumerate(pairs):
-        answer = tally.answer(model, pair)
-        if answer and watch:
-            watch(answer)
+        photo = tally.add(model, pair)
+        if photo and watch:
+            watch(photo)
         if progress:
             progress(done + 1, len(pairs))
     return tally.summary(bootstrap, model) | {
@@ -95,12 +95,12 @@ def evaluate(
         "protocol": protocol.kind,
         "data": str(data.root),
         "model": model.card.name,
-        "severance": Severance.parse(protocol.severance, model.settings.severance).kind,
-        "classifier": protocol.classifier if isinstance(protocol.classifier, str) else "two-stream",
+        "severance": severance.kind if two_stream is None else None,
+        "classifier": "one-pass" if two_stream is None else "two-stream",
         "anchors": tally.anchors,
         "proposals": protocol.proposals,
         "names": protocol.names,
-        "threshold": _threshold(model, protocol),
+        "threshold": threshold_of(model, protocol),
         "background": list(protocol.background),
         "confidence": bootstrap.confidence,
         "resamples": bootstrap.resamples,
@@ -111,7 +111,7 @@ def evaluate(
 
 @dataclass
 class _Tally:
-    """What is counted, photo by photo."""
+    """Counts of every photo so far."""
 
     space: LabelSpace
     protocol: Protocol
@@ -131,39 +131,39 @@ class _Tally:
         root = self.space.data.root
         self._panoptic_truth = PanopticTruth(root, self.space.ids) if has_panoptic(root) else None
 
-    def answer(self, model: DeOP, pair: Pair) -> Answer | None:
-        """Answer one photo and count; None where nothing of it is known."""
+    def add(self, model: DeOP, pair: Pair) -> EvaluatedPhoto | None:
+        """Evaluate a photo and count its pixels and segments; None if its truth is unknown everywhere."""
         space, protocol = self.space, self.protocol
         truth = space.truth(pair)
         present = np.unique(truth[truth >= 0])
         if not len(present):
             return None
-        asked = space.asked(truth, protocol)
+        requested = space.requested(truth, protocol)
         masks = np.stack([truth == label for label in present]) if protocol.proposals == "oracle" else None
         started = time.perf_counter()
-        chosen = some_names(space.vocabulary, asked)
-        look = model.encode(
+        names = select_names(space.vocabulary, requested)
+        encoded = model.encode(
             [pair.photo],
             [masks],
             severance=protocol.severance,
             anchors=protocol.anchors,
             classifier=protocol.classifier,
         )[0]
-        found = model.label(look, chosen, threshold=_threshold(model, protocol))
+        result = model.label(encoded, names, threshold=threshold_of(model, protocol))
         self.seconds += time.perf_counter() - started
-        self.anchors = look.settings.get("anchors")
-        answer = _compare(pair, space, truth, found, asked)
-        self.classes.add(answer.confusion.counts)
+        self.anchors = encoded.settings.get("anchors")
+        photo = _compare(pair, space, truth, result, requested)
+        self.classes.add(photo.confusion.counts)
         self.photos_with[present] += 1
         if masks is not None:
-            votes = model.class_probabilities(look, chosen)[:, :-1].argmax(1).cpu().numpy()
-            self.regions.add(np.array([(asked[votes] == present).sum(), len(present)]))
+            predicted = model.class_probabilities(encoded, names)[:, :-1].argmax(1).cpu().numpy()
+            self.regions.add(np.array([(requested[predicted] == present).sum(), len(present)]))
         else:
             segments = self._true_segments(pair, truth)
-            self.proposals.add(count_found(*mask_fit(look.proposals, look.canvas, segments)))
+            self.proposals.add(count_found(*mask_fit(encoded.proposals, encoded.canvas, segments)))
             if self._panoptic_truth:
-                self._count_panoptic(model, look, asked, segments)
-        return answer
+                self._count_panoptic(model, encoded, requested, segments)
+        return photo
 
     def _true_segments(self, pair: Pair, truth: np.ndarray) -> TrueSegments:
         if self._panoptic_truth:
@@ -172,13 +172,13 @@ class _Tally:
             truth = np.where(truth == len(self.space.names) - 1, -1, truth)
         return components(truth, self.space.things)
 
-    def _count_panoptic(self, model: DeOP, look: EncodedPhoto, asked: np.ndarray, truth: TrueSegments) -> None:
-        found = model.label(look, some_names(self.space.vocabulary, asked), mode="panoptic")
-        classes = asked[[segment.class_id for segment in found.segments]]
-        self.panoptic.add(count_matches(truth, found.segment_map, classes, len(self.space.names)))
+    def _count_panoptic(self, model: DeOP, encoded: EncodedPhoto, requested: np.ndarray, truth: TrueSegments) -> None:
+        result = model.label(encoded, select_names(self.space.vocabulary, requested), mode="panoptic")
+        classes = requested[[segment.class_id for segment in result.segments]]
+        self.panoptic.add(count_matches(truth, result.segment_map, classes, len(self.space.names)))
 
     def summary(self, bootstrap: Bootstrap, model: DeOP) -> dict[str, Any]:
-        """The scores and their intervals, as JSON has them."""
+        """The scores and their intervals, as JSON values."""
         names, photos, intervals = self.space.names, len(self.classes), {}
 
         def scored(
@@ -188,7 +188,7 @@ class _Tally:
             bounds = bootstrap.interval(bootstrap.draw(sums, lambda part: np.stack(list(score(part).values()), -1)))
             for key, low, high in zip(total, *bounds.tolist(), strict=True):
                 intervals[prefix + key] = None if np.isnan(low) else [low, high]
-            return {key: known(value) for key, value in total.items()}
+            return {key: or_none(value) for key, value in total.items()}
 
         unseen = np.isin(names, self.space.unseen) if self.space.unseen else None
         semantic = dict.fromkeys(("seen_miou", "unseen_miou", "hiou"))
@@ -216,8 +216,8 @@ class _Tally:
             **semantic,
             "region_accuracy": region["region_accuracy"],
             "regions": int(self.regions.total()[1]),
-            "per_class": {name: known(value) for name, value in zip(names, per_class, strict=True)},
-            "per_class_intervals": {  # one photo says nothing of others
+            "per_class": {name: or_none(value) for name, value in zip(names, per_class, strict=True)},
+            "per_class_intervals": {  # a class in only one photo has no interval
                 name: pair.tolist() if count > 1 else None
                 for name, count, pair in zip(names, self.photos_with, bounds, strict=True)
             },
@@ -229,33 +229,29 @@ class _Tally:
         }
 
     def _trained(self, model: DeOP) -> np.ndarray | None:
-        """(K,) bool, names that the model knows to have been trained with; None where it is not asked or not known."""
+        """(K,) bool, the names that the model was trained with; None if unknown, or in another protocol."""
         trained = {name.casefold() for name in model.settings.calibration.trained_names}
         if self.protocol.kind != "cross-dataset" or not trained:
             return None
         return np.array([any(text.casefold() in trained for text in texts) for texts in self.space.vocabulary.synonyms])
 
 
-def _compare(pair: Pair, space: LabelSpace, truth: np.ndarray, found: Segmentation, asked: np.ndarray) -> Answer:
+def _compare(
+    pair: Pair, space: LabelSpace, truth: np.ndarray, result: Segmentation, requested: np.ndarray
+) -> EvaluatedPhoto:
     confusion = Confusion(len(space.names))
-    label_map = space.answer(found.label_map, asked)
+    label_map = space.predicted(result.label_map, requested)
     confusion.add(truth, label_map)
-    hit, _, named = confusion.counts
-    judged = [(segment.score, int(asked[segment.class_id])) for segment in found.segments]
-    judged = [(score, label) for score, label in judged if named[label]]  # nothing is known of the others' pixels
-    return Answer(
+    hits, _, predicted = confusion.counts
+    segments = [(segment.score, int(requested[segment.class_id])) for segment in result.segments]
+    known = [(score, label) for score, label in segments if predicted[label]]  # the truth is unknown under the others
+    return EvaluatedPhoto(
         pair,
-        found.photo,
+        result.photo,
         space,
         truth,
         label_map,
         confusion,
-        scores=tuple(score for score, _ in judged),
-        right=tuple(bool(2 * hit[label] > named[label]) for _, label in judged),
+        scores=tuple(score for score, _ in known),
+        correct=tuple(bool(2 * hits[label] > predicted[label]) for _, label in known),
     )
-
-
-def _threshold(model: DeOP, protocol: Protocol) -> float:
-    if protocol.threshold is not None:
-        return protocol.threshold
-    return model.settings.threshold if protocol.kind == "with-background" else 0.0

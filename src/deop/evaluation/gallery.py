@@ -1,4 +1,4 @@
-"""What a report shows of single photos: collected while a data set is answered, a few pictures kept, not all."""
+"""The photos that a report shows. Only a few are kept while a data set is evaluated."""
 
 import io
 from base64 import b64encode
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from deop.evaluation.evaluate import Answer
+from deop.errors import SettingError
+from deop.evaluation.evaluate import EvaluatedPhoto
 from deop.evaluation.metrics import Confusion, mean
 from deop.results.colours import name_colours
 from deop.results.overlay import paint
@@ -16,123 +17,138 @@ SIDE = 480
 """Longer side of a thumbnail in pixels."""
 
 _UNKNOWN = (118, 118, 126)
-"""Colour of what the truth does not know."""
+"""Colour of pixels whose truth is unknown."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """A class in one photo."""
-
-    name: str
-    colour: str  # "#rrggbb"
-    truth: float  # of the photo's known pixels that are it, in [0, 1]
-    answer: float  # that were called it
-    hit: float  # that are it and were called it
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A photo beside its truth and its answer.
+class ClassShare:
+    """A class in one photo. All shares are fractions of the photo's known pixels.
 
     Attributes:
-        name: of the photo, without ending.
+        name: name of the class.
+        colour: "#rrggbb".
+        truth: share of true pixels.
+        predicted: share of predicted pixels.
+        hit: share of correct pixels.
+    """
+
+    name: str
+    colour: str
+    truth: float
+    predicted: float
+    hit: float
+
+
+@dataclass(frozen=True)
+class GalleryPhoto:
+    """A photo with its truth and its prediction.
+
+    Attributes:
+        name: file name without extension.
         size: (width, height) of the thumbnails, pixels.
-        photo: JPEG, as a data URL; so are the other two.
-        truth: the same with the true classes laid over it.
-        answer: the same with the answered ones.
-        pixel_accuracy: of its known pixels.
-        miou: over the classes that it truly has.
-        unnamed: share of its known pixels that got no name.
-        shares: of its classes, those with most pixels first.
+        photo: thumbnail of the photo: a JPEG as a data URL.
+        truth: the thumbnail with the true classes laid over it.
+        predicted: the thumbnail with the predicted classes laid over it.
+        pixel_accuracy: fraction of the known pixels that are correct.
+        miou: mean IoU over the photo's true classes.
+        unnamed: fraction of the known pixels without a name.
+        shares: the photo's classes, those with most pixels first.
     """
 
     name: str
     size: tuple[int, int]
     photo: str
     truth: str
-    answer: str
+    predicted: str
     pixel_accuracy: float
     miou: float
     unnamed: float
-    shares: tuple[Share, ...]
+    shares: tuple[ClassShare, ...]
 
 
 @dataclass
 class Gallery:
-    """The best and the worst photos by pixel accuracy, and what all of them add up to.
+    """The photos with the highest and the lowest pixel accuracy, and the counts of all photos.
 
     Args:
-        most: photos kept of each kind.
+        count: number of best and of worst photos to keep, at least 1.
+
+    Raises:
+        SettingError: a count below 1.
     """
 
-    most: int = 6
-    best: list[Shown] = field(default_factory=list, init=False)
-    worst: list[Shown] = field(default_factory=list, init=False)
+    count: int = 6
+    best: list[GalleryPhoto] = field(default_factory=list, init=False)
+    worst: list[GalleryPhoto] = field(default_factory=list, init=False)
     accuracies: list[float] = field(default_factory=list, init=False)
     scores: list[float] = field(default_factory=list, init=False)
-    right: list[bool] = field(default_factory=list, init=False)
+    correct: list[bool] = field(default_factory=list, init=False)
     confusion: Confusion | None = field(default=None, init=False)
 
-    def add(self, answer: Answer) -> None:
-        """Look at one photo's answer."""
-        self.confusion = self.confusion or Confusion(len(answer.space.names))
-        self.confusion.matrix += answer.confusion.matrix
-        self.scores += answer.scores
-        self.right += answer.right
-        accuracy = answer.confusion.pixel_accuracy
-        assert accuracy is not None  # photos of which nothing is known are not answered
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SettingError(f"a gallery of {self.count} photos: expected 1 or more")
+
+    def add(self, photo: EvaluatedPhoto) -> None:
+        """Count an evaluated photo, and keep it if it is among the best or worst so far."""
+        self.confusion = self.confusion or Confusion(len(photo.space.names))
+        self.confusion.matrix += photo.confusion.matrix
+        self.scores += photo.scores
+        self.correct += photo.correct
+        accuracy = photo.confusion.pixel_accuracy
+        assert accuracy is not None  # photos without known pixels are not evaluated
         self.accuracies.append(accuracy)
-        good = len(self.best) < self.most or accuracy > self.best[-1].pixel_accuracy
-        bad = len(self.worst) < self.most or accuracy < self.worst[-1].pixel_accuracy
-        if good or bad:  # pictures are made of those alone
-            shown = show(answer)
+        good = len(self.best) < self.count or accuracy > self.best[-1].pixel_accuracy
+        bad = len(self.worst) < self.count or accuracy < self.worst[-1].pixel_accuracy
+        if good or bad:  # thumbnails are drawn for these only
+            shown = draw(photo)
             if good:
-                self.best = sorted([*self.best, shown], key=lambda one: -one.pixel_accuracy)[: self.most]
+                self.best = sorted([*self.best, shown], key=lambda one: -one.pixel_accuracy)[: self.count]
             if bad:
-                self.worst = sorted([*self.worst, shown], key=lambda one: one.pixel_accuracy)[: self.most]
+                self.worst = sorted([*self.worst, shown], key=lambda one: one.pixel_accuracy)[: self.count]
 
 
-def show(answer: Answer) -> Shown:
-    """One photo with its truth and its answer, in the same colours."""
-    counts = answer.confusion.counts
-    whole = counts[1].sum()
-    there = np.flatnonzero(counts[1] + counts[2])
-    there = there[np.argsort(-(counts[1] + counts[2])[there], kind="stable")]
-    names = [answer.space.names[index] for index in there]
+def draw(photo: EvaluatedPhoto) -> GalleryPhoto:
+    """Draw a photo with its truth and its prediction, in the same colours."""
+    counts = photo.confusion.counts
+    total = counts[1].sum()
+    present = np.flatnonzero(counts[1] + counts[2])
+    present = present[np.argsort(-(counts[1] + counts[2])[present], kind="stable")]
+    names = [photo.space.names[index] for index in present]
     colours = name_colours(names)
-    photo = Image.fromarray(answer.photo)
-    photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    place = np.full(len(answer.space.names) + 1, -1, np.int32)
-    place[there] = np.arange(len(there))
-    known = _shrink(answer.truth, photo.size) >= 0
-    painted = []
-    for labels in (answer.truth, answer.label_map):
-        picture = paint(np.asarray(photo), place[_shrink(labels, photo.size)], colours, 0.62)
-        grey = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", photo.size, _UNKNOWN), 0.7)
-        painted.append(Image.composite(picture, grey, Image.fromarray(known.astype(np.uint8) * np.uint8(255))))
-    hit, truth, named = counts[:, there] / whole
-    return Shown(
-        name=answer.pair.photo.stem,
-        size=photo.size,
-        photo=_data_url(photo),
-        truth=_data_url(painted[0]),
-        answer=_data_url(painted[1]),
-        pixel_accuracy=float(hit.sum()),
-        miou=float(mean(answer.confusion.iou)),
-        unnamed=float(answer.confusion.matrix[:, -1].sum() / whole),
+    thumbnail = Image.fromarray(photo.photo)
+    thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    colour_of = np.full(len(photo.space.names) + 1, -1, np.int32)  # the last entry is for index -1
+    colour_of[present] = np.arange(len(present))
+    known = _shrink(photo.truth, thumbnail.size) >= 0
+    overlays = []
+    for labels in (photo.truth, photo.label_map):
+        overlay = paint(np.asarray(thumbnail), colour_of[_shrink(labels, thumbnail.size)], colours, 0.62)
+        grey = Image.blend(overlay.convert("L").convert("RGB"), Image.new("RGB", thumbnail.size, _UNKNOWN), 0.7)
+        overlays.append(Image.composite(overlay, grey, Image.fromarray(known.astype(np.uint8) * np.uint8(255))))
+    hits, truth, predicted = counts[:, present] / total
+    return GalleryPhoto(
+        name=photo.pair.photo.stem,
+        size=thumbnail.size,
+        photo=_data_url(thumbnail),
+        truth=_data_url(overlays[0]),
+        predicted=_data_url(overlays[1]),
+        pixel_accuracy=float(hits.sum()),
+        miou=float(mean(photo.confusion.iou)),
+        unnamed=float(photo.confusion.matrix[:, -1].sum() / total),
         shares=tuple(
-            Share(name, "#{:02x}{:02x}{:02x}".format(*colour.tolist()), *(float(part) for part in parts))
-            for name, colour, *parts in zip(names, colours, truth, named, hit, strict=True)
+            ClassShare(name, "#{:02x}{:02x}{:02x}".format(*colour.tolist()), *(float(part) for part in parts))
+            for name, colour, *parts in zip(names, colours, truth, predicted, hits, strict=True)
         ),
     )
 
 
 def _shrink(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A label map at the size of a thumbnail: every pixel has one of those that it stands for."""
+    """Resize a label map to the (width, height) of a thumbnail with nearest-neighbour sampling."""
     return np.asarray(Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
 
 
-def _data_url(picture: Image.Image) -> str:
+def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82, optimize=True)
+    image.save(buffer, "JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""How good masks are before any name: average recall, and how well the best mask fits each true segment."""
+"""Quality of masks without names: average recall, and the IoU of each true segment with its best mask."""
 
 import numpy as np
 import torch
@@ -10,62 +10,69 @@ from deop.proposals.types import Proposals
 from deop.regions.windows import mask_blocks
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
-"""IoU from which a segment counts as found: 0.5, 0.55, ... 0.95, as COCO has it."""
+"""IoU thresholds at which a segment counts as found: 0.5, 0.55, ... 0.95, as in COCO."""
 
 AT = (1, 10, 100)
-"""Numbers of proposals that average recall is given for."""
+"""Numbers of proposals at which average recall is computed."""
 
 WIDTH = len(AT) + 5
-"""Numbers that ``count_found`` gives for a photo."""
+"""Number of values that ``count_found`` returns for a photo."""
 
 
 def mask_fit(proposals: Proposals, canvas: Canvas, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray]:
-    """IoU of each proposal with each true segment, surest proposals first.
+    """IoU of each proposal with each true segment, most confident proposals first.
 
-    A mask is where its probability reaches 0.5; proposals have no score, so that the surest is the one with the highest
-    mean probability inside its mask, of equal ones the largest. Empty masks are left out. Pixels of which nothing is
-    known, and crowds, are nobody's.
+    A mask consists of the pixels with a probability of at least 0.5. Proposals have no score; their confidence is the
+    mean probability inside the mask, and the larger of two equally confident masks comes first. Empty masks are left
+    out. Unknown pixels and crowds belong to no segment and do not count.
 
     Args:
-        proposals: of the photo.
+        proposals: N proposals of the photo.
         canvas: where the photo lies in the masks.
-        truth: of the photo.
+        truth: true segments of the photo.
 
     Returns:
-        (N', T') float64, and (T',) the area of each true segment in pixels, crowds left out of both.
+        IoU (N', T') float64 of the masks that are not empty with the segments that are no crowds, and the area (T',) of
+        these segments in pixels.
     """
     kept = np.flatnonzero(~truth.crowd)
-    number = np.full(len(truth) + 1, -1, np.int64)  # the last entry serves -1
+    number = np.full(len(truth) + 1, -1, np.int64)  # the last entry is for index -1
     number[kept] = np.arange(len(kept))
     segments = number[truth.segment_map]
     area = np.bincount(segments[segments >= 0], minlength=len(kept)).astype(np.float64)
     shared = np.zeros((len(proposals), len(kept)))
-    cells, sure, inside = (np.zeros(len(proposals)) for _ in range(3))
+    pixels, confidence, inside = (np.zeros(len(proposals)) for _ in range(3))
     for first, last, masks in mask_blocks(proposals, canvas, extra=len(kept)):
         covers = masks >= 0.5
-        sure += (masks * covers).sum((1, 2)).cpu().double().numpy()
-        cells += covers.sum((1, 2)).cpu().numpy()
-        own = torch.from_numpy(segments[first:last].ravel()).to(masks.device)
-        known = own >= 0
+        confidence += (masks * covers).sum((1, 2)).cpu().double().numpy()
+        pixels += covers.sum((1, 2)).cpu().numpy()
+        labels = torch.from_numpy(segments[first:last].ravel()).to(masks.device)
+        known = labels >= 0
         flat = covers.flatten(1)[:, known].float()
         inside += flat.sum(1).cpu().double().numpy()
-        hot = torch.nn.functional.one_hot(own[known], len(kept)) if len(kept) else own[known].new_zeros(len(flat.T), 0)
-        shared += (flat @ hot.float()).cpu().double().numpy()  # whole numbers below 2^24: exact
+        labels = labels[known]
+        one_hot = torch.nn.functional.one_hot(labels, len(kept)) if len(kept) else labels.new_zeros(len(labels), 0)
+        shared += (flat @ one_hot.float()).cpu().double().numpy()  # whole numbers below 2^24: exact
     iou = ratio(shared, inside[:, None] + area - shared)
-    order = np.lexsort((-cells, -ratio(sure, cells).round(6)))
-    return iou[order[cells[order] > 0]], area
+    order = np.lexsort((-pixels, -ratio(confidence, pixels).round(6)))
+    return iou[order[pixels[order] > 0]], area
 
 
 def count_found(iou: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """What the scores need of one photo, from ``mask_fit``.
+    """The counts of one photo that ``proposal_scores`` needs.
+
+    Args:
+        iou: (N', T'), from ``mask_fit``.
+        area: (T',), from ``mask_fit``.
 
     Returns:
-        (WIDTH,) float64: segments found by the first 1, 10 and 100 proposals, averaged over ``THRESHOLDS``; the best
-        IoU of each segment, added up, and times area; segments; their area; proposals.
+        (WIDTH,) float64: numbers of segments found by the first 1, 10 and 100 proposals, averaged over ``THRESHOLDS``;
+        sum of the best IoU of each segment; the same weighted by area; number of segments; their area; number of
+        proposals.
     """
-    found = [(_best(iou[:count])[:, None] >= THRESHOLDS).mean(1).sum() for count in AT]
+    recalled = [(_best(iou[:count])[:, None] >= THRESHOLDS).mean(1).sum() for count in AT]
     best = _best(iou)
-    return np.array([*found, best.sum(), (best * area).sum(), len(area), area.sum(), len(iou)])
+    return np.array([*recalled, best.sum(), (best * area).sum(), len(area), area.sum(), len(iou)])
 
 
 def _best(iou: np.ndarray) -> np.ndarray:
@@ -73,13 +80,20 @@ def _best(iou: np.ndarray) -> np.ndarray:
 
 
 def proposal_scores(sums: np.ndarray, photos: int) -> dict[str, np.ndarray]:
-    """Scores of a data set, from sums (..., WIDTH) over its photos; each (...), NaN without any segments.
+    """The scores of a data set.
 
-    Segments of all photos count alike. No proposal can serve two: true segments share no pixel, so that at most one of
-    them has an IoU above 0.5 with it.
+    All segments have equal weight, whatever their photo. A proposal can find only one segment: true segments do not
+    overlap, so at most one of them has an IoU above 0.5 with it.
+
+    Args:
+        sums: (..., WIDTH), sums over the photos of what ``count_found`` returns.
+        photos: number of photos.
+
+    Returns:
+        Scores (...) by name, NaN without any segments.
     """
-    *found, best, by_area, segments, area, proposals = np.moveaxis(sums, -1, 0)
-    scores = {f"average_recall_{count}": ratio(part, segments) for count, part in zip(AT, found, strict=True)}
+    *recalled, best, by_area, segments, area, proposals = np.moveaxis(sums, -1, 0)
+    scores = {f"average_recall_{count}": ratio(part, segments) for count, part in zip(AT, recalled, strict=True)}
     return scores | {
         "mean_best_iou": ratio(best, segments),
         "mean_best_iou_by_area": ratio(by_area, area),

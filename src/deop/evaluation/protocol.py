@@ -1,4 +1,4 @@
-"""What is asked of a model on a data set, and which pixels count: the field's protocols by name."""
+"""Evaluation protocols of the field: what a model is asked, and which pixels count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,34 +18,35 @@ from deop.text.vocabulary import Vocabulary
 KINDS = ("plain", "generalized", "cross-dataset", "with-background")
 
 BACKGROUND = "background"
-"""The class of pixels that none of the names is for."""
+"""The class of pixels that belong to none of the names."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is asked of the model.
+    """What the model is asked.
 
     Attributes:
-        proposals: "model": the model's own; "oracle": the true masks, one a class and photo.
-        names: "all": every name of the data set; "present": only those in the photo's truth.
-        severance: None: the model's own.
+        proposals: "model": the model's own masks; "oracle": the true masks, one per class and photo.
+        names: "all": all names of the data set; "present": only the names in the photo's truth.
+        severance: severance of the encoder; None: the model's own.
         classifier: "one-pass" or "two-stream".
-        anchors: None: the model's own.
-        unseen: names that training did not see, for ``seen_miou``, ``unseen_miou`` and ``hiou``. Empty: those that
-            the data set marks ``"seen": false``, unless the protocol is another than plain and generalized.
-        limit: photos, the first of them; None: all.
-        kind: one of ``KINDS``, or None: "generalized" where there are unseen names and all names are asked for, else
-            "plain".
+        anchors: "decoder" or "pool"; None: the model's own.
+        unseen: names that training did not see, for ``seen_miou``, ``unseen_miou`` and ``hiou``. Empty: the names that
+            ``classes.json`` marks ``"seen": false``, if ``kind`` is "plain" or "generalized".
+        limit: evaluate only this many photos, the first ones; None: all.
+        kind: one of ``KINDS``. None: "generalized" if there are unseen names and all names are asked, else "plain".
 
-            * ``plain``: mIoU over the names, nothing said of what training saw.
-            * ``generalized``: all names in one label space, seen and unseen classes averaged apart, and hIoU.
-            * ``cross-dataset``: all names of a data set that was not trained on; names that the model knows to have
-              been trained with (``Calibration.trained_names``) and new ones are averaged apart.
-            * ``with-background``: what none of the names is for counts as a class more, and a pixel left without a
-              name is the answer "background". Its pixels are those of a class listed as "background", else those with
-              id 0.
-        threshold: least score of a named pixel, in [0, 1]. None: 0, and with background the model's own.
-        background: further names that compete and, where they win, leave a pixel without a name.
+            * ``plain``: mIoU over the names, whether training saw them or not.
+            * ``generalized``: all names compete; seen and unseen classes are also averaged separately, with hIoU.
+            * ``cross-dataset``: a data set that was not trained on; names that the model was trained with
+              (``Calibration.trained_names``) and new names are also averaged separately.
+            * ``with-background``: pixels that belong to none of the names are an additional class, which is predicted
+              where a pixel gets no name. They are the pixels of a class listed as "background", else those with id 0.
+        threshold: minimum score of a pixel that gets a name, in [0, 1]. None: 0, and the model's own with background.
+        background: additional names that compete; pixels that they win get no name.
+
+    Raises:
+        SettingError: an unknown value, or options that contradict each other.
     """
 
     proposals: str = "model"
@@ -62,37 +63,46 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.kind is None:
             object.__setattr__(self, "kind", "generalized" if self.unseen and self.names == "all" else "plain")
-        for value, known, what in (
+        for value, choices, what in (
             (self.proposals, ("model", "oracle"), "proposals"),
             (self.names, ("all", "present"), "names"),
             (self.kind, KINDS, "protocol"),
         ):
-            if value not in known:
-                raise SettingError(f"unknown {what} {value!r}: choose one of {', '.join(known)}")
+            if value not in choices:
+                raise SettingError(f"unknown {what} {value!r}: choose one of {', '.join(choices)}")
+        for option, names in (("unseen", self.unseen), ("background", self.background)):
+            if isinstance(names, (str, set, frozenset)):
+                raise SettingError(f"{option} is {names!r}: give a list of names")
+            object.__setattr__(self, option, tuple(names))
         if self.limit is not None and self.limit < 1:
-            raise SettingError(f"a limit of {self.limit} photos leaves none: give 1 or more")
+            raise SettingError(f"limit is {self.limit}: expected 1 or more photos")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise SettingError(f"threshold {self.threshold} is not in [0, 1]")
+            raise SettingError(f"threshold is {self.threshold}: expected a number in [0, 1]")
         if self.kind != "plain" and self.names == "present":
-            raise SettingError(f"the protocol {self.kind} asks for all names: leave out names='present'")
+            raise SettingError(f"the protocol {self.kind} asks for all names: omit names='present'")
         if self.kind not in ("plain", "generalized") and self.unseen:
-            raise SettingError(f"unseen names belong to the protocol generalized, not to {self.kind}")
+            raise SettingError(
+                f"the protocol {self.kind} does not use unseen names: omit them, or choose the protocol generalized"
+            )
         if self.kind == "with-background" and self.proposals == "oracle":
-            raise SettingError("true masks tell where the background is: with-background needs the model's own")
+            raise SettingError(
+                "the true masks would show where the background is: omit proposals='oracle', or choose another protocol"
+            )
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The K classes that are counted, and the names that are asked for: the same, but for a background class.
+    """The K classes that are scored, and the names that are asked: the same, except for a background class.
 
     Attributes:
         data: the data set.
-        vocabulary: of all names that are asked for, the first of the K.
-        names: K.
-        things: (K,) bool, which are countable things: as the list of classes says, else guessed from the name.
+        vocabulary: all names that are asked; they are the first of the K classes.
+        names: names of the K classes.
+        things: (K,) bool, which classes are countable things, from ``classes.json`` or else guessed from the name.
         ids: (K,) id of each class in the masks.
-        places: (classes of the data set + 1,) which of the K each class of its list is; the last, -1, serves -1.
-        unseen: names of the K that training did not see; empty where that is not known.
+        index_of: (classes of the data set + 1,) index among the K of each class of the data set; the last entry, -1,
+            is for index -1.
+        unseen: names that training did not see; empty if unknown.
     """
 
     data: LabelledFolder
@@ -100,7 +110,7 @@ class LabelSpace:
     names: tuple[str, ...]
     things: np.ndarray
     ids: np.ndarray
-    places: np.ndarray
+    index_of: np.ndarray
     unseen: tuple[str, ...] = ()
 
     @classmethod
@@ -108,31 +118,31 @@ class LabelSpace:
         """The label space of a data set under a protocol.
 
         Raises:
-            SettingError: unseen names that the data set does not have, or no way to say "background".
+            SettingError: unseen names that the data set does not have, or a model that cannot predict "background".
         """
-        classes, background = list(data.classes), protocol.kind == "with-background"
+        classes, with_background = list(data.classes), protocol.kind == "with-background"
         ids = [entry.id for entry in classes]
-        if background:
-            own = next((entry for entry in classes if entry.name.split("|")[0].strip() == BACKGROUND), None)
-            if own is None and 0 in ids:
+        if with_background:
+            background = next((entry for entry in classes if entry.name.split("|")[0].strip() == BACKGROUND), None)
+            if background is None and 0 in ids:
                 raise SettingError(
-                    f"{data.root} has no background: no class is listed as {BACKGROUND!r}, and id 0 is "
+                    f"{data.root} has no background: no class is named {BACKGROUND!r}, and id 0 is "
                     f"{classes[ids.index(0)].name!r}. Choose another protocol."
                 )
-            least = model.settings.threshold if protocol.threshold is None else protocol.threshold
-            if not least and not protocol.background:
+            if not threshold_of(model, protocol) and not protocol.background:
                 raise SettingError(
-                    "this model names every pixel: with-background needs a threshold above 0 (--threshold) or names of "
-                    'what else there is (--background "sky, wall")'
+                    "this model names every pixel, so it never predicts background: set a threshold above 0 "
+                    '(--threshold) or background names (--background "sky, wall")'
                 )
-            classes = [entry for entry in classes if entry is not own]
-            ids = [*(entry.id for entry in classes), 0 if own is None else own.id]
+            classes = [entry for entry in classes if entry is not background]
+            ids = [*(entry.id for entry in classes), 0 if background is None else background.id]
         vocabulary = model.vocabulary([entry.name for entry in classes], background=protocol.background)
-        known = [entry.isthing for entry in classes]
+        listed = [entry.isthing for entry in classes]
         things = tuple(
-            guess if flag is None else bool(flag) for guess, flag in zip(vocabulary.things, known, strict=True)
+            guess if isthing is None else bool(isthing)
+            for guess, isthing in zip(vocabulary.things, listed, strict=True)
         )
-        names = (*vocabulary.names, BACKGROUND) if background else vocabulary.names
+        names = (*vocabulary.names, BACKGROUND) if with_background else vocabulary.names
         unseen = unseen_names(data, protocol)
         return cls(
             data,
@@ -140,81 +150,90 @@ class LabelSpace:
             names,
             things=np.array((*things, False)[: len(names)]),
             ids=np.array(ids),
-            places=np.array([*(ids.index(entry.id) for entry in data.classes), -1], np.int32),
+            index_of=np.array([*(ids.index(entry.id) for entry in data.classes), -1], np.int32),
             unseen=tuple(name for name, entry in zip(vocabulary.names, classes, strict=True) if entry.name in unseen),
         )
 
     @property
     def has_background(self) -> bool:
-        """Whether the last class is what none of the names is for."""
+        """Whether the last class is the background."""
         return len(self.names) > len(self.vocabulary.names)
 
     def truth(self, pair: Pair) -> np.ndarray:
-        """The class of each pixel of a photo, (H, W) int32, -1 where it is to be ignored.
+        """The true class of each pixel of a photo: (H, W) int32, -1 for pixels to ignore.
 
         Raises:
-            DataError: a mask that does not fit, by name.
+            DataError: a mask that cannot be used.
         """
-        truth = self.places[self.data.labels(pair)]
+        truth = self.index_of[self.data.labels(pair)]
         if self.has_background and 0 not in {entry.id for entry in self.data.classes}:
             truth[(truth < 0) & (read_mask(pair.mask) == 0)] = len(self.names) - 1
         return truth
 
-    def asked(self, truth: np.ndarray, protocol: Protocol) -> np.ndarray:
-        """Indices of the names that are asked for in a photo."""
+    def requested(self, truth: np.ndarray, protocol: Protocol) -> np.ndarray:
+        """Indices of the names that the model is asked for in a photo, in ascending order."""
         every = np.arange(len(self.vocabulary.names))
         return every if protocol.names == "all" else np.unique(truth[truth >= 0])
 
-    def answer(self, label_map: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        """A label map of the asked names as one of the classes, (H, W) int32, -1 where there is none."""
+    def predicted(self, label_map: np.ndarray, requested: np.ndarray) -> np.ndarray:
+        """A label map of the requested names as a map of the K classes: (H, W) int32, -1 for no class."""
         none = len(self.names) - 1 if self.has_background else -1
-        return np.append(asked, none).astype(np.int32)[label_map]
+        return np.append(requested, none).astype(np.int32)[label_map]
 
-    def save(self, answer: np.ndarray, path: Path) -> None:
-        """Write an answer as a PNG of the data set's own ids; 255 (65535 where that is taken) where there is no name.
+    def save(self, predicted: np.ndarray, path: Path) -> None:
+        """Write a map of the K classes as a PNG of the data set's ids; pixels without class are 255, or 65535.
+
+        65535 is used if the data set has ids of 255 or more.
 
         Raises:
             DataError: ids above 65534.
-            OutputError: a place that cannot be written.
+            OutputError: the file cannot be written.
         """
         top = int(self.ids.max())
         if top > 65534:
-            raise DataError(f"{self.data.root} lists id {top}: a PNG holds ids up to 65534")
+            raise DataError(f"{self.data.root} lists id {top}: a PNG stores ids up to 65534")
         kind, none = (np.uint8, 255) if top < 255 else (np.uint16, 65535)
-        values = np.append(self.ids, none).astype(kind)[answer]
+        values = np.append(self.ids, none).astype(kind)[predicted]
         with replacing(path) as file:
             Image.fromarray(values).save(file, "PNG")
 
 
+def threshold_of(model: DeOP, protocol: Protocol) -> float:
+    """The minimum score of a pixel that gets a name."""
+    if protocol.threshold is not None:
+        return protocol.threshold
+    return model.settings.threshold if protocol.kind == "with-background" else 0.0
+
+
 def unseen_names(data: LabelledFolder, protocol: Protocol) -> set[str]:
-    """Names of a data set, as its list has them, that training did not see; empty where that is not known.
+    """Names of a data set, as in ``classes.json``, that training did not see; empty if unknown.
 
     Raises:
-        SettingError: names that the data set does not have, or none where the protocol needs some.
+        SettingError: names that the data set does not have, or no names for a protocol that needs some.
     """
     if protocol.kind not in ("plain", "generalized"):
         return set()
-    found = {entry.name for entry in data.classes if entry.seen is False}
+    unseen = {entry.name for entry in data.classes if entry.seen is False}
     if protocol.unseen:
         known = {text: name for name in data.names for text in (" ".join(name.split("|")[0].split()), name)}
-        if strange := sorted(set(protocol.unseen) - known.keys()):
-            raise SettingError(f"unseen names that the data set does not have: {', '.join(strange)}")
-        found = {known[name] for name in protocol.unseen}
-    if protocol.kind == "generalized" and not found:
+        if unknown := sorted(set(protocol.unseen) - known.keys()):
+            raise SettingError(f"{data.root} does not have these unseen names: {', '.join(unknown)}")
+        unseen = {known[name] for name in protocol.unseen}
+    if protocol.kind == "generalized" and not unseen:
         raise SettingError(
-            "the protocol generalized needs the names that training did not see: --unseen FILE, or "
+            "the protocol generalized needs the names that training did not see: give --unseen FILE, or mark them "
             f'"seen": false in {data.root}\'s classes.json'
         )
-    return found
+    return unseen
 
 
-def some_names(vocabulary: Vocabulary, chosen: Sequence[int] | np.ndarray) -> Vocabulary:
-    """Only those names of a vocabulary."""
-    if len(chosen) == len(vocabulary.names):
+def select_names(vocabulary: Vocabulary, indices: Sequence[int] | np.ndarray) -> Vocabulary:
+    """A vocabulary with only some of the names, by their indices."""
+    if len(indices) == len(vocabulary.names):
         return vocabulary
     isthing = vocabulary.isthing
     return replace(
         vocabulary,
-        synonyms=tuple(vocabulary.synonyms[index] for index in chosen),
-        isthing=None if isthing is None else tuple(isthing[index] for index in chosen),
+        synonyms=tuple(vocabulary.synonyms[index] for index in indices),
+        isthing=None if isthing is None else tuple(isthing[index] for index in indices),
     )

@@ -1,4 +1,4 @@
-"""A page about an evaluation: one HTML file that needs nothing else, made from report.html beside this file."""
+"""The report of an evaluation: one HTML page without external files, rendered from report.html beside this file."""
 
 import os
 import platform
@@ -19,25 +19,25 @@ from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.files import replacing
 from deop.results.colours import name_colours
 
-_WORST = 12  # classes whose confusions are shown
-_NAMED = 4  # names that each of them is taken for, one by one
+_CONFUSED_CLASSES = 12  # with the lowest IoU
+_NAMES_PER_BAR = 4  # besides the correct one
 
 _CARDS = (
-    ("mIoU", "miou", "mean over the classes of the truth"),
+    ("mIoU", "miou", "mean over the classes in the truth"),
     ("Seen mIoU", "seen_miou", "names that training saw"),
-    ("Unseen mIoU", "unseen_miou", "names that it did not"),
-    ("hIoU", "hiou", "harmonic mean of the two"),
-    ("Pixel accuracy", "pixel_accuracy", "pixels with the right name"),
-    ("Mean accuracy", "mean_accuracy", "the same, mean over classes"),
-    ("Region accuracy", "region_accuracy", "true masks named rightly"),
+    ("Unseen mIoU", "unseen_miou", "names that training did not see"),
+    ("hIoU", "hiou", "harmonic mean of seen and unseen"),
+    ("Pixel accuracy", "pixel_accuracy", "fraction of correct pixels"),
+    ("Mean accuracy", "mean_accuracy", "mean over classes of pixel accuracy"),
+    ("Region accuracy", "region_accuracy", "fraction of true masks with the correct name"),
 )
 _MORE = (
-    ("mIoU of names trained with", "trained_names_miou"),
+    ("mIoU of trained names", "trained_names_miou"),
     ("mIoU of new names", "new_names_miou"),
-    ("mIoU, absent classes counted as 0", "miou_absent_as_zero"),
-    ("Seen mIoU, the same way", "seen_miou_absent_as_zero"),
-    ("Unseen mIoU, the same way", "unseen_miou_absent_as_zero"),
-    ("hIoU, the same way", "hiou_absent_as_zero"),
+    ("mIoU, absent classes as 0", "miou_absent_as_zero"),
+    ("Seen mIoU, absent classes as 0", "seen_miou_absent_as_zero"),
+    ("Unseen mIoU, absent classes as 0", "unseen_miou_absent_as_zero"),
+    ("hIoU, absent classes as 0", "hiou_absent_as_zero"),
     ("Panoptic quality (PQ)", "panoptic_quality.pq"),
     ("Segmentation quality (SQ)", "panoptic_quality.sq"),
     ("Recognition quality (RQ)", "panoptic_quality.rq"),
@@ -52,8 +52,8 @@ _MORE = (
 
 
 @dataclass(frozen=True)
-class Score:
-    """A number with its interval, all in [0, 1]."""
+class ScoreRow:
+    """A score and its interval, all in [0, 1]."""
 
     label: str
     value: float
@@ -64,7 +64,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class of the table."""
+    """A row of the table of classes; ``share`` is the class's fraction of all known pixels."""
 
     name: str
     iou: float
@@ -72,40 +72,40 @@ class ClassRow:
     high: float | None
     accuracy: float
     images: int
-    share: float  # of all known pixels
+    share: float
     unseen: bool
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stretch of a bar."""
+class BarPart:
+    """A part of a bar. Its colour is "#rrggbb", "right" for correct pixels, or None for the rest."""
 
     label: str
     share: float
-    colour: str | None  # None: neither right nor a name of its own
+    colour: str | None
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Where the pixels of a class went, and whose pixels got its name."""
+class ClassConfusion:
+    """What the pixels of a class are predicted as, and what the pixels that are predicted as it truly are."""
 
     name: str
     iou: float
-    named: list[Part]
-    given: list[Part]
+    predicted: list[BarPart]
+    truth: list[BarPart]
 
 
 def write_report(
-    folder: Path, found: Mapping[str, Any], gallery: Gallery, command: str, *, device: str = "cpu"
+    folder: Path, scores: Mapping[str, Any], gallery: Gallery, command: str, *, device: str = "cpu"
 ) -> Path:
-    """Write ``index.html`` into a folder.
+    """Write a report to ``index.html`` in a folder.
 
     Args:
-        folder: made where it is missing.
-        found: what ``evaluate`` returned.
-        gallery: what ``watch=gallery.add`` collected meanwhile.
-        command: the command line, or what else made it.
-        device: that the model ran on.
+        folder: the folder; created if missing.
+        scores: the result of ``evaluate``.
+        gallery: the gallery whose ``add`` was the ``watch`` of ``evaluate``.
+        command: the command line that reproduces the evaluation, or another description.
+        device: the device that the model ran on.
 
     Returns:
         The path of the page.
@@ -121,23 +121,23 @@ def write_report(
         lstrip_blocks=True,
     )
     page.filters |= {"percent": _percent, "short": _short}
-    confusion = gallery.confusion or Confusion(len(found["per_class"]))
-    rows = list(_class_rows(found, confusion))
-    absent = [name for name, value in found["per_class"].items() if value is None]
+    confusion = gallery.confusion or Confusion(len(scores["per_class"]))
+    rows = list(_class_rows(scores, confusion))
+    absent = [name for name, value in scores["per_class"].items() if value is None]
     text = page.get_template("report.html").render(
-        found=found,
-        cards=[score for score in (_score(found, *card) for card in _CARDS) if score],
-        more=[score for score in (_score(found, *line) for line in _MORE) if score],
+        scores=scores,
+        cards=[row for row in (_score_row(scores, *card) for card in _CARDS) if row],
+        more=[row for row in (_score_row(scores, *line) for line in _MORE) if row],
         rows=sorted(rows, key=lambda row: (-row.iou, row.name)),
         rare=sum(row.images < 3 for row in rows),
         absent=absent,
-        taken=list(_confusions(list(found["per_class"]), confusion, rows)),
+        confusions=list(_confusions(list(scores["per_class"]), confusion, rows)),
         best=gallery.best,
         worst=[one for one in gallery.worst if one not in gallery.best],
         histogram=np.histogram(gallery.accuracies, 10, (0, 1))[0].tolist(),
         class_histogram=np.histogram([row.iou for row in rows], 10, (0, 1))[0].tolist(),
         calibration=_calibration(gallery),
-        settings=_settings(found),
+        settings=_settings(scores),
         versions=_versions(device),
         command=command,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -148,74 +148,76 @@ def write_report(
     return target
 
 
-def _score(found: Mapping[str, Any], label: str, key: str, note: str = "") -> Score | None:
+def _score_row(scores: Mapping[str, Any], label: str, key: str, note: str = "") -> ScoreRow | None:
     part, _, inner = key.rpartition(".")
-    value = ((found.get(part) or {}) if part else found).get(inner)
-    low, high = found["intervals"].get(key, (None, None))
-    return None if value is None else Score(label, value, low, high, note)
+    value = ((scores.get(part) or {}) if part else scores).get(inner)
+    low, high = scores["intervals"].get(key, (None, None))
+    return None if value is None else ScoreRow(label, value, low, high, note)
 
 
-def _class_rows(found: Mapping[str, Any], confusion: Confusion) -> Iterator[ClassRow]:
+def _class_rows(scores: Mapping[str, Any], confusion: Confusion) -> Iterator[ClassRow]:
     counts = confusion.counts
     share = counts[1] / max(counts[1].sum(), 1)
-    for index, (name, value) in enumerate(found["per_class"].items()):
+    for index, (name, value) in enumerate(scores["per_class"].items()):
         if value is not None:
-            low, high = found["per_class_intervals"][name] or (None, None)
-            recall, images = float(accuracy(counts)[index]), found["per_class_images"][name]
-            yield ClassRow(name, value, low, high, recall, images, float(share[index]), name in found["unseen"])
+            low, high = scores["per_class_intervals"][name] or (None, None)
+            recall, images = float(accuracy(counts)[index]), scores["per_class_images"][name]
+            yield ClassRow(name, value, low, high, recall, images, float(share[index]), name in scores["unseen"])
 
 
-def _confusions(names: list[str], confusion: Confusion, rows: list[ClassRow]) -> Iterator[Taken]:
-    """The classes of the lowest IoU, of equal ones those with most pixels; none that is wholly right."""
-    worst = sorted((row for row in rows if row.iou < 1), key=lambda row: (row.iou, -row.share))[:_WORST]
+def _confusions(names: list[str], confusion: Confusion, rows: list[ClassRow]) -> Iterator[ClassConfusion]:
+    """The classes with the lowest IoU below 1; of two classes with the same IoU, the more frequent one is first."""
+    worst = sorted((row for row in rows if row.iou < 1), key=lambda row: (row.iou, -row.share))[:_CONFUSED_CLASSES]
     matrix = confusion.matrix
     for row in worst:
         index = names.index(row.name)
-        yield Taken(row.name, row.iou, _parts(names, matrix[index], index), _parts(names, matrix[:, index], index))
+        yield ClassConfusion(
+            row.name, row.iou, _bar_parts(names, matrix[index], index), _bar_parts(names, matrix[:, index], index)
+        )
 
 
-def _parts(names: list[str], counts: np.ndarray, own: int) -> list[Part]:
-    """A bar: what is right, the most frequent others, the rest, and what has no name."""
+def _bar_parts(names: list[str], counts: np.ndarray, correct: int) -> list[BarPart]:
+    """The parts of a bar: correct pixels, the most frequent other classes, the rest, and pixels without a name."""
     total = counts.sum()
     if not total:
         return []
-    others = [k for k in np.argsort(-counts[: len(names)], kind="stable").tolist() if k != own and counts[k]]
-    chosen = others[:_NAMED]
+    others = [k for k in np.argsort(-counts[: len(names)], kind="stable").tolist() if k != correct and counts[k]]
+    chosen = others[:_NAMES_PER_BAR]
     colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in name_colours([names[k] for k in chosen]).tolist()]
-    parts = [Part("right", counts[own] / total, "right")] if counts[own] else []
-    parts += [Part(names[k], counts[k] / total, colour) for k, colour in zip(chosen, colours, strict=True)]
-    if rest := others[_NAMED:]:
-        parts.append(Part(f"{len(rest)} more", counts[rest].sum() / total, None))
+    parts = [BarPart("correct", counts[correct] / total, "right")] if counts[correct] else []
+    parts += [BarPart(names[k], counts[k] / total, colour) for k, colour in zip(chosen, colours, strict=True)]
+    if rest := others[_NAMES_PER_BAR:]:
+        parts.append(BarPart(f"{len(rest)} more", counts[rest].sum() / total, None))
     if len(counts) > len(names) and counts[-1]:
-        parts.append(Part("no name", counts[-1] / total, None))
+        parts.append(BarPart("no name", counts[-1] / total, None))
     return parts
 
 
 def _calibration(gallery: Gallery) -> dict[str, Any] | None:
-    """Score against share of right segments, and their mean distance weighted by number."""
+    """The reliability of the scores, and the expected calibration error; None for fewer than 20 segments."""
     if len(gallery.scores) < 20:
         return None
-    points = reliability(gallery.scores, gallery.right)
+    points = reliability(gallery.scores, gallery.correct)
     return {"points": points, "error": calibration_error(points), "segments": len(gallery.scores)}
 
 
-def _settings(found: Mapping[str, Any]) -> dict[str, str]:
+def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
     names = {
         "Model": "model", "Data": "data", "Protocol": "protocol", "Masks": "proposals", "Severance": "severance",
-        "Classifier": "classifier", "Anchors": "anchors", "Names asked for": "names", "Threshold": "threshold",
+        "Classifier": "classifier", "Anchors": "anchors", "Names": "names", "Threshold": "threshold",
         "Background names": "background", "Unseen names": "unseen",
     }  # fmt: skip
     lines = {}
     for label, key in names.items():
-        value = found[key]
+        value = scores[key]
         if value not in (None, []):
             lines[label] = ", ".join(value) if isinstance(value, list) else str(value)
-    lines["Photos"] = f"{found['images']}, {found['seconds_per_image']:.2f} s each"
-    if found["images_without_truth"]:
-        lines["Left out"] = f"{found['images_without_truth']} photos of which nothing is known"
+    lines["Photos"] = f"{scores['images']}, {scores['seconds_per_image']:.2f} s each"
+    if scores["images_without_truth"]:
+        lines["Left out"] = f"{scores['images_without_truth']} photos with unknown truth"
     lines["Intervals"] = (
-        f"{100 * found['confidence']:g} %, percentile bootstrap over photos, {found['resamples']:,} resamples, "
-        f"seed {found['seed']}"
+        f"{100 * scores['confidence']:g} %, percentile bootstrap over photos, {scores['resamples']:,} resamples, "
+        f"seed {scores['seed']}"
     )
     return lines
 
@@ -239,5 +241,5 @@ def _percent(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """A share for a label: whole per cent, and "<1" for what is there but less."""
+    """A share for a label: whole per cent, "<1 %" for small shares above 0."""
     return "<1 %" if 0 < value < 0.005 else f"{100 * value:.0f} %"

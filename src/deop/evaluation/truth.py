@@ -1,7 +1,6 @@
-"""What segments a photo truly has: from panoptic files where the folder has them, else from its mask."""
+"""The true segments of a photo: from panoptic files where the folder has them, else from its mask."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,21 @@ from PIL import Image
 from scipy import ndimage
 
 from deop.data.folder import Pair
-from deop.errors import DataError
+from deop.errors import DataError, SettingError
+from deop.files import parse_json
 from deop.images.panoptic_ids import colours_to_ids, find_ids
 
-_EVERY_SIDE = np.ones((3, 3), bool)  # pixels that touch at a corner belong together: thin things stay one
+_NEIGHBOURS = np.ones((3, 3), bool)  # diagonal neighbours are connected, so that thin things stay in one piece
 
 
 @dataclass(frozen=True)
 class TrueSegments:
-    """The true segments of a photo; they share no pixel.
+    """The true segments of a photo. They do not overlap.
 
     Attributes:
-        segment_map: (H, W) int32, index of the segment, -1 where nothing is known.
-        classes: (T,) int64, index of each one's class.
-        crowd: (T,) bool, whether it stands for many things that were not told apart.
+        segment_map: (H, W) int32, index of the segment at each pixel, -1 if unknown.
+        classes: (T,) int64, index of each segment's class.
+        crowd: (T,) bool, whether a segment is a crowd: several things that were not annotated one by one.
     """
 
     segment_map: np.ndarray
@@ -36,53 +36,49 @@ class TrueSegments:
 
 
 def components(truth: np.ndarray, things: np.ndarray) -> TrueSegments:
-    """Segments of a photo of which only the classes are known: pieces of things, and each stuff whole.
+    """Segments from a label map: each connected part of a thing, and each stuff class as a whole.
 
     Args:
-        truth: (H, W) integers, class of each pixel, -1 where it is not known.
-        things: (K,) bool, which classes are countable things. Each connected piece of one is a segment, however small;
-            pixels that touch at a corner are connected.
+        truth: (H, W) integers, the class of each pixel, -1 if unknown.
+        things: (K,) bool, which classes are countable things. Diagonal neighbours are connected, and parts of any size
+            count.
     """
     segments = np.full(truth.shape, -1, np.int32)
     classes: list[int] = []
     for label in np.unique(truth[truth >= 0]).tolist():
-        where = truth == label
-        pieces, count = ndimage.label(where, _EVERY_SIDE) if things[label] else (where.astype(np.int32), 1)
-        segments[where] = pieces[where] - 1 + len(classes)
+        inside = truth == label
+        parts, count = ndimage.label(inside, _NEIGHBOURS) if things[label] else (inside.astype(np.int32), 1)
+        segments[inside] = parts[inside] - 1 + len(classes)
         classes += [label] * count
     return TrueSegments(segments, np.array(classes, np.int64), np.zeros(len(classes), bool))
 
 
 class PanopticTruth:
-    """The segments that COCO's panoptic files list: ``panoptic.json`` and ``panoptic/*.png`` beside images/.
+    """The segments in COCO's panoptic format: ``panoptic.json`` and ``panoptic/*.png`` beside ``images/``.
 
-    Category ids are those of ``classes.json``; segments of others are taken for pixels of which nothing is known.
+    Category ids are those of ``classes.json``. Pixels of other categories are unknown.
 
     Args:
-        root: the folder of the split.
-        ids: (K,) id of each class.
+        root: folder of the split.
+        ids: id of each of the K classes, in order.
 
     Raises:
-        DataError: a panoptic.json that cannot be read.
+        DataError: a ``panoptic.json`` that cannot be read or has another form.
+        SettingError: ids in a set, which has no order.
     """
 
-    def __init__(self, root: Path, ids: Iterable[int]) -> None:
+    def __init__(self, root: Path, ids: Sequence[int] | np.ndarray) -> None:
+        if isinstance(ids, (set, frozenset)):
+            raise SettingError("the class ids are a set, which has no order: give a list")
         self.folder = root / "panoptic"
-        self._class = {int(label): index for index, label in enumerate(ids)}
-        listing = root / "panoptic.json"
-        try:
-            annotations = json.loads(listing.read_text(encoding="utf-8"))["annotations"]
-            self._segments: dict[str, list[dict[str, Any]]] = {
-                Path(entry["file_name"]).stem: entry["segments_info"] for entry in annotations
-            }
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"cannot read {listing}: {error!r}. Expected COCO's panoptic annotations.") from error
+        self._class = {int(class_id): index for index, class_id in enumerate(ids)}
+        self._segments = _read_segments(root / "panoptic.json")
 
     def segments(self, pair: Pair, shape: tuple[int, int]) -> TrueSegments:
         """The true segments of a photo of (H, W) pixels.
 
         Raises:
-            DataError: a photo that is not listed, or a picture that cannot be read or has another size.
+            DataError: a photo that is not listed, or a PNG file that cannot be read or has another size.
         """
         stem = pair.photo.stem
         path = self.folder / f"{stem}.png"
@@ -90,12 +86,12 @@ class PanopticTruth:
             raise DataError(f"panoptic.json beside {self.folder} does not list {stem}.png")
         try:
             with Image.open(path) as picture:
+                if (picture.height, picture.width) != shape:
+                    size = f"{picture.width} x {picture.height}"
+                    raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
                 colours = np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"cannot read the panoptic picture {path}: {error}") from error
-        if colours.shape[:2] != shape:
-            size = f"{colours.shape[1]} x {colours.shape[0]}"
-            raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"cannot read the panoptic file {path}: {error}") from error
         listed = [entry for entry in self._segments[stem] if entry["category_id"] in self._class]
         listed.sort(key=lambda entry: entry["id"])
         return TrueSegments(
@@ -103,6 +99,22 @@ class PanopticTruth:
             np.array([self._class[entry["category_id"]] for entry in listed], np.int64),
             np.array([bool(entry.get("iscrowd", 0)) for entry in listed], bool),
         )
+
+
+def _read_segments(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The ``segments_info`` of each photo in a panoptic.json, by file name without extension."""
+    try:
+        segments: dict[str, list[dict[str, Any]]] = {
+            Path(entry["file_name"]).stem: list(entry["segments_info"]) for entry in parse_json(path)["annotations"]
+        }
+        for name, listed in segments.items():
+            ids = [entry["id"] for entry in listed]
+            categories = [entry["category_id"] for entry in listed]
+            if not all(type(number) is int for number in (*ids, *categories)) or len(set(ids)) < len(ids):
+                raise ValueError(f"the segments of {name}.png need different integer ids and integer category ids")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"cannot read {path}: {error!r}. Expected COCO's panoptic annotations.") from error
+    return segments
 
 
 def has_panoptic(root: Path) -> bool:
