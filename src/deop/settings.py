@@ -1,4 +1,4 @@
-"""How a model is used and what it is: values that travel with its weights."""
+"""Settings and description of a model, stored with its weights."""
 
 from dataclasses import dataclass, field
 
@@ -8,31 +8,35 @@ from deop.images.preprocessing import Resize
 from deop.text.calibration import Calibration
 
 ANCHORS = ("decoder", "pool")
+"""Ways to compute region embeddings."""
 
 TEMPERATURE = 100.0
-"""Factor of the cosine similarities; the original's constant (CLIP's learned scale is not used)."""
+"""Factor of cosine similarities: the original's constant. CLIP's learned scale is not used."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is used when nothing else is asked for.
+    """Default behaviour of a model; arguments of ``DeOP.segment`` override it.
 
     Attributes:
-        resize: the size at which the networks see a photo.
-        severance: where and how the encoder's attention is severed. The default is METHOD section 12's.
-        templates: name of a template set, or templates with ``{}`` (METHOD section 4); unused with a learned prompt.
-        temperature: what cosine similarities are multiplied by.
-        anchors: "decoder" or "pool"; the decoder needs one in the model.
-        normalize_patches: patch features are L2-normalised before mask pooling; the decoder always has them so.
-        drop_redundant: empty and duplicate proposals of the proposer are dropped (``proposals.filtering``); never
-            where anchor queries are tied to slots, which attend to each other, also to the dropped.
-        padding: "outside": padding at the bottom and the right takes no part; "inside": the encoder takes it for image,
-            as the original does.
-        threshold: least score of a pixel or a segment; below it: none of the names.
-        calibration: what is known of the scores.
-        claim: pixels whose masks add up to no more than this are claimed by nobody: -1. The original has 0.
-        smallest_region: share of the photo, in [0, 1): smaller stretches of one name, or of none, in semantic and
-            panoptic maps are given to what surrounds them (``islands``). 0, as the original: all stay.
+        resize: size of a photo at the input of the networks.
+        severance: where and how the encoder's attention is severed. The default is that of docs/method.md §12.
+        templates: name of a template set, or templates with ``{}`` (docs/method.md §4); unused with a learned prompt.
+        temperature: factor of cosine similarities.
+        anchors: "decoder" or "pool"; "decoder" requires a model with an anchor decoder.
+        normalize_patches: L2-normalise patch features before mask pooling; the decoder always receives normalised ones.
+        drop_redundant: drop empty and duplicate proposals (``proposals.filtering``); ignored if anchor queries are tied
+            to slots, since these attend to each other.
+        padding: "outside": padding at the bottom and the right is ignored; "inside": it is encoded like image content,
+            as in the original.
+        threshold: minimum score of a pixel or a segment, in [0, 1]; below it the result is -1, none of the names.
+        calibration: calibration of the scores.
+        claim: pixels whose mask probabilities add up to no more than this are -1. 0 in the original.
+        smallest_region: share of the photo, in [0, 1); smaller connected regions in semantic and panoptic maps get the
+            label of their surroundings (``regions.small_regions``). 0, as in the original: no change.
+
+    Raises:
+        SettingError: a value out of range.
     """
 
     resize: Resize = field(default_factory=Resize)
@@ -52,23 +56,29 @@ class Settings:
         if self.anchors not in ANCHORS:
             raise SettingError(f"unknown anchors {self.anchors!r}: choose one of {', '.join(ANCHORS)}")
         if self.padding not in ("outside", "inside"):
-            raise SettingError(f"unknown padding {self.padding!r}: 'outside' or 'inside'")
+            raise SettingError(f"unknown padding {self.padding!r}: choose 'outside' or 'inside'")
+        if not 0 <= self.threshold <= 1:
+            raise SettingError(f"threshold {self.threshold} is not in [0, 1]")
         if not 0 <= self.smallest_region < 1:
-            raise SettingError(f"smallest_region {self.smallest_region} is no share of a photo: give one in [0, 1)")
+            raise SettingError(f"smallest_region {self.smallest_region} is not in [0, 1)")
+        if not 0 < self.temperature < float("inf"):
+            raise SettingError(f"temperature must be a positive number, not {self.temperature}")
+        if not self.claim >= 0:
+            raise SettingError(f"claim must be at least 0, not {self.claim}")
         if not isinstance(self.templates, str):
             object.__setattr__(self, "templates", tuple(self.templates))
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a model is and where it comes from.
+    """Description of a model.
 
     Attributes:
-        name: what people call it.
-        license: of the weights: SPDX identifiers, one a part where they differ.
-        source: where the weights come from: hub repos with revisions, or the file that was converted.
-        training_data: what they were trained on.
-        scores: what they reach, on which photos.
+        name: name of the model.
+        license: of the weights, as SPDX identifiers; one per part if they differ.
+        source: origin of the weights: hub repos with revisions, or the file that was converted.
+        training_data: data that the model was trained on.
+        scores: measured scores, and the photos they were measured on.
     """
 
     name: str = ""

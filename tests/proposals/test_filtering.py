@@ -1,4 +1,4 @@
-"""The rule for empty and repeated proposals, and masks that share no pixel."""
+"""Empty and duplicate proposals, disjoint masks, and small regions."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from deop.proposals.filtering import drop_redundant, drop_small_regions, exclusive_masks, visible_masks
+from deop.proposals.filtering import drop_redundant, drop_small_regions, exclusive_masks
 from deop.proposals.given import given_proposals
 from deop.proposals.types import Proposals
 
@@ -27,7 +27,7 @@ def rectangle(top, left, bottom, right, size=12):
 
 
 def rectangles():
-    """Lists of rectangles that often repeat and nest; the mask may be empty."""
+    """Lists of rectangles that are often equal or nested; some are empty."""
     edge = st.integers(0, 4)
     return st.lists(
         st.builds(lambda a, b, c, d: rectangle(2 * a, 2 * b, 2 * c + 1, 2 * d + 1), edge, edge, edge, edge), max_size=8
@@ -44,7 +44,7 @@ def iou(a, b) -> float:
 
 @settings(deadline=None, max_examples=100)
 @given(rectangles(), st.randoms(use_true_random=False), st.booleans(), st.sampled_from([0.4, 0.7, 0.95]))
-def test_what_is_kept_does_not_depend_on_the_order(masks, random, exact, limit):
+def test_result_does_not_depend_on_the_order(masks, random, exact, limit):
     kept = (
         [drop_redundant(proposals_of(m, exact), duplicate_iou=limit) for m in (masks, random.sample(masks, len(masks)))]
         if masks
@@ -57,39 +57,39 @@ def test_what_is_kept_does_not_depend_on_the_order(masks, random, exact, limit):
 
 @settings(deadline=None, max_examples=100)
 @given(rectangles(), st.booleans(), st.sampled_from([0.4, 0.7, 0.95]))
-def test_the_kept_are_filled_distinct_and_cover_what_was_dropped(masks, exact, limit):
+def test_kept_masks_are_distinct_and_duplicate_the_dropped_ones(masks, exact, limit):
     if not masks:
         return
     kept = drop_redundant(proposals_of(masks, exact), duplicate_iou=limit)
-    left = [np.asarray(m) for m in (kept.exact if exact else kept.logits > 0)]
-    assert all(m.any() for m in left)
-    assert all(iou(a, b) <= limit for i, a in enumerate(left) for b in left[:i])
+    remaining = [np.asarray(m) for m in (kept.exact if exact else kept.logits > 0)]
+    assert all(m.any() for m in remaining)
+    assert all(iou(a, b) <= limit for i, a in enumerate(remaining) for b in remaining[:i])
     for mask in masks:
-        if mask.any() and as_set([mask]) - as_set(left):
-            assert any(iou(mask, m) > limit and m.sum() >= mask.sum() for m in left)
+        if mask.any() and as_set([mask]) - as_set(remaining):
+            assert any(iou(mask, m) > limit and m.sum() >= mask.sum() for m in remaining)
 
 
-def test_order_slots_and_exact_masks_are_kept():
+def test_order_slots_and_exact_masks_are_preserved():
     masks = [rectangle(0, 0, 4, 4), rectangle(0, 0, 0, 0), rectangle(6, 6, 12, 12), rectangle(0, 0, 4, 4)]
     assert drop_redundant(proposals_of(masks)).slots.tolist() == [0, 2]
     exact = drop_redundant(proposals_of(masks, exact=True)).exact
     assert torch.equal(exact, torch.as_tensor(np.stack([masks[0], masks[2]])))
 
 
-def test_each_half_of_the_rule_can_be_switched_off():
+def test_each_filter_can_be_disabled():
     masks = [rectangle(0, 0, 4, 4), rectangle(0, 0, 0, 0), rectangle(0, 0, 4, 4)]
     assert drop_redundant(proposals_of(masks), empty=None).slots.tolist() == [0, 1]
     assert drop_redundant(proposals_of(masks), duplicate_iou=None).slots.tolist() == [0, 2]
     assert drop_redundant(proposals_of(masks), empty=None, duplicate_iou=None).slots.tolist() == [0, 1, 2]
 
 
-def test_the_threshold_for_empty_is_a_probability():
+def test_empty_threshold_is_a_probability():
     logits = torch.tensor([0.2, 0.6, 0.95]).logit().view(3, 1, 1).expand(3, 4, 4)
     for threshold, count in ((0.1, 3), (0.5, 2), (0.9, 1), (0.99, 0)):
         assert len(drop_redundant(Proposals(logits), empty=threshold, duplicate_iou=None)) == count
 
 
-def test_a_thin_given_mask_is_not_empty():
+def test_thin_given_mask_is_not_empty():
     line = rectangle(5, 0, 6, 12)
     proposals = given_proposals(line[None], (12, 12), (12, 12), (12, 12), stride=4)
     assert (proposals.logits < 0).all()
@@ -97,7 +97,7 @@ def test_a_thin_given_mask_is_not_empty():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_proposals_at_all(dtype):
+def test_no_proposals(dtype):
     empty = Proposals(torch.zeros(0, 4, 4, dtype=dtype), torch.zeros(0, dtype=torch.long), torch.zeros(0, 9, 9).bool())
     kept = drop_redundant(empty)
     assert kept.logits.shape == (0, 4, 4)
@@ -109,21 +109,13 @@ def test_parity_exclusive_masks(parity):
     before, after = file["masks_sorted_by_area"].bool(), file["masks_after_filter"].bool()
     assert torch.equal(exclusive_masks(before), after)
     areas = before.flatten(1).sum(1)
-    if len(areas.unique()) == len(areas):  # masks of one area keep the order they came in
+    if len(areas.unique()) == len(areas):  # masks of equal area keep their input order
         assert torch.equal(exclusive_masks(before.flip(0)), after)
-
-
-def test_parity_masks_that_vanish_on_the_grid(parity):
-    file = parity("training_free")
-    grid = tuple(4 * side for side in file["clip_features_bhwc"].shape[1:3])
-    used, cells = visible_masks(file["masks_after_filter"], grid)
-    assert torch.equal(used, file["masks_used"].bool())
-    assert cells.shape == (len(used), *grid)
 
 
 @settings(deadline=None, max_examples=60)
 @given(rectangles())
-def test_exclusive_masks_part_the_union(masks):
+def test_exclusive_masks_partition_the_union(masks):
     if not masks:
         return
     stacked = torch.as_tensor(np.stack(masks))
@@ -133,33 +125,32 @@ def test_exclusive_masks_part_the_union(masks):
     assert exclusive.flatten(1).any(1).all()
 
 
-def test_small_leftovers_can_be_dropped():
+def test_exclusive_masks_below_the_minimum_area_are_dropped():
     masks = torch.as_tensor(np.stack([rectangle(0, 0, 10, 10), rectangle(0, 0, 10, 11)]))
     assert [int(m.sum()) for m in exclusive_masks(masks)] == [110]
     masks[0, 11, 11] = True
     assert [int(m.sum()) for m in exclusive_masks(masks)] == [110, 1]
     assert [int(m.sum()) for m in exclusive_masks(masks, min_area=2)] == [110]
     assert exclusive_masks(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
-    assert visible_masks(torch.zeros(0, 3, 3), (2, 2))[1].shape == (0, 2, 2)
 
 
-def test_small_islands_and_holes():
+def test_small_regions_and_holes():
     mask = rectangle(0, 0, 8, 8)
-    mask[3, 3] = False  # a hole of one
-    mask[10, 10] = True  # an island of one
+    mask[3, 3] = False  # a hole of one cell
+    mask[10, 10] = True  # a region of one cell
     assert np.array_equal(drop_small_regions(mask, 2), rectangle(0, 0, 8, 8))
     assert np.array_equal(drop_small_regions(mask, 1), mask)
     specks = rectangle(0, 0, 1, 2)
     specks[5, 5] = True
-    assert np.array_equal(drop_small_regions(specks, 50), rectangle(0, 0, 1, 2)), "the largest island stays"
+    assert np.array_equal(drop_small_regions(specks, 50), rectangle(0, 0, 1, 2)), "the largest region must be kept"
     assert not drop_small_regions(rectangle(0, 0, 0, 0), 5).any()
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_no_small_region_is_left(seed, limit):
+def test_no_small_region_remains(seed, limit):
     mask = np.random.default_rng(seed).random((14, 14)) > 0.5
     cleaned = drop_small_regions(mask, limit)
-    islands, count = ndimage.label(cleaned, np.ones((3, 3)))
-    sizes = np.bincount(islands.ravel())[1:]
+    regions, count = ndimage.label(cleaned, np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel())[1:]
     assert count <= 1 or sizes.min() >= limit

@@ -1,4 +1,4 @@
-"""Masks that the caller has: coverage by hand, every form of input, every file, and what is refused."""
+"""Given masks: coverage by hand, all accepted forms and files, and errors."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from deop.proposals.types import Proposals
 
 
 def coverage_by_hand(mask, input_shape, padded_shape, stride):
-    """Share of each cell's area inside the photo, from the area of every rectangle with every pixel."""
+    """Covered share of each cell inside the photo, from the intersection of each cell with each pixel."""
     (height, width), cells = mask.shape, [-(-side // stride) for side in padded_shape]
     share = np.full(cells, np.nan)
     for row in range(cells[0]):
@@ -50,14 +50,14 @@ def test_coverage_is_the_area_average(photo, resized, stride, seed):
         assert logits.abs().max() <= 20
 
 
-def test_a_whole_mask_is_certain_up_to_the_photo_edge():
+def test_full_mask_covers_all_cells_of_the_photo():
     logits = given_proposals(np.ones((1, 375, 500), bool), (375, 500), (512, 683), (512, 704)).logits
     assert logits.shape == (1, 128, 176)
     assert (logits[:, :, :171] == 20).all()  # 683 / 4 = 170.75: the last cell has 3 of 4 columns in the photo
     assert (logits[:, :, 171:] == -20).all()
 
 
-def test_every_form_of_masks_means_the_same():
+def test_all_forms_of_masks_are_equivalent():
     rng = np.random.default_rng(0)
     masks = rng.random((3, 8, 10)) > 0.6
     label_map = np.where(masks[2], 300, np.where(masks[1], 7, np.where(masks[0], 2, 0))).astype(np.uint16)
@@ -77,7 +77,7 @@ def test_every_form_of_masks_means_the_same():
     assert np.array_equal(as_masks(masks[0]), masks[:1])
 
 
-def test_flipped_and_read_only_arrays_are_taken():
+def test_flipped_and_read_only_arrays_are_accepted():
     masks = np.random.default_rng(0).random((2, 8, 8)) > 0.5
     flipped = masks[:, ::-1]
     masks.flags.writeable = False
@@ -86,30 +86,30 @@ def test_flipped_and_read_only_arrays_are_taken():
         assert np.array_equal(proposals.exact.numpy(), form)
 
 
-@pytest.mark.parametrize("none", [np.zeros((0, 6, 8), bool), [], np.zeros((6, 8), np.uint8)])
-def test_no_masks_are_no_proposals(none):
-    proposals = given_proposals(none, (6, 8), (12, 16), (32, 32))
+@pytest.mark.parametrize("masks", [np.zeros((0, 6, 8), bool), [], np.zeros((6, 8), np.uint8)])
+def test_no_masks_give_no_proposals(masks):
+    proposals = given_proposals(masks, (6, 8), (12, 16), (32, 32))
     assert len(proposals) == 0
     assert proposals.logits.shape == (0, 8, 8)
     assert proposals.exact.shape == (0, 6, 8)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "complaint"),
+    ("masks", "message"),
     [
         (np.ones((2, 5, 8), bool), r"5 x 8.*6 x 8"),
         ([np.ones((6, 8)), np.ones((6, 9))], r"6 x 9.*6 x 8"),
         (np.ones((1, 2, 6, 8), bool), r"\(1, 2, 6, 8\)"),
-        (np.full((1, 6, 8), 0.5), "0 and 1 only"),
+        (np.full((1, 6, 8), 0.5), "only 0 and 1"),
         (np.full((6, 8), -1), "negative"),
         (np.full((1, 6, 8), "a"), "give bool"),
         ([np.ones((1, 6, 8))], "each must be"),
-        ("masks.png", r"read them first, deop\.proposals\.given\.read_masks\('masks\.png'\)"),
+        ("masks.png", r"read the file first with deop\.proposals\.given\.read_masks\('masks\.png'\)"),
     ],
 )
-def test_masks_that_cannot_be_used_are_refused(wrong, complaint):
-    with pytest.raises(ProposalError, match=complaint):
-        given_proposals(wrong, (6, 8), (6, 8), (8, 8))
+def test_wrong_masks_raise(masks, message):
+    with pytest.raises(ProposalError, match=message):
+        given_proposals(masks, (6, 8), (6, 8), (8, 8))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def label_map():
     return ids
 
 
-def test_label_pictures_of_8_and_16_bits(tmp_path, label_map):
+def test_label_images_of_8_and_16_bits(tmp_path, label_map):
     expected = np.stack([label_map == 3, label_map == 200])
     Image.fromarray(label_map.astype(np.uint8)).save(tmp_path / "8.png")
     Image.fromarray(label_map * 200).save(tmp_path / "16.png")
@@ -130,7 +130,7 @@ def test_label_pictures_of_8_and_16_bits(tmp_path, label_map):
         assert np.array_equal(read_masks(tmp_path / name), expected), name
 
 
-def test_arrays_on_disk(tmp_path, label_map):
+def test_array_files(tmp_path, label_map):
     masks = np.stack([label_map == 3, label_map == 200])
     np.save(tmp_path / "masks.npy", masks)
     np.save(tmp_path / "labels.npy", label_map)
@@ -140,14 +140,14 @@ def test_arrays_on_disk(tmp_path, label_map):
         assert np.array_equal(read_masks(tmp_path / name), masks), name
 
 
-def test_a_folder_of_binary_pictures(tmp_path, label_map):
+def test_folder_of_binary_images(tmp_path, label_map):
     for name, ids in (("b.png", 200), ("a.png", 3)):
         Image.fromarray((label_map == ids).astype(np.uint8) * 255).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not a mask")
     assert np.array_equal(read_masks(tmp_path), np.stack([label_map == 3, label_map == 200]))
 
 
-def test_files_that_cannot_be_used_are_named(tmp_path):
+def test_errors_name_the_file(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "mixed").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "mixed" / "a.png")
@@ -155,6 +155,12 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (tmp_path / "broken.npy").write_bytes(b"nothing")
+    np.savez_compressed(tmp_path / "cut.npz", masks=np.random.default_rng(0).random((9, 9)) > 0.5)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:150])
+    np.savez(tmp_path / "damaged.npz", masks=np.ones((40, 40), bool))
+    content = bytearray((tmp_path / "damaged.npz").read_bytes())
+    content[300] ^= 255  # the checksum of the member no longer matches
+    (tmp_path / "damaged.npz").write_bytes(bytes(content))
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "flat.npy", np.zeros(4))
     np.savez(tmp_path / "two.npz", a=np.ones(1), b=np.ones(1))
@@ -166,17 +172,19 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         "broken.png": "cannot read",
         "broken.npy": "cannot read",
         "object.npy": "cannot read",
+        "cut.npz": "cannot read",
+        "damaged.npz": "cannot read",
         "flat.npy": "flat.npy.*shape",
         "two.npz": "a, b",
     }
-    for name, complaint in cases.items():
-        with pytest.raises(ProposalError, match=complaint) as caught:
+    for name, message in cases.items():
+        with pytest.raises(ProposalError, match=message) as caught:
             read_masks(tmp_path / name)
         assert str(tmp_path) in str(caught.value), name
 
 
 @pytest.mark.parametrize("form", ["label map", "list", "keep"])
-def test_masks_are_held_once(form):
+def test_masks_are_in_memory_once(form):
     import tracemalloc
 
     side, count = 512, 40
@@ -184,7 +192,7 @@ def test_masks_are_held_once(form):
     planes = [labels == index for index in range(1, count + 1)]
     proposals = Proposals(torch.zeros(count, 4, 4), exact=torch.from_numpy(np.stack(planes)))
     tracemalloc.start()
-    if form == "keep":  # with all kept, not even once more; Torch's memory is not traced
+    if form == "keep":  # if all are kept, nothing is copied (tracemalloc does not see torch's memory)
         assert proposals.keep(torch.arange(count)).exact is proposals.exact
         assert proposals.keep(torch.ones(count, dtype=torch.bool)).exact is proposals.exact
     else:
@@ -195,7 +203,7 @@ def test_masks_are_held_once(form):
 
 
 @pytest.mark.slow
-def test_large_photos_need_no_float_copy_of_all_masks():
+def test_large_masks_are_not_all_copied_to_float():
     import tracemalloc
 
     side, count = 4096, 12

@@ -36,8 +36,8 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assembly, "BLOCK", block)
         patch.setattr(windows, "BLOCK", block)
-        patch.setattr(assembly, "AT_ONCE", block // 4)
-        patch.setattr(assembly, "FEW", 3)
+        patch.setattr(assembly, "MAX_VOTES", block // 4)
+        patch.setattr(assembly, "FEW_NAMES", 3)
         found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(found.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
@@ -55,8 +55,8 @@ def test_a_short_list_of_names_loses_none(proposals, names, competes, sharpness,
     votes = scores if competes else scores[:, :-1]
     expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "MANY", 10)
-        patch.setattr(assembly, "LISTED", 2)
+        patch.setattr(assembly, "MANY_NAMES", 10)
+        patch.setattr(assembly, "LISTED_PER_MASK", 2)
         patch.setattr(windows, "WINDOW", 16)
         found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(found.labels).long()
@@ -86,11 +86,11 @@ def test_masks_that_are_flat_in_a_window_vote_all_the_same(monkeypatch):
     scores = (4 * torch.randn(40, 61)).softmax(1)
     monkeypatch.setattr(windows, "WINDOW", 16)
     parts = list(mask_windows(Proposals(logits), canvas))
-    assert max(len(window.chosen) for window in parts) < 30
+    assert max(len(window.varying) for window in parts) < 30
     masks = torch.zeros(40, 90, 130)
     for window in parts:
-        part = window.rest[:, None, None].expand(-1, *window.masks.shape[1:]).clone()
-        part[window.chosen] = window.masks
+        part = window.constant[:, None, None].expand(-1, *window.masks.shape[1:]).clone()
+        part[window.varying] = window.masks
         masks[:, window.rows, window.columns] = part
     expected = whole_masks(logits, canvas)
     torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)

@@ -1,1 +1,1 @@
-"""Building blocks that encoders and proposals share: a trunk, position codes, mask resampling, loading of weights."""
+"""Modules that encoders and proposers share: trunk, position codes, mask resampling, loading of weights."""

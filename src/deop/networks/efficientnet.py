@@ -1,6 +1,6 @@
-"""EfficientNet-Lite with its batch norms folded into the convolutions: the trunk of the small model.
+"""EfficientNet-Lite with batch norms folded into the convolutions: the trunk of the small model.
 
-Tan and Le, "EfficientNet", ICML 2019, without squeeze-and-excitation and with ReLU6 ("Lite").
+Tan and Le, "EfficientNet", ICML 2019; "Lite" means no squeeze-and-excitation, and ReLU6 as activation.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,21 @@ from torch import Tensor, nn
 
 from deop.images.preprocessing import Normalization
 
-NORMALIZATION = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))  # what the weights were trained with
+NORMALIZATION = Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+"""Normalisation that the weights were trained with."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A run of inverted residual blocks; the first changes the size."""
+class BlockGroup:
+    """Consecutive inverted residual blocks of one width; the first block applies the stride.
+
+    Attributes:
+        kernel: side of the depthwise kernels.
+        stride: 1 or 2.
+        expand: factor by which a block widens its input.
+        width: output channels.
+        repeats: number of blocks.
+    """
 
     kernel: int
     stride: int
@@ -26,19 +35,21 @@ class Stage:
 
 
 LITE2 = (
-    Stage(3, 1, 1, 16, 1),
-    Stage(3, 2, 6, 24, 3),
-    Stage(5, 2, 6, 48, 3),
-    Stage(3, 2, 6, 88, 4),
-    Stage(5, 1, 6, 120, 4),
-    Stage(5, 2, 6, 208, 5),
-    Stage(3, 1, 6, 352, 1),
+    BlockGroup(3, 1, 1, 16, 1),
+    BlockGroup(3, 2, 6, 24, 3),
+    BlockGroup(5, 2, 6, 48, 3),
+    BlockGroup(3, 2, 6, 88, 4),
+    BlockGroup(5, 1, 6, 120, 4),
+    BlockGroup(5, 2, 6, 208, 5),
+    BlockGroup(3, 1, 6, 352, 1),
 )
+"""EfficientNet-Lite2."""
 STEM = 32
+"""Channels of the first convolution."""
 
 
 class Convolution(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding, which at stride 2 is one more at the bottom and the right."""
+    """A convolution with TensorFlow's "same" padding: at stride 2 it pads more at the bottom and the right."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=0 if stride > 1 else kernel // 2, groups=groups)
@@ -50,7 +61,7 @@ class Convolution(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where shapes allow."""
+    """Expand, filter each channel, project; added to the input if stride and width stay the same."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -69,45 +80,47 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The trunk: a photo to four maps of features.
+    """Four feature maps of an image.
 
     Args:
-        stages: from the stem on.
-        dense: whether the last stride is left out, so that what the deepest blocks see stays at stride 16.
+        groups: the blocks after the first convolution.
+        dense: omit the last stride, so that the deepest map has stride 16 instead of 32.
     """
 
-    def __init__(self, stages: tuple[Stage, ...] = LITE2, *, dense: bool = True) -> None:
+    def __init__(self, groups: tuple[BlockGroup, ...] = LITE2, *, dense: bool = True) -> None:
         super().__init__()
-        last = max(index for index, stage in enumerate(stages) if stage.stride == 2)
+        last = max(index for index, group in enumerate(groups) if group.stride == 2)
         self.stem = Convolution(3, STEM, 3, 2)
         blocks: list[InvertedResidual] = []
-        self.taps: list[int] = []  # the last block before each stride from 8 on, and the last of all
+        self.taps: list[int] = []  # blocks whose output is returned: before each stride from 8 on, and the last block
         width, stride = STEM, 2
         self.widths: tuple[int, ...] = ()
-        for index, stage in enumerate(stages):
-            for repeat in range(stage.repeats):
-                if repeat == 0 and stage.stride == 2:
+        for index, group in enumerate(groups):
+            for repeat in range(group.repeats):
+                if repeat == 0 and group.stride == 2:
                     if stride > 2:
                         self.taps.append(len(blocks) - 1)
                         self.widths += (width,)
                     stride *= 2
                 shrinks = repeat == 0 and not (dense and index == last)
                 blocks.append(
-                    InvertedResidual(width, stage.width, stage.kernel, stage.stride if shrinks else 1, stage.expand)
+                    InvertedResidual(width, group.width, group.kernel, group.stride if shrinks else 1, group.expand)
                 )
-                width = stage.width
+                width = group.width
         self.taps.append(len(blocks) - 1)
         self.widths += (width,)
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Features of normalised photos.
+        """Compute the feature maps.
 
         Args:
-            pixels: (B, 3, H, W) float; sides that are no multiple of 32 are padded with 0 at the bottom and the right.
+            pixels: (B, 3, H, W) float, normalised. Sides that are not multiples of 32 are padded with 0 at the bottom
+                and the right.
 
         Returns:
-            Four maps, (B, C_s, ceil(H / 32) * 32 / s, ...) for s = 4, 8, 16 and 16, or 32 where it is not dense.
+            Four maps (B, C_s, ceil(H / 32) * 32 / s, ceil(W / 32) * 32 / s) for s = 4, 8, 16 and 16, or 32 if not
+            dense.
         """
         height, width = pixels.shape[-2:]
         if height % 32 or width % 32:
@@ -122,15 +135,15 @@ class EfficientNetLite(nn.Module):
 
 
 def fold(state: Mapping[str, Tensor], epsilon: float = 1e-3) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The published weights (lukemelas' key names) with every batch norm folded into its convolution.
+    """Fold the batch norms of the published weights (lukemelas' key names) into the convolutions.
 
     Args:
         state: ``_conv_stem.weight``, ``_bn0.*``, ``_blocks.0._expand_conv.weight``, ... ``_fc.bias``.
-        epsilon: of the batch norms.
+        epsilon: epsilon of the batch norms.
 
     Returns:
-        The state of ``EfficientNetLite``, and that of the classifier behind it: ``head.weight`` (1280, 352),
-        ``head.bias``, ``classifier.weight`` (1000, 1280), ``classifier.bias``.
+        The state of ``EfficientNetLite``, and that of its classifier: ``head.weight`` (1280, 352), ``head.bias``,
+        ``classifier.weight`` (1000, 1280), ``classifier.bias``.
     """
 
     def folded(convolution: str, norm: str) -> tuple[Tensor, Tensor]:
@@ -142,9 +155,9 @@ def fold(state: Mapping[str, Tensor], epsilon: float = 1e-3) -> tuple[dict[str, 
     trunk["stem.weight"], trunk["stem.bias"] = folded("_conv_stem", "_bn0")
     parts = (("expand", "_expand_conv", "_bn0"), ("depthwise", "_depthwise_conv", "_bn1"))
     for block in range(1 + max(int(key.split(".")[1]) for key in state if key.startswith("_blocks."))):
-        for own, convolution, norm in (*parts, ("project", "_project_conv", "_bn2")):
+        for name, convolution, norm in (*parts, ("project", "_project_conv", "_bn2")):
             if f"_blocks.{block}.{convolution}.weight" in state:
-                key = f"blocks.{block}.{own}"
+                key = f"blocks.{block}.{name}"
                 trunk[f"{key}.weight"], trunk[f"{key}.bias"] = folded(
                     f"_blocks.{block}.{convolution}", f"_blocks.{block}.{norm}"
                 )

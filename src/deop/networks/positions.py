@@ -1,4 +1,4 @@
-"""Sinusoidal position codes over a grid, as the proposal network and the anchor decoder use them."""
+"""Sinusoidal position codes of a grid, used by the proposal networks and the anchor decoder."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from torch import Tensor
 def sine_positions(
     channels: int, height: int, width: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Sinusoidal code of every cell of a grid (METHOD section 2, "Sinusoidal position code").
+    """Sinusoidal code of each cell of a grid (docs/method.md §2, "Sinusoidal position code").
 
-    Rows and columns are counted from 1 and scaled so that the last one is at (almost) 2 pi, whatever the size.
+    Rows and columns are counted from 1 and scaled so that the last one is at (almost) 2 pi for any size.
 
     Args:
-        channels: channels of the code, a multiple of 4. The first half codes the row, the second the column.
+        channels: channels of the code, a multiple of 4. The first half encodes the row, the second the column.
         height: rows of the grid.
         width: columns of the grid.
-        device: where the code is made.
-        dtype: of the code; it is computed in float32.
+        device: device of the result.
+        dtype: dtype of the result; the code is computed in float32.
 
     Returns:
         (channels, height, width), values in [-1, 1].
@@ -26,8 +26,8 @@ def sine_positions(
     period = 10000 ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
 
     def code(length: int) -> Tensor:
-        place = torch.arange(1, length + 1, device=device, dtype=torch.float32) / (length + 1e-6) * (2 * torch.pi)
-        angle = place[:, None] / period
+        position = torch.arange(1, length + 1, device=device, dtype=torch.float32) / (length + 1e-6) * (2 * torch.pi)
+        angle = position[:, None] / period
         return torch.where(index.long() % 2 == 0, angle.sin(), angle.cos()).T  # (half, length)
 
     rows = code(height)[:, :, None].expand(half, height, width)

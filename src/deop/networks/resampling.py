@@ -1,4 +1,4 @@
-"""Masks at other resolutions: on the patch grid of the encoder, and a part at a time at the photo's size."""
+"""Resizing of masks: to the patch grid of an encoder, and to parts of the photo at its own size."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,23 @@ from torch import Tensor
 
 
 def resize_bilinear(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, C, h, w) resized bilinearly to ``size`` (H, W), without antialiasing."""
+    """Resize maps (B, C, h, w) bilinearly to ``size`` (H, W), without antialiasing (``align_corners=False``)."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def to_patches(maps: Tensor, image_size: tuple[int, int], patch: int, *, antialias: bool = False) -> Tensor:
-    """Resize maps over an image to the patch grid of the encoder, for any stride and any patch size.
+    """Resize maps of an image to the patch grid of the encoder, for any stride and patch size.
 
-    Where the grid reaches beyond the image, because a side is no multiple of the patch, the last cells are repeated.
+    If a side is not a multiple of the patch, the grid extends beyond the image; the last cells are then repeated.
 
     Args:
         maps: (B, N, h, w) float, covering the image; logits or probabilities.
-        image_size: (H, W) pixels of the image.
-        patch: side of a patch, pixels.
-        antialias: False: bilinear at the patch centres, as the original; True: averaged over the patch, so that
-            nothing smaller than a patch is lost.
+        image_size: (H, W) of the image in pixels.
+        patch: side of a patch in pixels.
+        antialias: False: bilinear at the patch centres, as the original; True: averaged over each patch, so that
+            masks smaller than a patch are not lost.
 
     Returns:
         (B, N, gh, gw) with gh = ceil(H / patch), gw = ceil(W / patch).
@@ -35,39 +35,43 @@ def to_patches(maps: Tensor, image_size: tuple[int, int], patch: int, *, antiali
         return maps.new_zeros(*maps.shape[:2], *grid)
     dtype = maps.dtype
     if antialias:
-        maps = maps.float()  # there is no half-precision kernel for it on the CPU
+        maps = maps.float()  # the CPU has no half-precision kernel for antialiasing
     if (grid[0] * patch, grid[1] * patch) != (height, width):
-        # Lay the maps out over the whole grid; the scale stays that of the image.
+        # Pad the maps to the whole grid, and resize them at the scale of the image.
         cells = (-(-grid[0] * patch * rows // height), -(-grid[1] * patch * columns // width))
         maps = F.pad(maps, (0, cells[1] - columns, 0, cells[0] - rows), mode="replicate")
         scale = (height / rows / patch, width / columns / patch)
         resized = F.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False, antialias=antialias)
-        if resized.shape[-2:] == grid:  # rounding of the scale may cost or add a last cell
+        if resized.shape[-2:] == grid:  # rounding of the scale may remove or add a last cell
             return resized.to(dtype)
     return F.interpolate(maps, size=grid, mode="bilinear", align_corners=False, antialias=antialias).to(dtype)
 
 
 def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
-    """The patch grid (gh, gw) of an image of (H, W) pixels; a patch begun counts."""
+    """The patch grid (gh, gw) of an image of (H, W) pixels, rounded up.
+
+    >>> grid_of((50, 64), 16)
+    (4, 4)
+    """
     return -(-size[0] // patch), -(-size[1] // patch)
 
 
 def inside_images(
     sizes: list[tuple[int, int]], grid: tuple[int, int], patch: int, device: torch.device
 ) -> Tensor | None:
-    """Which patches of a padded batch hold some of their image.
+    """Find the patches of a padded batch that contain a part of their image.
 
     Args:
-        sizes: the (height, width) of each image, pixels.
-        grid: (gh, gw) of the canvas.
-        patch: side of a patch, pixels.
-        device: where the answer is wanted.
+        sizes: (height, width) of each image in pixels.
+        grid: (gh, gw), the patch grid of the canvas.
+        patch: side of a patch in pixels.
+        device: device of the result.
 
     Returns:
-        (B, gh * gw) bool, or None where all do. Found from the sizes alone: the device is not waited for.
+        (B, gh * gw) bool, or None if all patches do. Computed from the sizes alone, without waiting for the device.
     """
     grids = [grid_of(size, patch) for size in sizes]
-    if all(own == grid for own in grids):
+    if all(image_grid == grid for image_grid in grids):
         return None
     inside = torch.zeros(len(grids), *grid, dtype=torch.bool, device=device)
     for index, (rows, columns) in enumerate(grids):
@@ -78,17 +82,17 @@ def inside_images(
 def interpolate_rows(
     maps: Tensor, size: tuple[int, int], first: int, last: int, source: tuple[int, int] | None = None
 ) -> Tensor:
-    """Rows ``first`` to ``last`` (exclusive) of ``F.interpolate(maps, size, mode="bilinear")``, and only those.
+    """Rows ``first`` to ``last`` (exclusive) of ``F.interpolate(maps, size, mode="bilinear")``, without the others.
 
     Args:
-        maps: (N, h, w) float; all rows of the map, or those that ``source_rows`` says are looked at.
+        maps: (N, h, w) float; all rows of the map, or only those of ``source_rows``.
         size: (H, W) of the whole result.
-        first: first row wanted.
-        last: one past the last row wanted.
-        source: where only some rows are given, the number of the first of them and of all rows of the map.
+        first: first row to compute.
+        last: one past the last row to compute.
+        source: if ``maps`` has only some rows: the index of the first of them, and the number of all rows.
 
     Returns:
-        (N, last - first, W), equal to the rows of the whole.
+        (N, last - first, W), equal to these rows of the whole result.
     """
     offset, rows = source or (0, maps.shape[-2])
     if size[0] == rows:
@@ -105,7 +109,7 @@ def interpolate_rows(
 
 
 def source_rows(rows: int, height: int, first: int, last: int) -> tuple[int, int]:
-    """The rows [low, high) of a map of ``rows`` rows that rows [first, last) of its resize to ``height`` look at."""
+    """The rows [low, high) of a map with ``rows`` rows that rows [first, last) depend on when resized to ``height``."""
     if rows == height:
         return first, last
     upper, lower, _ = _row_sources(rows, height, first, last, torch.device("cpu"))
@@ -113,16 +117,16 @@ def source_rows(rows: int, height: int, first: int, last: int) -> tuple[int, int
 
 
 def resize_weights(source: int, target: int, first: int, last: int) -> tuple[slice, Tensor]:
-    """Cells [first, last) of one side of a bilinear resize as a product with a few cells of what is resized.
+    """Express a part of one side of a bilinear resize as a matrix product with the few cells it depends on.
 
     Args:
-        source: cells of the side before.
-        target: cells of the side after.
-        first: first cell wanted.
-        last: one past the last wanted.
+        source: length of the side before.
+        target: length of the side after.
+        first: first cell to compute.
+        last: one past the last cell to compute.
 
     Returns:
-        The cells before that count, and the (last - first, cells) float32 weights of each of them, on the CPU.
+        The slice of source cells, and their weights (last - first, cells) float32 on the CPU.
     """
     upper, lower, weight = _row_sources(source, target, first, last, torch.device("cpu"))
     low, high = int(upper.min()), int(lower.max()) + 1
@@ -133,8 +137,8 @@ def resize_weights(source: int, target: int, first: int, last: int) -> tuple[sli
 
 
 def _row_sources(rows: int, height: int, first: int, last: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each wanted row the two source rows and the weight of the second (align_corners=False)."""
-    place = (torch.arange(first, last, device=device, dtype=torch.float32) + 0.5) * (rows / height) - 0.5
-    place = place.clamp_min(0)
-    upper = place.long().clamp_max(rows - 1)
-    return upper, (upper + 1).clamp_max(rows - 1), place - upper
+    """For each row [first, last) its two source rows and the weight of the second (align_corners=False)."""
+    position = (torch.arange(first, last, device=device, dtype=torch.float32) + 0.5) * (rows / height) - 0.5
+    position = position.clamp_min(0)
+    upper = position.long().clamp_max(rows - 1)
+    return upper, (upper + 1).clamp_max(rows - 1), position - upper

@@ -1,4 +1,4 @@
-"""A trunk that encoder and proposer share, so that a photo goes through it once."""
+"""A trunk that encoder and proposer share, so that it runs once per photo."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from deop.networks.efficientnet import EfficientNetLite
 
-# Features by trunk and input. Each thread has its own value, so models may be used by several threads at once.
+# (trunk id, input id) -> input and features. Each thread has its own value, so several threads can use one model.
 _features: ContextVar[dict[tuple[int, int], tuple[Tensor, list[Tensor]]] | None] = ContextVar("features", default=None)
 
 
 @contextmanager
 def reuse_features() -> Iterator[None]:
-    """Inside, a ``SharedTrunk`` computes the features of a tensor once, however often it is called with it.
+    """Within this context, a ``SharedTrunk`` computes the features of each input tensor only once.
 
-    Nothing is kept afterwards. Neither weights nor pixels may change inside.
+    Nothing is kept afterwards. Weights and inputs must not change within the context.
     """
     token = _features.set({})
     try:
@@ -26,18 +26,22 @@ def reuse_features() -> Iterator[None]:
 
 
 class SharedTrunk(nn.Module):
-    """A trunk that several parts of a model call with the same pixels."""
+    """A trunk that several parts of a model call with the same pixels.
+
+    Args:
+        trunk: the network to share.
+    """
 
     def __init__(self, trunk: EfficientNetLite) -> None:
         super().__init__()
         self.trunk = trunk
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """As ``EfficientNetLite``; inside ``reuse_features`` once for each tensor."""
-        known = _features.get()
-        if known is None:
+        """Feature maps of ``pixels`` as in ``EfficientNetLite``; within ``reuse_features`` computed once per tensor."""
+        computed = _features.get()
+        if computed is None:
             return self.trunk(pixels)
-        key = (id(self), id(pixels))  # the tensor is kept beside its features, so that its id stays its own
-        if key not in known:
-            known[key] = pixels, self.trunk(pixels)
-        return known[key][1]
+        key = (id(self), id(pixels))
+        if key not in computed:
+            computed[key] = pixels, self.trunk(pixels)  # keeping the tensor ensures that its id is not reused
+        return computed[key][1]

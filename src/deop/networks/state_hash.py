@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,8 +62,8 @@ def fingerprint(state: Mapping[str, Tensor]) -> tuple[object, ...]:
     return (*described, raw_bytes(torch.cat(samples)).tobytes() if samples else b"")
 
 
-def raw_bytes(tensor: Tensor) -> np.ndarray:
-    """The bytes of a tensor of any dtype and device in row-major order, as uint8."""
+def raw_bytes(tensor: Tensor) -> Any:
+    """The bytes of a tensor of any dtype and device in row-major order, as a uint8 array."""
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 

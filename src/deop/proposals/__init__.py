@@ -1,4 +1,4 @@
-"""Sources of class-agnostic masks. A proposer never sees a class name, and knows nothing of the encoder."""
+"""Sources of class-agnostic masks. Proposers never see class names and are independent of ``encoders``."""
 
 from deop.proposals.types import Proposals
 

@@ -1,4 +1,4 @@
-"""Which proposals to keep: neither empty nor said twice; and masks that share no pixel."""
+"""Filters for proposals: empty and duplicate masks, overlaps between masks, and small regions within a mask."""
 
 import math
 from collections import Counter
@@ -7,7 +7,6 @@ from hashlib import blake2b
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
@@ -16,28 +15,26 @@ from deop.proposals.types import Proposals
 
 
 def drop_redundant(proposals: Proposals, *, empty: float | None = 0.5, duplicate_iou: float | None = 0.95) -> Proposals:
-    """Drop proposals that are empty or repeat another one.
+    """Drop proposals that are empty or duplicate another one.
 
-    The rule. A proposal is empty if no cell has a probability above ``empty``. Of two proposals whose binarised masks
-    (probability above 0.5) overlap with an IoU above ``duplicate_iou``, the larger is kept: masks are taken from the
-    largest to the smallest and kept unless they duplicate one kept before. Masks of equal area are taken in an order
-    fixed by their cells, so the result does not depend on the order of the proposals; only of masks with the very same
-    cells the earlier one is kept. Where the proposals carry ``exact`` masks, these are judged instead, pixel by pixel:
-    empty means without a pixel.
+    A proposal is empty if no cell has a probability above ``empty``. Two proposals are duplicates if the IoU of their
+    binary masks (probability above 0.5) is above ``duplicate_iou``. Masks are visited from the largest to the smallest
+    and kept unless they duplicate a mask that was kept before. Masks of equal area are visited in an order that
+    depends only on their cells, so the order of the proposals has no effect, except that of identical masks the first
+    is kept. If the proposals have ``exact`` masks, these are compared instead, and empty means without a pixel.
 
     Args:
         proposals: of one image; N may be 0.
-        empty: probability in (0, 1), or None to keep empty proposals.
-        duplicate_iou: in [0, 1), or None to keep duplicates.
+        empty: probability in (0, 1); None: keep empty proposals.
+        duplicate_iou: in [0, 1); None: keep duplicates.
 
     Returns:
-        Those kept, in their former order.
+        The remaining proposals, in their original order.
     """
     if len(proposals) and empty is not None:
         threshold = math.log(empty / (1 - empty))
-        filled = proposals.logits if proposals.exact is None else proposals.exact
-        bar = threshold if proposals.exact is None else 0
-        proposals = proposals.keep((filled > bar).flatten(1).any(1).to(proposals.logits.device))
+        covered = proposals.logits > threshold if proposals.exact is None else proposals.exact
+        proposals = proposals.keep(covered.flatten(1).any(1).to(proposals.logits.device))
     if len(proposals) > 1 and duplicate_iou is not None:
         kept = _first_of_duplicates(proposals, duplicate_iou)
         proposals = proposals.keep(torch.as_tensor(kept, device=proposals.logits.device))
@@ -45,7 +42,7 @@ def drop_redundant(proposals: Proposals, *, empty: float | None = 0.5, duplicate
 
 
 def _first_of_duplicates(proposals: Proposals, limit: float) -> list[int]:
-    """Indices of the proposals that duplicate none kept before, ascending."""
+    """Indices of the proposals that do not duplicate a larger one, ascending."""
     if proposals.exact is None:
         masks = proposals.logits > 0
         cells = masks.flatten(1).float()  # sums of 0/1 are exact in float32 up to 2^24 cells
@@ -67,16 +64,16 @@ def _digest(mask: Tensor) -> bytes:
 
 
 def _shared_pixels(proposals: Proposals, limit: float) -> Tensor:
-    """(N, N) float64 pixels that two exact masks share, for pairs that can be duplicates; 0 elsewhere.
+    """Number of pixels that two exact masks share, (N, N) float64; 0 for pairs that cannot be duplicates.
 
-    Counting at the photo's size is dear, so only pairs that touch in some cell and whose areas allow it are counted.
+    Counting at the size of the photo is slow, so pairs that share no cell or differ too much in area are skipped.
     """
     assert proposals.exact is not None
     exact = proposals.exact
     area = torch.stack([mask.count_nonzero() for mask in exact]).double()
     touched = (proposals.logits > -LOGIT_LIMIT).flatten(1).float()
-    similar = torch.minimum(area[:, None], area) > limit * torch.maximum(area[:, None], area)
-    possible = ((touched @ touched.T) > 0).cpu() & similar
+    similar_area = torch.minimum(area[:, None], area) > limit * torch.maximum(area[:, None], area)
+    possible = ((touched @ touched.T) > 0).cpu() & similar_area
     shared = torch.diag(area)
     for i, j in possible.triu(1).nonzero().tolist():
         shared[i, j] = shared[j, i] = (exact[i] & exact[j]).count_nonzero()
@@ -84,14 +81,17 @@ def _shared_pixels(proposals: Proposals, limit: float) -> Tensor:
 
 
 def keep_first(order: Sequence[int], overlapping: np.ndarray) -> list[int]:
-    """Go through ``order`` and keep whatever does not overlap one kept before.
+    """Greedy non-maximum suppression: keep each element that does not overlap an element kept before it.
 
     Args:
-        order: indices, the preferred first.
+        order: indices, in order of preference.
         overlapping: (N, N) bool.
 
     Returns:
-        The indices kept, in that order.
+        The kept indices, in that order.
+
+    >>> keep_first([2, 0, 1], np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], bool))
+    [2, 1]
     """
     kept: list[int] = []
     for index in order:
@@ -101,47 +101,31 @@ def keep_first(order: Sequence[int], overlapping: np.ndarray) -> list[int]:
 
 
 def exclusive_masks(masks: Tensor, min_area: int = 0) -> Tensor:
-    """Give every pixel to the largest mask that has it (METHOD section 12): an object inside a big mask disappears.
+    """Assign each pixel to the largest mask that contains it (docs/method.md §12); objects inside a mask disappear.
 
     Args:
         masks: (N, H, W) bool.
-        min_area: also drop masks that keep fewer pixels than this; 0 or 1 drops only those without any.
+        min_area: drop masks that keep fewer pixels; 0 or 1: only those that keep none.
 
     Returns:
-        (M, H, W) bool, largest (before anything was taken from it) first, no pixel in two of them, none empty.
+        (M, H, W) bool, disjoint and not empty, sorted by their original area, largest first.
     """
     masks = masks.bool()
     areas = masks.flatten(1).sum(1)
     free = torch.ones(masks.shape[1:], dtype=torch.bool, device=masks.device)
     kept = []
     for index in areas.argsort(descending=True, stable=True).tolist():
-        own = masks[index] & free
+        remainder = masks[index] & free
         free &= ~masks[index]
-        if own.count_nonzero() >= max(min_area, 1):
-            kept.append(own)
+        if remainder.count_nonzero() >= max(min_area, 1):
+            kept.append(remainder)
     return torch.stack(kept) if kept else masks.new_zeros((0, *masks.shape[1:]))
 
 
-def visible_masks(masks: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Look at masks on a coarser grid and drop those that vanish there (METHOD section 12).
-
-    Args:
-        masks: (N, H, W) bool.
-        grid: (h, w); the training-free variant uses four times the patch grid.
-
-    Returns:
-        The masks left (M, H, W) bool, and their cells (M, h, w) bool, taken at the nearest pixel.
-    """
-    masks = masks.bool()
-    cells = F.interpolate(masks[:, None].to(torch.uint8), size=grid, mode="nearest")[:, 0].bool()
-    seen = cells.flatten(1).any(1)
-    return masks[seen], cells[seen]
-
-
 def drop_small_regions(mask: np.ndarray, min_area: float) -> np.ndarray:
-    """Fill holes and drop islands smaller than ``min_area`` cells, diagonal neighbours counted as one region.
+    """Fill holes and remove connected regions smaller than ``min_area``; diagonal neighbours are connected.
 
-    If every island is smaller, the largest stays.
+    If all regions are smaller, the largest is kept.
 
     Args:
         mask: (h, w) bool.
@@ -150,15 +134,15 @@ def drop_small_regions(mask: np.ndarray, min_area: float) -> np.ndarray:
     Returns:
         (h, w) bool, a new array.
     """
-    eight = np.ones((3, 3), int)
-    holes, count = ndimage.label(~mask, eight)
+    connectivity = np.ones((3, 3), int)
+    holes, count = ndimage.label(~mask, connectivity)
     sizes = np.bincount(holes.ravel(), minlength=count + 1)
     mask = mask | ((sizes < min_area) & (np.arange(count + 1) > 0))[holes]
-    islands, count = ndimage.label(mask, eight)
-    sizes = np.bincount(islands.ravel(), minlength=count + 1)
+    regions, count = ndimage.label(mask, connectivity)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
     sizes[0] = 0
     keep = sizes >= min_area
     if count and not keep[1:].any():
         keep[sizes.argmax()] = True
     keep[0] = False
-    return keep[islands]
+    return keep[regions]

@@ -1,5 +1,7 @@
-"""Masks the caller already has: ground truth, another program's, files on disk."""
+"""Masks given by the caller: ground truth, output of another program, files."""
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from deop.errors import ProposalError
 from deop.proposals.types import Proposals
 
 LOGIT_LIMIT = 20.0
-"""Logit of a cell that is wholly covered; minus this for one that is not covered at all, or lies in the padding."""
+"""Logit of a fully covered cell; its negative is that of a cell without coverage or in the padding."""
 
 Masks = np.ndarray | Tensor | Sequence[Any]
+"""Masks in any form that ``given_proposals`` accepts."""
 
 
 def given_proposals(
@@ -26,40 +29,40 @@ def given_proposals(
     padded_shape: tuple[int, int],
     stride: int = 4,
 ) -> Proposals:
-    """Bring the caller's masks into the form that proposers give.
+    """Convert given masks to proposals.
 
-    A cell's probability p is the share of its area inside the photo that the mask covers (exact area average, no
-    antialiasing filter); its logit is log(p / (1 - p)), clamped to +-20. Cells wholly in the padding have -20.
+    A cell's probability p is the share of its area inside the photo that the mask covers (exact area average, not
+    antialiasing); its logit is log(p / (1 - p)), clamped to [-20, 20]. Cells in the padding have -20.
 
     Args:
-        masks: (N, H, W) bool, 0/1 or uint8 (non-zero = mask), a sequence of (H, W), or a label map (H, W) of integers
-            (one mask for each id above 0). Arrays or tensors.
+        masks: (N, H, W) bool, 0/1 or uint8 (non-zero = mask), a sequence of (H, W), or an integer label map (H, W) with
+            one mask per positive id. Arrays or tensors.
         photo_shape: (H, W) of the photo.
         input_shape: (H', W') of the photo after resizing.
         padded_shape: (H'', W'') of the network input, H'' >= H', W'' >= W'.
-        stride: pixels of the network input that a cell is wide.
+        stride: side of a cell in pixels of the network input.
 
     Returns:
         Proposals without slots: ``logits`` (N, ceil(H''/stride), ceil(W''/stride)) float32 on the CPU, ``exact`` the
         masks themselves.
 
     Raises:
-        ProposalError: masks of another size than the photo, or of a form that is none of the above.
+        ProposalError: masks of another size than the photo, or of an unsupported form.
     """
-    exact = np.require(as_masks(masks, photo_shape), requirements=["C", "W"])  # what torch can share
+    exact = np.require(as_masks(masks, photo_shape), requirements=["C", "W"])  # memory that torch can share
     rows = _cell_shares(photo_shape[0], input_shape[0], padded_shape[0], stride)
     columns = _cell_shares(photo_shape[1], input_shape[1], padded_shape[1], stride).T.tocsr()
     logits = np.empty((len(exact), rows.shape[0], columns.shape[1]), np.float32)
-    for mask, cells in zip(exact, logits, strict=True):  # one at a time: a float copy of all would be N photos
+    for mask, cells in zip(exact, logits, strict=True):  # one at a time, to avoid a float copy of all masks
         cells[:] = _logit((rows @ mask.astype(np.float32)) @ columns)
     return Proposals(torch.from_numpy(logits), exact=torch.from_numpy(exact))
 
 
 def _cell_shares(photo: int, resized: int, padded: int, stride: int) -> sparse.csr_array:
-    """How much of each cell each photo pixel makes up, along one side.
+    """Share of each photo pixel in each cell, along one side.
 
     Returns:
-        (cells, photo) float32, rows sum to 1; rows of cells in the padding are 0.
+        (cells, photo) float32. Rows sum to 1, or are 0 for cells in the padding.
     """
     edges = np.minimum(np.arange(-(-padded // stride) + 1) * stride, resized) * (photo / resized)
     starts, ends = edges[:-1], edges[1:]
@@ -73,35 +76,38 @@ def _cell_shares(photo: int, resized: int, padded: int, stride: int) -> sparse.c
         columns.append(pixels)
         shares.append(overlap / overlap.sum())
     values = np.concatenate(shares).astype(np.float32)
-    place = (np.concatenate(rows), np.concatenate(columns))
-    return sparse.coo_array((values, place), shape=(len(starts), photo)).tocsr()
+    indices = (np.concatenate(rows), np.concatenate(columns))
+    return sparse.coo_array((values, indices), shape=(len(starts), photo)).tocsr()
 
 
 def _logit(share: np.ndarray) -> np.ndarray:
-    share = share.round(6).clip(0.0, 1.0)  # a cell of whole pixels is whole, whatever the sum of its shares rounds to
+    share = share.round(6).clip(0.0, 1.0)  # removes rounding errors of cells that are fully covered
     with np.errstate(divide="ignore"):
         return np.clip(np.log(share) - np.log1p(-share), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
 def as_masks(masks: Masks, photo_shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Whatever form of masks as one array.
+    """Convert masks of any accepted form to one array.
 
     Args:
-        masks: see ``given_proposals``.
-        photo_shape: (H, W) that they must have; None takes any.
+        masks: as in ``given_proposals``.
+        photo_shape: (H, W) that the masks must have; None: any.
 
     Returns:
         (N, H, W) bool.
 
     Raises:
-        ProposalError: another size, another form, or values that are neither masks nor labels.
+        ProposalError: masks of another size or form, or values that are neither masks nor ids.
+
+    >>> as_masks(np.array([[0, 2], [2, 5]])).shape
+    (2, 2, 2)
     """
     if isinstance(masks, Tensor):
         masks = masks.detach().cpu().numpy()
     elif not isinstance(masks, np.ndarray):
         masks = _stack(masks, photo_shape)
     if masks.ndim not in (2, 3):
-        raise ProposalError(f"masks have shape {masks.shape}; give (N, H, W), a list of (H, W) or a label map (H, W)")
+        raise ProposalError(f"masks have shape {masks.shape}: give (N, H, W), a list of (H, W) or a label map (H, W)")
     if photo_shape is not None and masks.shape[-2:] != tuple(photo_shape):
         raise _wrong_size(masks.shape[-2:], photo_shape)
     _check_values(masks)
@@ -115,22 +121,24 @@ def as_masks(masks: Masks, photo_shape: tuple[int, int] | None = None) -> np.nda
 
 
 def _fill(planes: Iterable[np.ndarray], count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """``numpy.stack`` of bool planes made one at a time: a hundred of a large photo are 1.7 GB, and not twice."""
+    """``numpy.stack`` of bool planes that are computed one at a time, so that they are not all in memory twice."""
     stacked = np.empty((count, *shape), bool)
-    for place, plane in zip(stacked, planes, strict=True):
-        place[:] = plane
+    for target, plane in zip(stacked, planes, strict=True):
+        target[:] = plane
     return stacked
 
 
 def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndarray:
     if isinstance(masks, str | Path):
-        raise ProposalError(f"masks are a path, {masks}: read them first, deop.proposals.given.read_masks({masks!r})")
+        raise ProposalError(
+            f"masks are a path, {masks}: read the file first with deop.proposals.given.read_masks({str(masks)!r})"
+        )
     if len(masks) == 0:
         return np.zeros((0, *(photo_shape or (0, 0))), bool)
     planes = [np.asarray(m.detach().cpu() if isinstance(m, Tensor) else m) for m in masks]
     for plane in planes:
         if plane.ndim != 2:
-            raise ProposalError(f"a mask in the list has shape {plane.shape}; each must be (H, W)")
+            raise ProposalError(f"a mask in the list has shape {plane.shape}: each must be (H, W)")
         if plane.shape != tuple(photo_shape or planes[0].shape):
             raise _wrong_size(plane.shape, photo_shape or planes[0].shape)
         _check_values(plane)
@@ -141,40 +149,42 @@ def _check_values(masks: np.ndarray) -> None:
     if masks.dtype == bool or masks.size == 0:
         return
     if masks.dtype.kind not in "uif":
-        raise ProposalError(f"masks hold {masks.dtype}; give bool, integers or 0/1 floats")
+        raise ProposalError(f"masks have dtype {masks.dtype}: give bool, integers, or floats that are 0 or 1")
     if masks.dtype.kind == "f" and not all(((row == 0) | (row == 1)).all() for row in masks):
-        raise ProposalError("float masks must hold 0 and 1 only; threshold them first, for instance masks > 0.5")
+        raise ProposalError("float masks must contain only 0 and 1: apply a threshold first, for example masks > 0.5")
     if masks.min() < 0:
-        raise ProposalError("masks hold negative ids; ids count from 1 and 0 is no mask (add 1 to a label map with -1)")
+        raise ProposalError(
+            "masks contain negative ids, but ids start at 1 and 0 means no mask: add 1 to a label map that uses -1"
+        )
 
 
 def _wrong_size(size: tuple[int, ...], expected: tuple[int, ...]) -> ProposalError:
     return ProposalError(
-        f"masks are {size[0]} x {size[1]} (height x width), the photo is {expected[0]} x {expected[1]}; "
-        "give masks at the photo's own size"
+        f"masks are {size[0]} x {size[1]} (height x width), the photo is {expected[0]} x {expected[1]}: "
+        "give masks at the size of the photo"
     )
 
 
 def read_masks(path: str | Path) -> np.ndarray:
-    """Read masks from disk.
+    """Read masks from a file or a folder.
 
     Args:
-        path: a PNG whose 8- or 16-bit pixels are ids (0 = none), a ``.npy`` or ``.npz`` with (N, H, W) masks or a
-            label map (H, W), or a folder of PNGs, one mask each (non-zero = mask), taken in the order of their names.
+        path: a PNG whose 8- or 16-bit pixels are ids (0 = no mask), a ``.npy`` or ``.npz`` file with (N, H, W) masks or
+            a label map (H, W), or a folder of PNGs with one mask each (non-zero = mask), sorted by name.
 
     Returns:
         (N, H, W) bool.
 
     Raises:
-        ProposalError: nothing there, not readable, or of another form.
+        ProposalError: missing, unreadable, or of an unsupported form.
     """
     path = Path(path)
     if not path.exists():
-        raise ProposalError(f"no masks at {path}")
+        raise ProposalError(f"no masks at {path}: no such file or folder")
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png")
         if not files:
-            raise ProposalError(f"no masks in {path}: expected PNG files, one mask each")
+            raise ProposalError(f"no masks in {path}: expected PNG files with one mask each")
         shape = _read_plane(files[0]).shape
         return _fill((_read_one(file, files[0], shape) for file in files), len(files), shape)
     masks = _read_array(path) if path.suffix.lower() in (".npy", ".npz") else _read_plane(path)
@@ -187,7 +197,9 @@ def read_masks(path: str | Path) -> np.ndarray:
 def _read_one(file: Path, first: Path, shape: tuple[int, ...]) -> np.ndarray:
     plane = _read_plane(file)
     if plane.shape != shape:
-        raise ProposalError(f"{file} is {plane.shape}, but {first.name} is {shape} (height, width)")
+        raise ProposalError(
+            f"{file} has size {plane.shape}, but {first.name} has {shape} (height, width): all masks need one size"
+        )
     return plane != 0
 
 
@@ -196,7 +208,7 @@ def _read_plane(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
                 raise ProposalError(
-                    f"{path} is a {image.mode} picture; masks need one channel of 8 or 16 bits with an id a pixel"
+                    f"{path} has mode {image.mode}: masks need one channel of 8 or 16 bits with an id per pixel"
                 )
             return np.asarray(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
@@ -213,9 +225,11 @@ def _read_array(path: Path) -> np.ndarray:
         with loaded:
             names = loaded.files
             if "masks" not in names and len(names) != 1:
-                raise ProposalError(f"{path} holds {', '.join(names) or 'nothing'}; name the array 'masks'")
+                raise ProposalError(
+                    f"{path} contains {', '.join(names) or 'no array'}: name the array of masks 'masks'"
+                )
             return loaded["masks" if "masks" in names else names[0]]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, ProposalError):
             raise
         raise ProposalError(f"cannot read masks from {path}: {error}") from error

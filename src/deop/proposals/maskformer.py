@@ -1,4 +1,4 @@
-"""The original's proposal network: MaskFormer over a deep-stem ResNet, classes ignored (METHOD section 2)."""
+"""The original's proposer: MaskFormer with a deep-stem ResNet, its classes ignored (docs/method.md §2)."""
 
 import re
 from collections.abc import Mapping
@@ -18,26 +18,29 @@ from deop.proposals.resnet import BLOCKS, DeepStemResNet, Features, NormedConv
 from deop.proposals.types import Proposals
 
 GROUPS = 32
-"""Groups of the pixel decoder's group norms."""
+"""Groups of the group norms in the pixel decoder."""
 
 
 @dataclass(frozen=True)
 class MaskFormerConfig:
-    """Sizes of the proposal network; the defaults are the published R101c.
+    """Sizes of the proposal network. The defaults are the published R101c.
 
     Attributes:
         depth: 50 or 101 layers in the backbone.
         stem_width: channels of the backbone's first convolution.
-        width: channels inside a bottleneck of res2 (stages give 4, 8, 16, 32 times as many).
+        width: channels inside a bottleneck of res2 (the stages output 4, 8, 16, 32 times as many).
         hidden: channels of the transformer, a multiple of 4 and of ``heads``.
         heads: attention heads.
         ffn: hidden channels of the feed-forward parts.
         decoder_layers: transformer decoder layers, at least 1.
-        queries: proposals a photo, N.
+        queries: proposals per image, N.
         conv_dim: channels inside the pixel decoder, a multiple of 32.
         mask_dim: channels of mask and per-pixel embeddings.
         class_mlp: widths of the class-embedding head; starts with ``hidden``.
         dropout: probability; active only in training mode.
+
+    Raises:
+        SettingError: sizes that do not fit together.
     """
 
     depth: int = 101
@@ -54,9 +57,9 @@ class MaskFormerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "class_mlp", tuple(self.class_mlp))  # JSON knows only lists
+        object.__setattr__(self, "class_mlp", tuple(self.class_mlp))  # JSON has only lists
         if self.depth not in BLOCKS:
-            raise SettingError(f"MaskFormer depth {self.depth} is unknown; choose one of {sorted(BLOCKS)}")
+            raise SettingError(f"unknown MaskFormer depth {self.depth}: choose one of {sorted(BLOCKS)}")
         if self.hidden % self.heads or self.hidden % 4:
             raise SettingError(
                 f"MaskFormer hidden width {self.hidden} must be a multiple of 4 and of {self.heads} heads"
@@ -68,7 +71,7 @@ class MaskFormerConfig:
 
 
 class LayerOutput(NamedTuple):
-    """What the queries say after one decoder layer.
+    """Output of one decoder layer.
 
     Attributes:
         mask_logits: (B, N, H/4, W/4).
@@ -80,12 +83,12 @@ class LayerOutput(NamedTuple):
 
 
 class MaskFormerOutput(NamedTuple):
-    """The network's answer; the fields of ``LayerOutput`` for the last layer, and those of the earlier layers.
+    """Output of the network: that of the last decoder layer, and of the earlier layers.
 
     Attributes:
         mask_logits: (B, N, H/4, W/4).
         class_embeddings: (B, N, class_mlp[-1]), not normalised.
-        auxiliary: the earlier layers, first layer first; empty unless asked for.
+        auxiliary: output of the earlier layers, in order; empty unless requested.
     """
 
     mask_logits: Tensor
@@ -98,7 +101,7 @@ def _group_norm(channels: int) -> nn.Module:
 
 
 class PixelDecoder(nn.Module):
-    """Feature pyramid from stride 32 up to stride 4 (METHOD section 2, "Pixel decoder").
+    """Feature pyramid from stride 32 up to stride 4 (docs/method.md §2, "Pixel decoder").
 
     Args:
         inputs: channels of res2, res3, res4, res5.
@@ -114,7 +117,7 @@ class PixelDecoder(nn.Module):
         self.embed = nn.Conv2d(width, outputs, 3, padding=1)
 
     def forward(self, features: Features) -> Tensor:
-        """The backbone's maps -> per-pixel embedding (B, outputs, H/4, W/4)."""
+        """Per-pixel embeddings (B, outputs, H/4, W/4) from the feature maps of the backbone."""
         y = self.top(features.res5)
         for level in (2, 1, 0):
             side = self.lateral[level](features[level])
@@ -123,7 +126,7 @@ class PixelDecoder(nn.Module):
 
 
 class MaskFormerNetwork(nn.Module):
-    """Pixels in, mask logits and class embeddings of every query out."""
+    """The network: mask logits and class embeddings of all queries from pixels."""
 
     def __init__(self, config: MaskFormerConfig) -> None:
         super().__init__()
@@ -143,28 +146,28 @@ class MaskFormerNetwork(nn.Module):
         self.class_head = MLP(config.class_mlp)
 
     def forward(self, pixels: Tensor, auxiliary: bool = False) -> MaskFormerOutput:
-        """Run the network (METHOD section 2).
+        """Run the network (docs/method.md §2).
 
         Args:
-            pixels: (B, 3, H, W), normalised with ImageNet's statistics, H and W multiples of 32.
-            auxiliary: also answer for the decoder layers before the last, as stage 2's losses need it.
+            pixels: (B, 3, H, W) float, normalised with ImageNet's statistics, H and W multiples of 32.
+            auxiliary: also return the output of earlier decoder layers, which the losses of stage 2 need.
         """
         features = self.backbone(pixels.to(self.decoder.project.weight.dtype))
         per_pixel = self.pixel_decoder(features)
         states = self.decoder(features.res5)
-        answers = tuple(self._answer(state, per_pixel) for state in (states if auxiliary else states[-1:]))
-        return MaskFormerOutput(*answers[-1], auxiliary=answers[:-1])
+        outputs = tuple(self._layer_output(state, per_pixel) for state in (states if auxiliary else states[-1:]))
+        return MaskFormerOutput(*outputs[-1], auxiliary=outputs[:-1])
 
-    def _answer(self, state: Tensor, per_pixel: Tensor) -> LayerOutput:
+    def _layer_output(self, state: Tensor, per_pixel: Tensor) -> LayerOutput:
         masks = torch.einsum("bnc,bchw->bnhw", self.mask_head(state), per_pixel)
         return LayerOutput(masks, self.class_head(state))
 
 
 class MaskFormer(nn.Module):
-    """The original's source of proposals.
+    """The original's proposer.
 
     Args:
-        config: sizes; the published R101c by default.
+        config: sizes; None: the published R101c. The weights are random until they are loaded.
     """
 
     kind = "maskformer"
@@ -176,42 +179,42 @@ class MaskFormer(nn.Module):
         self.network = MaskFormerNetwork(self.config)
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
-        """Propose one mask a query.
+        """Propose one mask per query.
 
         Args:
-            pixels: (B, 3, H, W), normalised with ``self.normalization``, padded to multiples of 32.
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded to multiples of 32.
 
         Returns:
-            For every image, N proposals: float32 logits at stride 4, slots 0..N-1 on the CPU, class embeddings.
+            One ``Proposals`` per image: float32 logits at stride 4, slots 0 to N - 1, class embeddings.
         """
         output = self.predict(pixels)
         return [every_query(*image) for image in zip(output.mask_logits, output.class_embeddings, strict=True)]
 
     def predict(self, pixels: Tensor, auxiliary: bool = False) -> MaskFormerOutput:
-        """Masks together with class embeddings, for stage 2 and the two-stream baseline.
+        """Mask logits and class embeddings as tensors, for training.
 
         Args:
-            pixels: (B, 3, H, W), normalised with ``self.normalization``, padded to multiples of 32.
-            auxiliary: also answer for the decoder layers before the last.
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded to multiples of 32.
+            auxiliary: also return the output of earlier decoder layers.
         """
         return self.network(pixels, auxiliary)
 
     def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON can hold it; ``from_config`` reads it back."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "MaskFormer":
-        """Build with random weights from what ``config_dict`` gave.
+        """Create a proposer with random weights from the values of ``config_dict``.
 
         Raises:
-            CheckpointError: an unknown entry.
+            CheckpointError: an unknown entry or value.
         """
         return cls(from_json(MaskFormerConfig, config, "the MaskFormer"))
 
 
 def every_query(logits: Tensor, embeddings: Tensor | None = None) -> Proposals:
-    """One proposal a query: ``logits`` (N, h, w), ``embeddings`` (N, C) -> float32, slot = index of the query."""
+    """One proposal per query, from logits (N, h, w) and class embeddings (N, C); slots are the query indices."""
     return Proposals(
         logits.float(), torch.arange(len(logits)), embeddings=None if embeddings is None else embeddings.float()
     )
@@ -229,22 +232,21 @@ _ORIGINAL_PREFIXES = {
     "sem_seg_head.predictor.mask_embed.": "mask_head.",
     "sem_seg_head.predictor.class_embed.": "class_head.",
 }
-# A convolution of the original owns its norm; ours stands beside it.
+# In the original a convolution contains its norm; here both are children of ``NormedConv``.
 _NORMED_WEIGHT = re.compile(r"((?:conv\d|shortcut|lateral\.\d|smooth\.\d|top)\.)weight$")
 
 
 def from_original_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the original's keys to those of ``MaskFormer``; values are passed on as they are.
+    """Rename the keys of an original checkpoint to those of ``MaskFormer``.
 
     Args:
         state: the entries ``backbone.*`` and ``sem_seg_head.*`` of an original stage-2 or stage-3 checkpoint.
 
     Returns:
-        The same tensors under the keys of ``MaskFormer.state_dict()``. Whether they are complete and of the right
-        shapes is for the strict load to say.
+        The same tensors under the keys of ``MaskFormer.state_dict()``; strict loading checks that they are complete.
 
     Raises:
-        CheckpointError: a key that is no part of the original's proposal network.
+        CheckpointError: a key that is not part of the original's proposal network.
     """
     renamed, unknown = {}, []
     for key, value in state.items():
@@ -252,20 +254,20 @@ def from_original_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if prefix is None:
             unknown.append(key)
             continue
-        own = _ORIGINAL_PREFIXES[prefix] + key[len(prefix) :]
-        own = own.replace(".self_attn.", ".self_attention.").replace(".multihead_attn.", ".cross_attention.")
-        renamed["network." + _NORMED_WEIGHT.sub(r"\1conv.weight", own)] = value
+        name = _ORIGINAL_PREFIXES[prefix] + key[len(prefix) :]
+        name = name.replace(".self_attn.", ".self_attention.").replace(".multihead_attn.", ".cross_attention.")
+        renamed["network." + _NORMED_WEIGHT.sub(r"\1conv.weight", name)] = value
     if unknown:
-        raise CheckpointError(f"no part of the original's proposal network: {list_some(unknown)}")
+        raise CheckpointError(f"keys that are not part of the original's proposal network: {list_some(unknown)}")
     return renamed
 
 
 def config_of_original(state: Mapping[str, Tensor], heads: int = 8) -> MaskFormerConfig:
-    """The sizes of an original checkpoint, read off its tensors.
+    """Read the sizes of an original checkpoint from the shapes of its tensors.
 
     Args:
-        state: as ``from_original_state`` takes it.
-        heads: attention heads, which no tensor tells; the published models have 8.
+        state: as in ``from_original_state``.
+        heads: attention heads, which the shapes do not determine; 8 in the published models.
 
     Raises:
         CheckpointError: entries are missing, or the backbone is neither R50c nor R101c.
@@ -275,7 +277,7 @@ def config_of_original(state: Mapping[str, Tensor], heads: int = 8) -> MaskForme
     blocks = len({key.split(".")[2] for key in state if key.startswith("backbone.res4.")})
     depth = next((d for d, counts in BLOCKS.items() if counts[2] == blocks), None)
     if depth is None:
-        raise CheckpointError(f"the backbone has {blocks} blocks in res4; R50c has 6 and R101c 23")
+        raise CheckpointError(f"the backbone has {blocks} blocks in res4: expected 6 (R50c) or 23 (R101c)")
     try:
         queries, hidden = state[f"{decoder}.query_embed.weight"].shape
         class_head = [state[f"{decoder}.class_embed.layers.{i}.bias"] for i in (0, 1)]
@@ -293,4 +295,4 @@ def config_of_original(state: Mapping[str, Tensor], heads: int = 8) -> MaskForme
             class_mlp=(hidden, *(len(bias) for bias in class_head)),
         )
     except KeyError as error:
-        raise CheckpointError(f"the original's proposal network lacks {error.args[0]}") from error
+        raise CheckpointError(f"the checkpoint lacks {error.args[0]} of the proposal network") from error

@@ -1,10 +1,9 @@
-"""The small model's proposals: the photo divided among queries, on the features of the trunk shared with the encoder.
+"""The proposer of the small model: queries divide the pixels of a photo among themselves, beside superpixels.
 
-Queries start from what a coarse grid of the photo looks like and from learned vectors, look at the photo where they
-already have a share in it, and divide every pixel among themselves (a softmax over queries); the division is refined by
-the colours of the photo, so that borders lie where these change. Superpixels beside them follow colour where the
-queries are coarse: they vote on a pixel's name too, at less than half the strength, so that none of them ever makes a
-segment of its own.
+Queries start from a coarse grid of the photo's features and from learned vectors. They attend to where they already
+own pixels, and each pixel is divided among them by a softmax over queries. The division is refined by the colours of
+the photo, so that borders follow edges. Superpixels follow colour where the queries are too coarse: they add votes on
+the names of their pixels, at less than half the weight, so that no superpixel forms a segment by itself.
 """
 
 from dataclasses import asdict, dataclass
@@ -24,25 +23,40 @@ from deop.proposals.refinement import refine_division
 from deop.proposals.types import Proposals
 
 TO_XYZ = ((0.4339, 0.3762, 0.1898), (0.2127, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
-"""Linear sRGB to XYZ, relative to the white point D65."""
+"""Matrix from linear sRGB to XYZ relative to the white point D65."""
 
 
 @dataclass(frozen=True)
 class NanoProposerConfig:
-    """The shape of the proposer."""
+    """Sizes of the proposer.
 
-    width: int = 128  # channels of the queries
-    pixel_width: int = 64  # channels of the map at stride 4 that masks are read from
-    grid: int = 8  # queries a side that start from the photo
-    learned: int = 16  # further queries that start from a learned vector
+    Attributes:
+        width: channels of the queries.
+        pixel_width: channels of the pixel embeddings at stride 4.
+        grid: queries per side that start from the photo.
+        learned: further queries, which start from learned vectors.
+        layers: decoder layers.
+        heads: attention heads.
+        hidden: channels inside the MLP.
+        sources: channels of the trunk's four feature maps.
+        smallest: minimum share of the photo that a query's mask must cover, in [0, 1].
+        superpixels: approximate number of superpixels in each division of the photo by colour.
+        strength: mask probability of a superpixel in its interior.
+        smoothing: weight of neighbours of similar colour relative to the logits of a cell; 0: no refinement.
+    """
+
+    width: int = 128
+    pixel_width: int = 64
+    grid: int = 8
+    learned: int = 16
     layers: int = 3
     heads: int = 4
     hidden: int = 512
-    sources: tuple[int, ...] = (24, 48, 120, 352)  # channels of the trunk at strides 4, 8, 16, 32
-    smallest: float = 0.001  # share of the photo below which a mask is dropped
-    superpixels: tuple[int, ...] = (36, 100)  # about how many, for each of the divisions of the photo by colour
-    strength: float = 0.45  # of a superpixel where the photo is wholly its own
-    smoothing: float = 3.0  # weight of like-coloured neighbours against what a cell's own features say; 0: none
+    sources: tuple[int, ...] = (24, 48, 120, 352)
+    smallest: float = 0.001
+    superpixels: tuple[int, ...] = (36, 100)
+    strength: float = 0.45
+    smoothing: float = 3.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", tuple(self.sources))
@@ -50,7 +64,7 @@ class NanoProposerConfig:
 
 
 class Refine(nn.Module):
-    """A residual separable convolution."""
+    """A residual depthwise separable convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -63,7 +77,7 @@ class Refine(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm decoder layer whose queries look where they own pixels."""
+    """A pre-norm decoder layer whose cross-attention is weighted by the pixels that each query owns."""
 
     def __init__(self, config: NanoProposerConfig) -> None:
         super().__init__()
@@ -74,21 +88,39 @@ class Layer(nn.Module):
         self.qkv, self.self_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, config.hidden), nn.Linear(config.hidden, width)
 
-    def forward(self, x: Tensor, place: Tensor, tokens: Tensor, keys: Tensor, share: Tensor) -> Tensor:
-        """Queries x and place (B, Q, C), tokens and keys (B, L, C), share (B, Q, L) log of ownership -> (B, Q, C)."""
+    def forward(self, x: Tensor, position: Tensor, tokens: Tensor, keys: Tensor, share: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            x: (B, Q, C) float, the queries.
+            position: (1, Q, C) float, the position codes of the queries.
+            tokens: (B, L, C) float, the tokens of the photo.
+            keys: (B, L, C) float, the tokens plus their position codes.
+            share: (B, Q, L) float, logarithm of the share of each token that each query owns.
+
+        Returns:
+            (B, Q, C).
+        """
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query(self.norms[0](x) + place), self.key(keys), self.value(tokens))
+            for part in (self.query(self.norms[0](x) + position), self.key(keys), self.value(tokens))
         )
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=share[:, None].to(query.dtype))
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        query, key, value = self.qkv(self.norms[1](x) + place).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.qkv(self.norms[1](x) + position).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         x = x + self.self_out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norms[2](x))))
 
 
 class NanoProposer(nn.Module):
-    """The proposer of the small model."""
+    """The proposer of the small model.
+
+    Args:
+        config: sizes; the weights are random until they are loaded.
+        trunk: the trunk, which the encoder may share.
+    """
 
     kind = "nano"
 
@@ -109,30 +141,35 @@ class NanoProposer(nn.Module):
 
     @property
     def normalization(self) -> Normalization:
-        """How pixels are to be normalised."""
+        """Normalisation that the pixels need."""
         return NORMALIZATION
 
     def config_dict(self) -> dict[str, Any]:
-        """The settings, as JSON would have them."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
 
     @classmethod
     def from_config(cls, values: dict[str, Any]) -> "NanoProposer":
-        """A proposer of random weights from ``config_dict``'s settings, with a trunk of its own.
+        """Create a proposer with random weights and a new trunk from the values of ``config_dict``.
 
         Raises:
-            CheckpointError: settings that are not known.
+            CheckpointError: an unknown entry or value.
         """
         return cls(from_json(NanoProposerConfig, values, "the nano proposer"), SharedTrunk(EfficientNetLite())).eval()
 
     def share_trunk(self, trunk: SharedTrunk) -> None:
-        """Use the encoder's trunk, so that a photo goes through it once for both."""
+        """Use the trunk of the encoder, so that it runs once per photo."""
         self.trunk = trunk
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
-        """Propose masks for ``pixels`` (B, 3, H, W), normalised: soft masks at stride 4.
+        """Propose soft masks.
 
-        Those of the queries add up to about 1 in every cell, and each division into superpixels to ``strength``.
+        Args:
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization``.
+
+        Returns:
+            One ``Proposals`` per image, float32 logits at stride 4, without slots. In each cell, the probabilities of
+            the queries' masks sum to about 1, and those of each division into superpixels to ``strength``.
         """
         rows, columns = (-(-side // 4) for side in pixels.shape[-2:])
         partition = self.divide(self.trunk(pixels))[-1].float()[:, :, :rows, :columns]
@@ -140,23 +177,28 @@ class NanoProposer(nn.Module):
         divisions = [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
         proposals = []
         for index, logits in enumerate(partition):
-            # Dropped before, because they cost time, and after, because the refined are fewer.
+            # Small masks are dropped before refinement to save time, and after it because it makes more masks small.
             logits = logits[self._large(logits.softmax(0))]
             shares = refine_division(logits, colours[index], weight=self.config.smoothing)
             shares = shares[self._large(shares)]
             masks = torch.cat([shares / shares.sum(0, keepdim=True), *(division[index] for division in divisions)])
-            # The sigmoid of these gives the shares back.
+            # The sigmoid of these logits equals the shares.
             proposals.append(Proposals(torch.logit(masks, 1e-4)))
         return proposals
 
     def _large(self, shares: Tensor) -> Tensor:
-        """Positions of the masks (N, h, w) that are worth keeping."""
+        """Indices of the masks (N, h, w) that cover at least ``smallest`` of the photo."""
         return (shares.mean((1, 2)) >= self.config.smallest).nonzero()[:, 0]
 
     def divide(self, features: list[Tensor]) -> list[Tensor]:
-        """Trunk features -> for the start and each layer the logits (B, Q, h, w) of which query owns a pixel.
+        """Divide the photo among the queries.
 
-        The last are at stride 4, those before at stride 8.
+        Args:
+            features: the four feature maps of the trunk.
+
+        Returns:
+            Logits (B, Q, h, w), whose softmax over Q is the division, for the initial queries and after each layer;
+            the last at stride 4, the others at stride 8.
         """
         levels: list[Tensor] = []
         x = None
@@ -170,71 +212,80 @@ class NanoProposer(nn.Module):
         coarse = levels[1]  # stride 16
         grid = (coarse.shape[-2], coarse.shape[-1])
         tokens = self.tokens(coarse)
-        places = sine_positions(tokens.shape[1], *grid, device=tokens.device, dtype=tokens.dtype)
+        positions = sine_positions(tokens.shape[1], *grid, device=tokens.device, dtype=tokens.dtype)
 
         side = self.config.grid
         start = F.adaptive_avg_pool2d(tokens, side).flatten(2).mT
-        start_places = F.adaptive_avg_pool2d(places[None], side).flatten(2).mT
+        start_positions = F.adaptive_avg_pool2d(positions[None], side).flatten(2).mT
         batch = tokens.shape[0]
         query = torch.cat([start, self.learned.to(start.dtype).expand(batch, -1, -1)], 1)
-        place = torch.cat([start_places[0], self.learned_places.to(start.dtype)])[None]
+        position = torch.cat([start_positions[0], self.learned_places.to(start.dtype)])[None]
         tokens = self.token_norm(tokens.flatten(2).mT)
-        keys = tokens + places.flatten(1).T
+        keys = tokens + positions.flatten(1).T
 
-        logits = [self._own(query, half)]
+        logits = [self._division(query, half)]
         for index, layer in enumerate(self.layers):
             share = resize_bilinear(logits[-1].detach().float(), grid).flatten(2).log_softmax(1).clamp_min(-6)
-            query = layer(query, place, tokens, keys, share)
-            logits.append(self._own(query, fine if index == len(self.layers) - 1 else half))
+            query = layer(query, position, tokens, keys, share)
+            logits.append(self._division(query, fine if index == len(self.layers) - 1 else half))
         return logits
 
-    def _own(self, query: Tensor, pixels: Tensor) -> Tensor:
+    def _division(self, query: Tensor, pixels: Tensor) -> Tensor:
+        """Logits (B, Q, h, w) of queries (B, Q, C) over pixel embeddings (B, pixel_width, h, w)."""
         kernel = self.kernel(self.norm(query))
         return torch.einsum("bqc,bchw->bqhw", kernel[..., :-1], pixels) + kernel[..., -1, None, None]
 
 
 def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Normalised photos (B, 3, H, W) -> CIE Lab (B, 3, ceil(H / 4), ceil(W / 4)) of cells of four pixels."""
+    """Convert normalised photos (B, 3, H, W) to CIE Lab, averaged over cells of 4 x 4 pixels.
+
+    Args:
+        pixels: (B, 3, H, W) float.
+        normalization: the normalisation of the pixels.
+
+    Returns:
+        (B, 3, ceil(H / 4), ceil(W / 4)): L in [0, 100], a and b in about [-110, 110].
+    """
     height, width = pixels.shape[-2:]
     cells = F.avg_pool2d(F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate"), 4)
     mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in
                  (normalization.mean, normalization.std))  # fmt: skip
     linear = ((cells * std + mean) / 255).clamp(0, 1) ** 2.2
-    # The small sum stands in for the straight part of the curve near black.
+    # Adding 1e-3 approximates the linear part of the curve near black.
     x, y, z = (torch.einsum("ij,bjhw->ibhw", linear.new_tensor(TO_XYZ), linear) + 1e-3) ** (1 / 3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: float = 1.5, rounds: int = 5) -> Tensor:
-    """Divide photos softly by colour and place, from a grid of seeds (k-means, after SLIC, Achanta et al. 2012).
+    """Divide photos softly into superpixels by colour and position (k-means, after SLIC, Achanta et al. 2012).
 
     Args:
-        colours: (B, 3, h, w) Lab.
-        count: about how many superpixels.
-        unit: difference of colour that weighs as much as 1 / ``compact`` of the distance between seeds.
-        compact: the larger, the rounder.
-        rounds: of k-means.
+        colours: (B, 3, h, w) float, CIE Lab.
+        count: approximate number of superpixels.
+        unit: difference in colour that weighs as much as 1 / ``compact`` of the distance between initial centres.
+        compact: larger values give rounder superpixels.
+        rounds: rounds of k-means.
 
     Returns:
-        (B, K, h, w) shares that add up to 1 in every cell.
+        (B, K, h, w) shares that sum to 1 in every cell.
     """
     height, width = colours.shape[-2:]
     rows = max(1, round((count * height / width) ** 0.5))
     columns = max(1, round(count / rows))
     step = (height * width / (rows * columns)) ** 0.5 / compact
     y, x = (torch.arange(side, device=colours.device, dtype=colours.dtype) / step for side in (height, width))
-    place = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(len(colours), -1, -1, -1)
-    cells = torch.cat([colours / unit, place], 1)
+    positions = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(len(colours), -1, -1, -1)
+    cells = torch.cat([colours / unit, positions], 1)
     centres = F.adaptive_avg_pool2d(cells, (rows, columns)).flatten(2).mT  # (B, K, 5)
-    few = F.avg_pool2d(cells, 2, ceil_mode=True).flatten(2)  # a quarter of the cells places the centres as well
+    coarse = F.avg_pool2d(cells, 2, ceil_mode=True).flatten(2)  # a quarter of the cells is enough to place the centres
     for _ in range(rounds):
-        shares = _shares(centres, few)
-        centres = shares @ few.mT / shares.sum(2, keepdim=True).clamp_min(1e-6)
+        shares = _shares(centres, coarse)
+        centres = shares @ coarse.mT / shares.sum(2, keepdim=True).clamp_min(1e-6)
     return _shares(centres, cells.flatten(2)).unflatten(2, (height, width))
 
 
 def _shares(centres: Tensor, cells: Tensor) -> Tensor:
-    """Softmax over centres (B, K, C) of minus the squared distance to each cell (B, C, L) -> (B, K, L)."""
-    near = 2 * centres @ cells - centres.square().sum(2, keepdim=True)
-    # Shares below 1e-13 are none; left alone they would be denormal numbers, which are slow.
-    return (near - near.amax(1, keepdim=True)).clamp_min_(-30).softmax(1)
+    """Softmax over centres (B, K, C) of the negative squared distance to each cell (B, C, L): (B, K, L)."""
+    similarity = 2 * centres @ cells - centres.square().sum(2, keepdim=True)
+    # Clamped, since smaller shares have no effect but become denormal numbers, which are slow.
+    return (similarity - similarity.amax(1, keepdim=True)).clamp_min_(-30).softmax(1)

@@ -1,4 +1,4 @@
-"""Models of transformers in a folder of the hub's layout: checked and loaded, safetensors only."""
+"""Loading of transformers models from folders in the hub's layout; safetensors only."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,16 +20,18 @@ def load_network(folder: Path, classes: Mapping[str, str]) -> "PreTrainedModel":
     """Load a transformers model from a folder in the hub's layout, in float32, in evaluation mode.
 
     Args:
-        folder: with config.json and model.safetensors (or shards and their index).
-        classes: model types that fit -> name of the class in transformers that reads them.
+        folder: a folder with config.json and model.safetensors (or shards and their index).
+        classes: supported model types -> name of the class in transformers that loads them.
 
     Raises:
-        CheckpointError: a model of another type, pickled weights only, or incomplete weights.
+        CheckpointError: another type of model, or weights that are pickled, damaged or incomplete.
         MissingDependencyError: transformers is too old for the model.
     """
     kind = str(read_json(folder / "config.json").get("model_type"))
     if kind not in classes:
-        raise CheckpointError(f"{folder} holds a model of type {kind!r}; this proposer reads {', '.join(classes)}")
+        raise CheckpointError(
+            f"{folder} contains a model of type {kind!r}: this proposer supports {', '.join(classes)}"
+        )
     if not any(folder.glob("model*.safetensors")):
         pickles = sorted(file.name for file in folder.glob("*") if file.suffix in PICKLE_SUFFIXES)
         raise CheckpointError(
@@ -48,8 +50,10 @@ def load_network(folder: Path, classes: Mapping[str, str]) -> "PreTrainedModel":
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"cannot load {folder}: {error}") from error
     missing = set(report["missing_keys"]) & {name for name, _ in network.named_parameters()}
-    if missing:  # transformers would leave them random
-        raise CheckpointError(f"the weights in {folder} are incomplete: {list_some(sorted(missing))}")
+    if missing:  # transformers would initialise them at random
+        raise CheckpointError(
+            f"the weights in {folder} are incomplete: {list_some(sorted(missing))} missing. Fetch the folder again."
+        )
     return network.eval()
 
 
@@ -57,30 +61,30 @@ def build_network(config: Mapping[str, Any], classes: Mapping[str, str]) -> "Pre
     """A transformers model with random weights, in evaluation mode.
 
     Args:
-        config: what ``config_of`` gave.
-        classes: as ``load_network`` takes them.
+        config: a configuration from ``config_of``.
+        classes: as in ``load_network``.
 
     Raises:
-        CheckpointError: a configuration of another model.
+        CheckpointError: a configuration of another type of model.
         MissingDependencyError: transformers is too old for the model.
     """
     kind = str(config.get("model_type"))
     if kind not in classes:
-        raise CheckpointError(f"a configuration of model type {kind!r}; this proposer reads {', '.join(classes)}")
+        raise CheckpointError(f"the configuration has model type {kind!r}: this proposer supports {', '.join(classes)}")
     network_class = transformers_class(classes[kind])
     return network_class(network_class.config_class.from_dict(dict(config))).eval()
 
 
 def config_of(network: "PreTrainedModel") -> dict[str, Any]:
-    """The whole configuration of a transformers model, defaults included, as JSON can hold it."""
+    """The configuration of a transformers model including defaults, as JSON-compatible values."""
     return json.loads(network.config.to_json_string(use_diff=False))
 
 
 def transformers_class(name: str) -> Any:
-    """A class of transformers by its name.
+    """A class of transformers by name.
 
     Raises:
-        MissingDependencyError: this transformers has no such class, or lacks a library that the class needs.
+        MissingDependencyError: the installed transformers has no such class, or a library that it needs is missing.
     """
     import transformers
 
@@ -88,14 +92,14 @@ def transformers_class(name: str) -> Any:
         return getattr(transformers, name)
     except (AttributeError, ImportError) as error:
         raise MissingDependencyError(
-            f"transformers {transformers.__version__} cannot offer {name} here ({error}). "
+            f"transformers {transformers.__version__} does not provide {name} ({error}). "
             'Update it: pip install -U "transformers>=5.0"'
         ) from error
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' own progress bar: the weights are on this machine."""
+    """Disable transformers' progress bar: the weights are local files."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

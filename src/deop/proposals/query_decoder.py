@@ -1,4 +1,4 @@
-"""The transformer that turns learned queries into mask and class embeddings (METHOD section 2)."""
+"""The transformer decoder of the original's proposal network, with learned queries (docs/method.md §2)."""
 
 from itertools import pairwise
 
@@ -10,7 +10,11 @@ from deop.networks.positions import sine_positions
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them; ``widths`` from input to output."""
+    """Linear layers with ReLU between them.
+
+    Args:
+        widths: channels from input to output.
+    """
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -24,13 +28,13 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm decoder layer: self-attention, cross-attention, feed-forward (METHOD section 2, "Transformer").
+    """Post-norm decoder layer: self-attention, cross-attention, feed-forward (docs/method.md §2, "Transformer").
 
     Args:
         width: channels of queries and memory.
         heads: attention heads; divides ``width``.
         ffn: hidden channels of the feed-forward part.
-        dropout: probability, in attention weights and on every branch; active only in training mode.
+        dropout: probability, in attention weights and on each branch; active only in training mode.
     """
 
     def __init__(self, width: int, heads: int, ffn: int, dropout: float) -> None:
@@ -45,28 +49,28 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, state: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """One layer.
+        """Apply the layer.
 
         Args:
-            state: (B, N, C), t of METHOD section 2.
-            query: (B, N, C), the learned queries, added wherever the state asks.
-            key: (B, L, C), memory with its position code.
-            value: (B, L, C), memory without.
+            state: (B, N, C) float, t in docs/method.md §2.
+            query: (B, N, C) float, the learned queries, added to the state to form attention queries.
+            key: (B, L, C) float, memory with its position code.
+            value: (B, L, C) float, memory without position code.
 
         Returns:
             (B, N, C), the new state.
         """
-        asking = state + query
-        answer, _ = self.self_attention(asking, asking, state, need_weights=False)
-        state = self.norm1(state + self.dropout(answer))
-        answer, _ = self.cross_attention(state + query, key, value, need_weights=False)
-        state = self.norm2(state + self.dropout(answer))
-        answer = self.linear2(self.dropout(F.relu(self.linear1(state))))
-        return self.norm3(state + self.dropout(answer))
+        positioned = state + query
+        update, _ = self.self_attention(positioned, positioned, state, need_weights=False)
+        state = self.norm1(state + self.dropout(update))
+        update, _ = self.cross_attention(state + query, key, value, need_weights=False)
+        state = self.norm2(state + self.dropout(update))
+        update = self.linear2(self.dropout(F.relu(self.linear1(state))))
+        return self.norm3(state + self.dropout(update))
 
 
 class QueryDecoder(nn.Module):
-    """Learned queries looking at the last feature map: no encoder layers, zero initial state, a shared final norm.
+    """A decoder of learned queries over the last feature map: no encoder layers, zero initial state, shared final norm.
 
     Args:
         inputs: channels of the feature map.
@@ -88,7 +92,7 @@ class QueryDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Decode ``features`` (B, inputs, h, w) -> after every layer, the normed state (B, N, width)."""
+        """Decode a feature map (B, inputs, h, w); returns the normalised state (B, N, width) after each layer."""
         memory = self.project(features)
         height, width = memory.shape[-2:]
         positions = sine_positions(memory.shape[1], height, width, device=memory.device, dtype=memory.dtype)

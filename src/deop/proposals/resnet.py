@@ -1,4 +1,4 @@
-"""The deep-stem residual network below the proposal network: R50c and R101c, frozen batch norms (METHOD section 2)."""
+"""The backbone of the original's proposal network: deep-stem ResNets R50c and R101c (docs/method.md §2)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,11 +11,11 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> bottleneck blocks in res2, res3, res4, res5."""
 
 LAST_STAGE_DILATIONS = (1, 2, 4)
-"""The multi-grid: dilation of the 3x3 convolution in each block of res5."""
+"""Dilation of the 3x3 convolution in each block of res5 (multi-grid)."""
 
 
 class Features(NamedTuple):
-    """What the backbone gives: one map a stage, at strides 4, 8, 16, 32."""
+    """Feature maps of the backbone, at strides 4, 8, 16 and 32."""
 
     res2: Tensor
     res3: Tensor
@@ -24,7 +24,7 @@ class Features(NamedTuple):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics and affine part never change (METHOD section 2: eps 1e-5)."""
+    """Batch norm with fixed statistics and affine parameters (docs/method.md §2)."""
 
     weight: Tensor
     bias: Tensor
@@ -40,12 +40,12 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` (B, C, h, w), any float dtype, with the stored statistics."""
+        """Normalise ``x`` (B, C, h, w) of any float dtype with the stored statistics."""
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FrozenBatchNorm":
-        # The statistics follow the module to another device but never go below float32: a variance may not fit
-        # float16, and batch_norm takes half-precision maps with float32 statistics as they are.
+        # The statistics move with the module but stay at least float32: a variance may exceed the range of float16, and
+        # batch_norm accepts half-precision maps with float32 statistics.
         for name, buffer in self._buffers.items():
             assert buffer is not None
             moved = fn(buffer)
@@ -54,7 +54,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class NormedConv(nn.Module):
-    """Convolution without bias, "same" padding, then a norm, then perhaps ReLU."""
+    """Convolution without bias and with "same" padding, then a norm, then optionally ReLU."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class NormedConv(nn.Module):
 
 
 def _relu(x: Tensor) -> Tensor:
-    """In place where nothing is learned: new memory costs more than the comparison."""
+    """ReLU, in place if gradients are disabled: allocating memory takes longer than the operation."""
     return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 class Stem(nn.Module):
-    """Three 3x3 convolutions, the first with stride 2, then 3x3 max pooling with stride 2: stride 4 in all."""
+    """Three 3x3 convolutions, the first with stride 2, then 3x3 max pooling with stride 2: total stride 4."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (carries stride and dilation), 1x1, added to the (projected) input."""
+    """1x1, 3x3 (with stride and dilation) and 1x1 convolutions, added to the (projected) input."""
 
     def __init__(self, inputs: int, width: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -118,12 +118,12 @@ class Bottleneck(nn.Module):
 
 
 class DeepStemResNet(nn.Module):
-    """ResNet with the deep stem and a dilated last stage, as METHOD section 2 describes it.
+    """ResNet with the deep stem and a dilated last stage (docs/method.md §2).
 
     Args:
         depth: 50 or 101.
         stem_width: channels of the first two stem convolutions; the third has twice as many.
-        width: channels inside a bottleneck of res2; doubled in every later stage. A stage gives 4 times its width.
+        width: channels inside a bottleneck of res2; doubled in each later stage. A stage outputs 4 times its width.
     """
 
     def __init__(self, depth: int = 101, stem_width: int = 64, width: int = 64) -> None:
@@ -152,8 +152,8 @@ class DeepStemResNet(nn.Module):
         self.res2, self.res3, self.res4, self.res5 = stages
 
     def forward(self, pixels: Tensor) -> Features:
-        """(B, 3, H, W) normalised pixels -> the maps at strides 4, 8, 16 and 32."""
-        # Channels last: an eighth faster, measured on a CPU (docs/speed.md).
+        """Compute the feature maps of normalised pixels (B, 3, H, W)."""
+        # Channels last is an eighth faster on a CPU (docs/speed.md).
         res2 = self.res2(self.stem(pixels.contiguous(memory_format=torch.channels_last)))
         res3 = self.res3(res2)
         res4 = self.res4(res3)

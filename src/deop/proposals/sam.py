@@ -1,4 +1,4 @@
-"""Segment-anything models as a source of masks: a grid of points, three masks a point, the sound ones kept."""
+"""Segment-anything models as proposers: a grid of points, three masks per point, filtered by quality."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,22 +19,26 @@ from deop.proposals.types import Proposals
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Published SAM 2 folders carry the configuration of the video model, whose image half Sam2Model reads.
+# Published SAM 2 folders contain the configuration of the video model; Sam2Model reads its image part.
 CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
-"""Model types of transformers that answer points with masks -> the class that reads them."""
+"""Supported model types of transformers -> the class that loads them."""
 
 
 @dataclass(frozen=True)
 class SamSettings:
-    """How masks are asked for and which are kept; the defaults are those of METHOD section 12 and of SAM.
+    """How masks are generated and filtered. The defaults are those of docs/method.md §12 and of SAM.
 
     Attributes:
-        points_per_side: the grid has this many points a side.
-        points_per_batch: points answered at once; only memory depends on it.
-        min_iou: a mask is kept if the model expects a higher IoU of it, 0..1.
-        min_stability: and if its areas at logit +1 and -1 have a higher IoU, 0..1.
-        box_iou: of masks whose boxes overlap more than this, the one with the higher expected IoU is kept.
-        min_region_area: islands and holes below this are removed, in pixels of the network input; 0 = keep all.
+        points_per_side: points per side of the grid.
+        points_per_batch: points processed together; affects only memory.
+        min_iou: minimum predicted IoU of a mask, exclusive.
+        min_stability: minimum IoU of the areas of a mask at logit 1 and -1, in [0, 1], exclusive.
+        box_iou: of masks whose boxes have a higher IoU than this, the one with the highest predicted IoU is kept.
+        min_region_area: connected regions and holes below this area are removed, in pixels of the network input; 0:
+            none.
+
+    Raises:
+        SettingError: fewer than one point.
     """
 
     points_per_side: int = 20
@@ -46,16 +50,19 @@ class SamSettings:
 
     def __post_init__(self) -> None:
         if self.points_per_side < 1 or self.points_per_batch < 1:
-            raise SettingError(f"SAM needs at least one point: {self}")
+            raise SettingError(
+                f"points_per_side ({self.points_per_side}) and points_per_batch ({self.points_per_batch}) "
+                "must be at least 1"
+            )
 
 
 class SamProposer(nn.Module):
-    """A SAM or SAM 2 of transformers asked at a grid of points (METHOD section 12).
+    """A SAM or SAM 2 of transformers, prompted with a grid of points (docs/method.md §12).
 
     Args:
         network: ``SamModel`` or ``Sam2Model``.
-        normalization: what its pixels are normalised with.
-        settings: how masks are asked for and which are kept.
+        normalization: normalisation that its pixels need.
+        settings: how masks are generated and filtered.
     """
 
     kind = "sam"
@@ -67,8 +74,8 @@ class SamProposer(nn.Module):
         self.network = network
         self.normalization = normalization
         self.settings = settings or SamSettings()
-        self.train(network.training)  # a loaded network evaluates, and so does what holds it
-        # SAM keeps the photo's shape in a square frame padded with zeros; SAM 2 stretches the photo over its frame.
+        self.train(network.training)  # loaded networks are in evaluation mode
+        # SAM pads the photo to a square frame; SAM 2 stretches it to the frame.
         self.keeps_shape = network.config.model_type == "sam"
         config = network.config
         size = config.vision_config.image_size if self.keeps_shape else config.prompt_encoder_config.image_size
@@ -79,11 +86,11 @@ class SamProposer(nn.Module):
         """Propose masks.
 
         Args:
-            pixels: (B, 3, H, W), normalised with ``self.normalization``, padded.
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded.
 
         Returns:
-            For every image, as many proposals as pass the settings, the best expected IoU first; float32 logits at
-            the resolution of the model's own masks (a quarter of its frame), without slots.
+            One ``Proposals`` per image with all masks that pass the settings, highest predicted IoU first: float32
+            logits at the resolution of the model's masks (a quarter of its frame), without slots.
         """
         return [self._propose(image) for image in pixels]
 
@@ -91,7 +98,7 @@ class SamProposer(nn.Module):
         height, width = image.shape[-2:]
         rows, columns = self._shape_in_frame(height, width)
         masks, scores = [], []
-        for logits, ious in self._answers(image, rows, columns):
+        for logits, ious in self._predict(image, rows, columns):
             good = (ious > self.settings.min_iou) & (stability(logits) > self.settings.min_stability)
             masks.append(logits[good])
             scores.append(ious[good])
@@ -104,56 +111,56 @@ class SamProposer(nn.Module):
         return Proposals(logits)
 
     def _shape_in_frame(self, height: int, width: int) -> tuple[int, int]:
-        """Pixels of the frame that the image takes; multiples of 4, so that the masks end with the image."""
+        """(height, width) of the image in the frame; multiples of 4, so that cells of the masks end with the image."""
         if not self.keeps_shape:
             return self.frame, self.frame
         scale = self.frame / max(height, width) / 4
         return max(1, round(height * scale)) * 4, max(1, round(width * scale)) * 4
 
-    def _answers(self, image: Tensor, rows: int, columns: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Masks (3 points, h, w) float32 over the image, and their expected IoU, for one batch of points at a time."""
+    def _predict(self, image: Tensor, rows: int, columns: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mask logits (3 * points, h, w) float32 and predicted IoU (3 * points,) of one batch of points at a time."""
         dtype = self.network.dtype
-        placed = F.interpolate(image[None].float(), (rows, columns), mode="bilinear", antialias=True)
-        placed = F.pad(placed, (0, self.frame - columns, 0, self.frame - rows))
+        framed = F.interpolate(image[None].float(), (rows, columns), mode="bilinear", antialias=True)
+        framed = F.pad(framed, (0, self.frame - columns, 0, self.frame - rows))
         network: Any = self.network
-        embeddings = network.get_image_embeddings(placed.to(dtype))
+        embeddings = network.get_image_embeddings(framed.to(dtype))
         side = self.settings.points_per_side
         steps = (torch.arange(side, device=image.device) + 0.5) / side
         points = torch.cartesian_prod(steps, steps).flip(1) * torch.tensor([columns, rows], device=image.device)
         for batch in points.split(self.settings.points_per_batch):
-            answer = network(
+            output = network(
                 image_embeddings=embeddings, input_points=batch[None, :, None].to(dtype), multimask_output=True
             )
-            logits = answer.pred_masks.flatten(0, 2).float()
+            logits = output.pred_masks.flatten(0, 2).float()
             inside = (rows * logits.shape[-2] // self.frame, columns * logits.shape[-1] // self.frame)
-            yield logits[:, : inside[0], : inside[1]], answer.iou_scores.flatten().float()
+            yield logits[:, : inside[0], : inside[1]], output.iou_scores.flatten().float()
 
     def _without_small_regions(self, logits: Tensor, min_area: float) -> Tensor:
-        """Flip the cells of small islands and holes; of masks that became alike, prefer the untouched."""
+        """Flip the cells of small regions and holes; of masks that become duplicates, unchanged ones are preferred."""
         masks = logits > 0
         cleaned = torch.stack([torch.from_numpy(drop_small_regions(m.cpu().numpy(), min_area)) for m in masks])
         changed = cleaned.to(masks.device) != masks
         logits = torch.where(changed, -logits, logits)
-        untouched = ~changed.flatten(1).any(1)
-        return logits[_distinct(logits, untouched.float(), self.settings.box_iou)]
+        unchanged = ~changed.flatten(1).any(1)
+        return logits[_distinct(logits, unchanged.float(), self.settings.box_iou)]
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, settings: SamSettings | None = None) -> "SamProposer":
-        """Load from a folder in the hub's layout; evaluation mode, float32, on the CPU.
+        """Load a model from a folder in the hub's layout, in evaluation mode, as float32 on the CPU.
 
         Args:
-            folder: with config.json and safetensors weights; ``deop.weights.hub.fetch`` brings one from the hub.
-            settings: how masks are asked for and which are kept.
+            folder: a folder with config.json and safetensors weights, for example from ``deop.weights.hub.fetch``.
+            settings: how masks are generated and filtered.
 
         Raises:
-            CheckpointError: another type of model, pickled weights only, or incomplete weights.
+            CheckpointError: another type of model, or weights that are pickled or incomplete.
             MissingDependencyError: transformers is too old for the model.
         """
         path = Path(folder)
         return cls(load_network(path, CLASSES), read_normalization(path, IMAGENET), settings)
 
     def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON can hold it; ``from_config`` reads it back."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return {
             "network": config_of(self.network),
             "normalization": asdict(self.normalization),
@@ -162,10 +169,10 @@ class SamProposer(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "SamProposer":
-        """Build with random weights from what ``config_dict`` gave; evaluation mode.
+        """Create a proposer with random weights, in evaluation mode, from the values of ``config_dict``.
 
         Raises:
-            CheckpointError: unknown or missing entries, or a configuration of another model.
+            CheckpointError: unknown or missing entries, or another type of model.
             MissingDependencyError: transformers is too old for the model.
         """
         if differing := sorted(set(config) ^ {"network", "normalization", "settings"}):
@@ -177,13 +184,13 @@ class SamProposer(nn.Module):
 
 
 def stability(logits: Tensor) -> Tensor:
-    """How little a mask changes when its threshold moves by one: area at logit > 1 over area at logit > -1.
+    """Stability of masks under a change of the threshold: area at logit > 1 divided by area at logit > -1.
 
     Args:
         logits: (N, h, w) float.
 
     Returns:
-        (N,) float32 in [0, 1]; 0 for a mask that is empty at both.
+        (N,) float32 in [0, 1]; 0 for a mask that is empty at both thresholds.
     """
     inner = (logits > 1).flatten(1).sum(1)
     outer = (logits > -1).flatten(1).sum(1)
@@ -191,29 +198,29 @@ def stability(logits: Tensor) -> Tensor:
 
 
 def _distinct(logits: Tensor, scores: Tensor, limit: float) -> Tensor:
-    """Indices (M,) of masks, best score first, none empty, whose boxes overlap by no more than ``limit``."""
+    """Indices (M,) of non-empty masks by descending score, without those whose box overlaps a better one's too much."""
     masks = logits > 0
-    filled = masks.flatten(1).any(1)
+    nonempty = masks.flatten(1).any(1)
     boxes = mask_boxes(masks)
-    order = [i for i in scores.argsort(descending=True, stable=True).tolist() if filled[i]]
+    order = [i for i in scores.argsort(descending=True, stable=True).tolist() if nonempty[i]]
     kept = keep_first(order, (box_iou(boxes) > limit).cpu().numpy())
     return torch.tensor(kept, dtype=torch.long, device=logits.device)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """(N, h, w) bool -> (N, 4) float32 x0, y0, x1, y1, right and bottom exclusive; zeros for an empty mask."""
+    """Tight boxes of masks (N, h, w) bool: (N, 4) float32 x0, y0, x1, y1, right and bottom exclusive; 0 if empty."""
     spans = []
     for cells in (masks.any(1), masks.any(2)):  # columns, rows
-        place = torch.arange(cells.shape[1], device=masks.device)
-        end = (cells * (place + 1)).amax(1)
-        start = torch.where(cells, place, cells.shape[1]).amin(1)
+        positions = torch.arange(cells.shape[1], device=masks.device)
+        end = (cells * (positions + 1)).amax(1)
+        start = torch.where(cells, positions, cells.shape[1]).amin(1)
         spans.append((start.minimum(end), end))
     (left, right), (top, bottom) = spans
     return torch.stack([left, top, right, bottom], dim=1).float()
 
 
 def box_iou(boxes: Tensor) -> Tensor:
-    """(N, 4) float x0, y0, x1, y1 -> (N, N) IoU of each box with each."""
+    """IoU of all pairs of boxes (N, 4) float x0, y0, x1, y1: (N, N)."""
     corner = torch.maximum(boxes[:, None, :2], boxes[:, :2])
     shared = (torch.minimum(boxes[:, None, 2:], boxes[:, 2:]) - corner).clamp_min(0).prod(-1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)

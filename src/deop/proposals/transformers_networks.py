@@ -1,4 +1,4 @@
-"""Any MaskFormer or Mask2Former of the hub as a source of masks; its classes are ignored."""
+"""MaskFormer and Mask2Former models of the hub as proposers; their classes are ignored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CLASSES = {"maskformer": "MaskFormerForInstanceSegmentation", "mask2former": "Mask2FormerForUniversalSegmentation"}
-"""Model types of transformers that give mask logits for queries -> the class that reads them."""
+"""Supported model types of transformers -> the class that loads them."""
 
 
 class TransformersProposer(nn.Module):
-    """A MaskFormer or Mask2Former of transformers: every query proposes its mask, whatever it says of classes.
+    """A MaskFormer or Mask2Former of transformers: each query proposes its mask; its classes are ignored.
 
     Args:
         network: ``MaskFormerForInstanceSegmentation`` or ``Mask2FormerForUniversalSegmentation``.
-        normalization: what its pixels are normalised with.
+        normalization: normalisation that its pixels need.
     """
 
     kind = "transformers"
@@ -35,44 +35,44 @@ class TransformersProposer(nn.Module):
         super().__init__()
         self.network = network
         self.normalization = normalization
-        self.train(network.training)  # a loaded network evaluates, and so does what holds it
+        self.train(network.training)  # loaded networks are in evaluation mode
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
-        """Propose one mask a query.
+        """Propose one mask per query.
 
         Args:
-            pixels: (B, 3, H, W), normalised with ``self.normalization``, padded to multiples of 32.
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded to multiples of 32.
 
         Returns:
-            For every image, one proposal a query, float32 logits (at stride 4 in published models), slot = query.
+            One ``Proposals`` per image: float32 logits (at stride 4 in published models), slot = index of the query.
         """
         output = self.network(pixel_values=pixels.to(self.network.dtype), output_auxiliary_logits=False)
         return [every_query(logits) for logits in output.masks_queries_logits]
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "TransformersProposer":
-        """Load from a folder in the hub's layout; evaluation mode, float32, on the CPU.
+        """Load a model from a folder in the hub's layout, in evaluation mode, as float32 on the CPU.
 
         Args:
-            folder: with config.json and safetensors weights; ``deop.weights.hub.fetch`` brings one from the hub.
+            folder: a folder with config.json and safetensors weights, for example from ``deop.weights.hub.fetch``.
 
         Raises:
-            CheckpointError: another type of model, pickled weights only, or incomplete weights.
+            CheckpointError: another type of model, or weights that are pickled or incomplete.
             MissingDependencyError: transformers is too old for the model.
         """
         path = Path(folder)
         return cls(load_network(path, CLASSES), read_normalization(path, IMAGENET))
 
     def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON can hold it; ``from_config`` reads it back."""
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return {"network": config_of(self.network), "normalization": asdict(self.normalization)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "TransformersProposer":
-        """Build with random weights from what ``config_dict`` gave; evaluation mode.
+        """Create a proposer with random weights, in evaluation mode, from the values of ``config_dict``.
 
         Raises:
-            CheckpointError: unknown or missing entries, or a configuration of another model.
+            CheckpointError: unknown or missing entries, or another type of model.
             MissingDependencyError: transformers is too old for the model.
         """
         if differing := sorted(set(config) ^ {"network", "normalization"}):

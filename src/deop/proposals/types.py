@@ -1,7 +1,4 @@
-"""Sources of class-agnostic masks. None of them ever sees a name.
-
-A proposer is anything with a ``normalization`` and a call ``proposer(pixels) -> list[Proposals]``.
-"""
+"""Return type of all proposers; ``deop.protocols.Proposer`` describes a proposer."""
 
 from dataclasses import dataclass
 
@@ -14,15 +11,15 @@ class Proposals:
     """The masks proposed for one image.
 
     Attributes:
-        logits: (N, h, w) float, mask logits over the padded network input; sigmoid gives the share of the cell that
-            the mask covers. N may be 0. The stride (input height / h) is any.
-        slots: (N,) int64 on the CPU, so that they can be checked without waiting for a device: which query of the
-            proposer made each mask, or None where that has no meaning (masks given by the caller, segment-anything).
-            Anchor queries tied to slots are looked up by it (METHOD section 5).
-        exact: (N, H, W) bool on the CPU, the caller's own masks at the photo's size where they gave them; assembly
-            then uses these instead of upsampled logits.
-        embeddings: (N, C) float, the proposer's own class embeddings (METHOD section 2) where it has them; only the
-            ensemble of the two-stream baseline looks at them.
+        logits: (N, h, w) float, mask logits over the padded network input, at any stride; the sigmoid is the share of
+            a cell that the mask covers. N may be 0.
+        slots: (N,) int64, the proposer's query that produced each mask; anchor queries tied to slots are selected by it
+            (docs/method.md §5). None if the masks do not come from queries (given masks, segment-anything). Always on
+            the CPU, so that they can be checked without waiting for a device.
+        exact: (N, H, W) bool on the CPU, given masks at the size of the photo; assembly then uses these instead of
+            upsampled logits. None for masks of a proposer.
+        embeddings: (N, C) float, the proposer's own class embeddings (docs/method.md §2), or None; used only by the
+            ensemble of the two-stream classifier.
     """
 
     logits: Tensor
@@ -34,11 +31,11 @@ class Proposals:
         return self.logits.shape[0]
 
     def keep(self, index: Tensor) -> "Proposals":
-        """The proposals at ``index`` ((M,) int64 or (N,) bool), in that order."""
+        """The proposals at ``index``, (M,) int64 or (N,) bool, in that order."""
         if index.dtype == torch.bool:
             index = index.nonzero()[:, 0]
         if torch.equal(index, torch.arange(len(self), device=index.device)):
-            return self  # exact masks of a large photo are not copied for nothing
+            return self  # avoids a copy of exact masks, which are large
         return Proposals(
             self.logits[index],
             None if self.slots is None else self.slots[index.cpu()],
@@ -47,6 +44,6 @@ class Proposals:
         )
 
     def to(self, device: torch.device) -> "Proposals":
-        """The same on another device; ``slots`` and ``exact``, which assembly takes a few rows at a time, stay."""
+        """The same proposals on another device; ``slots`` and ``exact`` stay on the CPU."""
         embeddings = None if self.embeddings is None else self.embeddings.to(device)
         return Proposals(self.logits.to(device), self.slots, self.exact, embeddings)

@@ -1,1 +1,1 @@
-"""From masks and features to a label map: anchors, classification, assembly, and the two-stream baseline."""
+"""From masks and features to label maps: anchors, classification, assembly, and the two-stream baseline."""

@@ -1,4 +1,4 @@
-"""Classification anchors: where in a mask to look, learned (METHOD section 5), or simply the mean over the mask."""
+"""Region embeddings of masks: by a learned anchor decoder (docs/method.md §5), or as the mean over the mask."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,45 +8,65 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, SettingError
+from deop.networks.loading import load_strictly
 from deop.networks.positions import sine_positions
 
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """The shape of an anchor decoder. The defaults are the released model's."""
+    """Sizes of an anchor decoder. The defaults are those of the released model.
 
-    width: int = 512  # channels C of the joint space
+    Attributes:
+        width: channels C of the joint space.
+        heads: attention heads; divides ``width``.
+        layers: ordinary layers before the output layer; may be 0.
+        hidden: channels inside the MLPs.
+        dropout: probability, in training only.
+        query: "slot": one learned query per slot of the proposer, as in the original; only for proposals with slots.
+            "mask": queries computed from the mask-pooled feature of each proposal; for any proposals.
+        slots: query slots of the proposer, if ``query`` is "slot".
+        gated_layers: whether masks also gate the cross-attention of ordinary layers (DECODER_MASK_FEATURE of the
+            original).
+
+    Raises:
+        CheckpointError: an unknown query.
+    """
+
+    width: int = 512
     heads: int = 8
-    layers: int = 1  # ordinary layers before the output layer; may be 0
-    hidden: int = 1024  # channels inside the MLPs
-    dropout: float = 0.1  # in training only
-    # "slot": a free vector for each query slot of the proposer, as the original: only for proposals that carry slots.
-    # "mask": made from the mask-pooled feature of each proposal: for any proposals, any number of them.
+    layers: int = 1
+    hidden: int = 1024
+    dropout: float = 0.1
     query: str = "slot"
-    slots: int = 100  # query slots of the proposer, for "slot"
-    gated_layers: bool = False  # the masks also gate the ordinary layers (the original's DECODER_MASK_FEATURE)
+    slots: int = 100
+    gated_layers: bool = False
 
     def __post_init__(self) -> None:
         if self.query not in ("slot", "mask"):
-            raise CheckpointError(f"unknown anchor query {self.query!r}: 'slot' or 'mask'")
+            raise CheckpointError(f"unknown anchor query {self.query!r}: choose 'slot' or 'mask'")
 
 
 class Regions(NamedTuple):
-    """One embedding a proposal, and where it was taken from."""
+    """Region embeddings, and the patches that they were computed from.
 
-    embeddings: Tensor  # (B, N, C), L2-normalised; zero where a proposal covers nothing
-    heatmaps: Tensor  # (B, heads, N, gh, gw), weights of the patches, not renormalised
+    Attributes:
+        embeddings: (B, N, C) float, L2-normalised; 0 for proposals that cover nothing.
+        heatmaps: (B, heads, N, gh, gw) float, weights of the patches, not normalised.
+    """
+
+    embeddings: Tensor
+    heatmaps: Tensor
 
 
 def pool_regions(features: Tensor, coverage: Tensor) -> Regions:
-    """Training-free anchors: the mean feature of each mask.
+    """Mean feature of each mask: anchors without training.
 
     Args:
-        features: (B, C, gh, gw) float; what is normalised beforehand weighs every patch alike.
-        coverage: (B, N, gh, gw) in [0, 1], how far each proposal covers each patch.
+        features: (B, C, gh, gw) float. If they are normalised beforehand, all patches have equal weight.
+        coverage: (B, N, gh, gw) in [0, 1], coverage of each patch by each proposal.
 
     Returns:
-        Regions of one head; the heatmap is the coverage over its sum.
+        Regions with one head; the heatmap is the coverage divided by its sum.
     """
     total = coverage.sum((-2, -1), keepdim=True)
     heatmaps = coverage / total.clamp_min(torch.finfo(coverage.dtype).tiny)
@@ -55,7 +75,11 @@ def pool_regions(features: Tensor, coverage: Tensor) -> Regions:
 
 
 class AnchorDecoder(nn.Module):
-    """The decoder that learns, for each mask, a heatmap of where to look (METHOD section 5)."""
+    """Decoder that computes a heatmap over the patches of each mask, and pools features with it (docs/method.md §5).
+
+    Args:
+        config: sizes; the weights are random until they are loaded.
+    """
 
     def __init__(self, config: AnchorConfig) -> None:
         super().__init__()
@@ -68,29 +92,31 @@ class AnchorDecoder(nn.Module):
             self.queries = nn.Parameter(torch.randn(config.slots, config.width))
         else:
             self.mask_query = nn.Linear(config.width, config.width)
-            nn.init.eye_(self.mask_query.weight)  # untrained, the query is the mask-pooled feature itself
+            nn.init.eye_(self.mask_query.weight)  # the initial query is the mask-pooled feature
             nn.init.zeros_(self.mask_query.bias)
 
     def forward(self, features: Tensor, coverage: Tensor, slots: Tensor | None = None) -> Regions:
-        """Look at each mask where it pays.
+        """Compute the region embeddings.
 
         Args:
             features: (B, C, gh, gw) float, L2-normalised over C.
-            coverage: (B, N, gh, gw) in [0, 1]: mask probabilities resized to the patch grid, sigmoid before the
-                resize (METHOD section 2, use b). N may be 0.
-            slots: (B, N) int64, the proposer's query slot of each proposal; needed by slot-tied queries.
+            coverage: (B, N, gh, gw) in [0, 1]: mask probabilities resized to the patch grid, with the sigmoid before
+                the resize (docs/method.md §2, use b). N may be 0.
+            slots: (B, N) int64, query slot of each proposal; required by slot-tied queries.
 
         Returns:
-            Regions with one heatmap a head.
+            Regions with one heatmap per head.
 
         Raises:
             SettingError: slot-tied queries without slots.
         """
         channels, grid = features.shape[1], features.shape[2:]
         tokens = features.flatten(2).mT  # (B, L, C)
-        coded = channels + -channels % 4  # a space of odd width has what fits of the next larger code
-        places = sine_positions(coded, grid[0], grid[1], device=features.device, dtype=features.dtype)[:channels]
-        keys = tokens + places.flatten(1).T
+        code_channels = channels + -channels % 4  # the code needs a multiple of 4; surplus channels are dropped
+        positions = sine_positions(code_channels, grid[0], grid[1], device=features.device, dtype=features.dtype)[
+            :channels
+        ]
+        keys = tokens + positions.flatten(1).T
         gate = coverage.flatten(2)  # (B, N, L)
 
         query = self._queries(features, coverage, slots)
@@ -101,14 +127,15 @@ class AnchorDecoder(nn.Module):
 
         # Only queries and keys are projected: each head pools its own channels of the raw features.
         weight, bias = self.query_key.weight.chunk(2), self.query_key.bias.chunk(2)
-        wanted = self._heads(F.linear(state + query, weight[0], bias[0]))  # (B, heads, N, C / heads)
-        offered = self._heads(F.linear(keys, weight[1], bias[1]))
-        attention = (wanted @ offered.mT / wanted.shape[-1] ** 0.5).softmax(-1)
+        queries = self._heads(F.linear(state + query, weight[0], bias[0]))  # (B, heads, N, C / heads)
+        keys = self._heads(F.linear(keys, weight[1], bias[1]))
+        attention = (queries @ keys.mT / queries.shape[-1] ** 0.5).softmax(-1)
         heatmaps = attention * gate[:, None]  # after the softmax, not renormalised
         pooled = (heatmaps @ self._heads(tokens)).transpose(1, 2).flatten(2)
         return Regions(F.normalize(pooled, dim=-1, eps=1e-10), heatmaps.unflatten(-1, grid))
 
     def _heads(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, heads, N, C / heads)."""
         return x.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
 
     def _queries(self, features: Tensor, coverage: Tensor, slots: Tensor | None) -> Tensor:
@@ -116,7 +143,7 @@ class AnchorDecoder(nn.Module):
             return self.mask_query(pool_regions(features, coverage).embeddings)
         if slots is None:
             raise SettingError(
-                "these anchors are tied to the query slots of their own proposer, and the masks come from elsewhere: "
+                "the anchor decoder is tied to the query slots of its own proposer, but these masks have no slots: "
                 'use anchors="pool", or a decoder trained with query="mask"'
             )
         return self.queries[slots]
@@ -125,22 +152,20 @@ class AnchorDecoder(nn.Module):
     def from_original(
         cls, state: dict[str, Tensor], queries: Tensor, *, heads: int = 8, gated_layers: bool = False
     ) -> "AnchorDecoder":
-        """The decoder of an original checkpoint.
+        """Load the decoder of an original checkpoint.
 
-        What has no effect on the result is left behind: the decoder-level norm, and the value third of the output
-        layer's packed projection (METHOD section 5).
+        Weights without effect on the result are dropped: the final norm of the decoder, and the value third of the
+        output layer's packed projection (docs/method.md §5).
 
         Args:
-            state: the keys below ``decoder.``.
+            state: keys below ``decoder.``.
             queries: (slots, C), ``query_embedding.weight``.
             heads: attention heads.
             gated_layers: the original's option DECODER_MASK_FEATURE.
 
         Raises:
-            CheckpointError: naming missing and surplus keys.
+            CheckpointError: listing missing and unexpected keys.
         """
-        from deop.networks.loading import load_strictly
-
         width = queries.shape[1]
         layers = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("layers.")), default=-1)
         hidden = state["layers.0.linear1.weight"].shape[0] if "layers.0.linear1.weight" in state else 1024
@@ -162,7 +187,7 @@ class AnchorDecoder(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Multi-head attention with a gate after the softmax on request."""
+    """Multi-head attention with an optional gate after the softmax."""
 
     def __init__(self, config: AnchorConfig) -> None:
         super().__init__()
@@ -171,7 +196,7 @@ class _Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None = None) -> Tensor:
-        """Queries (B, N, C) over keys and values (B, L, C); ``gate`` (B, N, L) multiplies the attention."""
+        """Attention of queries (B, N, C) over keys and values (B, L, C); ``gate`` (B, N, L) multiplies the weights."""
         parts = zip((query, key, value), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         q, k, v = (F.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x, w, b in parts)
         dropout = self.dropout if self.training else 0.0
@@ -184,7 +209,7 @@ class _Attention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A post-norm decoder layer (METHOD section 2, the same as the proposal network's)."""
+    """A post-norm decoder layer, as in the proposal network (docs/method.md §2)."""
 
     def __init__(self, config: AnchorConfig) -> None:
         super().__init__()
@@ -196,9 +221,9 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, state: Tensor, query: Tensor, tokens: Tensor, keys: Tensor, gate: Tensor | None) -> Tensor:
-        """State and query (B, N, C), tokens and keys (B, L, C) -> state."""
-        placed = state + query
-        state = self.norm1(state + self.dropout(self.self_attention(placed, placed, state)))
+        """New state (B, N, C) from state and query (B, N, C), tokens and keys (B, L, C), gate (B, N, L) or None."""
+        positioned = state + query
+        state = self.norm1(state + self.dropout(self.self_attention(positioned, positioned, state)))
         state = self.norm2(state + self.dropout(self.cross_attention(state + query, keys, tokens, gate)))
         inner = self.dropout(F.relu(self.up(state)))
         return self.norm3(state + self.dropout(self.down(inner)))

@@ -1,6 +1,6 @@
-"""From classified masks to maps at the photo's own size: semantic, panoptic, instances.
+"""From classified masks to results at the size of the photo: semantic, panoptic, instances.
 
-Everything goes in blocks of rows, so that memory grows neither with the number of names nor with names x pixels.
+The photo is processed in parts, so that neither names x pixels nor masks x pixels are in memory at once.
 """
 
 from collections.abc import Iterator
@@ -15,35 +15,51 @@ from deop.proposals.types import Proposals
 from deop.regions.small_regions import absorb_small_regions
 from deop.regions.windows import BLOCK, Window, mask_blocks, mask_windows, value_range
 
-AT_ONCE = 1 << 18
-"""Most votes counted in a window on the CPU before it is looked at in quarters."""
-MANY = 256
-"""Names above which a short list of them is voted on first."""
-LISTED = 8
-"""Names of each mask that are on it."""
-FEW = 8
-"""Names that are compared without a look at which of them can win."""
+MAX_VOTES = 1 << 18
+"""Votes (names x pixels) computed at once on the CPU; larger windows are split into quarters."""
+MANY_NAMES = 256
+"""Number of names above which a short list is voted on first."""
+LISTED_PER_MASK = 8
+"""Names of each mask that are on the short list."""
+FEW_NAMES = 8
+"""Number of names up to which all are compared, without first excluding names that cannot win."""
 
 
 class SemanticMap(NamedTuple):
-    """One name a pixel."""
+    """One name per pixel.
 
-    labels: np.ndarray  # (H, W) int32, index of the name, -1: none
-    confidence: np.ndarray  # (H, W) float32 in [0, 1]: the winning name's share of the masks over the pixel
+    Attributes:
+        labels: (H, W) int32, index of the name, or -1 for none.
+        confidence: (H, W) float32 in [0, 1], share of the masks over the pixel that vote for this name.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
 
 
 class Piece(NamedTuple):
-    """A thing or a stretch of stuff."""
+    """Name and score of a thing, or of all pixels of one kind of stuff.
+
+    Attributes:
+        class_id: index of the name.
+        score: in [0, 1].
+        isthing: whether the name is a countable thing.
+    """
 
     class_id: int
-    score: float  # in [0, 1]
+    score: float
     isthing: bool
 
 
 class PanopticMap(NamedTuple):
-    """One segment a pixel."""
+    """One segment per pixel.
 
-    segments: np.ndarray  # (H, W) int32, index into pieces, -1: none
+    Attributes:
+        segments: (H, W) int32, index into ``pieces``, or -1 for none.
+        pieces: names and scores of the segments.
+    """
+
+    segments: np.ndarray
     pieces: list[Piece]
 
 
@@ -57,24 +73,24 @@ def semantic(
     none_competes: bool = False,
     smallest_region: float = 0.0,
 ) -> SemanticMap:
-    """Label every pixel with the name that its masks vote for (METHOD section 6).
+    """Label each pixel with the name that its masks vote for (docs/method.md §6).
 
-    A name's vote at a pixel is S_k = sum_n P_n(k) M_n(pixel), with M_n the mask's probability there. Equal to the
-    original's map, without ever holding names x pixels.
+    The vote for name k at a pixel is S_k = sum_n P_n(k) M_n, with M_n the probability of mask n there. The result
+    equals the original's, without computing names x pixels.
 
     Args:
-        probabilities: (N, K + 1), softmax over the names and, last, none of them.
-        proposals: the N masks.
-        canvas: where the photo lies in the masks.
-        threshold: pixels whose confidence S_k / max(1, sum_n M_n) is below it are -1.
-        claim: pixels whose masks add up to no more than it are claimed by nobody: -1.
-        none_competes: whether "none of these" takes part: where its vote is highest, the pixel is -1. The original
-            drops that column (and does not renormalise the others).
-        smallest_region: share of the photo below which a stretch of one name, or of none, is given to what surrounds
-            it; its pixels keep the confidence of their own vote.
+        probabilities: (N, K + 1), softmax over the names and, last, "none of these".
+        proposals: N masks.
+        canvas: position of the photo in the masks.
+        threshold: pixels whose confidence S_k / max(1, sum_n M_n) is lower are -1.
+        claim: pixels with sum_n M_n up to this are -1.
+        none_competes: whether "none of these" takes part, so that pixels that it wins are -1. The original drops its
+            column without renormalising the others.
+        smallest_region: share of the photo, in [0, 1); smaller connected regions of one label get the label of their
+            surroundings, but keep their confidence.
 
     Returns:
-        The map at the photo's own size.
+        The map at the size of the photo.
     """
     names = probabilities.shape[1] - 1
     votes = (probabilities if none_competes else probabilities[:, :-1]).float().contiguous()  # (N, K or K + 1)
@@ -84,69 +100,77 @@ def semantic(
         return SemanticMap(labels, confidence)
     short, listed = _shortlist(votes)
     for window in mask_windows(proposals, canvas):
-        coverage = window.masks.sum(0) + window.rest.sum()
+        coverage = window.masks.sum(0) + window.constant.sum()
         best, winner = _vote(short, window)
         if listed is not None:
             if bool((winner == 0).any()):
                 best, winner = _vote(votes, window)
             else:
                 winner = listed[winner - 1]
-        sure = best / coverage.clamp_min(1.0)
-        unclaimed = (coverage <= claim) | (sure < threshold) | (winner == names)
-        place = window.rows, window.columns
-        labels[place] = torch.where(unclaimed, -1, winner).to(torch.int32).cpu().numpy()
-        confidence[place] = sure.clamp(0, 1).cpu().numpy()
+        score = best / coverage.clamp_min(1.0)
+        unlabelled = (coverage <= claim) | (score < threshold) | (winner == names)
+        part = window.rows, window.columns
+        labels[part] = torch.where(unlabelled, -1, winner).to(torch.int32).cpu().numpy()
+        confidence[part] = score.clamp(0, 1).cpu().numpy()
     return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
 
 
 def _shortlist(votes: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The few of many names that can hope to win, and before them one that stands for all others.
+    """Reduce many names to the few that are likely to win, plus one column that bounds all others.
 
-    That one has in each mask the highest probability of any that is left out, so that no pixel's vote for one of these
-    is above its vote: where it does not win, neither does any of them.
+    In each mask, that column has the highest probability of any name that is not listed. Its vote at a pixel is at
+    least the vote of each of them, so where it does not win, none of them does.
 
     Args:
         votes: (N, K).
 
     Returns:
-        (N, 1 + k) votes, and the (k,) int64 indices of the names, rising; the votes themselves and None where names are
-        few.
+        (N, 1 + k) votes with the bound in column 0, and the (k,) int64 indices of the listed names, ascending; or
+        ``votes`` and None if there are few names.
     """
-    if votes.shape[1] <= MANY:
+    if votes.shape[1] <= MANY_NAMES:
         return votes, None
-    listed = votes.topk(LISTED, dim=1).indices.unique()
+    listed = votes.topk(LISTED_PER_MASK, dim=1).indices.unique()
     others = votes.index_fill(1, listed, 0).amax(1, keepdim=True)
     return torch.cat([others, votes[:, listed]], 1), listed
 
 
 def _vote(votes: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-    """Highest vote and its name of every pixel of a window, of votes (N, K)."""
-    # Masks that are the same all over the window vote together, as one more mask that is 1.
-    own = torch.cat([votes[window.chosen], (window.rest @ votes)[None]])
+    """Highest vote of each pixel of a window and its name, from votes (N, K)."""
+    # All masks that are constant over the window vote together, as one more mask of probability 1.
+    varying = torch.cat([votes[window.varying], (window.constant @ votes)[None]])
     masks = torch.cat([window.masks, window.masks.new_ones(1, *window.masks.shape[1:])])
-    return _strongest(own.T, masks)
+    return _strongest(varying.T, masks)
 
 
 def _strongest(votes: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest vote and its name of every pixel: votes (K, N), masks (N, h, w) -> twice (h, w).
+    """Highest vote of each pixel and its name.
 
-    Names that can be shown to win nowhere are left out first. With j the name whose least vote is the highest, k wins
-    only where sum_n (P_n(k) - P_n(j)) M_n reaches 0, and that is at most the sum of its positive terms with max M_n
-    and its negative ones with min M_n. Where too many are left, the quarters of the window are asked one by one.
+    Names that cannot win any pixel are excluded first. With j the name whose minimum vote is the highest, name k can
+    win only if sum_n (P_n(k) - P_n(j)) M_n reaches 0 at some pixel. An upper bound of this sum takes the positive terms
+    at the maximum of M_n and the negative terms at its minimum. If too many names remain, the window is split into
+    quarters.
+
+    Args:
+        votes: (K, N).
+        masks: (N, h, w).
+
+    Returns:
+        Votes and indices of the names, both (h, w).
     """
     names, flat = torch.arange(len(votes), device=votes.device), masks.flatten(1)
-    if len(votes) > FEW:
-        least, most = value_range(flat)
-        ahead = votes - votes[(votes @ least).argmax()]
-        beaten = ahead.clamp_min(0) @ most + ahead.clamp_max(0) @ least < 0
-        names = (~beaten).nonzero()[:, 0]
+    if len(votes) > FEW_NAMES:
+        low, high = value_range(flat)
+        lead = votes - votes[(votes @ low).argmax()]
+        upper_bound = lead.clamp_min(0) @ high + lead.clamp_max(0) @ low
+        names = (~(upper_bound < 0)).nonzero()[:, 0]
         votes = votes[names]
     pixels = flat.shape[1]
-    if pixels > 1 and len(votes) * pixels > (AT_ONCE if masks.device.type == "cpu" else BLOCK):
+    if pixels > 1 and len(votes) * pixels > (MAX_VOTES if masks.device.type == "cpu" else BLOCK):
         rows = [[_strongest(votes, part) for part in half.chunk(2, 2)] for half in masks.chunk(2, 1)]
         best, winner = (torch.cat([torch.cat([part[i] for part in row], 1) for row in rows]) for i in (0, 1))
     else:
-        best, winner = (found.unflatten(0, masks.shape[1:]) for found in (votes @ flat).max(0))
+        best, winner = (values.unflatten(0, masks.shape[1:]) for values in (votes @ flat).max(0))
     return best, names[winner]
 
 
@@ -160,43 +184,43 @@ def panoptic(
     overlap: float = 0.8,
     smallest_region: float = 0.0,
 ) -> PanopticMap:
-    """One segment a pixel: each thing its own, all of one stuff together (MaskFormer's panoptic inference).
+    """Assign each pixel to one segment: one per thing, and one per kind of stuff (MaskFormer's panoptic inference).
 
-    Each proposal takes its best name and that name's probability as score; one whose best is "none of these", or whose
-    score is below ``threshold``, is dropped. A pixel goes to the proposal with the highest score x mask probability,
-    where that mask covers it; a proposal that keeps less than ``overlap`` of its own area is dropped.
+    Each proposal gets its most probable name, with that probability as score; it is dropped if this is "none of these"
+    or the score is below ``threshold``. A pixel belongs to the proposal with the highest score x mask probability, if
+    that mask covers it. A proposal that keeps less than ``overlap`` of its area is dropped.
 
     Args:
-        probabilities: (N, K + 1), as for ``semantic``.
-        proposals: the N masks.
-        canvas: where the photo lies in the masks.
-        things: (K,) bool, which names are countable things.
+        probabilities: (N, K + 1), as in ``semantic``.
+        proposals: N masks.
+        canvas: position of the photo in the masks.
+        things: (K,) bool, True for names of countable things.
         threshold: in [0, 1].
         overlap: in [0, 1].
-        smallest_region: as for ``semantic``, of stretches of one segment; segments may be left without a pixel.
+        smallest_region: as in ``semantic``, for regions of one segment; segments may lose all pixels.
 
     Returns:
-        The segments at the photo's own size.
+        The segments at the size of the photo.
     """
     segments = np.full(canvas.photo, -1, np.int32)
     kept, scores, classes = _confident(probabilities, threshold)
     if not len(kept):
         return PanopticMap(segments, [])
     proposals = proposals.keep(kept)
-    own, won = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
+    covered, won = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)  # pixels of each mask
     for first, last, masks in mask_blocks(proposals, canvas):
         covers = masks >= 0.5
         winner = (scores[:, None, None] * masks).argmax(0)
         owner = torch.where(covers.gather(0, winner[None])[0], winner, -1).cpu().numpy()
         segments[first:last] = owner
-        own += covers.sum((1, 2)).cpu().numpy()
+        covered += covers.sum((1, 2)).cpu().numpy()
         won += np.bincount(owner[owner >= 0], minlength=len(kept))
 
     pieces: list[Piece] = []
     area: list[int] = []
-    number = np.full(len(kept) + 1, -1, np.int32)  # proposal -> piece; the last entry serves -1
+    number = np.full(len(kept) + 1, -1, np.int32)  # proposal -> piece; the last entry is for -1
     stuff: dict[int, int] = {}
-    for index in np.flatnonzero((won > 0) & (won >= overlap * own)):
+    for index in np.flatnonzero((won > 0) & (won >= overlap * covered)):
         class_id, score = int(classes[index]), float(scores[index])
         if not things[class_id] and class_id in stuff:
             piece = stuff[class_id]
@@ -221,23 +245,23 @@ def instances(
     *,
     threshold: float = 0.0,
 ) -> Iterator[tuple[Piece, np.ndarray]]:
-    """Every thing with a mask of its own, best first; masks may overlap.
+    """All things with their masks, highest score first; masks may overlap.
 
-    The score is the best name's probability times the mean mask probability inside the mask.
+    The score is the probability of the best name times the mean mask probability inside the mask.
 
     Args:
-        probabilities: (N, K + 1), as for ``semantic``.
-        proposals: the N masks.
-        canvas: where the photo lies in the masks.
-        things: (K,) bool, which names are countable things; proposals of others are left out.
-        threshold: in [0, 1].
+        probabilities: (N, K + 1), as in ``semantic``.
+        proposals: N masks.
+        canvas: position of the photo in the masks.
+        things: (K,) bool, True for names of countable things; proposals of other names are dropped.
+        threshold: minimum score, in [0, 1].
 
     Yields:
-        A piece and its mask (H, W) bool, one at a time.
+        A piece and its mask (H, W) bool.
     """
     kept, scores, classes = _confident(probabilities, threshold)
-    chosen = torch.from_numpy(things[classes.cpu().numpy()]).to(kept.device)
-    kept, scores, classes = kept[chosen], scores[chosen], classes[chosen]
+    is_thing = torch.from_numpy(things[classes.cpu().numpy()]).to(kept.device)
+    kept, scores, classes = kept[is_thing], scores[is_thing], classes[is_thing]
     if not len(kept):
         return
     proposals = proposals.keep(kept)
@@ -256,7 +280,7 @@ def instances(
 
 
 def _confident(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Proposals whose best column is a name with at least ``threshold``: their index, score and name."""
+    """Index, score and name of the proposals whose best column is a name with at least ``threshold``."""
     if probabilities.shape[0] == 0 or probabilities.shape[1] == 1:
         empty = torch.zeros(0, dtype=torch.int64, device=probabilities.device)
         return empty, empty.float(), empty

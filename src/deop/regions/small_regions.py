@@ -1,54 +1,58 @@
-"""Tiny islands of a map, given to what surrounds them."""
+"""Removal of small connected regions from a label map."""
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def absorb_small_regions(labels: np.ndarray, least: float) -> np.ndarray:
-    """Give every island smaller than ``least`` pixels the label that it shares the longest border with.
+def absorb_small_regions(labels: np.ndarray, min_area: float) -> np.ndarray:
+    """Give each connected region smaller than ``min_area`` the label that it shares the longest border with.
 
-    An island is a stretch of one label whose pixels touch at their sides; -1 is a label as any other. Islands that
-    touch only other islands wait until these have got theirs. Where every stretch is smaller, nothing changes.
+    A region consists of pixels of one label that touch at their sides; -1 is a label like any other. Small regions that
+    only touch other small regions are processed after these. If all regions are small, nothing changes.
 
     Args:
         labels: (H, W) integers.
-        least: in pixels; up to 1: nothing changes.
+        min_area: in pixels; up to 1: nothing changes.
 
     Returns:
-        (H, W) of the same type; ``labels`` itself where nothing changes.
+        (H, W) of the same dtype; ``labels`` itself if nothing changes.
+
+    >>> absorb_small_regions(np.array([[1, 1, 1], [1, 2, 1]]), 2)
+    array([[1, 1, 1],
+           [1, 1, 1]])
     """
-    if least <= 1 or not labels.size:
+    if min_area <= 1 or not labels.size:
         return labels
-    # Runs of one label along the rows are far fewer than pixels, and the stretches are joined from them.
+    # Regions are joined from horizontal runs of one label, of which there are far fewer than pixels.
     starts = np.ones(labels.shape, bool)
     starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
     run = np.cumsum(starts, dtype=np.int32).reshape(labels.shape) - 1
     same = labels[1:] == labels[:-1]
-    meet = same & (starts[1:] | starts[:-1])  # once for each two runs that touch
-    above, below = run[:-1][meet], run[1:][meet]
+    contact = same & (starts[1:] | starts[:-1])  # one pixel for each pair of runs that touch
+    above, below = run[:-1][contact], run[1:][contact]
     first = np.flatnonzero(starts)
-    joined = coo_array((np.ones(len(above), bool), (above, below)), shape=(len(first), len(first)))
-    count, stretch = connected_components(joined, directed=False)
-    area = np.bincount(stretch, np.diff(first, append=labels.size), count)
+    adjacency = coo_array((np.ones(len(above), bool), (above, below)), shape=(len(first), len(first)))
+    count, region = connected_components(adjacency, directed=False)
+    area = np.bincount(region, np.diff(first, append=labels.size), count)
     label = np.empty(count, labels.dtype)
-    label[stretch] = labels.ravel()[first]
+    label[region] = labels.ravel()[first]
 
-    pending = area < least
+    pending = area < min_area
     if not pending.any():
         return labels
-    beside, over = starts[:, 1:], ~same
-    one = stretch[np.concatenate([run[:, :-1][beside], run[:-1][over]])]
-    other = stretch[np.concatenate([run[:, 1:][beside], run[1:][over]])]
-    island, neighbour = np.concatenate([one, other]), np.concatenate([other, one])
-    touching = pending[island]
-    island, neighbour = island[touching], neighbour[touching]
-    while (open_ := pending[island] & ~pending[neighbour]).any():
-        names, name = np.unique(label[neighbour[open_]], return_inverse=True)
-        pairs, border = np.unique(island[open_].astype(np.int64) * len(names) + name, return_counts=True)
-        owner = pairs // len(names)
-        order = np.lexsort((-border, owner))  # of each island, the longest border first
-        taken, best = np.unique(owner[order], return_index=True)
-        label[taken] = names[pairs[order][best] % len(names)]
-        pending[taken] = False
-    return label[stretch][run]
+    vertical, horizontal = starts[:, 1:], ~same  # borders between neighbours in a row and in a column
+    before = region[np.concatenate([run[:, :-1][vertical], run[:-1][horizontal]])]
+    after = region[np.concatenate([run[:, 1:][vertical], run[1:][horizontal]])]
+    small, neighbour = np.concatenate([before, after]), np.concatenate([after, before])
+    touching = pending[small]
+    small, neighbour = small[touching], neighbour[touching]
+    while (ready := pending[small] & ~pending[neighbour]).any():
+        values, value = np.unique(label[neighbour[ready]], return_inverse=True)
+        pairs, border = np.unique(small[ready].astype(np.int64) * len(values) + value, return_counts=True)
+        owner = pairs // len(values)
+        order = np.lexsort((-border, owner))  # for each small region, the longest border first
+        absorbed, best = np.unique(owner[order], return_index=True)
+        label[absorbed] = values[pairs[order][best] % len(values)]
+        pending[absorbed] = False
+    return label[region][run]

@@ -1,6 +1,6 @@
-"""The two-stream baseline: cut every proposal out of the photo and encode each crop (METHOD section 8, SimBaseline).
+"""The two-stream baseline: each proposal is cropped and encoded by itself (docs/method.md §8, SimBaseline).
 
-It shares encoder, proposals and text with the one-pass model, so that both are compared on equal terms.
+It shares encoder, proposals and text encoder with the one-pass model, so that both can be compared fairly.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,21 @@ from deop.settings import TEMPERATURE
 from deop.text.embedding import Classes
 
 CROP_SIDE = 224
-"""Side of a crop in pixels, what published CLIPs were trained on."""
+"""Side of a crop in pixels; published CLIP models were trained with it."""
 
 
 class ProposalCrops(NamedTuple):
-    """What the encoder gets to see of the proposals."""
+    """Crops of proposals.
 
-    pixels: Tensor  # (M, 3, side, side), normalised; zero outside the mask
-    valid: Tensor  # (N,) bool, which proposals have a crop: those with any pixel
-    boxes: Tensor  # (M, 4) int64, x0, y0, x1, y1 with right and bottom exclusive, before enlarging
+    Attributes:
+        pixels: (M, 3, side, side) float32, normalised; 0 outside the mask.
+        valid: (N,) bool, which proposals have a crop: those with any pixel.
+        boxes: (M, 4) int64, tight boxes x0, y0, x1, y1, right and bottom exclusive.
+    """
+
+    pixels: Tensor
+    valid: Tensor
+    boxes: Tensor
 
 
 def crop_proposals(
@@ -40,18 +46,18 @@ def crop_proposals(
     expand: float = 1.0,
     threshold: float = 0.5,
 ) -> ProposalCrops:
-    """Cut each proposal out of an image, its surroundings replaced by the mean colour (METHOD section 8).
+    """Crop each proposal from an image and replace its surroundings by the mean colour (docs/method.md §8).
 
     Args:
-        image: (3, H, W), RGB from 0 to 255.
+        image: (3, H, W), RGB in [0, 255].
         masks: (N, H, W) float in [0, 1], mask probabilities.
-        normalization: the encoder's; its mean is the fill colour, so that the surroundings become 0.
+        normalization: that of the encoder; its mean is the fill colour, so the surroundings become 0.
         side: side of the crops in pixels; the aspect ratio is not kept.
-        expand: by how much the tight box is enlarged about its centre.
-        threshold: a pixel belongs to the mask where the probability is above it.
+        expand: factor by which the tight box is enlarged around its centre.
+        threshold: pixels with a higher probability belong to the mask.
 
     Returns:
-        The crops of the proposals that have any pixel, in their order.
+        The crops of all proposals with any pixel, in order.
     """
     inside = masks > threshold
     rows, columns = inside.any(2), inside.any(1)  # (N, H), (N, W)
@@ -79,17 +85,17 @@ def _enlarge(low: int, high: int, expand: float, limit: int) -> tuple[int, int]:
 
 
 def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one past the last true of each row (M, L) bool."""
+    """Index of the first True of each row (M, L), and one past the last."""
     length = occupied.shape[1]
-    places = torch.arange(length, device=occupied.device)
-    first = torch.where(occupied, places, length).amin(1) if len(occupied) else places[:0]
-    last = torch.where(occupied, places + 1, 0).amax(1) if len(occupied) else places[:0]
+    positions = torch.arange(length, device=occupied.device)
+    first = torch.where(occupied, positions, length).amin(1) if len(occupied) else positions[:0]
+    last = torch.where(occupied, positions + 1, 0).amax(1) if len(occupied) else positions[:0]
     return first, last
 
 
 @torch.inference_mode()
 def encode_crops(encoder: VisionEncoder, pixels: Tensor, batch: int = 32) -> Tensor:
-    """Class-token embeddings (M, C), L2-normalised, float32, of crops (M, 3, side, side), ``batch`` at a time."""
+    """Image embeddings (M, C) float32, L2-normalised, of crops (M, 3, side, side), ``batch`` at a time."""
     embeddings = [F.normalize(encoder(part).image.float(), dim=-1) for part in pixels.split(batch) if len(part)]
     return torch.cat(embeddings) if embeddings else pixels.new_zeros(0, encoder.width, dtype=torch.float32)
 
@@ -98,12 +104,12 @@ def crop_probabilities(logits: Tensor, valid: Tensor) -> Tensor:
     """Class probabilities of all proposals from the logits of their crops (docs/method.md §8).
 
     Args:
-        logits: (M, K + 1), of the proposals that have a crop: the names and, last, the background (-inf where there is
-            none). The "no object" vector takes no part.
+        logits: (M, K + 1), of the proposals with a crop: the names and, last, the background (-inf without one),
+            without the "no object" vector.
         valid: (N,) bool, which proposals have a crop.
 
     Returns:
-        (N, K + 1); an empty proposal scores 1 in every column, so that an ensemble leaves it to the other classifier.
+        (N, K + 1) float32. An empty proposal scores 1 in all columns, so an ensemble uses only the other classifier.
     """
     scores = logits.new_ones(len(valid), logits.shape[1], dtype=torch.float32)
     scores[valid] = probabilities(logits)
@@ -119,19 +125,19 @@ def two_stream_probabilities(
     no_object: Tensor | None = None,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    """Class probabilities of all proposals, from their crops and, in an ensemble, from the proposer's own classes.
+    """Class probabilities of all proposals from their crops and, in an ensemble, from the proposer's class embeddings.
 
     Args:
-        crops: (N, C) L2-normalised embeddings of the crops; rows of proposals without a crop are not used.
+        crops: (N, C) float, L2-normalised embeddings of the crops; rows of proposals without a crop are ignored.
         valid: (N,) bool, which proposals have a crop.
-        proposals: N of them. Without class embeddings of their own, the crops alone decide.
-        classes: embeddings of K names, and of the background.
-        stream: the weight of the ensemble, and which names training saw.
+        proposals: N proposals. If they have no class embeddings, only the crops are used.
+        classes: embeddings of K names and the background.
+        stream: weight and seen names of the ensemble.
         no_object: (C,) the learned "no object" vector, or None.
         temperature: factor of the cosine similarities.
 
     Returns:
-        (N, K + 1): the names and, last, the background.
+        (N, K + 1) float32: the names and, last, the background.
     """
     scores = crop_probabilities(class_logits(crops[valid], classes, temperature), valid)
     if proposals.embeddings is None or stream.ensemble <= 0:
@@ -140,21 +146,21 @@ def two_stream_probabilities(
     logits = class_logits(embeddings, classes, temperature)
     if no_object is not None:
         logits = torch.cat([logits, no_object_logits(embeddings, no_object, temperature)[:, None]], 1)
-    own_scores = probabilities(logits)[:, : logits.shape[1] - (no_object is not None)]
-    return ensemble(own_scores, scores, stream.seen_columns(classes.names).to(scores.device), stream.ensemble)
+    proposal_scores = probabilities(logits)[:, : logits.shape[1] - (no_object is not None)]
+    return ensemble(proposal_scores, scores, stream.seen_columns(classes.names).to(scores.device), stream.ensemble)
 
 
 def ensemble(
     proposal_probabilities: Tensor, crop_scores: Tensor, seen: Tensor | None = None, weight: float = 0.8
 ) -> Tensor:
-    """Geometric mean of the proposal network's own class scores and those of the crops (METHOD section 8).
+    """Weighted geometric mean of the class scores of the proposal network and of the crops (docs/method.md §8).
 
     Args:
-        proposal_probabilities: (N, K), A: of the stage-2 network, softmax with no-object, that column dropped.
+        proposal_probabilities: (N, K), A: softmax of the proposal network including "no object", without that column.
         crop_scores: (N, K), C: ``crop_probabilities``.
-        seen: (K,) bool, which names training saw; None: none.
-        weight: lambda in [0, 1]. Seen names score A^lambda C^(1 - lambda), unseen ones A^(1 - lambda) C^lambda. The
-            published configurations: 0.8 for COCO-Stuff, 0.7 for VOC, 0.4 or 0.5 across data sets.
+        seen: (K,) bool, True for names seen in training; None: all are unseen.
+        weight: lambda in [0, 1]. Seen names score A^lambda C^(1 - lambda), unseen ones A^(1 - lambda) C^lambda.
+            Published configurations: 0.8 for COCO-Stuff, 0.7 for VOC, 0.4 or 0.5 across data sets.
 
     Returns:
         (N, K), not renormalised.
@@ -167,15 +173,18 @@ def ensemble(
 
 @dataclass(frozen=True)
 class TwoStream:
-    """How the two-stream classifier works.
+    """Settings of the two-stream classifier.
 
     Attributes:
-        ensemble: lambda, the weight of the proposal network's own class scores (see ``ensemble``) where the proposals
-            carry class embeddings; 0: crops only.
-        seen: names that training saw, for the ensemble.
-        expand: by how much a crop's box is enlarged about its centre.
-        side: side of a crop in pixels; None: what the encoder was trained on.
-        batch: crops that go through the encoder together.
+        ensemble: lambda in [0, 1], weight of the proposal network's class scores (see ``ensemble``) if the proposals
+            have class embeddings; 0: crops only.
+        seen: names that were seen in training, for the ensemble.
+        expand: factor by which a crop's box is enlarged around its centre.
+        side: side of a crop in pixels; None: that of the encoder's training images.
+        batch: crops that are encoded together.
+
+    Raises:
+        SettingError: a number out of range.
     """
 
     ensemble: float = 0.8
@@ -184,9 +193,21 @@ class TwoStream:
     side: int | None = None
     batch: int = 32
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.ensemble <= 1:
+            raise SettingError(f"the ensemble weight {self.ensemble} is not in [0, 1]")
+        if not 0 < self.expand < float("inf"):
+            raise SettingError(f"expand must be a positive number, not {self.expand}")
+        if self.batch < 1 or (self.side is not None and self.side < 1):
+            raise SettingError(f"batch ({self.batch}) and side ({self.side}) of crops must be at least 1")
+
     @classmethod
     def parse(cls, value: "str | TwoStream") -> "TwoStream | None":
-        """A classifier from what people type: None for "one-pass", the defaults for "two-stream"."""
+        """Convert what a user gives: None for "one-pass", the defaults for "two-stream", or a ``TwoStream``.
+
+        Raises:
+            SettingError: another value.
+        """
         if isinstance(value, cls):
             return value
         if value not in ("one-pass", "two-stream"):
@@ -194,5 +215,5 @@ class TwoStream:
         return None if value == "one-pass" else cls()
 
     def seen_columns(self, names: Sequence[str]) -> Tensor:
-        """(K + 1,) bool: which of K names training saw; the last column, the background, counts as unseen."""
+        """(K + 1,) bool, True for seen names; the last column, the background, counts as unseen."""
         return torch.tensor([*(name in self.seen for name in names), False])

@@ -1,4 +1,4 @@
-"""Masks at the photo's own size, a part of the photo at a time, so that memory does not grow with masks x pixels."""
+"""Masks at the size of the photo, one part of the photo at a time, so that masks x pixels are never in memory."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,27 +11,35 @@ from deop.networks.resampling import interpolate_rows, resize_weights, source_ro
 from deop.proposals.types import Proposals
 
 BLOCK = 1 << 24
-"""Numbers held at once (64 MiB in float32)."""
+"""Numbers in memory at once (64 MiB in float32)."""
 WINDOW = 64
-"""Largest side of a window on the CPU, pixels."""
+"""Maximum side of a window on the CPU in pixels."""
 
 
 class Window(NamedTuple):
-    """The masks in a part of the photo."""
+    """The masks in a part of the photo.
 
-    rows: slice  # of the photo, h of them
-    columns: slice  # of the photo, w of them
-    chosen: Tensor  # (n,) int64, those of the N masks that are not the same all over the window
-    masks: Tensor  # (n, h, w) float32, their probabilities
-    rest: Tensor  # (N,) float32, what each other mask is all over the window; 0 for those chosen
+    Attributes:
+        rows: the h rows of the photo.
+        columns: the w columns of the photo.
+        varying: (n,) int64, indices of the masks that are not constant over the window.
+        masks: (n, h, w) float32, probabilities of these masks.
+        constant: (N,) float32, value of each mask that is constant over the window; 0 for the others.
+    """
+
+    rows: slice
+    columns: slice
+    varying: Tensor
+    masks: Tensor
+    constant: Tensor
 
 
 def mask_windows(proposals: Proposals, canvas: Canvas) -> Iterator[Window]:
-    """The masks at the photo's size as ``mask_blocks`` has them, in windows, and only where something changes.
+    """The masks of ``mask_blocks`` in windows; masks that are constant over a window are not expanded.
 
     Args:
         proposals: N masks.
-        canvas: where the photo lies in the masks.
+        canvas: position of the photo in the masks.
 
     Yields:
         Windows that together cover the photo.
@@ -47,30 +55,37 @@ def mask_windows(proposals: Proposals, canvas: Canvas) -> Iterator[Window]:
             if exact is not None:
                 masks = exact[:, row.pixels, column.pixels].to(device, torch.float32)
                 low, high = value_range(masks.flatten(1))
-                chosen = (low < high).nonzero()[:, 0]
-                masks = masks[chosen]
+                varying = (low < high).nonzero()[:, 0]
+                masks = masks[varying]
             else:
                 cells = logits[:, row.cells, column.cells].float()
                 low, high = (end.sigmoid() for end in value_range(cells.flatten(1)))
-                chosen = (low < high).nonzero()[:, 0]
-                masks = (row.inner @ cells[chosen] @ column.inner.T).sigmoid()
+                varying = (low < high).nonzero()[:, 0]
+                masks = (row.inner @ cells[varying] @ column.inner.T).sigmoid()
                 masks = masks if row.outer is None else row.outer @ masks
                 masks = masks if column.outer is None else masks @ column.outer.T
-            yield Window(row.pixels, column.pixels, chosen, masks, low.index_fill(0, chosen, 0))
+            yield Window(row.pixels, column.pixels, varying, masks, low.index_fill(0, varying, 0))
 
 
 def value_range(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and most of each row (N, L); five times as fast as ``aminmax``, which is not vectorised."""
+    """Minimum and maximum of each row (N, L); five times as fast as ``aminmax``, which is not vectorised."""
     return values.amin(1), values.amax(1)
 
 
 class _Strip(NamedTuple):
-    """Some rows, or columns, of the photo, and the two products that resize masks to them."""
+    """Some rows, or columns, of the photo, and the two matrix products that resize masks to them.
 
-    pixels: slice  # of the photo, p of them
-    cells: slice  # of the masks, c of them
-    inner: Tensor  # (m, c): to the networks' input
-    outer: Tensor | None  # (p, m): from there to the photo; None where the sizes agree
+    Attributes:
+        pixels: the p rows of the photo.
+        cells: the c rows of the masks that they depend on.
+        inner: (m, c), resizes from the masks to the network input.
+        outer: (p, m), resizes from there to the photo; None if the sizes are equal.
+    """
+
+    pixels: slice
+    cells: slice
+    inner: Tensor
+    outer: Tensor | None
 
 
 def _strip(cells: int, padded: int, resized: int, photo: int, first: int, side: int, device: torch.device) -> _Strip:
@@ -79,23 +94,23 @@ def _strip(cells: int, padded: int, resized: int, photo: int, first: int, side: 
     if resized != photo:
         middle, outer = resize_weights(resized, photo, pixels.start, pixels.stop)
         outer = outer.to(device)
-    places, inner = resize_weights(cells, padded, middle.start, middle.stop)
-    return _Strip(pixels, places, inner.to(device), outer)
+    sources, inner = resize_weights(cells, padded, middle.start, middle.stop)
+    return _Strip(pixels, sources, inner.to(device), outer)
 
 
 def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterator[tuple[int, int, Tensor]]:
-    """The masks at the photo's size, some rows at a time, so that about ``BLOCK`` numbers are held.
+    """The masks at the size of the photo, some rows at a time, so that about ``BLOCK`` numbers are in memory.
 
-    Logits are resized bilinearly to the networks' input, cut to the image, put through the sigmoid, and the
-    probabilities resized to the photo (METHOD section 6); masks that the caller gave are taken as they are.
+    Logits are resized bilinearly to the network input and cropped to the image; their sigmoid is resized to the photo
+    (docs/method.md §6). Given masks are used as they are.
 
     Args:
         proposals: N masks.
-        canvas: where the photo lies in the masks.
-        extra: further numbers that the caller holds for every pixel, for the size of the blocks.
+        canvas: position of the photo in the masks.
+        extra: further numbers per pixel that the caller has in memory, which reduce the size of the blocks.
 
     Yields:
-        first row, one past the last row, and (N, rows, W) float32 probabilities.
+        First row, one past the last row, and (N, rows, W) float32 probabilities.
     """
     height, width = canvas.photo
     step = max(1, BLOCK // ((3 * len(proposals) + extra + 1) * max(width, canvas.resized[1])))
