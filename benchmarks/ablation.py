@@ -1,10 +1,10 @@
-"""What severance, the classifier and the anchors are worth: one model on one data set, every combination.
+"""Compares severances, classifiers and anchors: one model on one data set, all combinations.
 
     python benchmarks/ablation.py DATASET --model nano --limit 10
 
-Each row is a whole evaluation; the masks are the same in all. Intervals are of a bootstrap over the photos, and those
-of the differences are paired: every row is scored on the same draws, so that what makes a photo hard for all of them
-does not hide what one of them gains. A difference whose interval does not hold 0 is marked with a star.
+Each row is a full evaluation with the same masks. Intervals are from a bootstrap over the photos. Differences are
+paired: every row is scored on the same resamples, so that photos that are hard for all rows do not hide a gain. A
+difference has a star if its interval does not contain 0.
 """
 
 import json
@@ -22,12 +22,12 @@ from rich.table import Table
 from deop import DeOP, load
 from deop.data.folder import LabelledFolder, open_folder
 from deop.encoders.severance import KINDS
-from deop.errors import DeopError, SettingError
+from deop.errors import DataError, DeopError, SettingError
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums
-from deop.evaluation.evaluate import Answer, evaluate
+from deop.evaluation.evaluate import EvaluatedPhoto, evaluate
 from deop.evaluation.metrics import semantic_scores
 from deop.evaluation.protocol import Protocol
-from deop.files import replacing
+from deop.files import read_names, replacing
 from deop.zoo import GIVEN
 
 SCORES = ("miou", "seen_miou", "unseen_miou", "hiou", "pixel_accuracy")
@@ -35,7 +35,7 @@ SCORES = ("miou", "seen_miou", "unseen_miou", "hiou", "pixel_accuracy")
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: two streams know neither severance nor anchors."""
+    """The options of one row. The two-stream classifier has neither severance nor anchors."""
 
     severance: str | None
     classifier: str
@@ -44,24 +44,24 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """One row's scores."""
+    """The scores of one row; ``draws`` are the scores of each resample."""
 
     setting: Setting
-    found: dict[str, Any]
-    draws: dict[str, np.ndarray]  # score of each resample
+    scores: dict[str, Any]
+    draws: dict[str, np.ndarray]
 
 
 def anchors_of(model: DeOP, proposals: str) -> tuple[list[str], str]:
-    """The anchors that can be compared, and why they are no more."""
+    """The kinds of anchors that can be compared, and a note if there is only one."""
     if model.anchors is None:
-        return ["pool"], "This model pools features under each mask: it has no learned anchors to compare."
+        return ["pool"], "This model pools features under each mask, so it has no learned anchors to compare."
     if proposals == "oracle" and model.anchors.config.query == "slot":
-        return ["pool"], "This model's anchors are tied to its own masks: under true masks it pools."
+        return ["pool"], "This model's anchors are tied to its own masks, so it pools features under the true masks."
     return ["pool", "decoder"], ""
 
 
 def settings_of(kinds: list[str], anchors: list[str]) -> list[Setting]:
-    """All combinations, the first kind of severance and of anchors first."""
+    """All combinations, in the given order of severances and anchors; two-stream is last."""
     rows = [Setting(kind, "one-pass", anchor) for anchor in anchors for kind in kinds]
     return [*rows, Setting(None, "two-stream", None)]
 
@@ -70,38 +70,49 @@ def measure(
     model: DeOP,
     data: LabelledFolder,
     setting: Setting,
-    asked: dict[str, Any],
+    options: dict[str, Any],
     bootstrap: Bootstrap,
     progress: Callable[[int, int], None],
 ) -> Row:
-    """One evaluation, and its scores on the draws that all rows share."""
-    protocol = Protocol(severance=setting.severance, classifier=setting.classifier, anchors=setting.anchors, **asked)
+    """Evaluate one row, and score it on the resamples that all rows share.
+
+    Args:
+        model: the model.
+        data: the data set.
+        setting: the options of the row.
+        options: further options of ``Protocol``, the same for all rows.
+        bootstrap: settings of the intervals.
+        progress: called with the number of finished photos and of all photos.
+    """
+    protocol = Protocol(severance=setting.severance, classifier=setting.classifier, anchors=setting.anchors, **options)
     sums: list[PhotoSums] = []
 
-    def count(answer: Answer) -> None:
-        counts = answer.confusion.counts
+    def count(photo: EvaluatedPhoto) -> None:
+        counts = photo.confusion.counts
         if not sums:
             sums.append(PhotoSums(counts.shape))
         sums[0].add(counts)
 
-    found = evaluate(model, data, protocol, progress, bootstrap=bootstrap, watch=count)
-    unseen = np.isin(list(found["per_class"]), found["unseen"]) if found["unseen"] else None
-    keys = [key for key in SCORES if found[key] is not None]
+    scores = evaluate(model, data, protocol, progress, bootstrap=bootstrap, watch=count)
+    if not sums:
+        raise DataError(f"no photo of {data.root} has a known pixel: there is nothing to compare")
+    unseen = np.isin(list(scores["per_class"]), scores["unseen"]) if scores["unseen"] else None
+    keys = [key for key in SCORES if scores[key] is not None]
     draws = bootstrap.draw(sums[0], lambda part: np.stack([semantic_scores(part, unseen)[key] for key in keys], -1))
-    return Row(setting, found, dict(zip(keys, draws.T, strict=True)))
+    return Row(setting, scores, dict(zip(keys, draws.T, strict=True)))
 
 
 def compare(row: Row, first: Row, bootstrap: Bootstrap) -> dict[str, Any]:
-    """What a row has over the first: of each score the difference and its interval, in [-1, 1]."""
+    """The difference of each score to the first row, with its interval, in [-1, 1]."""
     gains = {}
     for key, draws in row.draws.items():
         low, high = bootstrap.interval(draws - first.draws[key])
-        gains[key] = {"gain": row.found[key] - first.found[key], "interval": [float(low), float(high)]}
+        gains[key] = {"gain": row.scores[key] - first.scores[key], "interval": [float(low), float(high)]}
     return gains
 
 
 def table_of(rows: list[Row], bootstrap: Bootstrap) -> Table:
-    """All rows, in per cent."""
+    """All rows as a table, in per cent."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     keys = list(rows[0].draws)
     for name in ("Severance", "Classifier", "Anchors"):
@@ -111,22 +122,22 @@ def table_of(rows: list[Row], bootstrap: Bootstrap) -> Table:
         table.add_column(labels[key], justify="right", no_wrap=True)
         if key in ("miou", "hiou"):
             table.add_column("interval", style="dim", no_wrap=True)
-            table.add_column("against the first", justify="right", no_wrap=True)
-    if rows[0].found["region_accuracy"] is not None:
+            table.add_column("difference to the first", justify="right", no_wrap=True)
+    if rows[0].scores["region_accuracy"] is not None:
         table.add_column("Regions", justify="right", no_wrap=True)
-    table.add_column("s a photo", justify="right", no_wrap=True)
+    table.add_column("s per photo", justify="right", no_wrap=True)
     for row in rows:
         setting, gains = row.setting, compare(row, rows[0], bootstrap)
         cells = [setting.severance or "-", setting.classifier, setting.anchors or "-"]
         for key in keys:
-            cells.append(f"{100 * row.found[key]:.1f}")
+            cells.append(f"{100 * row.scores[key]:.1f}")
             if key in ("miou", "hiou"):
-                bounds = row.found["intervals"].get(key)  # one photo has none
+                bounds = row.scores["intervals"].get(key)  # None for a single photo
                 cells.append(f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else "")
                 cells.append(_gain(gains[key]) if bounds and row is not rows[0] else "")
-        if row.found["region_accuracy"] is not None:
-            cells.append(f"{100 * row.found['region_accuracy']:.1f}")
-        table.add_row(*cells, f"{row.found['seconds_per_image']:.2f}")
+        if row.scores["region_accuracy"] is not None:
+            cells.append(f"{100 * row.scores['region_accuracy']:.1f}")
+        table.add_row(*cells, f"{row.scores['seconds_per_image']:.2f}")
     return table
 
 
@@ -138,59 +149,60 @@ def _gain(gain: dict[str, Any]) -> str:
 
 def main(
     dataset: Annotated[Path, typer.Argument(help="A folder with images/, masks/ and classes.json.")],
-    model: Annotated[str, typer.Option(help="A name of the zoo, a folder, or a hub repo.")] = "nano",
-    split: Annotated[str | None, typer.Option(help="val, train...")] = None,
-    proposals: Annotated[str, typer.Option(help="model: its own masks; oracle: the true ones.")] = "model",
-    names: Annotated[str, typer.Option(help="all, or present: only those in each photo's truth.")] = "all",
-    unseen: Annotated[Path | None, typer.Option(help="Names that training did not see, one a line.")] = None,
-    severance: Annotated[str, typer.Option(help="Which to compare; the first is what the others are held against.")] = (
-        ",".join(KINDS)
-    ),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first photos.")] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Draws of photos.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of these draws.")] = 0,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write all scores as JSON.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU if any.")] = None,
+    model: Annotated[str, typer.Option(help="A model of the zoo, a folder, or a hub repo.")] = "nano",
+    split: Annotated[str | None, typer.Option(help="The split, such as val or train.")] = None,
+    proposals: Annotated[str, typer.Option(help="model: the model's masks; oracle: the true masks.")] = "model",
+    names: Annotated[str, typer.Option(help="all names, or present: only those in the photo's truth.")] = "all",
+    unseen: Annotated[Path | None, typer.Option(help="File with the names that training did not see.")] = None,
+    severance: Annotated[
+        str, typer.Option(help="Severances to compare, separated by commas; differences are to the first.")
+    ] = ",".join(KINDS),
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N photos.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the resamples.")] = 0,
+    json_file: Annotated[str | None, typer.Option("--json", help="JSON file for all scores.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps. Default: a GPU if there is one.")] = None,
 ) -> None:
-    """Print severance x classifier x anchors on a data set, with intervals and paired differences."""
+    """Evaluate every combination of severance, classifier and anchors, with intervals and paired differences."""
     kinds = [kind.strip() for kind in severance.split(",")]
-    if strange := sorted(set(kinds) - set(KINDS)):
-        raise SettingError(f"unknown severance {', '.join(strange)}: choose of {', '.join(KINDS)}")
-    held_out = tuple(filter(None, map(str.strip, unseen.read_text().splitlines()))) if unseen else ()
-    asked = {"proposals": proposals, "names": names, "unseen": held_out, "limit": limit}
-    Protocol(**asked)  # refused before the model is loaded
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise SettingError(f"unknown severance {', '.join(unknown)}: choose from {', '.join(KINDS)}")
+    unseen_names = tuple(read_names(unseen)) if unseen else ()
+    options = {"proposals": proposals, "names": names, "unseen": unseen_names, "limit": limit}
+    Protocol(**options)  # raises an error before the model is loaded
     data, bootstrap = open_folder(dataset, split), Bootstrap(resamples, seed=seed)
     network = load(model, proposer=GIVEN if proposals == "oracle" else None, device=device)
-    console = Console(highlight=False, width=200)  # a row is a line, also in a file
-    anchors, why = anchors_of(network, proposals)
+    console = Console(highlight=False, width=200)  # so that rows are not wrapped
+    anchors, note = anchors_of(network, proposals)
     settings = settings_of(kinds, anchors)
     rows = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        whole = bar.add_task("settings", total=len(settings))
-        part = bar.add_task("photos")
+        rows_task = bar.add_task("rows", total=len(settings))
+        photos_task = bar.add_task("photos")
 
         def show(done: int, total: int) -> None:
-            bar.update(part, completed=done, total=total)
+            bar.update(photos_task, completed=done, total=total)
 
         for setting in settings:
-            rows.append(measure(network, data, setting, asked, bootstrap, show))
-            bar.advance(whole)
-    first = rows[0].found
+            rows.append(measure(network, data, setting, options, bootstrap, show))
+            bar.advance(rows_task)
+    first = rows[0].scores
     console.print(f"{first['model']} on {first['data']}: {first['images']} photos, {proposals} masks, per cent\n")
     console.print(table_of(rows, bootstrap))
-    if why:
-        console.print(f"\n{why}")
+    if note:
+        console.print(f"\n{note}")
     console.print(
-        f"\n{100 * bootstrap.confidence:g} % intervals over photos, {resamples:,} resamples, seed {seed}; differences "
-        "are paired, with a star where 0 is outside.",
+        f"\n{100 * bootstrap.confidence:g} % intervals over photos, {resamples:,} resamples, seed {seed}. Differences "
+        "are paired; a star marks those whose interval does not contain 0.",
         style="dim",
     )
     if json_file:
-        text = [
-            {**vars(row.setting), "found": row.found, "against_first": compare(row, rows[0], bootstrap)} for row in rows
+        values = [
+            {**vars(row.setting), "found": row.scores, "against_first": compare(row, rows[0], bootstrap)}
+            for row in rows
         ]
         with replacing(json_file) as file:
-            file.write((json.dumps(text, indent=2) + "\n").encode())
+            file.write((json.dumps(values, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What fine-tuning on 5, 20 and 80 photos gives, and what it makes a model forget: a table and a plot.
+"""Fine-tunes a model on 5, 20 and 80 photos, and measures what it gains and what it forgets: a table and a plot.
 
     python benchmarks/finetune_gain.py ../shared/data/camvid-mini --others ../shared/data/coco-mini --plot finetune.png
 
-For each number of photos and each seed: photos are drawn from the training split, ``deop train finetune`` runs with its
-defaults, and the validation photos of both sets, which no run has seen, are named before and after. A run that is there
-is not repeated.
+For each number of photos and each seed, photos are drawn from the training split and ``deop train finetune`` runs with
+its defaults. Scores before and after are measured on the validation splits of both data sets, which no run uses. Runs
+and scores that already exist are used again.
 """
 
 import json
@@ -20,39 +20,71 @@ from rich.table import Table
 
 from deop import load
 from deop.data.folder import LabelledFolder, open_folder
-from deop.errors import DeopError
+from deop.errors import DeopError, SettingError
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.protocol import Protocol
-from deop.files import replacing
-from deop.training.recipe import plain, read_recipe
+from deop.files import parse_json, replacing
+from deop.training.recipe import differences, plain, read_recipe
 from deop.training.stages.finetune import FinetuneRecipe, read_report, train
 
 
 def score(name: str | Path, own: LabelledFolder, others: LabelledFolder | None, limit: int | None) -> dict[str, Any]:
-    """mIoU of a model on the set that was tuned on and on the other."""
+    """mIoU of a model on the data set that it is tuned on and on the other one."""
     model, protocol = load(name), Protocol(limit=limit)
     sets = {"own": own, "others": others}
     return {key: evaluate(model, data, protocol)["miou"] for key, data in sets.items() if data is not None}
 
 
-def one_run(recipe: FinetuneRecipe, folder: Path, scored: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Train, unless that is done, and score, unless that is; what was found is kept beside the run."""
-    kept = folder / "found.json"
-    asked = {"recipe": plain(recipe)}
-    if kept.exists() and (before := json.loads(kept.read_text()))["asked"] == asked:
-        return before["found"]
-    if not (folder / "report.json").exists():
+def one_run(
+    recipe: FinetuneRecipe, folder: Path, measured_on: dict[str, Any], measure: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Train and score one model. A finished run in the folder is used again, and so are its scores.
+
+    Args:
+        recipe: the recipe of the run.
+        folder: folder of the run.
+        measured_on: what ``measure`` depends on, as JSON values. Scores that were measured on something else are
+            measured again.
+        measure: returns the scores of a model folder.
+
+    Raises:
+        SettingError: the folder contains a run with another recipe.
+    """
+    cached = folder / "scores.json"
+    request = {"recipe": plain(recipe), "measured_on": measured_on}
+    try:
+        earlier = parse_json(cached)
+        if earlier["request"] == request:
+            return dict(earlier["scores"])
+    except (OSError, ValueError, TypeError, KeyError):  # no scores yet, or damaged ones: measure again
+        pass
+    if (folder / "report.json").exists():
+        check_same_recipe(recipe, folder)
+    else:
         train(recipe, folder, resume=True)
     report = read_report(folder)
-    found = {"photos": recipe.photos, "seed": recipe.loop.seed, "unchanged": report.unchanged}
-    found |= {"overfits": report.overfits, **scored(folder / "model")}
-    with replacing(kept) as file:
-        file.write((json.dumps({"asked": asked, "found": found}, indent=2) + "\n").encode())
-    return found
+    scores = {"photos": recipe.photos, "seed": recipe.loop.seed, "unchanged": report.unchanged}
+    scores |= {"overfits": report.overfits, **measure(folder / "model")}
+    with replacing(cached) as file:
+        file.write((json.dumps({"request": request, "scores": scores}, indent=2) + "\n").encode())
+    return scores
+
+
+def check_same_recipe(recipe: FinetuneRecipe, folder: Path) -> None:
+    """Check that a finished run has the given recipe.
+
+    Raises:
+        SettingError: the recipes differ.
+    """
+    earlier = read_recipe(FinetuneRecipe, folder / "recipe.yaml")
+    if changes := differences(plain(earlier), plain(recipe)):
+        raise SettingError(
+            f"{folder} contains a run with another recipe: {'; '.join(changes)}. Choose another folder with --out"
+        )
 
 
 def table_of(before: dict[str, Any], runs: list[dict[str, Any]]) -> Table:
-    """Mean and deviation over the seeds, in per cent."""
+    """Mean and standard deviation over the seeds, in per cent."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for label in ("photos", "own names, mIoU", "other names, mIoU", "names kept", "over-fitted"):
         table.add_column(label, justify="left" if label == "photos" else "right", no_wrap=True)
@@ -63,22 +95,22 @@ def table_of(before: dict[str, Any], runs: list[dict[str, Any]]) -> Table:
 
     table.add_row("none", *(f"{100 * before[key]:.1f}" if key in before else "" for key in ("own", "others")))
     for photos in sorted({run["photos"] for run in runs}):
-        some = [run for run in runs if run["photos"] == photos]
-        cells = [shown([run[key] for run in some]) if key in before else "" for key in ("own", "others")]
-        kept = shown([run["unchanged"] for run in some])
-        table.add_row(str(photos), *cells, kept, f"{sum(run['overfits'] for run in some)} of {len(some)}")
+        group = [run for run in runs if run["photos"] == photos]
+        cells = [shown([run[key] for run in group]) if key in before else "" for key in ("own", "others")]
+        kept = shown([run["unchanged"] for run in group])
+        table.add_row(str(photos), *cells, kept, f"{sum(run['overfits'] for run in group)} of {len(group)}")
     return table
 
 
 def draw(before: dict[str, Any], runs: list[dict[str, Any]], path: Path) -> None:
-    """Score by photos, one point a seed."""
+    """Plot the scores by number of photos, one point per seed."""
     try:
         import matplotlib
 
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise SystemExit("error: the plot needs matplotlib: pip install matplotlib, or leave --plot out") from error
+        raise SystemExit("error: the plot needs matplotlib: pip install matplotlib, or omit --plot") from error
     figure, axes = plt.subplots(figsize=(6, 4), constrained_layout=True)
     for key, label, colour in (("own", "names tuned on", "#1f6f8b"), ("others", "other names", "#b3541e")):
         if key not in before:
@@ -99,29 +131,46 @@ def draw(before: dict[str, Any], runs: list[dict[str, Any]], path: Path) -> None
     figure.savefig(path, dpi=150)
 
 
+def numbers_in(text: str) -> list[int]:
+    """The numbers of photos in a comma-separated list.
+
+    Raises:
+        SettingError: anything but whole numbers.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(f"--photos is {text!r}: expected whole numbers separated by commas, such as 5,20") from None
+
+
 def main(
     dataset: Annotated[Path, typer.Argument(help="A labelled folder with the splits train and val.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of fine-tuning.")] = None,
-    model: Annotated[str, typer.Option(help="What is tuned.")] = "nano",
-    others: Annotated[Path | None, typer.Option(help="A folder with other names: what is forgotten.")] = None,
-    photos: Annotated[str, typer.Option(help="How many, with commas.")] = "5,20,80",
-    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
-    limit: Annotated[int | None, typer.Option(help="Only the first validation photos.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/finetune-gain"),
-    plot: Annotated[Path | None, typer.Option(help="A picture to write.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the fine-tuning recipe.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model to tune.")] = "nano",
+    others: Annotated[
+        Path | None, typer.Option(help="A labelled folder with other names, to measure forgetting.")
+    ] = None,
+    photos: Annotated[str, typer.Option(help="Numbers of photos, separated by commas.")] = "5,20,80",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N validation photos.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/finetune-gain"),
+    plot: Annotated[Path | None, typer.Option(help="Image file for a plot.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for all numbers.")] = None,
 ) -> None:
-    """Fine-tune with several numbers of photos and seeds, compare with before."""
+    """Fine-tune on different numbers of photos, and compare the scores before and after."""
+    counts = numbers_in(photos)
     own, other = open_folder(dataset, "val"), None if others is None else open_folder(others, "val")
+    measured_on = {"own": str(own.root), "others": None if other is None else str(other.root), "limit": limit}
     before = score(model, own, other, limit)
+    measure = partial(score, own=own, others=other, limit=limit)
     runs = []
-    for count in map(int, photos.split(",")):
+    for count in counts:
         for seed in range(seeds):
             base = {"data": {"folder": str(dataset)}, "model": model, "photos": count, "loop": {"seed": seed}}
             recipe = read_recipe(FinetuneRecipe, None, settings or (), base)
-            runs.append(
-                one_run(recipe, out / f"{count}-photos-seed-{seed}", partial(score, own=own, others=other, limit=limit))
-            )
+            runs.append(one_run(recipe, out / f"{count}-photos-seed-{seed}", measured_on, measure))
     Console().print(table_of(before, runs))
     if plot:
         draw(before, runs, plot)

@@ -1,9 +1,9 @@
-"""What int8 costs in accuracy: the small model with its linear layers multiplying in int8, on labelled photos.
+"""Measures how much accuracy int8 costs: the small model with int8 linear layers, compared with float32.
 
     python benchmarks/int8_accuracy.py ../shared/data/coco-mini
 
-Weights of CLIP cannot be had where deop is built, so the small model stands for the others. True masks, so that naming
-alone is measured; intervals of the difference are of a paired bootstrap over the photos.
+The small model is used because no CLIP weights are available where this benchmark runs. The masks are the true ones,
+so that only the classification is measured. Intervals of the difference are from a paired bootstrap over the photos.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ from deop.evaluation.bootstrap import Bootstrap
 
 def main(
     dataset: Annotated[Path, typer.Argument(help="A labelled folder.")],
-    limit: Annotated[int | None, typer.Option(help="Only the first photos.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N photos.")] = None,
 ) -> None:
-    """Measure before and after."""
+    """Compare the scores in float32 and in int8."""
     data, bootstrap = open_folder(dataset), Bootstrap()
-    asked = {"limit": limit, "proposals": "oracle"}
+    options = {"limit": limit, "proposals": "oracle"}
     setting = Setting(None, "one-pass", "pool")
     before, after = (
-        measure(load("nano", device="cpu", dtype=dtype), data, setting, asked, bootstrap, lambda done, total: None)
+        measure(load("nano", device="cpu", dtype=dtype), data, setting, options, bootstrap, lambda done, total: None)
         for dtype in ("float32", "int8")
     )
     gains = compare(after, before, bootstrap)
@@ -36,7 +36,7 @@ def main(
     for key, gain in gains.items():
         low, high = (100 * value for value in gain["interval"])
         console.print(
-            f"{key}: {100 * before.found[key]:.1f} % in float32, {100 * after.found[key]:.1f} % in int8, "
+            f"{key}: {100 * before.scores[key]:.1f} % in float32, {100 * after.scores[key]:.1f} % in int8, "
             f"{100 * gain['gain']:+.1f} ({low:+.1f} to {high:+.1f})"
         )
 

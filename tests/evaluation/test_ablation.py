@@ -1,4 +1,4 @@
-"""The ablation's rows are plain evaluations, and its differences are paired."""
+"""The ablation benchmark: its rows are plain evaluations, and its differences are paired."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "ablation.py"
 def ablation():
     spec = importlib.util.spec_from_file_location("ablation", FILE)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["ablation"] = module  # data classes look themselves up
+    sys.modules["ablation"] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     yield module
     del sys.modules["ablation"]
@@ -65,11 +65,11 @@ def test_rows_are_plain_evaluations(ablation, dataset, tiny_clip, tmp_path):
     model = load(tiny_clip, proposer="given", device="cpu")
     for row in (rows[1], rows[3]):
         protocol = Protocol("oracle", severance=row["severance"], classifier=row["classifier"], unseen=("dog",))
-        found = evaluate(model, open_folder(dataset), protocol, bootstrap=Bootstrap(100))
+        scores = evaluate(model, open_folder(dataset), protocol, bootstrap=Bootstrap(100))
         for key in ("miou", "hiou", "region_accuracy", "per_class", "intervals"):
-            assert row["found"][key] == found[key]
+            assert row["found"][key] == scores[key]
         gain = row["against_first"]["miou"]
-        assert gain["gain"] == pytest.approx(found["miou"] - rows[0]["found"]["miou"])
+        assert gain["gain"] == pytest.approx(scores["miou"] - rows[0]["found"]["miou"])
         assert gain["interval"][0] <= gain["interval"][1]
     assert rows[0]["against_first"]["miou"] == {"gain": 0, "interval": [0, 0]}
     assert "it has no learned anchors to compare" in out
@@ -88,12 +88,12 @@ def test_differences_are_paired(ablation):
         for gain in (0, 0.01)
     )
     gain = ablation.compare(second, first, bootstrap)["miou"]
-    assert gain["interval"] == pytest.approx([0.01, 0.01])  # far from 0, though each score alone is uncertain by 0.4
+    assert gain["interval"] == pytest.approx([0.01, 0.01])  # not 0, although the interval of each score is 0.8 wide
     assert "*" in ablation._gain(gain)
     assert "*" not in ablation._gain({"gain": 0.1, "interval": [-0.01, 0.2]})
 
 
-def test_learned_anchors_are_compared_where_they_can_be(ablation, tiny_clip):
+def test_learned_anchors_are_compared_if_the_model_has_some(ablation, tiny_clip):
     model = load(tiny_clip, proposer="given", device="cpu")
     assert ablation.anchors_of(model, "model")[0] == ["pool"]
     model.anchors = AnchorDecoder(AnchorConfig(width=32, heads=4, query="slot"))
