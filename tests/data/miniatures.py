@@ -1,6 +1,6 @@
-"""The public data sets' official layouts, with a few tiny photos, and what must come of each pixel.
+"""The official layouts of the public data sets with a few tiny photos, and the expected id of every pixel.
 
-What is expected is written out here by hand from the official lists, not computed with deop's.
+The expected ids are written by hand from the official lists, not computed with deop's lists.
 """
 
 import json
@@ -21,7 +21,7 @@ def photo(path: Path, seed: int = 0) -> None:
 
 
 def pixels(*values: int) -> np.ndarray:
-    """(4, 6) of the values, in turn."""
+    """(4, 6) array that repeats the values."""
     return np.resize(np.array(values), SIZE)
 
 
@@ -33,9 +33,9 @@ def grey(path: Path, values: np.ndarray) -> None:
 def palette(path: Path, values: np.ndarray) -> None:
     """A PNG with the colours of VOC: index 1 looks like (128, 0, 0)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(values.astype(np.uint8), "P")
-    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [7, 77, 177] * 253)
-    picture.save(path)
+    image = Image.fromarray(values.astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [7, 77, 177] * 253)
+    image.save(path)
 
 
 def text(path: Path, *lines: str) -> None:
@@ -45,29 +45,29 @@ def text(path: Path, *lines: str) -> None:
 
 def coco_stuff(root: Path) -> Expected:
     # official: label - 1. person 1, stop sign 13 (12 has no pixels), toothbrush 90, banner 92 (91 has none), wood 182
-    found: Expected = {}
+    expected: Expected = {}
     for number, split in enumerate(("train", "val")):
         stem = f"00000000000{number}"
         photo(root / f"{split}2017/{stem}.jpg", number)
         grey(root / f"annotations/{split}2017/{stem}.png", pixels(0, 12, 89, 91, 181, 255))
-        found[split] = {stem: pixels(1, 12, 80, 81, 171, 255)}
-    return found
+        expected[split] = {stem: pixels(1, 12, 80, 81, 171, 255)}
+    return expected
 
 
-def voc_own(root: Path) -> Expected:
+def voc_alone(root: Path) -> Expected:
     base = root / "VOCdevkit/VOC2012"
-    found: Expected = {}
+    expected: Expected = {}
     for number, (split, stem) in enumerate((("train", "2007_000032"), ("val", "2007_000033"))):
         photo(base / f"JPEGImages/{stem}.jpg", number)
         palette(base / f"SegmentationClass/{stem}.png", pixels(0, 1, 2, 20, 255))
         text(base / f"ImageSets/Segmentation/{split}.txt", stem)
-        found[split] = {stem: pixels(0, 1, 2, 20, 255)}
+        expected[split] = {stem: pixels(0, 1, 2, 20, 255)}
     photo(base / "JPEGImages/2008_000001.jpg", 9)  # for detection only, or SBD's
-    return found
+    return expected
 
 
 def voc(root: Path) -> Expected:
-    found = voc_own(root)
+    expected = voc_alone(root)
     sbd = root / "benchmark_RELEASE/dataset"
     (sbd / "cls").mkdir(parents=True)
     kind = np.dtype([("Boundaries", object), ("Segmentation", object), ("CategoriesPresent", object)])
@@ -78,20 +78,20 @@ def voc(root: Path) -> Expected:
     text(sbd / "train.txt", "2007_000032", "2008_000001")
     text(sbd / "val.txt", "2007_000033", "2008_000002")  # the first is in VOC's val
     photo(root / "VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg", 10)
-    found["train"] |= {stem: pixels(0, 15, 20) for stem in ("2008_000001", "2008_000002")}
-    return found
+    expected["train"] |= {stem: pixels(0, 15, 20) for stem in ("2008_000001", "2008_000002")}
+    return expected
 
 
 def _context(root: Path, values: np.ndarray, ids: np.ndarray) -> Expected:
     base = root / "VOCdevkit/VOC2010"
-    found: Expected = {}
+    expected: Expected = {}
     (root / "trainval").mkdir(parents=True)
     for number, (split, stem) in enumerate((("train", "2008_000002"), ("val", "2008_000003"))):
         photo(base / f"JPEGImages/{stem}.jpg", number)
         text(base / f"ImageSets/Main/{split}.txt", stem)
         savemat(root / f"trainval/{stem}.mat", {"LabelMap": values.astype(np.uint16)})
-        found[split] = {stem: ids}
-    return found
+        expected[split] = {stem: ids}
+    return expected
 
 
 def context_59(root: Path) -> Expected:
@@ -105,18 +105,18 @@ def context_459(root: Path) -> Expected:
 
 def ade_150(root: Path) -> Expected:
     base = root / "ADEChallengeData2016"
-    found: Expected = {}
+    expected: Expected = {}
     for split, folder in (("train", "training"), ("val", "validation")):
         stem = f"ADE_{split}_00000001"
         photo(base / f"images/{folder}/{stem}.jpg")
         grey(base / f"annotations/{folder}/{stem}.png", pixels(0, 1, 2, 150))
-        found[split] = {stem: pixels(0, 1, 2, 150)}
-    return found
+        expected[split] = {stem: pixels(0, 1, 2, 150)}
+    return expected
 
 
 def ade_full(root: Path) -> Expected:
     # numbers of the index: wall 2978 (class 1), building 312 (2), adding machine 3148 (847), aerial 9: none of the 847
-    found: Expected = {}
+    expected: Expected = {}
     numbers = pixels(2978, 312, 3148, 9, 0)
     colours = np.stack([numbers // 256 * 10 + 7, numbers % 256, pixels(1, 2, 3)], 2).astype(np.uint8)
     for split, folder, stem in (
@@ -128,24 +128,24 @@ def ade_full(root: Path) -> Expected:
         photo(place / f"{stem}.jpg")
         Image.fromarray(colours).save(place / f"{stem}_seg.png")
         grey(place / stem / f"instance_000_{stem}.png", pixels(0, 255))
-        found.setdefault(split, {})[stem] = pixels(1, 2, 847, 0, 0)
-    return found
+        expected.setdefault(split, {})[stem] = pixels(1, 2, 847, 0, 0)
+    return expected
 
 
 def cityscapes(root: Path) -> Expected:
     # labelIds: road 7, sidewalk 8, bicycle 33; parking 9 and the ego vehicle 1 are in no train id
-    found: Expected = {}
+    expected: Expected = {}
     for split, city in (("train", "aachen"), ("val", "munster")):
         stem = f"{city}_000000_000019"
         photo(root / f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png")
         grey(root / f"gtFine/{split}/{city}/{stem}_gtFine_labelIds.png", pixels(7, 8, 33, 9, 1, 255))
         grey(root / f"gtFine/{split}/{city}/{stem}_gtFine_instanceIds.png", pixels(1))
-        found[split] = {stem: pixels(1, 2, 19, 255, 255, 255)}
-    return found
+        expected[split] = {stem: pixels(1, 2, 19, 255, 255, 255)}
+    return expected
 
 
 def coco_panoptic(root: Path) -> Expected:
-    found: Expected = {}
+    expected: Expected = {}
     categories = [
         {"id": 1, "name": "person", "isthing": 1, "supercategory": "person"},
         {"id": 200, "name": "rug-merged", "isthing": 0, "supercategory": "textile"},
@@ -165,15 +165,15 @@ def coco_panoptic(root: Path) -> Expected:
             "categories": categories,
         }
         place.with_suffix(".json").write_text(json.dumps(listing))
-        found[split] = {stem: pixels(1, 200, 0, 0, 1)}
-    return found
+        expected[split] = {stem: pixels(1, 200, 0, 0, 1)}
+    return expected
 
 
 ALL = {
     "coco-stuff": coco_stuff,
     "coco-panoptic": coco_panoptic,
     "voc": voc,
-    "voc-20": voc_own,
+    "voc-20": voc_alone,
     "pascal-context-59": context_59,
     "pascal-context-459": context_459,
     "ade20k-150": ade_150,

@@ -1,4 +1,4 @@
-"""Augmentation: each step against a formula or another library, and nothing that depends on who does it."""
+"""Augmentation: each step against a formula or another library, and samples that depend on the generator only."""
 
 import colorsys
 
@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deop.data.augment import STAGE_2, STAGE_3, UNCHANGED, Augmentation, augment, change_colours, short_sides
+from deop.data.augment import STAGE_2, STAGE_3, Augmentation, augment, change_colours, short_sides
 from deop.errors import SettingError
 
 pytest.importorskip("kornia")
 
 
 def numbered(height, width):
-    """A photo whose pixels say where they are, and classes that say it too."""
+    """A photo and a class map that encode the position of every pixel."""
     rows, columns = np.mgrid[:height, :width]
     photo = np.stack([rows % 256, columns % 256, rows // 256 * 16 + columns // 256], 2).astype(np.uint8)
     return photo, (rows * width + columns).astype(np.int32)
@@ -29,21 +29,21 @@ def draw(seed=0):
 PLAIN = Augmentation(short_sides=None, crop=None, colour=False, flip=0, pad=None)
 
 
-def test_nothing_is_done_where_nothing_is_asked():
+def test_without_any_step_nothing_changes():
     photo, classes = numbered(30, 50)
-    pixels, labels, size = augment(photo, classes, UNCHANGED, draw())
+    pixels, labels, size = augment(photo, classes, PLAIN, draw())
     np.testing.assert_array_equal(pixels, photo)
     np.testing.assert_array_equal(labels, classes)
     assert size == (30, 50)
 
 
-def test_the_papers_sizes():
-    # METHOD 1 and 9
+def test_the_sizes_are_the_papers():
+    # docs/method.md §1 and §9
     assert short_sides(512) == STAGE_3.short_sides == (256, 307, 358, 409, 460, 512, 563, 614, 665, 716, 768)
     assert (min(STAGE_2.short_sides), max(STAGE_2.short_sides), STAGE_2.crop, STAGE_2.pad) == (320, 960, 640, 640)
 
 
-def test_all_sizes_are_drawn_and_the_longer_side_is_capped():
+def test_all_sizes_are_drawn_and_the_longer_side_is_limited():
     photo, classes = numbered(20, 40)
     how = Augmentation(short_sides=(10, 20, 30), long_side=44, crop=None, colour=False, flip=0, pad=None)
     source = draw()
@@ -51,7 +51,7 @@ def test_all_sizes_are_drawn_and_the_longer_side_is_capped():
     assert sizes == {(10, 20), (20, 40), (22, 44)}
 
 
-def test_photo_and_classes_are_resized_as_pillow_does():
+def test_photo_and_classes_are_resized_as_by_pillow():
     photo, classes = numbered(20, 40)
     how = Augmentation(short_sides=(13,), crop=None, colour=False, flip=0, pad=None)
     pixels, labels, _ = augment(photo, classes, how, draw())
@@ -65,7 +65,7 @@ def test_photo_and_classes_are_resized_as_pillow_does():
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
-def test_a_crop_is_a_piece_of_both(height, width, side, seed):
+def test_photo_and_classes_are_cropped_alike(height, width, side, seed):
     photo, classes = numbered(height, width)
     how = Augmentation(short_sides=None, crop=side, colour=False, flip=0.5, pad=None)
     pixels, labels, size = augment(photo, classes, how, draw(seed))
@@ -74,7 +74,7 @@ def test_a_crop_is_a_piece_of_both(height, width, side, seed):
     np.testing.assert_array_equal(pixels, photo[rows, columns])
 
 
-def test_every_place_of_a_crop_is_drawn():
+def test_every_position_of_a_crop_is_drawn():
     photo, classes = numbered(6, 5)
     how = Augmentation(short_sides=None, crop=4, colour=False, flip=0, pad=None)
     source = draw()
@@ -93,12 +93,14 @@ def test_a_crop_of_one_class_is_drawn_again():
         return [len(np.unique(augment(photo, classes, how, draw(seed))[1])) for seed in range(200)]
 
     once = np.mean(np.array(shares(1.0)) > 1)
-    assert once == pytest.approx(7 / 57 + 4 / 57, abs=0.1)  # the border of the classes, or that of the void
+    assert once == pytest.approx(
+        7 / 57 + 4 / 57, abs=0.1
+    )  # crops with the border between the classes, or with that of the void
     often = np.mean(np.array(shares(0.9)) > 1)
     assert often > 0.6  # 1 - (1 - 7/57)^10 = 0.73
 
 
-def test_flips_are_mirrors_and_half_of_all():
+def test_half_of_the_samples_are_flipped():
     photo, classes = numbered(6, 5)
     how = Augmentation(short_sides=None, crop=None, colour=False, flip=0.5, pad=None)
     flipped = 0
@@ -110,7 +112,7 @@ def test_flips_are_mirrors_and_half_of_all():
     assert 150 < flipped < 250
 
 
-def test_padding_is_grey_and_void_below_and_to_the_right():
+def test_padding_is_grey_and_void_at_the_bottom_and_on_the_right():
     photo, classes = numbered(30, 50)
     pixels, labels, size = augment(photo, classes, Augmentation(None, crop=None, colour=False, flip=0, pad=40), draw())
     assert (size, pixels.shape, labels.shape) == ((30, 50), (40, 50, 3), (40, 50))
@@ -119,14 +121,14 @@ def test_padding_is_grey_and_void_below_and_to_the_right():
     assert (labels[30:] == -1).all()
 
 
-def test_the_originals_padding_cuts_and_ours_does_not():
-    # METHOD 13.12: a crop of 640 on a canvas of 512 keeps its top left corner, and no more
+def test_only_the_padding_of_the_original_cuts():
+    # docs/method.md §13.12: a crop of 640 on a canvas of 512 keeps its top left corner only
     photo, classes = numbered(700, 660)
-    sane = Augmentation(short_sides=None, colour=False, flip=0)
+    default = Augmentation(short_sides=None, colour=False, flip=0)
     faithful = Augmentation(short_sides=None, colour=False, flip=0, padding="original")
-    assert (sane.padding, sane.canvas, faithful.canvas) == ("whole", 640, 512)
+    assert (default.padding, default.canvas, faithful.canvas) == ("whole", 640, 512)
     for seed in range(5):
-        whole, labels, size = augment(photo, classes, sane, draw(seed))
+        whole, labels, size = augment(photo, classes, default, draw(seed))
         cut, cut_labels, cut_size = augment(photo, classes, faithful, draw(seed))
         assert (whole.shape[:2], size, cut.shape[:2], cut_size) == ((640, 640), (640, 640), (512, 512), (512, 512))
         np.testing.assert_array_equal(cut, whole[:512, :512])
@@ -137,7 +139,7 @@ def test_the_originals_padding_cuts_and_ours_does_not():
     assert (cut_labels[300:] == -1).all()
 
 
-def test_colours_against_the_formulas_pixel_by_pixel():
+def test_colours_equal_the_formulas():
     photo = np.random.default_rng(5).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     kinds = set()
     for seed in range(40):
@@ -165,7 +167,7 @@ def test_colours_against_the_formulas_pixel_by_pixel():
     assert len(kinds) > 15
 
 
-def test_what_is_drawn_after_the_colours_does_not_depend_on_them():
+def test_later_random_numbers_do_not_depend_on_the_colours():
     photo, _ = numbered(16, 16)
     left = []
     for seed in range(20):
@@ -180,7 +182,7 @@ def test_what_is_drawn_after_the_colours_does_not_depend_on_them():
     assert len(set(left)) == 20
 
 
-def test_the_same_generator_gives_the_same_sample_whatever_the_threads():
+def test_the_number_of_threads_does_not_change_a_sample():
     photo, classes = numbered(90, 120)
     how = Augmentation(short_sides=(60, 80), crop=50, pad=64)
     threads = torch.get_num_threads()
@@ -199,12 +201,12 @@ def test_the_same_generator_gives_the_same_sample_whatever_the_threads():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"short_sides": ()}, "shorter sides"),
-        ({"short_sides": (3000,)}, "shorter sides"),
+        ({"short_sides": ()}, "short_sides must be"),
+        ({"short_sides": (3000,)}, "short_sides must be"),
         ({"crop": 0}, "crop must be"),
         ({"pad": -1}, "pad must be"),
-        ({"flip": 1.5}, "flip must lie"),
-        ({"fill": 256}, "fill must lie"),
+        ({"flip": 1.5}, "flip must be"),
+        ({"fill": 256}, "fill must be"),
         ({"largest_share": -0.1}, "largest_share"),
         ({"padding": "negative"}, "whole or original"),
     ],
@@ -214,5 +216,5 @@ def test_settings_out_of_range(options, message):
         Augmentation(**options)
 
 
-def test_lists_of_a_recipe_become_tuples():
+def test_a_list_from_a_recipe_becomes_a_tuple():
     assert Augmentation(short_sides=[256, 512]).short_sides == (256, 512)

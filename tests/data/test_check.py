@@ -1,4 +1,4 @@
-"""Every file looked at, everything wrong named, what is sound goes on."""
+"""The check reads every file, names every problem, and leaves out what cannot be used."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.data.check import only_seen, sound, survey
+from deop.data.check import checked_folder, only_seen, survey
 from deop.data.folder import open_folder, splits_of
 from deop.errors import DataError
 from tests.data.test_folder import write
@@ -21,11 +21,11 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """One sound pair and one of each damage."""
+    """A folder with one intact pair and one file for each kind of damage."""
     root = tmp_path / "set"
     write(root, count=7, classes=((1, "cat"), (7, "wall"), (9, "dog")))
     (root / "images/p1.jpg").write_bytes((root / "images/p1.jpg").read_bytes()[:300])
-    (root / "masks/p2.png").write_bytes(b"no picture")
+    (root / "masks/p2.png").write_bytes(b"not an image")
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(root / "masks/p3.png")
     Image.fromarray(np.full((4, 6), 99, np.uint8)).save(root / "masks/p4.png")
     (root / "masks/p5.png").unlink()
@@ -33,7 +33,7 @@ def damaged(tmp_path):
     return root
 
 
-def test_everything_wrong_is_named(damaged):
+def test_every_problem_is_named(damaged):
     with pytest.raises(DataError, match=r"p5\.jpg has no mask, and 1 more"):
         open_folder(damaged)
     found = survey(open_folder(damaged, skip_unpaired=True))
@@ -49,35 +49,35 @@ def test_everything_wrong_is_named(damaged):
     assert found.present["p0"] == (0, 1, 7, 9, 255)
 
 
-def test_ids_meant_as_void_need_not_be_listed(damaged):
+def test_void_ids_need_not_be_listed(damaged):
     kinds = {finding.kind for finding in survey(open_folder(damaged, skip_unpaired=True), void=[99]).findings}
     assert "unlisted id" not in kinds
 
 
-def test_refused_or_left_out(damaged):
+def test_broken_files_are_refused_or_left_out(damaged):
     folder = open_folder(damaged, skip_unpaired=True)
     with pytest.raises(DataError, match=r"p\d\.(jpg|png): .*, and 2 more.*deop prepare check"):
-        sound(folder)
-    kept = sound(folder, skip_broken=True)
+        checked_folder(folder)
+    kept = checked_folder(folder, skip_broken=True)
     assert [pair.photo.name for pair in kept.pairs] == ["p0.jpg", "p4.jpg"]
-    assert sound(kept) is kept
+    assert checked_folder(kept) is kept
     (damaged / "images/p0.jpg").write_bytes(b"")
     (damaged / "images/p4.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="not one of 2 photos"):
-        sound(kept, skip_broken=True)
+    with pytest.raises(DataError, match="none of its 2 photos"):
+        checked_folder(kept, skip_broken=True)
 
 
-def test_namesakes(tmp_path):
+def test_photos_that_share_a_name(tmp_path):
     write(tmp_path / "set")
     Image.new("RGB", (6, 4)).save(tmp_path / "set/images/p0.png")
-    with pytest.raises(DataError, match="namesake"):
+    with pytest.raises(DataError, match="shares its name"):
         open_folder(tmp_path / "set")
     folder = open_folder(tmp_path / "set", skip_unpaired=True)
     assert [pair.photo.stem for pair in folder.pairs] == ["p1"]
     assert [path.name for path in folder.unpaired] == ["p0.jpg", "p0.png"]
 
 
-def test_a_photo_on_its_side_is_measured_upright(tmp_path):
+def test_the_size_of_a_rotated_photo_is_that_of_the_upright_one(tmp_path):
     write(tmp_path / "set", count=1)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -85,34 +85,34 @@ def test_a_photo_on_its_side_is_measured_upright(tmp_path):
     assert survey(open_folder(tmp_path / "set"), void=[9]).findings == ()
 
 
-def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, cache, monkeypatch):
+def test_the_result_is_cached_until_a_file_changes(tmp_path, cache, monkeypatch):
     write(tmp_path / "set")
     folder = open_folder(tmp_path / "set")
-    first = survey(folder, remembered=True)
+    first = survey(folder, use_cache=True)
     assert len(list((cache / "checks").iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("deop.data.check._look", lambda pair: pytest.fail("looked again"))
-        assert survey(folder, remembered=True) == first
-    (tmp_path / "set/masks/p0.png").write_bytes(b"no picture")
-    assert [finding.kind for finding in survey(folder, remembered=True).unusable()] == ["broken mask"]
+        patch.setattr("deop.data.check._inspect", lambda pair: pytest.fail("read again"))
+        assert survey(folder, use_cache=True) == first
+    (tmp_path / "set/masks/p0.png").write_bytes(b"not an image")
+    assert [finding.kind for finding in survey(folder, use_cache=True).unusable()] == ["broken mask"]
     next(iter((cache / "checks").iterdir())).write_text("{")
-    assert [finding.kind for finding in survey(folder, remembered=True).unusable()] == ["broken mask"]
+    assert [finding.kind for finding in survey(folder, use_cache=True).unusable()] == ["broken mask"]
 
 
 def test_without_a_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", "off")
     write(tmp_path / "set")
-    assert sound(open_folder(tmp_path / "set")).pairs
+    assert checked_folder(open_folder(tmp_path / "set")).pairs
     monkeypatch.setenv("DEOP_CACHE", "/proc/nowhere")
-    assert sound(open_folder(tmp_path / "set")).pairs
+    assert checked_folder(open_folder(tmp_path / "set")).pairs
 
 
-def test_only_seen_classes_and_only_photos_that_have_some(tmp_path):
+def test_only_seen_classes_and_photos_that_show_them(tmp_path):
     write(tmp_path / "set", count=3)
     Image.fromarray(np.full((4, 6), 7, np.uint8)).save(tmp_path / "set/masks/p1.png")
     folder = open_folder(tmp_path / "set")
     assert only_seen(folder) == folder
-    with pytest.raises(DataError, match="no photo has any of the 0 seen classes"):
+    with pytest.raises(DataError, match="no photo shows any of the 0 seen classes"):
         only_seen(folder, folder.names)
     with pytest.raises(DataError, match="no class named dog"):
         only_seen(folder, ["dog"])

@@ -1,4 +1,4 @@
-"""The class lists that ship: complete, unambiguous, in the authors' order, with their source."""
+"""The class lists of the package: complete, unambiguous, in the order of their authors, with their source."""
 
 import pytest
 
@@ -26,15 +26,15 @@ def test_ids_and_official_values_are_unambiguous(name):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_names_can_be_asked_for_in_both_spellings(name):
+def test_both_spellings_are_valid_names(name):
     classes = official_classes(name)
     assert Vocabulary.parse([entry.name for entry in classes]).names == tuple(entry.name for entry in classes)
     assert len(Vocabulary.parse([entry.plain or entry.name for entry in classes]).names) == SIZES[name]
 
 
-def test_coco_stuff_is_split_as_the_method_lists_it():
-    # METHOD 10: the unseen, with index in the list of 171 and value of their pixels
-    wanted = {
+def test_the_unseen_classes_of_coco_stuff():
+    # docs/method.md §10: the unseen classes, with index in the list of 171 and official value
+    expected = {
         "cow": (19, 20), "giraffe": (23, 24), "suitcase": (28, 32), "frisbee": (29, 33), "skateboard": (36, 40),
         "carrot": (51, 56), "scissors": (76, 86), "cardboard": (88, 99), "clouds": (94, 105), "grass": (112, 123),
         "playingfield": (133, 144), "river": (136, 147), "road": (137, 148), "tree": (157, 168),
@@ -42,13 +42,13 @@ def test_coco_stuff_is_split_as_the_method_lists_it():
     }  # fmt: skip
     classes = official_classes("coco-stuff")
     found = {entry.name: (index, entry.official) for index, entry in enumerate(classes) if not entry.seen}
-    assert found == wanted
+    assert found == expected
     assert sum(bool(entry.isthing) for entry in classes) == 80
     gaps = set(range(182)) - {entry.official for entry in classes}
     assert sorted(value + 1 for value in gaps) == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91]
 
 
-def test_voc_is_split_as_the_method_lists_it():
+def test_the_unseen_classes_of_voc():
     unseen = {entry.name for entry in official_classes("voc") if not entry.seen}
     assert unseen == {"pottedplant", "sheep", "sofa", "train", "tvmonitor"}
 
@@ -58,7 +58,7 @@ def test_the_59_are_the_459_of_the_same_name():
     assert all(names[entry.official] == entry.name for entry in official_classes("pascal-context-59"))
 
 
-def test_things_where_the_authors_say():
+def test_things_are_marked_if_the_authors_say_so():
     def things(name):
         return sum(bool(entry.isthing) for entry in official_classes(name))
 

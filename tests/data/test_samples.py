@@ -1,4 +1,4 @@
-"""Training samples: the same whatever the worker, the order and the process."""
+"""Training samples do not depend on the worker, the order or the process."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from deop.data.augment import STAGE_3, UNCHANGED, Augmentation
+from deop.data.augment import STAGE_3, Augmentation
 from deop.data.folder import open_folder
 from deop.data.samples import TrainingPhotos, binary_masks, collate
 from deop.errors import DataError
@@ -14,6 +14,7 @@ from deop.errors import DataError
 pytest.importorskip("kornia")
 
 SMALL = Augmentation(short_sides=(24, 40), crop=32, pad=32)
+UNCHANGED = Augmentation(short_sides=None, crop=None, colour=False, flip=0, pad=None)
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def equal(one, other):
     return torch.equal(one.pixels, other.pixels) and torch.equal(one.classes, other.classes) and one.size == other.size
 
 
-def test_a_sample_is_a_function_of_seed_epoch_and_index(folder):
+def test_a_sample_depends_on_seed_epoch_and_index_only(folder):
     photos = TrainingPhotos(folder, SMALL, seed=3)
     first = {(epoch, index): photos.sample(epoch, index) for epoch in range(2) for index in range(5)}
     again = TrainingPhotos(folder, SMALL, seed=3)
@@ -46,7 +47,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(folder):
 
 
 @pytest.mark.slow
-def test_workers_change_nothing(folder):
+def test_the_number_of_workers_does_not_change_samples(folder):
     photos = TrainingPhotos(folder, SMALL, seed=3)
     places = [(epoch, index) for epoch in range(2) for index in range(5)]
     alone = [photos[place] for place in places]
@@ -88,7 +89,7 @@ def test_binary_masks_are_one_for_each_class_present():
     assert (labels.shape, masks.shape) == ((0,), (0, 2, 3))
 
 
-def test_samples_of_other_sizes_share_a_canvas(folder):
+def test_samples_of_different_sizes_are_padded_to_one(folder):
     photos = TrainingPhotos(folder, UNCHANGED, seed=0)
     batch = collate([photos[0, index] for index in range(5)], divisor=32)
     assert batch.pixels.shape == (5, 3, 64, 64)
@@ -101,13 +102,13 @@ def test_samples_of_other_sizes_share_a_canvas(folder):
 
 
 def test_broken_photos_are_refused_before_the_first_sample_or_left_out(folder):
-    folder.pairs[3].photo.write_bytes(b"no picture")
+    folder.pairs[3].photo.write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"broken photo images/3\.png.*skip_broken"):
         TrainingPhotos(folder, SMALL, seed=0)
     assert len(TrainingPhotos(folder, SMALL, seed=0, skip_broken=True)) == 4
 
 
-def test_real_photos_in_the_papers_sizes(data_folder, tmp_path, monkeypatch):
+def test_real_photos_at_the_sizes_of_the_paper(data_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", str(tmp_path))
     photos = TrainingPhotos(open_folder(data_folder / "camvid-mini", "val"), STAGE_3, seed=0)
     sample = photos[0, 0]

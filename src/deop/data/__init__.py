@@ -1,1 +1,1 @@
-"""Labelled photos: data sets as folders."""
+"""Data sets as folders of photos and masks: checking, augmentation, conversion of public data sets."""

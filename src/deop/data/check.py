@@ -1,4 +1,4 @@
-"""Looking at every file of a labelled folder before any of them is needed, and keeping what was found."""
+"""Checking every file of a labelled folder before training or evaluation starts, and caching the result."""
 
 import hashlib
 import json
@@ -11,24 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from deop.data.folder import LabelledFolder, Pair, photo_size, read_mask, what_is_missing
+from deop.data.folder import LabelledFolder, Pair, describe_unpaired, photo_size, read_mask
 from deop.errors import DataError, DeopError, ImageError
-from deop.files import replacing
+from deop.files import parse_json, replacing
 from deop.images.reading import read_photo
 from deop.text.embedding_cache import default_cache_folder
 
 IGNORED = (0, 255)
-"""Ids that need not be listed."""
+"""Ids that need not be listed in classes.json."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a file.
+    """A problem with a file.
 
     Attributes:
         kind: "unpaired", "broken photo", "broken mask", "size" or "unlisted id".
-        file: below the folder of the split.
-        detail: what is wrong, in words.
+        file: path below the folder of the split.
+        detail: description of the problem.
     """
 
     kind: str
@@ -38,12 +38,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds.
+    """The result of checking a folder.
 
     Attributes:
-        photos: pairs looked at.
-        findings: what is wrong.
-        present: ids in each mask that could be read, by the stem of its name; listed and not.
+        photos: number of pairs that were read.
+        findings: all problems.
+        present: for each readable mask, by the stem of its file name, the ids in it, listed or not.
     """
 
     photos: int
@@ -51,7 +51,7 @@ class Survey:
     present: dict[str, tuple[int, ...]]
 
     def unusable(self) -> tuple[Finding, ...]:
-        """What keeps a photo from being used; ids that are not listed are merely ignored."""
+        """The findings that make a photo unusable. Ids that are not listed do not: their pixels are ignored."""
         return tuple(finding for finding in self.findings if finding.kind != "unlisted id")
 
 
@@ -61,40 +61,43 @@ def survey(
     void: Collection[int] = (),
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    remembered: bool = False,
+    use_cache: bool = False,
 ) -> Survey:
-    """Read every photo and every mask.
+    """Read every photo and every mask of a folder.
 
     Args:
         folder: one split.
-        void: ids beside 0 and 255 that are meant to be ignored, and so need not be listed.
-        workers: threads; None: one for each processor.
-        progress: called with photos done and photos in all.
-        remembered: whether an earlier answer may be given again. It is kept in deop's cache folder with the names,
-            sizes and times of all files, and holds while none of them changes.
+        void: ids besides 0 and 255 that are to be ignored and need not be listed.
+        workers: number of threads; None: one for each processor.
+        progress: called after each pair with the number of pairs done and the number of all pairs.
+        use_cache: return the cached result of an earlier call if there is one. Results are cached in deop's cache
+            folder; a result is valid while the names, sizes and modification times of all files stay the same.
+
+    Returns:
+        All problems, and the ids in each mask.
     """
-    store = _store(folder)
-    found = _read(store) if remembered and store is not None else None
-    if found is None:
-        found = _look_at_all(folder, workers, progress)
-        if store is not None:
-            with suppress(DeopError), replacing(store) as file:  # without it the next run only looks again
-                file.write(json.dumps(asdict(found)).encode())
+    cache_file = _cache_file(folder)
+    result = _read_cached(cache_file) if use_cache and cache_file is not None else None
+    if result is None:
+        result = _inspect_all(folder, workers, progress)
+        if cache_file is not None:
+            with suppress(DeopError), replacing(cache_file) as file:  # without a cache, the next call reads all again
+                file.write(json.dumps(asdict(result)).encode())
     listed = {entry.id for entry in folder.classes} | set(IGNORED) | set(void)
-    strange = {pair.mask: sorted({*found.present.get(pair.mask.stem, ())} - listed) for pair in folder.pairs}
-    unlisted = tuple(
+    unlisted = {pair.mask: sorted({*result.present.get(pair.mask.stem, ())} - listed) for pair in folder.pairs}
+    findings = tuple(
         Finding("unlisted id", _name(folder, mask), f"{', '.join(map(str, ids))} not in classes.json")
-        for mask, ids in strange.items()
+        for mask, ids in unlisted.items()
         if ids
     )
-    return replace(found, findings=found.findings + unlisted)
+    return replace(result, findings=result.findings + findings)
 
 
-def _look_at_all(folder: LabelledFolder, workers: int | None, progress: Callable[[int, int], None] | None) -> Survey:
-    findings = [Finding("unpaired", _name(folder, path), what_is_missing(path)) for path in folder.unpaired]
+def _inspect_all(folder: LabelledFolder, workers: int | None, progress: Callable[[int, int], None] | None) -> Survey:
+    findings = [Finding("unpaired", _name(folder, path), describe_unpaired(path)) for path in folder.unpaired]
     present: dict[str, tuple[int, ...]] = {}
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for done, (pair, ids, problems) in enumerate(pool.map(_look, folder.pairs)):
+        for done, (pair, ids, problems) in enumerate(pool.map(_inspect, folder.pairs)):
             findings += [Finding(kind, _name(folder, path), detail) for kind, path, detail in problems]
             if ids is not None:
                 present[pair.mask.stem] = ids
@@ -103,15 +106,15 @@ def _look_at_all(folder: LabelledFolder, workers: int | None, progress: Callable
     return Survey(len(folder.pairs), tuple(findings), present)
 
 
-def _look(pair: Pair) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Path, str]]]:
-    """Read a pair: the ids of its mask, and what is wrong."""
+def _inspect(pair: Pair) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Path, str]]]:
+    """Read a pair. Returns the pair, the ids in its mask, and (kind, file, detail) of each problem."""
     problems: list[tuple[str, Path, str]] = []
     size = mask = None
     try:
         size = read_photo(pair.photo).shape[:2]
     except ImageError as error:
         problems.append(("broken photo", pair.photo, str(error)))
-        with suppress(DataError):  # its header may still tell the size
+        with suppress(DataError):  # the header may still be readable
             size = photo_size(pair.photo)
     try:
         mask = read_mask(pair.mask)
@@ -125,54 +128,63 @@ def _look(pair: Pair) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Pat
     return pair, tuple(np.flatnonzero(np.bincount(mask.ravel())).tolist()), problems
 
 
-def sound(folder: LabelledFolder, skip_broken: bool = False) -> LabelledFolder:
-    """The folder, once every file of it has been read; an earlier look counts while nothing changed.
+def checked_folder(folder: LabelledFolder, skip_broken: bool = False) -> LabelledFolder:
+    """Check every file of a folder, or use the cached result while no file has changed.
 
     Args:
         folder: one split.
-        skip_broken: leave out the photos that cannot be used, instead of refusing.
+        skip_broken: leave out photos that cannot be used, instead of raising an error.
+
+    Returns:
+        The folder without unusable photos.
 
     Raises:
-        DataError: some cannot be used, the first of them by name; or none can.
+        DataError: a photo or mask cannot be used (the message names the first), or none can.
     """
-    wrong = survey(folder, remembered=True).unusable()
-    files = {finding.file for finding in wrong if finding.kind != "unpaired"}
-    if not files:
+    unusable = [finding for finding in survey(folder, use_cache=True).unusable() if finding.kind != "unpaired"]
+    if not unusable:
         return folder
+    files = {finding.file for finding in unusable}
     if not skip_broken:
+        first = unusable[0]
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""
-        first = next(finding for finding in wrong if finding.kind != "unpaired")
         raise DataError(
             f"{folder.root}: {first.kind} {first.file}: {first.detail}{more}. `deop prepare check {folder.root}` lists "
-            "them; --skip-broken (skip_broken in a recipe) leaves them out"
+            "all; --skip-broken (skip_broken in a recipe) leaves them out"
         )
-    kept = tuple(pair for pair in folder.pairs if not {_name(folder, pair.photo), _name(folder, pair.mask)} & files)
-    if not kept:
-        raise DataError(f"{folder.root}: not one of {len(folder.pairs)} photos can be used; see `deop prepare check`")
-    return replace(folder, pairs=kept)
+    usable = tuple(pair for pair in folder.pairs if not {_name(folder, pair.photo), _name(folder, pair.mask)} & files)
+    if not usable:
+        raise DataError(
+            f"{folder.root}: none of its {len(folder.pairs)} photos can be used; `deop prepare check {folder.root}` "
+            "says why"
+        )
+    return replace(folder, pairs=usable)
 
 
 def only_seen(folder: LabelledFolder, unseen: Collection[str] | None = None) -> LabelledFolder:
-    """The folder as training sees it: unseen classes are void, and photos with nothing else are dropped (METHOD 10).
+    """Remove unseen classes: their pixels become void, and photos with nothing else are dropped (docs/method.md §10).
 
     Args:
         folder: one split.
-        unseen: names; None: those that classes.json marks ``"seen": false``.
+        unseen: names of the unseen classes; None: the classes that classes.json marks ``"seen": false``.
+
+    Returns:
+        The folder with the seen classes and the photos that contain one of them.
 
     Raises:
-        DataError: no class or no photo is left, or a name is no class of the folder.
+        DataError: a name that is not a class of the folder, or no class or photo is left.
     """
     if unseen is None:
         unseen = {entry.name for entry in folder.classes if entry.seen is False}
-    if strange := sorted(set(unseen) - set(folder.names)):
-        raise DataError(f"{folder.root} has no class named {', '.join(strange)}")
+    if unknown := sorted(set(unseen) - set(folder.names)):
+        raise DataError(f"{folder.root} has no class named {', '.join(unknown)}: write names as in classes.json")
     classes = tuple(entry for entry in folder.classes if entry.name not in unseen)
-    kept = {entry.id for entry in classes}
-    present = survey(folder, remembered=True).present
-    # A mask that cannot be read stays: sound() names it.
-    pairs = tuple(pair for pair in folder.pairs if kept & set(present.get(pair.mask.stem, kept)))
+    seen_ids = {entry.id for entry in classes}
+    present = survey(folder, use_cache=True).present
+    # A pair with an unreadable mask stays, so that checked_folder reports it.
+    pairs = tuple(pair for pair in folder.pairs if seen_ids & set(present.get(pair.mask.stem, seen_ids)))
     if not pairs:
-        raise DataError(f"{folder.root}: no photo has any of the {len(classes)} seen classes")
+        raise DataError(f"{folder.root}: no photo shows any of the {len(classes)} seen classes")
     return replace(folder, classes=classes, pairs=pairs)
 
 
@@ -180,24 +192,26 @@ def _name(folder: LabelledFolder, path: Path) -> str:
     return path.relative_to(folder.root).as_posix()
 
 
-def _store(folder: LabelledFolder) -> Path | None:
-    """Where what is found of exactly these files is kept."""
+def _cache_file(folder: LabelledFolder) -> Path | None:
+    """The cache file for exactly these files; None if caching is off."""
     cache = default_cache_folder()
     if cache is None:
         return None
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in [*folder.unpaired, *(path for pair in folder.pairs for path in (pair.photo, pair.mask))]:
         with suppress(OSError):
-            facts = path.stat()
-            seen.update(f"{path.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return cache / "checks" / f"{seen.hexdigest()[:32]}.json"
+            status = path.stat()
+            digest.update(
+                f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
+    return cache / "checks" / f"{digest.hexdigest()[:32]}.json"
 
 
-def _read(store: Path) -> Survey | None:
+def _read_cached(path: Path) -> Survey | None:
     try:
-        found = json.loads(store.read_text(encoding="utf-8"))
-        findings = tuple(Finding(**finding) for finding in found["findings"])
-        present = {stem: tuple(ids) for stem, ids in found["present"].items()}
-        return Survey(int(found["photos"]), findings, present)
+        values = parse_json(path)
+        findings = tuple(Finding(**finding) for finding in values["findings"])
+        present = {stem: tuple(ids) for stem, ids in values["present"].items()}
+        return Survey(int(values["photos"]), findings, present)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -1,31 +1,46 @@
-"""A data set as a folder: photos, a class id for each of their pixels, and a list of classes.
+"""A data set as a folder: photos, a class id for every pixel, and a list of classes.
 
-    images/*.jpg|png    masks/*.png (one 8- or 16-bit id a pixel)    classes.json
+    images/*.jpg|jpeg|png    masks/*.png (one 8- or 16-bit id per pixel)    classes.json
 
-The list is ``[{"id": 1, "name": "person", "isthing": true}, ...]``; a class may also say whether it is ``"seen"`` in
-zero-shot training. Where there are splits, each is a folder of its own below (``train/``, ``val/``) with images and
-masks, and the list may lie above. Ids that are not listed are ignored, 0 and 255 with them. ``check.py`` looks at every
-file; ``prepare.py`` makes such folders of the public data sets.
+``classes.json`` is ``[{"id": 1, "name": "person", "isthing": true}, ...]``; a class may also say whether it is
+``"seen"`` in zero-shot training. A data set with splits has a folder with images and masks for each (``train/``,
+``val/``), and the list may be in the folder above. Pixels whose id is not listed are ignored; that includes 0 and 255,
+unless they are listed. ``check.py`` reads every file; ``prepare.py`` makes such folders from the public data sets.
 """
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from deop.errors import DataError
+from deop.files import parse_json
+from deop.images.reading import MAX_PIXELS, no_pixel_limit
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_ID = 65535  # masks have at most 16 bits
+
+_EXIF_ORIENTATION = 0x0112
+_EXAMPLE = '[{"id": 1, "name": "person", "isthing": true}, ...]'
 
 
 @dataclass(frozen=True)
 class LabelClass:
-    """One class of a data set."""
+    """A class of a data set.
+
+    Attributes:
+        id: value of its pixels in the masks, 0..65535.
+        name: the name, possibly with synonyms: "sofa|couch".
+        isthing: True for countable things, False for stuff; None if the data set does not say.
+        seen: whether zero-shot training sees the class; None if the data set does not say.
+    """
 
     id: int
-    name: str  # may hold synonyms, "sofa|couch"
+    name: str
     isthing: bool | None = None
     seen: bool | None = None
 
@@ -42,7 +57,11 @@ class Pair:
 class LabelledFolder:
     """The photos of one split, with their masks and classes.
 
-    ``unpaired`` are the files that were left out since they have no partner, or more than one.
+    Attributes:
+        root: folder of the split.
+        classes: the K classes.
+        pairs: photos and masks, sorted by file name.
+        unpaired: files that are left out, because they have no partner or more than one.
     """
 
     root: Path
@@ -52,17 +71,17 @@ class LabelledFolder:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The K names, in the order of the list."""
+        """The K names, in the order of ``classes``."""
         return tuple(entry.name for entry in self.classes)
 
     def labels(self, pair: Pair) -> np.ndarray:
-        """The truth of a photo.
+        """The true class of every pixel of a photo.
 
         Returns:
-            (H, W) int32, index into ``classes``, -1 where the pixel is to be ignored.
+            (H, W) int32: index into ``classes``, or -1 for a pixel to ignore.
 
         Raises:
-            DataError: a mask that cannot be read, of another form, or of another size than its photo.
+            DataError: a mask that cannot be read, has another format, or has another size than its photo.
         """
         ids = read_mask(pair.mask)
         size = photo_size(pair.photo)
@@ -70,28 +89,52 @@ class LabelledFolder:
             raise DataError(
                 f"{pair.mask} is {ids.shape[1]} x {ids.shape[0]}, its photo {pair.photo.name} {size[1]} x {size[0]}"
             )
-        index = np.full(max(int(ids.max()), max(entry.id for entry in self.classes)) + 1, -1, np.int32)
-        for number, entry in enumerate(self.classes):
-            index[entry.id] = number
-        return index[ids]
+        index_of_id = np.full(MAX_ID + 1, -1, np.int32)
+        for index, entry in enumerate(self.classes):
+            index_of_id[entry.id] = index
+        return index_of_id[ids]
+
+
+@contextmanager
+def opening_image(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open an image file of a data set, and report every failure with the path.
+
+    Args:
+        path: the file.
+        what: what it should be, for error messages: "photo", "mask" or "labels".
+
+    Raises:
+        DataError: the file cannot be read, or has more than ``MAX_PIXELS`` pixels.
+    """
+    try:
+        with no_pixel_limit():
+            image = Image.open(path)
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"the {what} {path} is {image.width} x {image.height}, more than {MAX_PIXELS:,} pixels: cut it "
+                    "into smaller ones"
+                )
+            yield image
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # damaged files make Pillow raise errors of many kinds
+        raise DataError(f"cannot read the {what} {path}: {error or type(error).__name__}") from error
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels of a photo set upright, from its header.
+    """(height, width) of a photo in upright orientation, in pixels, from the header of its file.
 
     Raises:
-        DataError: no photo.
+        DataError: the file is not a readable image.
     """
-    try:
-        with Image.open(path) as photo:
-            size = (photo.height, photo.width)
-            return size[::-1] if photo.getexif().get(0x0112, 1) >= 5 else size  # turned on its side
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"cannot read the photo {path}: {error}") from error
+    with opening_image(path, "photo") as photo:
+        transposed = photo.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        return (photo.width, photo.height) if transposed else (photo.height, photo.width)
 
 
 def splits_of(folder: str | Path) -> tuple[str | None, ...]:
-    """The splits of a data set, by name; (None,) where it has none."""
+    """The names of the splits of a data set; (None,) if it has no splits."""
     root = Path(folder)
     if (root / "images").is_dir():
         return (None,)
@@ -99,15 +142,18 @@ def splits_of(folder: str | Path) -> tuple[str | None, ...]:
 
 
 def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: bool = False) -> LabelledFolder:
-    """Find the photos of a data set.
+    """Find the photos, masks and classes of a data set. No photo or mask is read.
 
     Args:
         folder: the data set.
-        split: "val", "train", ...; None: "val" where the folder has splits, else all of it.
-        skip_unpaired: leave out photos without a mask and masks without a photo, instead of refusing.
+        split: "train", "val", ...; None: "val" if the data set has splits, else all photos.
+        skip_unpaired: leave out photos without a mask and masks without a photo, instead of raising an error.
+
+    Returns:
+        The photos of the split.
 
     Raises:
-        DataError: no such folder or split, no list of classes, a photo without a mask or a mask without a photo.
+        DataError: no such folder or split, no valid list of classes, a photo without a mask or a mask without a photo.
     """
     root = Path(folder)
     place = root
@@ -115,81 +161,99 @@ def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: 
         place = root / (split or "val")
         if not (place / "images").is_dir():
             splits = [name for name in splits_of(root) if name]
-            found = f"it has the splits {', '.join(splits)}" if splits else "it has neither images/ nor splits"
-            raise DataError(f"no photos in {place}: {found}")
+            present = f"it has the splits {', '.join(splits)}" if splits else "it has neither images/ nor splits"
+            raise DataError(f"no photos in {place}: {present}")
     elif split not in (None, "all"):
-        raise DataError(f"{root} has no splits, so none named {split!r}")
+        raise DataError(f"{root} has no splits, so no split {split!r}: omit the split")
     listing = next((path for path in (place / "classes.json", root / "classes.json") if path.is_file()), None)
     if listing is None:
-        raise DataError(f'{root} has no classes.json: expected [{{"id": 1, "name": "person", "isthing": true}}, ...]')
-    pairs, unpaired = _pairs(place)
+        raise DataError(f"{root} has no classes.json: expected {_EXAMPLE}")
+    pairs, unpaired = _find_pairs(place)
     if unpaired and not skip_unpaired:
         more = f", and {len(unpaired) - 1} more" if len(unpaired) > 1 else ""
         raise DataError(
-            f"{place}: {what_is_missing(unpaired[0])}{more}; `deop prepare check {root}` lists them, "
+            f"{place}: {describe_unpaired(unpaired[0])}{more}; `deop prepare check {root}` lists all, and "
             "--skip-broken (skip_unpaired=True in Python) leaves them out"
         )
     if not pairs:
-        raise DataError(f"no photos in {place / 'images'}: expected .jpg or .png")
+        raise DataError(f"no photos in {place / 'images'}: expected {', '.join(PHOTO_SUFFIXES)}")
     return LabelledFolder(place, read_classes(listing), pairs, unpaired)
 
 
-def _pairs(place: Path) -> tuple[tuple[Pair, ...], tuple[Path, ...]]:
-    """What belongs together, by stem, and what does not."""
+def _find_pairs(place: Path) -> tuple[tuple[Pair, ...], tuple[Path, ...]]:
+    """Photos and masks with the same stem, and the files without exactly one partner."""
     photos: dict[str, list[Path]] = {}
     for path in sorted((place / "images").iterdir()):
         if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
             photos.setdefault(path.stem, []).append(path)
     masks = {path.stem: path for path in sorted((place / "masks").glob("*.png")) if not path.name.startswith(".")}
-    pairs = tuple(Pair(found[0], masks[stem]) for stem, found in photos.items() if stem in masks and len(found) == 1)
+    pairs = tuple(Pair(paths[0], masks[stem]) for stem, paths in photos.items() if stem in masks and len(paths) == 1)
     paired = {pair.photo.stem for pair in pairs}
-    unpaired = [path for stem, found in photos.items() if stem not in paired for path in found]
+    unpaired = [path for stem, paths in photos.items() if stem not in paired for path in paths]
     unpaired += [path for stem, path in masks.items() if stem not in photos]
     return pairs, tuple(unpaired)
 
 
-def what_is_missing(unpaired: Path) -> str:
-    """What is wrong with a file that has no partner, in words."""
-    if unpaired.parent.name == "masks":
-        return f"mask {unpaired.name} has no photo"
-    if (unpaired.parent.parent / "masks" / f"{unpaired.stem}.png").exists():
-        return f"photo {unpaired.name} has a namesake of another format: one mask cannot serve both"
-    return f"photo {unpaired.name} has no mask"
+def describe_unpaired(path: Path) -> str:
+    """Why a file of ``LabelledFolder.unpaired`` is left out."""
+    if path.parent.name == "masks":
+        return f"mask {path.name} has no photo"
+    if (path.parent.parent / "masks" / f"{path.stem}.png").exists():
+        return f"photo {path.name} shares its name with another photo, and there is one mask for both: rename one"
+    return f"photo {path.name} has no mask"
 
 
 def read_classes(path: Path) -> tuple[LabelClass, ...]:
-    """The list of classes.
+    """Read ``classes.json``.
 
     Raises:
-        DataError: not the form above, an id twice, or none at all.
+        DataError: the file cannot be read or has another form, an id is used twice, or the list is empty.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        classes = tuple(
-            LabelClass(int(entry["id"]), str(entry["name"]), entry.get("isthing"), entry.get("seen"))
-            for entry in entries
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f'cannot read {path}: {error!r}. Expected [{{"id": 1, "name": "person", "isthing": true}}, ...]'
-        ) from error
+        entries = parse_json(path)
+        if not isinstance(entries, list):
+            raise ValueError("it is not a list")
+        classes = tuple(_class_of(entry) for entry in entries)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"cannot read {path}: {error}. Expected {_EXAMPLE}") from error
     ids = [entry.id for entry in classes]
-    if not classes or len(set(ids)) < len(ids) or min(ids) < 0:
-        raise DataError(f"{path}: ids must be 0 or more, each listed once, and there must be some")
+    if not classes:
+        raise DataError(f"{path} is empty: list at least one class, as in {_EXAMPLE}")
+    if repeated := sorted({label for label in ids if ids.count(label) > 1}):
+        raise DataError(f"{path} lists the id {repeated[0]} more than once: give each class its own id")
     return classes
 
 
+def _class_of(entry: Any) -> LabelClass:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise ValueError(f"{entry!r} is not a class with an id and a name")
+    label = entry.get("id")
+    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= MAX_ID:
+        raise ValueError(f"the id of {entry['name']!r} is {label!r}: expected a whole number from 0 to {MAX_ID}")
+    for key in ("isthing", "seen"):
+        if entry.get(key) not in (None, False, True):
+            raise ValueError(f"{key!r} of {entry['name']!r} is {entry[key]!r}: expected true, false or null")
+    isthing, seen = (None if entry.get(key) is None else bool(entry[key]) for key in ("isthing", "seen"))
+    return LabelClass(label, entry["name"], isthing, seen)
+
+
 def read_mask(path: Path) -> np.ndarray:
-    """The class ids of a photo's pixels, (H, W) of an unsigned type.
+    """Read the class ids of the pixels of a photo.
+
+    Returns:
+        (H, W) uint8 or uint16.
 
     Raises:
-        DataError: not a readable grey or palette PNG of 8 or 16 bits.
+        DataError: the file is not a grey or palette image of 8 or 16 bits.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "P", "I;16", "I"):
-                raise DataError(f"{path} is a picture of mode {picture.mode}: a mask has one 8- or 16-bit id a pixel")
-            ids = np.asarray(picture)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"cannot read the mask {path}: {error}") from error
-    return ids.astype(np.uint16) if ids.dtype != np.uint8 else ids
+    with opening_image(path, "mask") as image:
+        if image.mode not in ("L", "P", "I;16", "I"):
+            raise DataError(
+                f"the mask {path} has mode {image.mode}: expected one 8- or 16-bit id per pixel (grey or palette PNG)"
+            )
+        ids = np.asarray(image)
+    if ids.dtype == np.uint8:
+        return ids
+    if ids.size and not 0 <= ids.min() <= ids.max() <= MAX_ID:
+        raise DataError(f"the mask {path} has ids from {ids.min()} to {ids.max()}: expected 0 to {MAX_ID}")
+    return ids.astype(np.uint16)

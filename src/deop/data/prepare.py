@@ -1,8 +1,8 @@
-"""A public data set, as its authors publish it, into the folder format.
+"""Converting a public data set, as its authors publish it, to the folder format of ``folder.py``.
 
-In a prepared mask the number of a class is its place in the official list, from 1 (of panoptic data: its category id);
-0 is a pixel of none of the classes, 255 one that is not labelled (in masks of 16 bits both are 0). Photos are linked,
-not copied; the official files are only read.
+In prepared masks, the id of a class is its position in the official list, counted from 1; in panoptic data it is the
+category id. 0 marks pixels of none of the classes, and 255 pixels that are not labelled. In 16-bit masks, where 255 may
+be a class, 0 marks both. Photos are linked, not copied. The official files are only read.
 """
 
 import functools
@@ -23,48 +23,56 @@ from PIL import Image
 
 from deop._version import __version__
 from deop.data.class_lists import OfficialClass, official_classes, source_of
-from deop.data.folder import photo_size
+from deop.data.folder import MAX_ID, photo_size
 from deop.data.label_files import read_labels
-from deop.data.official import PUBLIC_SETS, Item, Needed, PublicSet, read_panoptic
+from deop.data.official import PUBLIC_SETS, Item, PublicSet, RequiredPart, read_panoptic
 from deop.errors import DataError, OutputError, SettingError
-from deop.files import replacing
+from deop.files import parse_json, replacing
 
 RECEIPT = "prepared.json"
-_NOTHING = -1
+"""Name of the file in a prepared folder that records which data set it is."""
+
+_INVALID = -1
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was made.
+    """The result of ``prepare``.
 
     Attributes:
-        folder: the data set.
-        photos: of each split.
-        made: masks written this time; the others were there.
-        left_out: official files that could not be used, with the reason.
+        folder: the prepared data set.
+        photos: number of photos in each split.
+        written: number of masks written by this call; the others existed.
+        left_out: for each official file that could not be used, the reason.
     """
 
     folder: Path
     photos: dict[str, int]
-    made: int
+    written: int
     left_out: tuple[str, ...]
 
 
 def public_set(name: str) -> PublicSet:
-    """A public data set by its name.
+    """The public data set of a name.
 
     Raises:
-        SettingError: unknown.
+        SettingError: an unknown name.
     """
     if name not in PUBLIC_SETS:
         raise SettingError(f"unknown data set {name!r}: choose one of {', '.join(PUBLIC_SETS)}")
     return PUBLIC_SETS[name]
 
 
-def missing(name: str, source: str | Path, splits: Sequence[str] | None = None) -> tuple[Needed, ...]:
-    """The parts of the official layout that are not below a folder, each once."""
+def missing(name: str, source: str | Path, splits: Sequence[str] | None = None) -> tuple[RequiredPart, ...]:
+    """The parts of the official layout that are missing below a folder, without repetitions.
+
+    Args:
+        name: name of the data set.
+        source: folder with the unpacked official files.
+        splits: splits to look for; None: all.
+    """
     public, root = public_set(name), Path(source)
-    parts = [part for split in splits or public.splits for part in public.needed(split).values()]
+    parts = [part for split in splits or public.splits for part in public.required(split).values()]
     return tuple(part for part in dict.fromkeys(parts) if part.find(root) is None)
 
 
@@ -81,88 +89,95 @@ def prepare(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Make a labelled folder of a public data set. What an interrupted run has made is kept.
+    """Convert a public data set to a labelled folder. After an interruption, the same call resumes.
 
     Args:
-        name: of the data set.
-        source: where the official files are unpacked. Nothing is written there.
-        out: the folder to make.
-        splits: those wanted; None: all.
-        names: "authors", the spellings that papers ask for, or "plain", words with synonyms.
-        partial: go on where photos are fewer than published, with what is there.
-        skip_broken: leave out official files that cannot be read, instead of refusing.
-        copy: copy photos, instead of linking them.
-        workers: processes.
-        progress: called with photos done and photos in all.
+        name: name of the data set.
+        source: folder with the unpacked official files, which stay unchanged.
+        out: the folder to write.
+        splits: splits to prepare; None: all.
+        names: "authors": names as papers spell them; "plain": ordinary words with synonyms.
+        partial: accept fewer photos than published.
+        skip_broken: leave out official files that cannot be read, instead of raising an error.
+        copy: copy photos instead of linking them.
+        workers: number of processes.
+        progress: called after each photo with the number of photos done and the number of all photos.
+
+    Returns:
+        Where the data set is, and how many photos it has.
 
     Raises:
-        DataError: official files are missing, damaged, or of another number than published.
-        SettingError: an unknown data set or split; ``out`` within ``source``, or holding something else.
+        DataError: official files are missing or damaged, or their number differs from the published one.
+        SettingError: an unknown data set, split or spelling; ``out`` is inside ``source`` or contains something else.
+        OutputError: ``out`` cannot be written.
     """
     public, root, folder = public_set(name), Path(source), Path(out)
-    wanted = tuple(splits or public.splits)
-    if strange := sorted(set(wanted) - set(public.splits)):
-        raise SettingError(f"{name} has no split {', '.join(strange)}: choose of {', '.join(public.splits)}")
+    chosen = tuple(splits or public.splits)
+    if unknown := sorted(set(chosen) - set(public.splits)):
+        raise SettingError(f"{name} has no split {', '.join(unknown)}: choose from {', '.join(public.splits)}")
     if names not in ("authors", "plain"):
-        raise SettingError(f"unknown spellings {names!r}: choose authors or plain")
-    _check_places(root, folder)
-    _check_parts(public, root, wanted)
-    items = {split: _items(public, root, split, partial) for split in wanted}
-    classes = _classes(public, root, wanted)
-    _begin(folder, public, classes, names)
-    jobs = [(item, folder / split) for split in wanted for item in items[split]]
-    made, left_out = _convert_all(jobs, _table(public, classes), copy, workers, progress)
+        raise SettingError(f"unknown spelling {names!r}: choose authors or plain")
+    _check_folders(root, folder)
+    _check_parts(public, root, chosen)
+    items = {split: _items(public, root, split, partial) for split in chosen}
+    classes = _classes(public, root, chosen)
+    _write_head(folder, public, classes, names)
+    jobs = [(item, folder / split) for split in chosen for item in items[split]]
+    written, left_out = _convert_all(jobs, _id_table(public, classes), copy, workers, progress)
     if left_out and not skip_broken:
         more = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-        raise DataError(f"{left_out[0]}{more}. Unpack them again; skip_broken=True leaves them out")
+        raise DataError(
+            f"{left_out[0]}{more}. Unpack the official files again, or leave such files out: --skip-broken "
+            "(skip_broken=True in Python)"
+        )
     if public.items is PUBLIC_SETS["panoptic"].items:
-        for split in wanted:
-            _put(_places(public, root, split)["listing"], folder / split / "panoptic.json", copy)
-    counts = {split: len(items[split]) - _count_lost(folder / split, items[split]) for split in wanted}
-    lost = sum(map(len, items.values())) - sum(counts.values())
-    if lost != len(left_out):
-        raise OutputError(f"{folder} lacks {lost - len(left_out)} photos or masks that were written: run it again")
-    _end(folder, counts)
-    return Prepared(folder, counts, made, tuple(left_out))
+        for split in chosen:
+            _link_or_copy(_places(public, root, split)["listing"], folder / split / "panoptic.json", copy)
+    counts = {split: len(items[split]) - _count_incomplete(folder / split, items[split]) for split in chosen}
+    lost = sum(map(len, items.values())) - sum(counts.values()) - len(left_out)
+    if lost:
+        raise OutputError(f"{folder} lacks {lost} photos or masks that were written: run the same command again")
+    _add_counts(folder, counts)
+    return Prepared(folder, counts, written, tuple(left_out))
 
 
-def _check_places(source: Path, out: Path) -> None:
+def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
-        raise DataError(f"no folder {source}: name the one where the official files are unpacked")
+        raise DataError(f"there is no folder {source}: give the folder with the unpacked official files")
     if out.resolve().is_relative_to(source.resolve()):
-        raise SettingError(f"{out} lies within {source}, where nothing is written: choose another place with --out")
+        raise SettingError(f"{out} is inside {source}, which is never changed: choose another folder with --out")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECEIPT).is_file())):
-        raise SettingError(f"{out} holds something else: choose another place with --out")
+        raise SettingError(f"{out} exists and is not a prepared data set: choose another folder with --out")
 
 
 def _check_parts(public: PublicSet, root: Path, splits: Sequence[str]) -> None:
-    if lacking := missing(public.name, root, splits):
-        lines = [f"  {part.paths[0]}  from {part.source.name}, {part.source.url}" for part in lacking]
-        raise DataError(f"{public.name} is not complete in {root}. Missing:\n" + "\n".join(lines))
+    if parts := missing(public.name, root, splits):
+        lines = [f"  {part.paths[0]}  from {part.source.name}, {part.source.url}" for part in parts]
+        raise DataError(f"{public.name} is not complete in {root}. Unpack there what is missing:\n" + "\n".join(lines))
 
 
 def _places(public: PublicSet, root: Path, split: str) -> dict[str, Path]:
-    return {word: path for word, part in public.needed(split).items() if (path := part.find(root)) is not None}
+    return {key: path for key, part in public.required(split).items() if (path := part.find(root)) is not None}
 
 
 def _items(public: PublicSet, root: Path, split: str, partial: bool) -> list[Item]:
-    """The photos of a split, once their number has been compared with the published one."""
-    found = public.items(_places(public, root, split), split)
-    lonely = [path for item in found for path in (item.photo, item.labels) if not path.is_file()]
-    whole = [item for item in found if item.photo.is_file() and item.labels.is_file()]
-    published = public.photos.get(split, len(found))
-    if not partial and (lonely or len(whole) != published):
-        reason = f"; {lonely[0]} is missing" if lonely else ""
-        reason += f", and {len(lonely) - 1} more" if len(lonely) > 1 else ""
+    """The complete items of a split; unless ``partial``, their number must be the published one."""
+    items = public.items(_places(public, root, split), split)
+    absent = [path for item in items for path in (item.photo, item.labels) if not path.is_file()]
+    complete = [item for item in items if item.photo.is_file() and item.labels.is_file()]
+    published = public.photos.get(split, len(items))
+    if not partial and (absent or len(complete) != published):
+        reason = f"; {absent[0]} is missing" if absent else ""
+        reason += f", and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise DataError(
-            f"{public.name} {split}: {len(whole)} photos with labels where {published} are published"
-            f"{reason}. Unpack the official files again, or go on with what is there: --partial"
+            f"{public.name} {split}: {len(complete)} photos with labels, and {published} are published"
+            f"{reason}. Unpack the official files again, or accept fewer photos with --partial"
         )
-    if not whole:
-        raise DataError(f"{public.name} {split}: no photo with labels in {root}")
-    if len({item.stem for item in whole}) < len(whole):
-        raise DataError(f"{public.name} {split}: two photos of {root} have the same name")
-    return whole
+    if not complete:
+        raise DataError(f"{public.name} {split}: no photo with labels in {root}. Unpack the official files again")
+    if len({item.stem for item in complete}) < len(complete):
+        raise DataError(f"{public.name} {split}: two photos in {root} have the same name. Rename one")
+    return complete
 
 
 def _classes(public: PublicSet, root: Path, splits: Sequence[str]) -> tuple[OfficialClass, ...]:
@@ -170,37 +185,40 @@ def _classes(public: PublicSet, root: Path, splits: Sequence[str]) -> tuple[Offi
         return official_classes(public.classes)
     lists = [read_panoptic(_places(public, root, split)["listing"])["categories"] for split in splits]
     try:
-        found = [
+        classes = [
             tuple(
                 OfficialClass(int(entry["id"]), int(entry["id"]), str(entry["name"]), isthing=bool(entry["isthing"]))
                 for entry in entries
             )
             for entries in lists
         ]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"the categories of {root} are not of COCO's panoptic form: {error!r}") from error
-    if len(set(found)) > 1:
-        raise DataError(f"the splits of {root} list different categories")
-    return found[0]
+        ids = [entry.id for entry in classes[0]]
+        if not ids or len(set(ids)) < len(ids) or not 0 <= min(ids) <= max(ids) <= MAX_ID:
+            raise ValueError(f"ids must be different numbers from 0 to {MAX_ID}")
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise DataError(f"the categories of {root} do not have COCO's panoptic format: {error!r}") from error
+    if len(set(classes)) > 1:
+        raise DataError(f"the splits of {root} list different categories: use the same list in all of them")
+    return classes[0]
 
 
-def _table(public: PublicSet, classes: Sequence[OfficialClass]) -> np.ndarray:
-    """(65536,) int32: official value -> id in the mask, -1 where there is no such value."""
-    wide = _is_wide(classes)
-    table = np.full(1 << 16, _NOTHING if public.rest is None else 0 if wide else public.rest, np.int32)
-    for value, label in public.values:
+def _id_table(public: PublicSet, classes: Sequence[OfficialClass]) -> np.ndarray:
+    """(65536,) int32: official value -> id in prepared masks, -1 for values that do not exist."""
+    wide = _needs_16_bits(classes)
+    table = np.full(MAX_ID + 1, _INVALID if public.unlisted is None else 0 if wide else public.unlisted, np.int32)
+    for value, label in public.special:
         table[value] = 0 if wide else label
     for entry in classes:
         table[entry.official] = entry.id
     return table
 
 
-def _is_wide(classes: Sequence[OfficialClass]) -> bool:
+def _needs_16_bits(classes: Sequence[OfficialClass]) -> bool:
     return max(entry.id for entry in classes) > 254
 
 
-def _begin(folder: Path, public: PublicSet, classes: Sequence[OfficialClass], names: str) -> None:
-    """Write what the folder is, or compare with what an earlier run wrote."""
+def _write_head(folder: Path, public: PublicSet, classes: Sequence[OfficialClass], names: str) -> None:
+    """Write classes.json and the receipt, or compare them with those of an earlier call."""
     listing = []
     for entry in classes:
         row: dict[str, Any] = {"id": entry.id, "name": entry.plain or entry.name if names == "plain" else entry.name}
@@ -210,15 +228,14 @@ def _begin(folder: Path, public: PublicSet, classes: Sequence[OfficialClass], na
     text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in listing) + "\n]\n"
     receipt = folder / RECEIPT
     if receipt.is_file():
-        earlier = _receipt(folder)
-        same = earlier.get("data_set") == public.name
-        if not same or (folder / "classes.json").read_text(encoding="utf-8") != text:
+        earlier = _read_receipt(folder)
+        if earlier.get("data_set") != public.name or _read_text(folder / "classes.json") != text:
             raise SettingError(
-                f"{folder} holds {earlier.get('data_set')}, with other classes or spellings: choose another place"
+                f"{folder} contains {earlier.get('data_set')}, or other classes or spellings: choose another folder"
             )
-        for left in folder.glob("*/*/.*.part"):  # of a run that was killed
+        for leftover in folder.glob("*/*/.*.part"):  # of a call that was killed
             with suppress(OSError):
-                left.unlink()
+                leftover.unlink()
         return
     facts = {
         "data_set": public.name,
@@ -234,20 +251,27 @@ def _begin(folder: Path, public: PublicSet, classes: Sequence[OfficialClass], na
     _write(receipt, json.dumps(facts, indent=2) + "\n")
 
 
-def _end(folder: Path, counts: dict[str, int]) -> None:
-    facts = _receipt(folder)
-    facts["photos"] = facts.get("photos", {}) | counts
+def _add_counts(folder: Path, counts: dict[str, int]) -> None:
+    facts = _read_receipt(folder)
+    facts["photos"] = facts["photos"] | counts
     _write(folder / RECEIPT, json.dumps(facts, indent=2) + "\n")
 
 
-def _receipt(folder: Path) -> dict[str, Any]:
+def _read_receipt(folder: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
-        if not isinstance(facts, dict):
-            raise ValueError("no JSON object")
+        facts = parse_json(folder / RECEIPT)
+        if not isinstance(facts, dict) or not isinstance(facts.setdefault("photos", {}), dict):
+            raise ValueError("it is not a record of a prepared data set")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {folder / RECEIPT}: {error}. Remove {folder} and prepare it again.") from error
     return facts
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}. Remove {path.parent} and prepare it again.") from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -262,16 +286,16 @@ def _convert_all(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[int, list[str]]:
-    """Masks written, and what is wrong with the files that were not."""
-    made, left_out = 0, []
+    """Convert all items. Returns the number of masks written, and a message for each item that cannot be used."""
+    written, left_out = 0, []
     with _mapping(min(workers, len(jobs))) as run:
-        for done, answer in enumerate(run(_convert, jobs, repeat(table), repeat(copy))):
-            made += answer is True
-            if isinstance(answer, str):
-                left_out.append(answer)
+        for done, outcome in enumerate(run(_convert, jobs, repeat(table), repeat(copy))):
+            written += outcome is True
+            if isinstance(outcome, str):
+                left_out.append(outcome)
             if progress:
                 progress(done + 1, len(jobs))
-    return made, left_out
+    return written, left_out
 
 
 @contextmanager
@@ -280,16 +304,20 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterator[bool | str]]]:
     if workers <= 1:
         yield map
         return
-    # spawn: a fork of a process with threads (torch's) may hang
+    # "spawn", because a fork of a process with threads, such as torch's, may hang.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        yield functools.partial(pool.map, chunksize=16)  # a chunk is sent with one copy of the table
+        yield functools.partial(pool.map, chunksize=16)  # the table is sent once per chunk
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _convert(job: tuple[Item, Path], table: np.ndarray, copy: bool) -> bool | str:
-    """Put a photo and its mask in their place; False where they are there, a text where they cannot be used."""
+    """Write the photo and the mask of an item.
+
+    Returns:
+        True if they were written, False if they existed, a message if the official files cannot be used.
+    """
     item, place = job
     photo = place / "images" / f"{item.stem}{item.photo.suffix.lower()}"
     mask = place / "masks" / f"{item.stem}.png"
@@ -297,45 +325,50 @@ def _convert(job: tuple[Item, Path], table: np.ndarray, copy: bool) -> bool | st
     if mask.exists() and photo.exists() and (panoptic is None or panoptic.exists()):
         return False
     try:
-        ids = _ids(item, table)
+        ids = _convert_labels(item, table)
     except DataError as error:
         return str(error)
-    _put(item.photo, photo, copy)
+    _link_or_copy(item.photo, photo, copy)
     if panoptic is not None:
-        _put(item.labels, panoptic, copy)
-    with replacing(mask) as file:  # last: a mask says that all is there
+        _link_or_copy(item.labels, panoptic, copy)
+    with replacing(mask) as file:  # last, so that an existing mask means a complete item
         Image.fromarray(ids).save(file, "PNG")
     return True
 
 
-def _ids(item: Item, table: np.ndarray) -> np.ndarray:
+def _convert_labels(item: Item, table: np.ndarray) -> np.ndarray:
+    """The ids of a prepared mask, (H, W) uint8 or uint16.
+
+    Raises:
+        DataError: labels that cannot be read, do not fit their photo, or have values that do not exist.
+    """
     values = read_labels(item)
     size = photo_size(item.photo)
     if values.shape != size:
         raise DataError(f"{item.labels} is {values.shape[1]} x {values.shape[0]}, its photo {size[1]} x {size[0]}")
     ids = table[values]
-    if (ids == _NOTHING).any():
-        raise DataError(f"{item.labels} holds the value {values[ids == _NOTHING][0]}, which its data set does not have")
+    if (invalid := ids == _INVALID).any():
+        raise DataError(f"{item.labels} has the value {values[invalid][0]}, which does not exist in its data set")
     return ids.astype(np.uint16 if table.max() > 255 else np.uint8)
 
 
-def _put(source: Path, target: Path, copy: bool) -> None:
-    """Link a file, or copy it where links cannot be made. A link by name: the source is not touched at all."""
+def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
+    """Create a symbolic link, which leaves the source untouched, else a hard link, else a copy."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if not copy:
         for link in (os.symlink, os.link):
             with suppress(OSError):
-                target.unlink(missing_ok=True)  # a link to what is gone
+                target.unlink(missing_ok=True)  # a link to a file that no longer exists
                 link(source.resolve(), target)
                 return
     with replacing(target) as file, source.open("rb") as official:
         shutil.copyfileobj(official, file)
 
 
-def _count_lost(place: Path, items: Collection[Item]) -> int:
-    """How many items have no photo or no mask in their place."""
+def _count_incomplete(place: Path, items: Collection[Item]) -> int:
+    """The number of items without a photo or without a mask in a prepared split."""
     masks = {path.stem for path in (place / "masks").glob("*.png")}
     photos = {path.stem for path in (place / "images").iterdir()} if (place / "images").is_dir() else set()
     return sum(item.stem not in masks or item.stem not in photos for item in items)

@@ -1,4 +1,4 @@
-"""What training sees of a labelled folder: augmented photos, their classes, and one binary mask a class (METHOD 1)."""
+"""Training samples from a labelled folder: augmented photos, class maps and binary masks (docs/method.md §1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deop.data.augment import VOID, Augmentation, augment
-from deop.data.check import sound
+from deop.data.check import checked_folder
 from deop.data.folder import LabelledFolder
 from deop.images.reading import read_photo
 
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One view of a photo.
+    """An augmented photo.
 
     Attributes:
-        pixels: (3, h, w) uint8, RGB, not normalised.
-        classes: (h, w) int64, index into the names, -1 void.
-        size: (height, width) that is not padding, at the top left.
-        photo: the file it was made from.
+        pixels: (3, h, w) uint8 RGB, not normalised.
+        classes: (h, w) int64, index into the names, -1 for void.
+        size: (height, width) of the part at the top left that is not padding.
+        photo: the file of the photo.
     """
 
     pixels: Tensor
@@ -33,22 +33,22 @@ class TrainingSample:
     photo: Path
 
     def targets(self) -> tuple[Tensor, Tensor]:
-        """One binary mask for each class present.
+        """The T classes in the sample, which may be none.
 
         Returns:
-            Labels (T,) int64, rising, and masks (T, h, w) bool; T may be 0.
+            Labels (T,) int64 in ascending order, and masks (T, h, w) bool.
         """
         return binary_masks(self.classes)
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Samples on one canvas.
+    """B samples, padded to one size.
 
     Attributes:
-        pixels: (B, 3, h, w) uint8.
-        classes: (B, h, w) int64, -1 void.
-        sizes: of each sample, (height, width) that is not padding.
+        pixels: (B, 3, h, w) uint8 RGB, not normalised.
+        classes: (B, h, w) int64, index into the names, -1 for void.
+        sizes: (height, width) of each sample without padding.
     """
 
     pixels: Tensor
@@ -56,71 +56,81 @@ class TrainingBatch:
     sizes: tuple[tuple[int, int], ...]
 
     def targets(self) -> list[tuple[Tensor, Tensor]]:
-        """Labels (T,) and masks (T, h, w) of each sample."""
+        """For each sample, labels (T,) int64 in ascending order and masks (T, h, w) bool."""
         return [binary_masks(classes) for classes in self.classes]
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """The same on another device."""
+        """The batch on another device."""
         return TrainingBatch(
             self.pixels.to(device, non_blocking=True), self.classes.to(device, non_blocking=True), self.sizes
         )
 
 
 def binary_masks(classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (T,) int64 and masks (T, h, w) bool of the classes present in (h, w) int64, void (-1) apart."""
+    """One binary mask for each class in a class map, except void.
+
+    Args:
+        classes: (h, w) int64, -1 for void.
+
+    Returns:
+        Labels (T,) int64 in ascending order, and masks (T, h, w) bool; T may be 0.
+
+    >>> labels, masks = binary_masks(torch.tensor([[2, -1], [0, 2]]))
+    >>> labels.tolist(), masks[1].tolist()
+    ([0, 2], [[True, False], [False, True]])
+    """
     labels = classes.unique()
     labels = labels[labels != VOID]
     return labels, classes[None] == labels[:, None, None]
 
 
 class TrainingPhotos(Dataset[TrainingSample]):
-    """The photos of a folder, seen anew in each epoch.
+    """The photos of a folder, augmented differently in each epoch.
 
-    A sample is a function of (seed, epoch, index) alone: neither the worker that makes it nor what was made before
-    changes a bit of it.
+    A sample depends on (seed, epoch, index) only: not on the worker that computes it, nor on earlier samples.
     """
 
     def __init__(
         self, folder: LabelledFolder, augmentation: Augmentation, seed: int, skip_broken: bool = False
     ) -> None:
-        """All photos are looked at once, before the first is taken; what was found is remembered.
+        """Check all files first; the result of the check is cached (``check.checked_folder``).
 
         Args:
             folder: photos and masks.
-            augmentation: what is done to them.
-            seed: of all choices, 0 or more.
-            skip_broken: leave out what cannot be read, instead of refusing.
+            augmentation: how photos are augmented.
+            seed: seed of all random numbers, at least 0.
+            skip_broken: leave out files that cannot be read, instead of raising an error.
 
         Raises:
-            DataError: photos or masks that cannot be read or do not fit, by name.
+            DataError: photos or masks that cannot be read or do not fit each other, by name.
         """
-        self.folder = sound(folder, skip_broken)
+        self.folder = checked_folder(folder, skip_broken)
         self.augmentation = augmentation
         self.seed = seed
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The K names."""
+        """The K class names."""
         return self.folder.names
 
     @property
     def things(self) -> tuple[bool | None, ...]:
-        """Of each name, whether it is a thing; None where the folder does not say."""
+        """For each of the K names, whether it is a thing; None if the data set does not say."""
         return tuple(entry.isthing for entry in self.folder.classes)
 
     def __len__(self) -> int:
         return len(self.folder.pairs)
 
     def sample(self, epoch: int, index: int) -> TrainingSample:
-        """One view of photo ``index`` in epoch ``epoch``.
+        """Photo ``index`` as augmented in epoch ``epoch``; both count from 0.
 
         Raises:
-            ImageError, DataError: the photo or mask was damaged since.
+            ImageError, DataError: the photo or mask has been damaged since the check.
         """
         pair = self.folder.pairs[index]
         classes = self.folder.labels(pair)
-        draw = np.random.default_rng((self.seed, epoch, index))
-        pixels, classes, size = augment(read_photo(pair.photo), classes, self.augmentation, draw)
+        generator = np.random.default_rng((self.seed, epoch, index))
+        pixels, classes, size = augment(read_photo(pair.photo), classes, self.augmentation, generator)
         return TrainingSample(
             torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             torch.from_numpy(classes.astype(np.int64)),
@@ -129,18 +139,18 @@ class TrainingPhotos(Dataset[TrainingSample]):
         )
 
     def __getitem__(self, place: int | tuple[int, int]) -> TrainingSample:
-        """``photos[epoch, index]``, for samplers that know the epoch; ``photos[index]`` is the first epoch."""
+        """``photos[epoch, index]``, for samplers that know the epoch; ``photos[index]`` is of the first epoch."""
         epoch, index = place if isinstance(place, tuple) else (0, place)
         return self.sample(epoch, index)
 
 
 def collate(samples: Sequence[TrainingSample], fill: int = 128, divisor: int = 1) -> TrainingBatch:
-    """Samples side by side, padded at the bottom and right where they differ in size.
+    """Stack samples, padded at the bottom and on the right to a common size.
 
     Args:
         samples: at least one.
-        fill: value of padded pixels, 0..255; their class is void.
-        divisor: both sides are padded up to a multiple of it.
+        fill: value of padded pixels, 0..255. Their class is void (-1).
+        divisor: height and width of the batch are multiples of it.
     """
     height, width = (-(-max(sample.classes.shape[axis] for sample in samples) // divisor) * divisor for axis in (0, 1))
 
