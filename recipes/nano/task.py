@@ -14,7 +14,7 @@ from torch import Tensor
 
 import data
 from deop import load
-from deop.data.check import sound
+from deop.data.check import checked_folder
 from deop.data.folder import LabelledFolder, open_folder
 from deop.encoders.nano_text import NanoText, WordsConfig
 from deop.errors import SettingError
@@ -54,7 +54,7 @@ class NanoTask(Task):
         folders = [learned]
         if recipe.camvid:
             folders.append(split(open_folder(root / "camvid-mini", "train"), recipe)[0])
-        coco, *others = (data.load(sound(folder)) for folder in folders)
+        coco, *others = (data.load(checked_folder(folder)) for folder in folders)
         if strange := set(recipe.unseen) - set(coco.names):
             raise SettingError(f"unseen has names that coco-mini does not: {', '.join(sorted(strange))}")
         coco = coco.without(recipe.unseen)

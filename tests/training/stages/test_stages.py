@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import deop
-from deop.data.augment import UNCHANGED
+from deop.data.augment import Augmentation
 from deop.data.samples import TrainingPhotos
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
@@ -116,7 +116,8 @@ def test_only_seen_classes_are_used(folder):
 
 
 def test_each_epoch_has_every_photo_once_in_another_order(folder):
-    batches = PhotoBatches(TrainingPhotos(Data(str(folder)).open(), UNCHANGED, 0))
+    unchanged = Augmentation(short_sides=None, crop=None, colour=False, flip=0, pad=None)
+    batches = PhotoBatches(TrainingPhotos(Data(str(folder)).open(), unchanged, 0))
     epochs = [[batches.sample(row).photo.stem for row in range(start, start + 4)] for start in range(0, 40, 4)]
     assert all(sorted(epoch) == ["0", "1", "2", "3"] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1

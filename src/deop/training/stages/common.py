@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop._version import __version__
-from deop.data.check import only_seen, sound
+from deop.data.check import checked_folder, only_seen
 from deop.data.folder import LabelledFolder, open_folder
 from deop.data.samples import TrainingBatch, TrainingPhotos, TrainingSample, collate
 from deop.errors import SettingError
@@ -56,14 +56,14 @@ class Data:
         """The folder with its seen classes, once all files have been checked.
 
         Raises:
-            DataError: as ``open_folder``, ``sound`` and ``only_seen``.
+            DataError: as ``open_folder``, ``checked_folder`` and ``only_seen``.
         """
         root = Path(self.folder)
         split = None if (root / "images").is_dir() else self.split
         folder = open_folder(root, split, skip_unpaired=self.skip_broken)
         if self.limit is not None:
             folder = replace(folder, pairs=folder.pairs[: self.limit])
-        return only_seen(sound(folder, self.skip_broken), self.unseen)
+        return only_seen(checked_folder(folder, self.skip_broken), self.unseen)
 
 
 @dataclass

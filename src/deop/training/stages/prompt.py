@@ -170,7 +170,7 @@ def random_window(
 
 def photos_of_classes(folder: LabelledFolder) -> list[list[int]]:
     """For each class, the indices of the photos that show it."""
-    present = survey(folder, remembered=True).present
+    present = survey(folder, use_cache=True).present
     photos: list[list[int]] = [[] for _ in folder.classes]
     labels = {entry.id: label for label, entry in enumerate(folder.classes)}
     for index, pair in enumerate(folder.pairs):
