@@ -28,10 +28,10 @@ from deop.training.recipe import differences, plain, read_recipe
 from deop.training.stages.finetune import FinetuneRecipe, read_report, train
 
 
-def score(name: str | Path, own: LabelledFolder, others: LabelledFolder | None, limit: int | None) -> dict[str, Any]:
+def score(name: str | Path, tuned: LabelledFolder, others: LabelledFolder | None, limit: int | None) -> dict[str, Any]:
     """mIoU of a model on the data set that it is tuned on and on the other one."""
     model, protocol = load(name), Protocol(limit=limit)
-    sets = {"own": own, "others": others}
+    sets = {"own": tuned, "others": others}
     return {key: evaluate(model, data, protocol)["miou"] for key, data in sets.items() if data is not None}
 
 
@@ -135,7 +135,7 @@ def numbers_in(text: str) -> list[int]:
     """The numbers of photos in a comma-separated list.
 
     Raises:
-        SettingError: anything but whole numbers.
+        SettingError: the list contains something else.
     """
     try:
         return [int(part) for part in text.split(",")]
@@ -161,10 +161,11 @@ def main(
 ) -> None:
     """Fine-tune on different numbers of photos, and compare the scores before and after."""
     counts = numbers_in(photos)
-    own, other = open_folder(dataset, "val"), None if others is None else open_folder(others, "val")
-    measured_on = {"own": str(own.root), "others": None if other is None else str(other.root), "limit": limit}
-    before = score(model, own, other, limit)
-    measure = partial(score, own=own, others=other, limit=limit)
+    tuned_data, other_data = open_folder(dataset, "val"), None if others is None else open_folder(others, "val")
+    other_root = None if other_data is None else str(other_data.root)
+    measured_on = {"own": str(tuned_data.root), "others": other_root, "limit": limit}
+    before = score(model, tuned_data, other_data, limit)
+    measure = partial(score, tuned=tuned_data, others=other_data, limit=limit)
     runs = []
     for count in counts:
         for seed in range(seeds):

@@ -244,7 +244,7 @@ def _compare(
     confusion.add(truth, label_map)
     hits, _, predicted = confusion.counts
     segments = [(segment.score, int(requested[segment.class_id])) for segment in result.segments]
-    known = [(score, label) for score, label in segments if predicted[label]]  # the truth is unknown under the others
+    known = [(score, label) for score, label in segments if predicted[label]]  # others lie on unknown pixels only
     return EvaluatedPhoto(
         pair,
         result.photo,
