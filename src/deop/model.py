@@ -27,7 +27,8 @@ from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import classify, probabilities
 from deop.regions.encoding import EncodedPhoto, encode_one_pass, encode_two_stream
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
-from deop.results.segmentation import Segmentation, check_request
+from deop.results.checks import check_request
+from deop.results.segmentation import Segmentation
 from deop.settings import ANCHORS, Card, Settings
 from deop.text.calibration import Calibration
 from deop.text.embedding import Classes, embed_vocabulary

@@ -1,4 +1,4 @@
-"""The picture of a result: sizes, colours, what stays as it was, any number of names, any script."""
+"""Overlays: sizes, colours, unchanged pixels, any number of names, any script."""
 
 import numpy as np
 import pytest
@@ -29,15 +29,15 @@ def test_colours_do_not_depend_on_the_order(names):
     assert dict(zip(names, name_colours(names).tolist(), strict=True)) == expected
 
 
-@pytest.mark.parametrize(("count", "apart"), [(2, 0.12), (12, 0.11), (24, 0.07), (60, 0.045), (150, 0.025)])
-def test_colours_are_apart(count, apart):
+@pytest.mark.parametrize(("count", "distance"), [(2, 0.12), (12, 0.11), (24, 0.07), (60, 0.045), (150, 0.025)])
+def test_colours_are_distinct(count, distance):
     lab = rgb_to_lab(name_colours([f"thing number {k}" for k in range(count)]))
-    distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + np.eye(count)
-    assert distance.min() > apart
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + np.eye(count)
+    assert distances.min() > distance
 
 
-def test_few_names_are_far_apart():
-    """Where there are few, telling them apart matters more than that a name keeps its colour in other company."""
+def test_few_names_have_very_different_colours():
+    """Among few names, distinct colours matter more than the same colour among other names."""
     for first in range(len(COMMON) - 4):
         lab = rgb_to_lab(name_colours(COMMON[first : first + 4]))
         distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(4, 1)]
@@ -45,14 +45,14 @@ def test_few_names_are_far_apart():
     np.testing.assert_array_equal(name_colours(["Sky"]), name_colours(["sky"]))
 
 
-def test_oklab_there_and_back():
+def test_oklab_round_trip():
     rgb = np.random.default_rng(0).integers(0, 256, (500, 3)).astype(np.uint8)
     np.testing.assert_array_equal(lab_to_rgb(rgb_to_lab(rgb)), rgb)
     np.testing.assert_allclose(rgb_to_lab(np.array([255, 255, 255])), [1, 0, 0], atol=1e-6)
     np.testing.assert_allclose(rgb_to_lab(np.array([255, 0, 0])), [0.6279554, 0.2248631, 0.1258463], atol=1e-5)
 
 
-def test_shades_differ_and_begin_with_the_colour():
+def test_shades_differ_and_start_with_the_colour():
     colour = name_colours(["person"])[0]
     many = shades(colour, 10)
     assert many[0].tolist() == colour.tolist()
@@ -60,7 +60,7 @@ def test_shades_differ_and_begin_with_the_colour():
 
 
 def test_paint_by_hand():
-    photo = np.full((4, 6, 3), 100, np.uint8)  # grey: muting changes nothing
+    photo = np.full((4, 6, 3), 100, np.uint8)  # grey: not changed by desaturation
     values = np.array([[0, 0, 0, -1, -1, -1]] * 4, np.int32)
     colours = np.array([[200, 0, 50]], np.uint8)
     plain = np.asarray(paint(photo, values, colours, 0.5, borders=False))
@@ -71,10 +71,10 @@ def test_paint_by_hand():
     full = np.asarray(paint(photo, values, colours, 1.0, borders=False))
     assert (full[:, :3] == [200, 0, 50]).all()
     lined = np.asarray(paint(photo, values, colours, 0.5))
-    assert (lined[:, 2] > 200).any()  # where the segment ends
+    assert (lined[:, 2] > 200).any()  # the outline
 
 
-def test_unnamed_pixels_keep_the_photo():
+def test_pixels_without_a_name_are_unchanged():
     result = overlapping()
     picture = np.asarray(result.overlay(legend=False, labels=False, borders=False))
     outside = result.segment_map < 0
@@ -93,7 +93,7 @@ def test_any_size_and_number(shape, count):
     assert picture.height >= shape[0] * times
     assert (picture.width > shape[1] * times) != (picture.height > shape[0] * times) or count == 130
     body = np.asarray(result.overlay(labels=False))[: shape[0] * times, : shape[1] * times]
-    if times == 1:  # the legend never lies over the photo
+    if times == 1:  # the legend does not cover the photo
         np.testing.assert_array_equal(body, np.asarray(result.overlay(legend=False)))
 
 
@@ -103,13 +103,13 @@ def test_a_large_photo():
     assert result.overlay().width == 4096
 
 
-def test_letters_grow_with_the_photo():
+def test_the_font_size_grows_with_the_photo():
     assert text_size((640, 480)) == 14
     assert text_size((4096, 3072)) > 80
     assert text_size((32, 32)) == 12
 
 
-def test_fewer_lines_on_request():
+def test_the_number_of_lines_can_be_limited():
     result = stripes(12)
     assert result.overlay(max_names=3).height < result.overlay().height
     assert result.overlay(max_names=1).size >= result.overlay(legend=False).size
@@ -124,14 +124,14 @@ def test_any_name(name):
     assert result.overlay().mode == "RGB"
 
 
-def test_text_is_cut_and_spelt():
+def test_text_is_truncated_and_accents_removed():
     font = ImageFont.load_default(16)
     assert fit_text("short", font, 500) == "short"
     cut = fit_text("a rather long name of a thing", font, 100)
     assert cut.endswith("...")
     assert font.getlength(cut) <= 100
     assert fit_text("two\nlines", font, 500) == "two lines"
-    assert fit_text("ĚŠ", font, 500) == "ES"  # Pillow's own font has no such letters
+    assert fit_text("ĚŠ", font, 500) == "ES"  # Pillow's built-in font lacks these characters
 
 
 def test_fonts():
@@ -147,7 +147,7 @@ def test_options_are_checked():
             result.overlay(**options)
 
 
-def test_labels_are_written_on_things_only():
+def test_only_things_have_labels():
     shape = (300, 400)
     values = np.zeros(shape, np.int32)
     values[:, 200:] = 1
@@ -169,7 +169,7 @@ def test_saved_pictures(ending, tmp_path):
             np.testing.assert_array_equal(np.asarray(image), np.asarray(result.overlay(alpha=0.3)))
 
 
-def test_shares_in_words():
+def test_percent():
     assert [percent(share) for share in (0, 0.0001, 0.001, 0.042, 0.0996, 0.42, 1)] == [
         "0%",
         "<0.1%",

@@ -1,4 +1,4 @@
-"""Segments and Segmentation: against masks made by hand, and against arithmetic on whole masks."""
+"""Segments and Segmentation, compared with masks by hand and with arithmetic on whole masks."""
 
 import json
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deop.errors import ImageError, OutputError, SettingError
-from deop.results.segmentation import Segment, Segmentation
-from deop.results.segments import paint_segments
+from deop.results.segmentation import Segmentation
+from deop.results.segments import Segment, paint_segments
 
 NAMES = ("cat", "sofa", "wall")
 LABELS = np.array([[2, 2, 2, 2], [2, 0, 0, 2], [1, 0, 0, 1], [1, 1, 1, -1]], np.int32)
@@ -29,8 +29,8 @@ def semantic() -> Segmentation:
 def overlapping() -> Segmentation:
     first, second, third = np.zeros((3, 6, 8), bool)
     first[1:4, 1:5], second[2:6, 3:8], third[:] = True, True, False
-    found = [((0, 0.4, True), first), ((0, 0.9, True), second), ((1, 0.99, True), third)]
-    return Segmentation.from_instances(photo_of((6, 8)), NAMES, iter(found))
+    instances = [((0, 0.4, True), first), ((0, 0.9, True), second), ((1, 0.99, True), third)]
+    return Segmentation.from_instances(photo_of((6, 8)), NAMES, iter(instances))
 
 
 def by_hand(mask: np.ndarray) -> tuple[tuple[int, int, int, int], int]:
@@ -69,15 +69,15 @@ def test_semantic_segments_are_the_map(labels):
 def test_order_of_names_changes_only_the_indices():
     swapped = np.array([-1, 2, 1, 0], np.int32)[LABELS + 1]
     photo = photo_of(LABELS.shape)
-    one = Segmentation.from_semantic(photo, NAMES, LABELS)
-    other = Segmentation.from_semantic(photo, NAMES[::-1], swapped)
-    assert [(s.name, s.area, s.box) for s in one.segments] == [(s.name, s.area, s.box) for s in other.segments]
-    np.testing.assert_array_equal(np.asarray(one.overlay()), np.asarray(other.overlay()))
+    first = Segmentation.from_semantic(photo, NAMES, LABELS)
+    second = Segmentation.from_semantic(photo, NAMES[::-1], swapped)
+    assert [(s.name, s.area, s.box) for s in first.segments] == [(s.name, s.area, s.box) for s in second.segments]
+    np.testing.assert_array_equal(np.asarray(first.overlay()), np.asarray(second.overlay()))
 
 
-def test_panoptic_tells_things_of_a_name_apart():
+def test_panoptic_separates_things_of_one_name():
     pieces = [(2, 0.5, np.bool_(False)), (0, 0.9, True), (1, 0.7, True), (0, np.float32(0.8), True)]
-    values = np.array([[0, 0, 1], [0, 3, 3], [0, 3, -1]])  # piece 2 has no pixel
+    values = np.array([[0, 0, 1], [0, 3, 3], [0, 3, -1]])  # piece 2 has no pixels
     result = Segmentation.from_panoptic(photo_of((3, 3)), NAMES, values, pieces)
     assert [(s.name, s.area, s.isthing) for s in result.segments] == [
         ("wall", 4, False),
@@ -89,20 +89,20 @@ def test_panoptic_tells_things_of_a_name_apart():
     json.dumps(result.summary())
 
 
-def test_instances_may_overlap_and_the_better_one_is_on_top():
+def test_instances_may_overlap_and_the_best_is_on_top():
     result = overlapping()
     assert [(s.score, s.area) for s in result.segments] == [(0.9, 20), (0.4, 12)]
     assert result.segments[1].mask.sum() == 12
     assert (result.segment_map == 0).sum() == 20
     assert (result.segment_map == 1).sum() == 12 - 4
     np.testing.assert_array_equal(result.label_map == 0, result.segments[0].mask | result.segments[1].mask)
-    own = np.full((6, 8), 2, np.int32)
-    kept = Segmentation.from_instances(result.photo, NAMES, [], label_map=own)
-    np.testing.assert_array_equal(kept.label_map, own)
+    labels = np.full((6, 8), 2, np.int32)
+    labelled = Segmentation.from_instances(result.photo, NAMES, [], label_map=labels)
+    np.testing.assert_array_equal(labelled.label_map, labels)
 
 
 @given(masks)
-def test_packed_masks_come_back(mask):
+def test_packed_masks_are_restored(mask):
     segment = Segment.from_mask("cat", 0, 0.5, mask)
     if not mask.any():
         assert segment is None
@@ -116,7 +116,7 @@ def test_segments_of_one_map_share_it(semantic):
     assert all(s.pixels is semantic.label_map for s in semantic.segments)
 
 
-def test_nothing_found():
+def test_results_without_segments():
     for result in (
         Segmentation.from_semantic(photo_of((3, 4)), NAMES, np.full((3, 4), -1)),
         Segmentation.from_panoptic(photo_of((3, 4)), NAMES, np.full((3, 4), -1), []),
@@ -144,9 +144,9 @@ def test_shapes_and_ranges_are_checked():
         Segmentation.from_semantic(photo, NAMES, LABELS.astype(np.float32))
     with pytest.raises(SettingError, match="segment_map"):
         Segmentation.from_panoptic(photo, NAMES, LABELS, [])
-    with pytest.raises(SettingError, match="is of a photo"):
+    with pytest.raises(SettingError, match="belongs to a photo"):
         Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 0, 1, np.ones((2, 2), bool))], photo)
-    with pytest.raises(SettingError, match="not name 1"):
+    with pytest.raises(SettingError, match="class_id 1, which is not the index"):
         Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 1, 1, LABELS > 0)], photo)
     with pytest.raises(SettingError, match="box"):
         Segment("cat", 0, 1.0, (0, 0, 9, 1), 3, (4, 4))
@@ -156,6 +156,23 @@ def test_shapes_and_ranges_are_checked():
         Segment("cat", 0, 1.0, (0, 0, 2, 2), 3, (4, 4))
     with pytest.raises(SettingError, match="mask"):
         Segment.from_mask("cat", 0, 1.0, np.ones(3, bool))
+
+
+@pytest.mark.parametrize("names", [set(NAMES), frozenset(NAMES), "cat", ["cat", 3, "wall"], ["cat", None, "wall"]])
+def test_names_are_a_list_of_strings(names):
+    photo = photo_of(LABELS.shape)
+    for build in (
+        lambda: Segmentation(names, LABELS, [], photo),
+        lambda: Segmentation.from_semantic(photo, names, LABELS),
+        lambda: Segmentation.from_panoptic(photo, names, LABELS, [(0, 0.5, True)] * 3),
+        lambda: Segmentation.from_instances(photo, names, []),
+    ):
+        with pytest.raises(SettingError, match="names must be"):
+            build()
+
+
+def test_names_from_an_iterator():
+    assert Segmentation.from_semantic(photo_of(LABELS.shape), iter(NAMES), LABELS).names == NAMES
 
 
 def test_ten_thousand_names():
@@ -189,7 +206,7 @@ def test_repr_and_notebook(semantic):
 
 
 @pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])
-def test_archive_brings_everything_back(mode, tmp_path):
+def test_archives_restore_everything(mode, tmp_path):
     photo = photo_of((4, 4))
     if mode == "semantic":
         result = Segmentation.from_semantic(photo, ["chaise d'été", "猫", "x"], LABELS, settings={"a": [1, "ü"]})
@@ -198,40 +215,128 @@ def test_archive_brings_everything_back(mode, tmp_path):
     else:
         result = overlapping()
     path = result.save(tmp_path / "deep" / "a.npz")
-    again = Segmentation.load(path)
+    loaded = Segmentation.load(path)
     for name in ("label_map", "photo", "segment_map"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
-    assert again.summary() == result.summary()
-    for one, other in zip(again.segments, result.segments, strict=True):
-        np.testing.assert_array_equal(one.mask, other.mask)
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(result, name))
+    assert loaded.summary() == result.summary()
+    for restored, segment in zip(loaded.segments, result.segments, strict=True):
+        np.testing.assert_array_equal(restored.mask, segment.mask)
     assert [file.name for file in path.parent.iterdir()] == ["a.npz"]
 
 
-def test_archives_that_are_none(tmp_path, semantic):
+def change_head(path, change):
+    """Rewrite the JSON in an archive."""
+    with np.load(path) as archive:
+        content = dict(archive)
+    head = json.loads(content["head"].tobytes())
+    content["head"] = np.frombuffer(json.dumps(change(head)).encode(), np.uint8)
+    np.savez(path, **content)
+
+
+def without(key):
+    return lambda head: {name: value for name, value in head.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(without(key) for key in ("format", "names", "segments", "mode", "settings", "source")),
+        lambda head: [],
+        lambda head: "text",
+        lambda head: head | {"format": "deop segmentation 99"},
+        lambda head: head | {"names": 3},
+        lambda head: head | {"names": "cat"},
+        lambda head: head | {"names": [1, 2, 3]},
+        lambda head: head | {"names": ["cat"]},
+        lambda head: head | {"mode": ["semantic"]},
+        lambda head: head | {"mode": "video"},
+        lambda head: head | {"settings": 3},
+        lambda head: head | {"segments": 3},
+        lambda head: head | {"segments": [3]},
+        lambda head: head | {"segments": [without("pixels")(head["segments"][0])]},
+        lambda head: head | {"segments": [head["segments"][0] | {"pixels": "bits7"}]},
+        lambda head: head | {"segments": [head["segments"][0] | {"box": 3}]},
+        lambda head: head | {"segments": [head["segments"][0] | {"box": ["a", 1, 2, 3]}]},
+        lambda head: head | {"segments": [head["segments"][0] | {"area": None}]},
+        lambda head: head | {"segments": [head["segments"][0] | {"class_id": "wall"}]},
+        lambda head: head | {"segments": [head["segments"][0] | {"weight": 3}]},
+    ],
+)
+def test_archives_with_a_damaged_head(tmp_path, semantic, change):
+    path = semantic.save(tmp_path / "a.npz")
+    change_head(path, change)
+    with pytest.raises(ImageError, match=r"cannot read .*a\.npz"):
+        Segmentation.load(path)
+
+
+@pytest.mark.parametrize("key", ["head", "label_map", "photo"])
+def test_archives_that_lack_an_array(tmp_path, semantic, key):
+    path = semantic.save(tmp_path / "a.npz")
+    with np.load(path) as archive:
+        content = {name: archive[name] for name in archive.files if name != key}
+    np.savez(path, **content)
+    with pytest.raises(ImageError, match=key):
+        Segmentation.load(path)
+
+
+def test_archives_with_a_flipped_byte(tmp_path):
+    """Any damage is our error, or goes unnoticed because the byte has no meaning."""
+    photo = np.zeros((4, 4, 3), np.uint8)
+    path = Segmentation.from_semantic(photo, NAMES, LABELS).save(tmp_path / "a.npz")
+    whole = path.read_bytes()
+    failures = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        try:
+            Segmentation.load(path)
+        except ImageError:
+            failures += 1
+    assert failures > len(whole) / 7 / 2
+
+
+def test_files_that_are_not_archives(tmp_path, semantic):
     with pytest.raises(ImageError, match="no such file"):
         Segmentation.load(tmp_path / "a.npz")
-    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "text.npz").write_text("hello", encoding="utf-8")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "folder.npz").mkdir()
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
     whole = semantic.save(tmp_path / "whole.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    for name in ("text.npz", "other.npz", "cut.npz"):
+    for name in ("text.npz", "empty.npz", "folder.npz", "other.npz", "array.npz", "cut.npz"):
         with pytest.raises(ImageError, match=name.replace(".", r"\.")):
             Segmentation.load(tmp_path / name)
 
 
-def test_unknown_ending_and_unwritable_place(tmp_path, semantic):
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".json", ".npz", ".tiff"])
+def test_unknown_options_of_save_are_named(tmp_path, semantic, suffix):
+    with pytest.raises(SettingError, match=r"unknown option 'alhpa' of save: .* alpha, legend, borders, labels,"):
+        semantic.save(tmp_path / f"a{suffix}", alhpa=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz", ".JSON"])
+def test_options_that_do_not_apply_are_named(tmp_path, semantic, suffix):
+    with pytest.raises(SettingError, match="option 'alpha' applies to pictures only"):
+        semantic.save(tmp_path / f"a{suffix}", alpha=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_suffixes_and_places_that_cannot_be_written(tmp_path, semantic):
     with pytest.raises(OutputError, match=r"\.npz"):
         semantic.save(tmp_path / "a.tiff")
-    with pytest.raises(OutputError, match="unknown ending ''"):
+    with pytest.raises(OutputError, match="unknown suffix ''"):
         semantic.save(tmp_path / "a")
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("content", encoding="utf-8")
     for ending in (".png", ".npz", ".json"):
         with pytest.raises(OutputError, match="choose a folder"):
             semantic.save(tmp_path / "file" / f"a{ending}")
     (tmp_path / "d.png").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         semantic.save(tmp_path / "d.png")
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "content"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["d.png", "file"]
 
 
@@ -239,10 +344,10 @@ def test_unknown_ending_and_unwritable_place(tmp_path, semantic):
 @given(st.lists(arrays(bool, (5, 6)), max_size=4), st.randoms(use_true_random=False))
 def test_painting_overlapping_segments(many, random):
     scores = random.sample([0.1, 0.2, 0.3, 0.4], len(many))
-    found = [Segment.from_mask("cat", 0, s, m) for s, m in zip(scores, many, strict=True)]
-    found = [segment for segment in found if segment]
-    painted = paint_segments(found, (5, 6))
+    candidates = [Segment.from_mask("cat", 0, s, m) for s, m in zip(scores, many, strict=True)]
+    segments = [segment for segment in candidates if segment]
+    painted = paint_segments(segments, (5, 6))
     for y in range(5):
         for x in range(6):
-            covering = [i for i, segment in enumerate(found) if segment.mask[y, x]]
-            assert painted[y, x] == max(covering, key=lambda i: found[i].score, default=-1)
+            covering = [i for i, segment in enumerate(segments) if segment.mask[y, x]]
+            assert painted[y, x] == max(covering, key=lambda i: segments[i].score, default=-1)

@@ -13,7 +13,8 @@ import numpy as np
 from deop.errors import ImageError, ProposalError, ResourceError, SettingError
 from deop.images.canvas import canvas_of, group_by_size
 from deop.images.reading import Photo, count_pixels, read_photo
-from deop.results.segmentation import Segmentation, check_request
+from deop.results.checks import check_request
+from deop.results.segmentation import Segmentation
 from deop.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
-"""What a model answers: label map, segments, pictures and file formats; needs no torch."""
+"""Results: label map, segments, pictures and file formats; needs no torch."""
 
+from deop.results.formats import read_labels
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment
 
-__all__ = ["Segment", "Segmentation"]
+__all__ = ["Segment", "Segmentation", "read_labels"]

@@ -1,4 +1,4 @@
-"""Fonts and text for pictures: any size, any script as far as the machine has letters for it."""
+"""Fonts of pictures: an installed font that has the characters of the text."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 from deop.errors import SettingError
 
-# Pillow's own font has hardly more than English; these are what common systems have beyond it.
+# Pillow's built-in font covers little more than English; these are common fonts of operating systems.
 _SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "LiberationSans-Regular.ttf",
@@ -26,16 +26,16 @@ _SYSTEM_FONTS = (
     "Arial Unicode.ttf",
     "ARIALUNI.TTF",
 )
-_NO_LETTER = "\U000fffff"  # private use: every font shows its box for "no such letter"
+_MISSING = "\U000fffff"  # for private use: fonts show their box for missing characters
 
 
 def choose_font(texts: Iterable[str], size: float, path: str | None = None) -> ImageFont.FreeTypeFont:
-    """The font that has the most of the letters needed: Pillow's own where it has them all.
+    """Choose the font that has most of the characters. Pillow's built-in font is preferred.
 
     Args:
-        texts: what will be written.
-        size: height of the letters, pixels.
-        path: a font file to use instead.
+        texts: the texts that will be written.
+        size: font size, pixels.
+        path: path of a font file to use instead.
 
     Raises:
         SettingError: the font file cannot be read.
@@ -46,15 +46,15 @@ def choose_font(texts: Iterable[str], size: float, path: str | None = None) -> I
         if font is None:
             raise SettingError(f"cannot read the font {path}: give a TrueType or OpenType file")
         return font
-    letters = frozenset(letter for text in texts for letter in text if not _blank(letter))
-    name = _best_font(letters)
+    characters = frozenset(character for text in texts for character in text if not _is_blank(character))
+    name = _best_font(characters)
     font = _open(name, size) if name else None
-    return font or _own(size)
+    return font or _built_in(size)
 
 
 def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text on one line, in letters that the font has, cut with "..." where it is wider than ``width`` pixels."""
-    text = " ".join("".join(_spell(letter, font) for letter in text).split())
+    """Bring a text into one line of at most ``width`` pixels, in characters of the font, truncated with "..."."""
+    text = " ".join("".join(_replace_missing(character, font) for character in text).split())
     if font.getlength(text) <= width:
         return text
     low, high = 0, len(text)
@@ -64,10 +64,12 @@ def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return text[:low].rstrip() + "..."
 
 
-def _own(size: float) -> ImageFont.FreeTypeFont:
+def _built_in(size: float) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise SettingError("this Pillow has no FreeType to write with: `pip install --force-reinstall pillow`")
+        raise SettingError(
+            "this build of Pillow lacks FreeType, which writes text: `pip install --force-reinstall pillow`"
+        )
     return font
 
 
@@ -79,33 +81,34 @@ def _open(name: str, size: float) -> ImageFont.FreeTypeFont | None:
 
 
 @lru_cache(maxsize=64)
-def _best_font(letters: frozenset[str]) -> str | None:
-    """Name of the first font with the most of these letters; None is Pillow's own."""
-    best, most = None, sum(_has(letter, _own(16)) for letter in letters)
+def _best_font(characters: frozenset[str]) -> str | None:
+    """Name of the first font with most of these characters; None for Pillow's built-in font."""
+    best, best_count = None, sum(_has(character, _built_in(16)) for character in characters)
     for name in _SYSTEM_FONTS:
-        if most == len(letters):
+        if best_count == len(characters):
             break
         font = _open(name, 16)
-        count = sum(_has(letter, font) for letter in letters) if font else 0
-        if count > most:
-            best, most = name, count
+        count = sum(_has(character, font) for character in characters) if font else 0
+        if count > best_count:
+            best, best_count = name, count
     return best
 
 
-def _has(letter: str, font: ImageFont.FreeTypeFont) -> bool:
-    return bytes(font.getmask(letter)) != bytes(font.getmask(_NO_LETTER))
+def _has(character: str, font: ImageFont.FreeTypeFont) -> bool:
+    return bytes(font.getmask(character)) != bytes(font.getmask(_MISSING))
 
 
-def _blank(letter: str) -> bool:
-    """Spaces, line breaks and other controls: nothing to draw, and the layout library fails on some."""
-    return letter.isspace() or unicodedata.category(letter).startswith("C")
+def _is_blank(character: str) -> bool:
+    """Whether a character is white space or a control character; the layout library fails on some of the latter."""
+    return character.isspace() or unicodedata.category(character).startswith("C")
 
 
-def _spell(letter: str, font: ImageFont.FreeTypeFont) -> str:
-    """The letter, or without its accents where the font lacks it, or as it is."""
-    if _blank(letter):
+def _replace_missing(character: str, font: ImageFont.FreeTypeFont) -> str:
+    """The character; if the font lacks it, the character without accents, where that is ASCII."""
+    if _is_blank(character):
         return " "
-    if letter.isascii() or _has(letter, font):
-        return letter
-    bare = "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
-    return bare if bare and bare.isascii() else letter
+    if character.isascii() or _has(character, font):
+        return character
+    parts = unicodedata.normalize("NFKD", character)
+    plain = "".join(part for part in parts if not unicodedata.combining(part))
+    return plain if plain and plain.isascii() else character

@@ -1,11 +1,11 @@
-"""What a photo was found to show: Segmentation and its segments, as arrays, pictures and files."""
+"""The result for one photo: ``Segmentation``, as arrays, pictures and files."""
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,36 @@ from PIL import Image
 
 from deop.errors import ImageError, SettingError
 from deop.results import formats
+from deop.results.checks import MODES, as_map, as_names
 from deop.results.legend import percent
 from deop.results.overlay import draw_overlay
 from deop.results.segments import Segment, paint_segments, segments_of_map
 
-__all__ = ["MODES", "Segment", "Segmentation"]
-
-MODES = ("semantic", "panoptic", "instance")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """One photo, divided among names.
+    """The segmentation of one photo.
 
     Args:
-        names: the K names asked for.
-        label_map: (H, W) int32 at the photo's own size: index into names, -1 = none of them.
-        segments: what was found; largest first, in instance mode best first.
+        names: the K requested names.
+        label_map: (H, W) int32 at the size of the photo: index into ``names``, -1 = none of them.
+        segments: the segments; the largest first, in instance mode the best first.
         photo: (H, W, 3) uint8.
-        mode: "semantic" (one segment a name), "panoptic" (one a thing, one for all of a stuff) or "instance"
-            (one a thing; they may overlap).
-        settings: how it was made; must be JSON's own types to be saved.
-        source: path of the photo, where it came from a file.
+        mode: "semantic" (one segment per name), "panoptic" (one per thing and one per kind of stuff) or "instance"
+            (one per thing; instances may overlap).
+        settings: the settings of the model for this result, in types that JSON supports.
+        source: path of the photo; None if it was not read from a file.
 
     Raises:
-        SettingError: an unknown mode, or maps, photo and segments that do not fit each other.
+        SettingError: the mode is unknown, the names are not a list of strings, or names, maps, photo and segments do
+            not fit each other.
+
+    >>> photo, labels = np.zeros((2, 4, 3), np.uint8), np.array([[0, 0, 0, 1], [0, 0, 1, -1]])
+    >>> result = Segmentation.from_semantic(photo, ["wall", "cat"], labels)
+    >>> result
+    Segmentation(semantic, 4 x 2 px: wall 62%, cat 25%)
+    >>> result.segments[1].box
+    (2, 0, 4, 2)
     """
 
     names: tuple[str, ...]
@@ -52,18 +57,22 @@ class Segmentation:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise SettingError(f"unknown mode {self.mode!r}: use one of {', '.join(MODES)}")
-        object.__setattr__(self, "names", tuple(self.names))
-        object.__setattr__(self, "label_map", _as_map(self.label_map, len(self.names), "label_map"))
+        object.__setattr__(self, "names", as_names(self.names))
+        object.__setattr__(self, "label_map", as_map(self.label_map, len(self.names), "label_map"))
         if self.photo.shape != (*self.label_map.shape, 3) or self.photo.dtype != np.uint8:
             raise SettingError(
-                f"photo must be {(*self.label_map.shape, 3)} uint8 like the label map, "
+                f"the photo must be {(*self.label_map.shape, 3)} uint8 to match the label map, "
                 f"not {self.photo.shape} {self.photo.dtype}"
             )
         for segment in self.segments:
             if segment.shape != self.label_map.shape:
-                raise SettingError(f"segment {segment.name!r} is of a photo {segment.shape}, not {self.shape}")
+                raise SettingError(
+                    f"segment {segment.name!r} belongs to a photo of shape {segment.shape}, not {self.shape}"
+                )
             if not 0 <= segment.class_id < len(self.names) or self.names[segment.class_id] != segment.name:
-                raise SettingError(f"segment {segment.name!r} is not name {segment.class_id} of the names")
+                raise SettingError(
+                    f"segment {segment.name!r} has class_id {segment.class_id}, which is not the index of its name"
+                )
 
     @classmethod
     def from_semantic(
@@ -77,19 +86,20 @@ class Segmentation:
         isthing: Sequence[bool | None] | None = None,
         source: str | None = None,
     ) -> "Segmentation":
-        """A result with one segment for each name that some pixel has.
+        """Build a result with one segment for each name that at least one pixel has.
 
         Args:
             photo: (H, W, 3) uint8.
             names: K names.
             label_map: (H, W) integers in [-1, K).
-            confidence: of each pixel (H, W) in [0, 1]: a segment's score is its mean; or of each name (K,). 1 where
-                not given.
-            settings: how it was made.
-            isthing: thing, stuff or not known, for each name.
+            confidence: in [0, 1], of each pixel (H, W), whose mean over a segment is its score, or of each name (K,).
+                None: 1.
+            settings: see ``Segmentation``.
+            isthing: for each name True for a thing, False for stuff, None if not known.
             source: path of the photo.
         """
-        label_map = _as_map(label_map, len(names), "label_map")
+        names = as_names(names)
+        label_map = as_map(label_map, len(names), "label_map")
         scores = np.ones(len(names))
         if confidence is not None and confidence.ndim == 1:
             scores = confidence
@@ -99,7 +109,7 @@ class Segmentation:
             scores = (total / np.maximum(1, np.bincount(raised, minlength=len(names) + 1)))[1:]
         kinds = isthing if isthing is not None else [None] * len(names)
         segments = segments_of_map(label_map, names, range(len(names)), scores.tolist(), kinds)
-        return cls(tuple(names), label_map, segments, photo, "semantic", settings or {}, source)
+        return cls(names, label_map, segments, photo, "semantic", settings or {}, source)
 
     @classmethod
     def from_panoptic(
@@ -112,22 +122,23 @@ class Segmentation:
         *,
         source: str | None = None,
     ) -> "Segmentation":
-        """A result from a map of pieces.
+        """Build a result from a map of segments.
 
         Args:
             photo: (H, W, 3) uint8.
             names: K names.
-            segment_map: (H, W) integers, index into pieces, -1 = none.
-            pieces: each (class_id, score, isthing); those that no pixel has are left out.
-            settings: how it was made.
+            segment_map: (H, W) integers, index into ``pieces``, -1 = none.
+            pieces: (class_id, score, isthing) of each segment; segments without a pixel are dropped.
+            settings: see ``Segmentation``.
             source: path of the photo.
         """
-        segment_map = _as_map(segment_map, len(pieces), "segment_map")
+        names = as_names(names)
+        segment_map = as_map(segment_map, len(pieces), "segment_map")
         class_ids = [int(piece[0]) for piece in pieces]
         scores, kinds = [float(piece[1]) for piece in pieces], [piece[2] for piece in pieces]
         segments = segments_of_map(segment_map, names, class_ids, scores, kinds)
         label_map = np.array([-1, *class_ids], np.int32)[segment_map + 1]
-        return cls(tuple(names), label_map, segments, photo, "panoptic", settings or {}, source)
+        return cls(names, label_map, segments, photo, "panoptic", settings or {}, source)
 
     @classmethod
     def from_instances(
@@ -140,25 +151,26 @@ class Segmentation:
         label_map: np.ndarray | None = None,
         source: str | None = None,
     ) -> "Segmentation":
-        """A result from masks that may overlap; only one of them need be in memory at a time.
+        """Build a result from masks that may overlap; of an iterator, only one mask is in memory at a time.
 
         Args:
             photo: (H, W, 3) uint8.
             names: K names.
-            instances: each ((class_id, score, isthing), mask (H, W) bool); empty masks are left out.
-            settings: how it was made.
-            label_map: (H, W) integers; made from the instances where not given, higher scores on top.
+            instances: ((class_id, score, isthing), mask (H, W) bool) of each instance; empty masks are dropped.
+            settings: see ``Segmentation``.
+            label_map: (H, W) integers in [-1, K); None: painted from the instances, higher scores on top.
             source: path of the photo.
         """
-        found = (
+        names = as_names(names)
+        candidates = (
             Segment.from_mask(names[class_id], class_id, score, mask, isthing)
             for (class_id, score, isthing), mask in instances
         )
-        segments = sorted((s for s in found if s), key=lambda s: (-s.score, -s.area, s.name, s.box))
+        segments = sorted((s for s in candidates if s), key=lambda s: (-s.score, -s.area, s.name, s.box))
         if label_map is None:
             painted = paint_segments(segments, (photo.shape[0], photo.shape[1]))
             label_map = np.array([-1, *(segment.class_id for segment in segments)], np.int32)[painted + 1]
-        return cls(tuple(names), label_map, segments, photo, "instance", settings or {}, source)
+        return cls(names, label_map, segments, photo, "instance", settings or {}, source)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -167,7 +179,7 @@ class Segmentation:
 
     @cached_property
     def segment_map(self) -> np.ndarray:
-        """(H, W) int32, position in ``segments``, -1 = none; where some overlap, the higher score is on top."""
+        """(H, W) int32, index into ``segments``, -1 = none; where segments overlap, the highest score is on top."""
         return paint_segments(self.segments, self.shape)
 
     def overlay(
@@ -180,26 +192,27 @@ class Segmentation:
         max_names: int | None = None,
         font: str | None = None,
     ) -> Image.Image:
-        """The photo with its segments in colour, and a legend beside or below it.
+        """Draw the segments in colour over the photo, with a legend beside or below it.
 
-        A name's colour does not depend on the order of the names. Up to 24 names keep theirs in every photo; of
-        more, those in the photo are told apart as well as can be. Things of one name differ in shade.
-        What has no name keeps the photo's colours. Letters grow with the photo; with a legend or labels, photos
-        below 320 pixels are magnified by a whole number.
+        The colours do not depend on the order of the names. With up to 24 names, a name has the same colour in every
+        photo; with more, colours are chosen among the names in the photo, so that they differ clearly. Things of one
+        name differ in shade. Pixels without a name keep the colours of the photo. The font size grows with the photo;
+        with a legend or labels, photos below 320 pixels are enlarged by an integer factor.
 
         Args:
-            alpha: strength of the colours in [0, 1].
-            legend: False gives a picture of exactly the photo's size, unless it is small and labelled.
+            alpha: opacity of the colours in [0, 1].
+            legend: add a legend. Without it the picture has the size of the photo, unless it is small and has labels.
             borders: outline the segments.
-            labels: write names on things; by default in panoptic and instance mode.
-            max_names: most lines of the legend; the rest is counted in its last line. By default as many as fit.
-            font: path of a TrueType or OpenType file; by default one of this machine that has the letters.
+            labels: write names on things; None: in panoptic and instance mode.
+            max_names: maximum number of lines of the legend; its last line counts the names left out. None: as many
+                as fit.
+            font: path of a TrueType or OpenType file; None: an installed font that has the characters of the names.
 
         Returns:
-            RGB picture.
+            The picture, RGB.
 
         Raises:
-            SettingError: an option outside its range.
+            SettingError: an option is outside its range.
         """
         return draw_overlay(
             self.photo,
@@ -210,25 +223,27 @@ class Segmentation:
             borders=borders,
             labels=self.mode != "semantic" if labels is None else labels,
             legend=legend,
-            most=max_names,
+            max_lines=max_names,
             font=font,
         )
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write to a file, in the form that its ending names.
+        """Write the result to a file, in the format that its suffix names.
 
         Args:
             path: ``.png``, ``.jpg``, ``.jpeg``, ``.webp``: the overlay; ``.json``: ``summary()``; ``.npz``:
-                everything, for ``Segmentation.load``. Missing folders are made.
-            **options: for pictures, those of ``overlay``.
+                everything, for ``Segmentation.load``. Missing folders are created.
+            **options: the options of ``overlay``, for pictures only.
 
         Returns:
             The path.
 
         Raises:
-            OutputError: an unknown ending or a place that cannot be written; what was there before stays.
+            SettingError: an option is unknown, outside its range, or does not apply to the format.
+            OutputError: the suffix is unknown, or the file cannot be written. An existing file is kept in that case.
         """
         target = Path(path)
+        _check_save_options(target, options)
         if target.suffix.lower() == ".npz":
             formats.save_archive(
                 target,
@@ -243,35 +258,36 @@ class Segmentation:
         elif target.suffix.lower() == ".json":
             formats.save_json(self.summary(), target)
         else:
-            formats.check_picture_ending(target)  # before the work of drawing
+            formats.check_picture_suffix(target)  # before drawing, which takes longer
             formats.save_picture(self.overlay(**options), target)
         return target
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Segmentation":
-        """Read a result back from the ``.npz`` that ``save`` wrote.
+        """Read the ``.npz`` file that ``save`` wrote.
 
         Raises:
-            ImageError: no such file, or none that deop wrote.
+            ImageError: the file is missing, damaged, or was not written by ``save``.
         """
+        content = formats.load_archive(path)
         try:
-            return cls(**formats.load_archive(path))
-        except SettingError as error:
-            raise ImageError(f"cannot read {path}: damaged ({error})") from error
+            return cls(**content)
+        except (SettingError, TypeError, AttributeError, ValueError) as error:
+            raise ImageError(f"cannot read {path}: the file is damaged ({error})") from error
 
     def save_labels(self, path: str | os.PathLike[str]) -> Path:
         """Write the label map as a grey PNG of 8 or 16 bits: index + 1, 0 = none, names in its text chunk "names".
 
-        Read it with any program, or with ``deop.results.formats.read_labels``.
+        Any program can read it; ``deop.results.read_labels`` also returns the names.
 
         Raises:
-            OutputError: another ending than .png, over 65,535 names, or a place that cannot be written.
+            OutputError: the suffix is not .png, there are more than 65,535 names, or the file cannot be written.
         """
         formats.save_labels(Path(path), self.label_map, self.names)
         return Path(path)
 
     def summary(self) -> dict[str, Any]:
-        """What was found, without the pixels; ready for JSON. Boxes are (x0, y0, x1, y1), shares in [0, 1]."""
+        """The result without pixels, in types that JSON supports. Boxes are (x0, y0, x1, y1), shares in [0, 1]."""
         return {
             "photo": self.source,
             "size": [self.shape[1], self.shape[0]],
@@ -297,11 +313,11 @@ class Segmentation:
 
         Args:
             image_id: id of the photo.
-            file_name: of the photo; by default that of ``source``.
-            first_id: id of the first annotation, to join the results of several photos.
+            file_name: file name of the photo; None: that of ``source``.
+            first_id: id of the first annotation; with it, the results of several photos can be joined.
 
         Returns:
-            A dict ready for JSON; category ids are index + 1, masks uncompressed run lengths.
+            A dict in types that JSON supports; category ids are index + 1, masks uncompressed run lengths.
         """
         return formats.coco(self.segments, self.names, self.shape, image_id, self._file_name(file_name), first_id)
 
@@ -310,11 +326,11 @@ class Segmentation:
 
         Args:
             image_id: id of the photo.
-            file_name: of the PNG; by default that of ``source`` with ending .png.
+            file_name: file name of the PNG; None: that of ``source`` with the suffix .png.
 
         Returns:
-            The picture whose pixels are ids (R + 256 G + 65536 B, 0 = none), and a dict with "annotation" (with
-            its "segments_info") and "categories".
+            The image whose colours are segment ids (R + 256 G + 65536 B, 0 = none), and a dict with "annotation"
+            (which has "segments_info") and "categories".
         """
         name = file_name or str(Path(self._file_name(None)).with_suffix(".png"))
         return formats.coco_panoptic(self.segments, self.names, self.segment_map, image_id, name)
@@ -331,47 +347,24 @@ class Segmentation:
         parts = [f"{segment.name} {percent(segment.share)}" for segment in self.segments[:4]]
         if len(self.segments) > 4:
             parts.append(f"{len(self.segments) - 4} more")
-        found = ", ".join(parts) or "nothing found"
-        return f"Segmentation({self.mode}, {self.shape[1]} x {self.shape[0]} px: {found})"
+        content = ", ".join(parts) or "nothing found"
+        return f"Segmentation({self.mode}, {self.shape[1]} x {self.shape[0]} px: {content})"
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows; at most 1,280 pixels wide, so that notebooks stay small."""
+        """The picture in a notebook, at most 1,280 x 1,280 pixels so that notebooks stay small."""
         picture = self.overlay()
         picture.thumbnail((1280, 1280))
         buffer = BytesIO()
         picture.save(buffer, "PNG")
         return buffer.getvalue()
 
-    def _file_name(self, given: str | None) -> str:
-        return given or (Path(self.source).name if self.source else "photo.jpg")
+    def _file_name(self, file_name: str | None) -> str:
+        return file_name or (Path(self.source).name if self.source else "photo.jpg")
 
 
-def check_request(mode: str, threshold: float | None, batch: int = 1) -> None:
-    """Check options of ``DeOP.segment`` before a photo is read.
-
-    Args:
-        mode: one of ``MODES``.
-        threshold: a number in [0, 1], or None.
-        batch: an integer of at least 1.
-
-    Raises:
-        SettingError: naming the option.
-    """
-    if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
-        raise SettingError(f"batch must be an integer of at least 1, not {batch!r}")
-    if not isinstance(mode, str) or mode not in MODES:
-        raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, Real)):
-        raise SettingError(f"threshold must be a number in [0, 1], not {threshold!r}")
-    if threshold is not None and not 0 <= threshold <= 1:  # also NaN
-        raise SettingError(f"threshold {threshold} is not in [0, 1]")
-
-
-def _as_map(values: np.ndarray, count: int, label: str) -> np.ndarray:
-    """Check a map of indices and bring it to int32."""
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "iu":
-        raise SettingError(f"{label} must be (H, W) integers, not {values.shape} {values.dtype}")
-    low, high = int(values.min()), int(values.max())
-    if low < -1 or high >= count:
-        raise SettingError(f"{label} must lie in [-1, {count}), not from {low} to {high}")
-    return np.ascontiguousarray(values, np.int32)
+def _check_save_options(path: Path, options: Mapping[str, Any]) -> None:
+    known = [name for name in inspect.signature(Segmentation.overlay).parameters if name != "self"]
+    if unknown := [name for name in options if name not in known]:
+        raise SettingError(f"unknown option {unknown[0]!r} of save: the options of pictures are {', '.join(known)}")
+    if options and path.suffix.lower() in (".json", ".npz"):
+        raise SettingError(f"option {next(iter(options))!r} applies to pictures only: omit it for {path.name}")

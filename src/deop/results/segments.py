@@ -1,4 +1,4 @@
-"""One named region of a photo, and how regions are found in maps."""
+"""One segment of a photo with its name, and conversions between segments and maps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +13,25 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One region of a photo with a name.
+    """One segment of a photo, with a name.
 
-    The mask is cut out when it is asked for: segments of one map share that map, overlapping ones keep one bit a
-    pixel of their box. So a hundred segments do not cost a hundred photos.
+    Masks are computed on access, so that many segments need little memory: the segments of one map share that map,
+    and overlapping segments store one bit for each pixel of their box.
 
     Args:
-        name: what it is, one of the names asked for.
+        name: one of the requested names.
         class_id: index of the name in ``Segmentation.names``.
         score: confidence in [0, 1].
         box: (x0, y0, x1, y1) in pixels, right and bottom exclusive.
-        area: pixels of the mask.
-        shape: (H, W) of the photo.
-        isthing: True for countable things, False for stuff, None where it was not asked.
-        pixels: where the mask is kept: (H, W) int32, the mask being where it equals ``value``; or packed bits of
-            the mask inside the box, (n,) uint8.
-        value: see ``pixels``; unused with packed bits.
+        area: number of pixels of the mask.
+        shape: (H, W) of the photo, pixels.
+        isthing: True for countable things, False for stuff, None if not known.
+        pixels: (H, W) int32, a map that equals ``value`` inside the mask; or (n,) uint8, the packed bits of the mask
+            inside the box.
+        value: see ``pixels``; not used with packed bits.
+
+    Raises:
+        SettingError: box, area or pixels do not fit the photo.
     """
 
     name: str
@@ -43,7 +46,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.isthing is not None:
-            object.__setattr__(self, "isthing", bool(self.isthing))  # NumPy's bool is not JSON's
+            object.__setattr__(self, "isthing", bool(self.isthing))  # json does not support NumPy's bool
         (x0, y0, x1, y1), (height, width) = self.box, self.shape
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise SettingError(f"segment {self.name!r}: box {self.box} is not inside a photo {width} x {height}")
@@ -53,28 +56,34 @@ class Segment:
         packed = self.pixels.dtype == np.uint8 and self.pixels.shape == (((x1 - x0) * (y1 - y0) + 7) // 8,)
         if not (shared or packed):
             raise SettingError(
-                f"segment {self.name!r}: pixels {self.pixels.shape} {self.pixels.dtype} are neither a map of the "
-                "photo nor packed bits of the box; build it with Segment.from_mask"
+                f"segment {self.name!r}: pixels {self.pixels.shape} {self.pixels.dtype} are neither a map of the photo "
+                "nor packed bits of the box; build the segment with Segment.from_mask"
             )
 
     @classmethod
     def from_mask(
         cls, name: str, class_id: int, score: float, mask: np.ndarray, isthing: bool | None = None
     ) -> "Segment | None":
-        """A segment with a mask of its own, or None where the mask is empty.
+        """Build a segment from a mask.
 
         Args:
-            name: what it is.
+            name: one of the requested names.
             class_id: index of the name.
             score: confidence in [0, 1].
             mask: (H, W) bool.
-            isthing: thing, stuff, or not known.
+            isthing: True for a thing, False for stuff, None if not known.
+
+        Returns:
+            The segment, or None if the mask is empty.
 
         Raises:
-            SettingError: a mask that is not two-dimensional.
+            SettingError: the mask is not two-dimensional.
+
+        >>> Segment.from_mask("cat", 0, 0.9, np.eye(3, dtype=bool)).box
+        (0, 0, 3, 3)
         """
         if mask.ndim != 2:
-            raise SettingError(f"mask must be (H, W), not {mask.shape}")
+            raise SettingError(f"the mask must be (H, W), not {mask.shape}")
         mask = mask.astype(bool, copy=False)
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
@@ -95,7 +104,7 @@ class Segment:
 
     @property
     def mask(self) -> np.ndarray:
-        """The mask, (H, W) bool; a new array each time."""
+        """The mask, (H, W) bool; a new array on each access."""
         x0, y0, x1, y1 = self.box
         mask = np.zeros(self.shape, bool)
         mask[y0:y1, x0:x1] = self.crop
@@ -103,7 +112,7 @@ class Segment:
 
     @property
     def share(self) -> float:
-        """The part of the photo that it covers, in [0, 1]."""
+        """The share of the photo that the segment covers, in [0, 1]."""
         return self.area / (self.shape[0] * self.shape[1])
 
 
@@ -114,40 +123,40 @@ def segments_of_map(
     scores: Sequence[float],
     isthing: Sequence[bool | None],
 ) -> list[Segment]:
-    """The segments of a map, largest first (equal ones by name); values that no pixel has are left out.
+    """The segments of a map, the largest first (those of equal area by name); values without a pixel are dropped.
 
     Args:
-        values: (H, W) int32 in [-1, n), -1 where nothing is; kept by the segments, not copied.
+        values: (H, W) int32 in [-1, n), -1 where there is no segment; shared by the segments, not copied.
         names: all names.
-        class_ids: (n) index into names of each value.
+        class_ids: (n) index into ``names`` of each value.
         scores: (n) confidence of each value.
-        isthing: (n) thing or stuff, each value.
+        isthing: (n) True for a thing, False for stuff, None if not known, of each value.
     """
-    raised = values + 1  # find_objects and bincount count from 1 and from 0
-    areas = np.bincount(raised.ravel(), minlength=len(class_ids) + 1)[1:]
-    found: list[Segment] = []
-    for value, place in enumerate(ndimage.find_objects(raised, max_label=len(class_ids))):
-        if place is None:
+    labels = values + 1  # for find_objects and bincount, which take 0 as the background
+    areas = np.bincount(labels.ravel(), minlength=len(class_ids) + 1)[1:]
+    segments: list[Segment] = []
+    for value, slices in enumerate(ndimage.find_objects(labels, max_label=len(class_ids))):
+        if slices is None:
             continue
-        rows, columns = place
+        rows, columns = slices
         box = (columns.start, rows.start, columns.stop, rows.stop)
         class_id, area = int(class_ids[value]), int(areas[value])
         shape = (values.shape[0], values.shape[1])
-        found.append(
+        segments.append(
             Segment(names[class_id], class_id, float(scores[value]), box, area, shape, isthing[value], values, value)
         )
-    return sorted(found, key=lambda segment: (-segment.area, segment.name, segment.box))
+    return sorted(segments, key=lambda segment: (-segment.area, segment.name, segment.box))
 
 
 def paint_segments(segments: Sequence[Segment], shape: tuple[int, int]) -> np.ndarray:
-    """Map of positions in the list of segments; where some overlap, the one with the higher score is on top.
+    """The map of segments; where they overlap, the segment with the highest score is on top.
 
     Args:
-        segments: to paint.
-        shape: (H, W) of the photo.
+        segments: S segments.
+        shape: (H, W) of the photo, pixels.
 
     Returns:
-        Array (H, W) int32, -1 where no segment is.
+        Array (H, W) int32, index into ``segments``, -1 where there is no segment.
     """
     shared = segments[0].pixels if segments else None
     if shared is not None and shared.ndim == 2 and all(segment.pixels is shared for segment in segments):
@@ -162,7 +171,7 @@ def paint_segments(segments: Sequence[Segment], shape: tuple[int, int]) -> np.nd
 
 
 def grouped(segments: Iterable[Segment]) -> dict[str, list[int]]:
-    """Positions of the segments of each name, in the order of the list."""
+    """The indices of the segments of each name, in the order of the list."""
     groups: dict[str, list[int]] = {}
     for index, segment in enumerate(segments):
         groups.setdefault(segment.name, []).append(index)
