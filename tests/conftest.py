@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from tests.fixtures.cut_parity import SUFFIX, unpack
+from tests.fixtures.small_sets import write_small_sets
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
@@ -29,6 +30,26 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: run with --runslow"))
+
+
+NO_GPU = "no GPU"
+"""The reason of tests that need a GPU."""
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which tests were skipped and why. All but GPU tests and slow ones are named as a problem (.ci/run fails)."""
+    reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")]
+    if count := sum(reason.startswith("slow: ") for reason in reasons):
+        terminalreporter.line(f"skipped: {count} slow tests (run with --runslow)")
+    for reason in sorted({reason for reason in reasons if reason != NO_GPU and not reason.startswith("slow: ")}):
+        places = [
+            report.nodeid or str(report.longrepr[0])
+            for report, why in zip(terminalreporter.getreports("skipped"), reasons, strict=True)
+            if why == reason
+        ]
+        terminalreporter.line(f"problem: {len(places)} skipped, {reason}: {', '.join(places)}", red=True)
+    if count := reasons.count(NO_GPU):
+        terminalreporter.line(f"skipped: {count} GPU tests, because this machine has no GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +111,10 @@ def parity():
 
 
 @pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """The directory of real photos (DEOP_DATA, or ../shared/data); skips where it is absent."""
-    folder = Path(os.environ.get("DEOP_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no photos at {folder}; set DEOP_DATA")
-    return folder
+def data_folder(tmp_path_factory) -> Path:
+    """The directory of labelled photos in DEOP_DATA, if that is set, or else small sets of the same form."""
+    folder = os.environ.get("DEOP_DATA")
+    return Path(folder) if folder else write_small_sets(tmp_path_factory.mktemp("data"))
 
 
 def assert_parity(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 2e-5) -> None:
