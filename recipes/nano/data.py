@@ -89,7 +89,7 @@ def numbered(ids: np.ndarray) -> np.ndarray:
 
 def load_imagenet(folder: Path) -> tuple[Tensor, list[str]]:
     """(1000, 3, 160, 160) uint8 in the order of ImageNet's classes, and the names."""
-    names = json.loads((folder / "names.json").read_text())
+    names = json.loads((folder / "names.json").read_text(encoding="utf-8"))
     photos = [read_photo(next((folder / "images").glob(stem + ".*"))) for stem in names]
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous(), list(names.values())
 

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 def read_lists(path: Path) -> dict[str, list[str]]:
     """``name: a, b, c`` lines -> {name: [a, b, c]}."""
     lists = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, rest = line.partition(":")
             lists[name.strip()] = [word.strip() for word in rest.split(",") if word.strip()]

@@ -15,7 +15,7 @@ def scores(files: list[Path]) -> str:
     """What ``deop evaluate --json`` found, in words."""
     parts = []
     for file in files:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         figures = {"region accuracy": "region_accuracy", "mIoU": "miou", "pixels": "pixel_accuracy"}
         numbers = ", ".join(f"{name} {found[key]:.3f}" for name, key in figures.items() if found[key] is not None)
         where = "/".join(Path(found["data"]).parts[-2:])

@@ -42,12 +42,12 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     args = parser.parse_args()
 
-    vocabulary = (args.encoder / "vocab.txt").read_text().splitlines()
+    vocabulary = (args.encoder / "vocab.txt").read_text(encoding="utf-8").splitlines()
     pieces = [word for word in vocabulary if re.fullmatch(r"(##)?[a-z]+('[a-z]+)?|(##)?[0-9]", word)]
     phrases: dict[str, None] = {}
     for name, others in read_lists(HERE / "aliases.txt").items():
         phrases.update(dict.fromkeys([name, *others]))
-    for name in json.loads((args.data / "imagenet-mini/names.json").read_text()).values():
+    for name in json.loads((args.data / "imagenet-mini/names.json").read_text(encoding="utf-8")).values():
         phrases[name.lower()] = None
     known = [phrase for phrase in phrases if phrase not in set(pieces)]
 

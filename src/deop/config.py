@@ -71,7 +71,7 @@ def fits(value: Any, hint: Any) -> bool:
         return value is None
     if hint in (int, float):
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    return not isinstance(hint, type) or isinstance(value, hint)
+    return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
 
 
 def describe(hint: Any) -> str:

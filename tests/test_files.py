@@ -1,0 +1,113 @@
+"""Files: written completely or not at all, read as UTF-8 everywhere, and reported by name if they are damaged."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from deop.errors import CheckpointError, OutputError, SettingError
+from deop.files import existing_folder, existing_path, parse_json, read_names, replacing, sha256
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path for folder in ("src", "recipes", "benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def calls_without_encoding(source: str) -> list[str]:
+    """Calls that read or write text in the encoding of the system, which is not UTF-8 on every system."""
+    calls = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+        if name in ("read_text", "write_text") and owner:
+            positional = 1 if name == "read_text" else 2
+            text = len(node.args) < positional
+        elif name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and owner not in ("Image", "os"):
+            # Path.open(mode), open(path, mode); a method open() without a mode may be anything, such as Data.open().
+            modes = [argument for argument in (*node.args, keywords.get("mode")) if isinstance(argument, ast.Constant)]
+            modes = [mode.value for mode in modes if isinstance(mode.value, str) and set(mode.value) <= set("rwaxbt+")]
+            text = not any("b" in mode for mode in modes) and bool(modes or not owner)
+        else:
+            text = isinstance(flag := keywords.get("text", keywords.get("universal_newlines")), ast.Constant) and bool(
+                flag.value
+            )
+        if text and "encoding" not in keywords:
+            calls.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return calls
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_files_are_read_and_written_as_utf_8(path):
+    assert not calls_without_encoding(path.read_text(encoding="utf-8")), 'add encoding="utf-8"'
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("path.read_text()", 1),
+        ("path.write_text(text)", 1),
+        ("open(path)", 1),
+        ("open(path, 'w')", 1),
+        ("path.open('w')", 1),
+        ("path.open(mode='a')", 1),
+        ("subprocess.run(command, text=True)", 1),
+        ("path.read_text(encoding='utf-8')", 0),
+        ("path.write_text(text, 'utf-8')", 0),
+        ("open(path, 'rb')", 0),
+        ("path.open('xb')", 0),
+        ("Image.open(path)", 0),
+        ("data.open()", 0),
+        ("subprocess.run(command, encoding='utf-8')", 0),
+    ],
+)
+def test_the_search_finds_text_without_an_encoding(source, count):
+    assert len(calls_without_encoding(source)) == count
+
+
+def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with replacing(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with pytest.raises(TypeError), replacing(path) as file:
+        file.write("not bytes")
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(OutputError, match="it is a folder"), replacing(tmp_path):
+        pass
+    with pytest.raises(OutputError, match="cannot write"), replacing(path / "below"):
+        pass
+
+
+def test_names_are_read_one_per_line(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffcat\r\n\n  sofa|couch \nBär", encoding="utf-8")
+    assert read_names(path) == ["cat", "sofa|couch", "Bär"]
+    path.write_bytes("Bär".encode("latin-1"))
+    with pytest.raises(SettingError, match=r"names\.txt.*UTF-8"):
+        read_names(path)
+    with pytest.raises(SettingError, match=r"absent\.txt"):
+        read_names(tmp_path / "absent.txt")
+
+
+def test_json_may_start_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_text('["Bär"]', encoding="utf-8-sig")
+    assert parse_json(tmp_path / "a.json") == ["Bär"]
+
+
+def test_impossible_paths_do_not_exist(tmp_path):
+    for name in ("x" * 5000, "~no-such-user/a", "a\0b", tmp_path / "absent"):
+        assert existing_path(name) is None
+    assert existing_folder(tmp_path) == tmp_path
+    (tmp_path / "file").touch()
+    assert existing_folder(tmp_path / "file") is None
+    assert existing_path(tmp_path / "file") == tmp_path / "file"
+
+
+def test_a_digest_of_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="absent"):
+        sha256(tmp_path / "absent")
