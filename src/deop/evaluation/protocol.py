@@ -86,7 +86,8 @@ class Protocol:
             )
         if self.kind == "with-background" and self.proposals == "oracle":
             raise SettingError(
-                "the true masks would show where the background is: omit proposals='oracle', or choose another protocol"
+                "the protocol with-background needs the model's own masks, since the true masks show where the background "
+                "is: omit proposals='oracle'"
             )
 
 

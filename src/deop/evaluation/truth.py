@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
-from deop.data.folder import Pair
+from deop.data.folder import Pair, opening_image
 from deop.errors import DataError, SettingError
 from deop.files import parse_json
 from deop.images.panoptic_ids import colours_to_ids, find_ids
@@ -84,14 +83,11 @@ class PanopticTruth:
         path = self.folder / f"{stem}.png"
         if stem not in self._segments:
             raise DataError(f"panoptic.json beside {self.folder} does not list {stem}.png")
-        try:
-            with Image.open(path) as picture:
-                if (picture.height, picture.width) != shape:
-                    size = f"{picture.width} x {picture.height}"
-                    raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
-                colours = np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"cannot read the panoptic file {path}: {error}") from error
+        with opening_image(path, "panoptic file") as image:
+            if (image.height, image.width) != shape:
+                size = f"{image.width} x {image.height}"
+                raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
+            colours = np.asarray(image.convert("RGB"))
         listed = [entry for entry in self._segments[stem] if entry["category_id"] in self._class]
         listed.sort(key=lambda entry: entry["id"])
         return TrueSegments(
