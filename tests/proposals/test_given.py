@@ -215,3 +215,14 @@ def test_large_masks_are_not_all_copied_to_float():
     tracemalloc.stop()
     assert peak < 2.5 * side * side * 4
     assert proposals.exact.data_ptr() == masks.ctypes.data
+
+
+def test_a_mask_with_a_damaged_header_is_reported(tmp_path):
+    """Pillow raises errors of many kinds for damaged files; a PNG of 0 x 0 pixels is one of them."""
+    path = tmp_path / "mask.png"
+    Image.new("L", (6, 4)).save(path)
+    content = bytearray(path.read_bytes())
+    for damaged in (content[:20], content[:34], content[:16] + b"\0" * 8 + content[24:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ProposalError, match=r"mask\.png"):
+            read_masks(path)

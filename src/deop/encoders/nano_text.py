@@ -144,8 +144,8 @@ class NanoText(nn.Module):
         """
         try:
             words = (folder / WORDS).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise CheckpointError(f"cannot read {folder / WORDS}: {error.strerror or error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"cannot read {folder / WORDS}: {error}. Fetch the folder again.") from error
         return cls(from_json(WordsConfig, values, "the word table"), words)
 
     def save_tokenizer(self, folder: Path) -> None:

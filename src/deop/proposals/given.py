@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import sparse
 from torch import Tensor
 
@@ -211,9 +211,9 @@ def _read_plane(path: Path) -> np.ndarray:
                     f"{path} has mode {image.mode}: masks need one channel of 8 or 16 bits with an id per pixel"
                 )
             return np.asarray(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ProposalError):
-            raise
+    except (ProposalError, MemoryError):
+        raise
+    except Exception as error:  # damaged files make Pillow raise errors of many kinds
         raise ProposalError(f"cannot read masks from {path}: {error}") from error
 
 

@@ -206,7 +206,7 @@ def _recorded_conversion(repo: str, revision: str) -> str | None:
         return None
     try:  # another program may have seen that the branch has moved since
         current = (repo_cache(repo) / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):
         current = record["commit"]
     return record["conversion"] if current == record["commit"] else None
 
