@@ -374,3 +374,9 @@ def test_a_checkpoint_with_other_weights_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(Circle, "groups", lambda self: groups(self)[:1])
     with pytest.raises(TrainingError, match="are not the ones that this recipe trains"):
         in_process(tmp_path, iterations=2, resume=True)
+
+
+def test_a_validation_score_of_nan_is_never_the_best(tmp_path, monkeypatch):
+    values = iter([float("nan"), 0.2, float("nan"), 0.1])
+    monkeypatch.setattr(Circle, "validate", lambda self: {"right": next(values)})
+    assert in_process(tmp_path).best == 0.2

@@ -86,8 +86,8 @@ class Protocol:
             )
         if self.kind == "with-background" and self.proposals == "oracle":
             raise SettingError(
-                "the protocol with-background needs the model's own masks, since the true masks show where the background "
-                "is: omit proposals='oracle'"
+                "the protocol with-background needs the model's own masks, since the true masks show where the "
+                "background is: omit proposals='oracle'"
             )
 
 

@@ -5,6 +5,7 @@ decides which samples it gets, and random states are set from seed, step and pro
 anywhere therefore resumes with exactly the same result as an uninterrupted run.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -289,7 +290,7 @@ class _Fit:
             )
         value = float(scores[0][settings.best])
         self.since_best += 1
-        if self.best is None or value > self.best:
+        if not math.isnan(value) and (self.best is None or value > self.best):
             self.best, self.since_best = value, 0
             self.weights.keep_as_best()
 

@@ -248,6 +248,14 @@ def test_stage_3(base, folder, tmp_path):
     assert model.settings.calibration.trained_names == ("cat", "wall")
 
 
+def test_validation_on_training_photos_is_refused(base, folder, tmp_path):
+    """``split`` is "train" by default, also for the validation."""
+    changes = STAGE_3 | {"validation": {"data": {"folder": str(folder)}}, "loop": LOOP | {"validate_every": 1}}
+    recipe = recipe_of(anchors_stage.DeOPRecipe, base, folder, **changes)
+    with pytest.raises(SettingError, match=r"4 of the 4 validation photos in .* are also trained on: set validation"):
+        anchors_stage.train(recipe, tmp_path, device="cpu")
+
+
 @pytest.mark.slow
 def test_stage_3_resumes(base, folder, tmp_path):
     """A resumed run is bit-identical, with dropout, colour changes and crops."""

@@ -189,9 +189,26 @@ class Validation:
         if self.data is not None and not loop.validate_every:
             raise SettingError("validation.data has no effect: set loop.validate_every to 1 or more steps")
 
-    def open(self) -> LabelledFolder | None:
-        """The photos, or None."""
-        return None if self.data is None else self.data.open()
+    def open(self, training: LabelledFolder) -> LabelledFolder | None:
+        """The photos, or None.
+
+        Args:
+            training: the training photos.
+
+        Raises:
+            SettingError: photos that are also trained on.
+            DataError: as ``Data.open``.
+        """
+        if self.data is None:
+            return None
+        folder = self.data.open()
+        trained = {pair.photo.resolve() for pair in training.pairs}
+        if shared := sum(pair.photo.resolve() in trained for pair in folder.pairs):
+            raise SettingError(
+                f"{shared} of the {len(folder.pairs)} validation photos in {folder.root} are also trained on: set "
+                "validation.data.split to another split, such as val"
+            )
+        return folder
 
     def measure(self, model: DeOP, folder: LabelledFolder | None) -> dict[str, float]:
         """mIoU and pixel accuracy of a model on the photos, in [0, 1]."""

@@ -171,7 +171,8 @@ def train(recipe: DeOPRecipe, out: Path, *, resume: bool = False, device: str | 
     Raises:
         DeopError: an error of the recipe, the data, the model or the run.
     """
-    folder, validation = recipe.data.open(), recipe.validation.open()
+    folder = recipe.data.open()
+    validation = recipe.validation.open(folder)
     model = prepare(recipe)
     batches = PhotoBatches(TrainingPhotos(folder, recipe.augmentation, recipe.loop.seed))
     task = DeOPTask(model, folder.names, batches, recipe, validation)
