@@ -1,4 +1,4 @@
-"""Calibration: rivals take no pixel but certainty, seen names are lowered, scores are read off a curve."""
+"""Calibration: rivals lower scores but get no pixels, seen names are lowered, scores follow a curve."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,14 @@ def test_curve_by_hand():
         Calibration(curve=((0.5, 0.4), (0.4, 0.5)))
 
 
-def test_seen_names_are_lowered_only_beside_others():
+@pytest.mark.parametrize("argument", ["trained_names", "rivals"])
+@pytest.mark.parametrize("names", [{"cat", "dog"}, "cat, dog"])
+def test_names_are_given_as_a_list(argument, names):
+    with pytest.raises(SettingError, match=f"{argument} must be a list of names"):
+        Calibration(**{argument: names})
+
+
+def test_seen_names_are_lowered_only_beside_unseen_names():
     rows = torch.eye(3)
     vocabulary = Vocabulary.parse(["Cat", "dog", "wall"], templates="none")
     classes = Classes(rows, torch.arange(3), vocabulary.names)
@@ -51,37 +58,37 @@ def test_seen_names_are_lowered_only_beside_others():
 
 
 @pytest.mark.parametrize(
-    ("asked", "offset"), [(["robot"], [0, -2, 0]), (["cat"], None), (["cat", "robot"], [-2, 0, -2, 0])]
+    ("requested", "offset"), [(["robot"], [0, -2, 0]), (["cat"], None), (["cat", "robot"], [-2, 0, -2, 0])]
 )
-def test_rivals_that_training_saw_are_lowered_too_where_others_are_asked_for(asked, offset):
-    vocabulary = Vocabulary.parse(asked, templates="none")
-    classes = Classes(torch.eye(5)[: len(asked)], torch.arange(len(asked)), vocabulary.names)
+def test_seen_rivals_are_lowered_beside_unseen_names(requested, offset):
+    vocabulary = Vocabulary.parse(requested, templates="none")
+    classes = Classes(torch.eye(5)[: len(requested)], torch.arange(len(requested)), vocabulary.names)
     settings = Calibration(("cat", "dog"), 2.0, rivals=("dog", "ghost"))
     actual = calibrate_classes(classes, vocabulary.texts, settings, settings.rivals, torch.eye(5)[3:]).offset
     assert (None if actual is None else actual.tolist()) == offset
 
 
 def test_rivals_that_mean_the_same_are_left_out():
-    asked = Classes(torch.eye(4)[:2], torch.arange(2), ("cat", "dog"))
+    requested = Classes(torch.eye(4)[:2], torch.arange(2), ("cat", "dog"))
     rivals = ("hound", "tree", "car")
-    classes = calibrate_classes(asked, ("cat", "dog"), Calibration(rival_similarity=0.5), rivals, torch.eye(4)[1:])
+    classes = calibrate_classes(requested, ("cat", "dog"), Calibration(rival_similarity=0.5), rivals, torch.eye(4)[1:])
     assert classes.owner.tolist() == [0, 1, 2, 2]
     assert torch.equal(classes.rows[2:], torch.eye(4)[2:])
 
 
-def test_rivals_lower_scores_and_take_no_pixel(tiny_clip):
+def test_rivals_lower_scores_and_get_no_pixels(tiny_clip):
     parts = CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)
     rng = np.random.default_rng(0)
     photo, masks = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), np.arange(60 * 80).reshape(60, 80) // 1600 + 1
     plain = DeOP(*parts, settings=Settings(Resize(64), templates="none")).eval()
     calibration = Calibration(rivals=("tree", "car", "sofa"), rival_similarity=1.0)
-    wary = DeOP(*parts, settings=Settings(Resize(64), templates="none", calibration=calibration)).eval()
+    calibrated = DeOP(*parts, settings=Settings(Resize(64), templates="none", calibration=calibration)).eval()
     scores = {}
     for name in ("cat", "dog", "wall", "a red bus", "x"):
-        first, second = (model.segment(photo, name, masks=masks) for model in (plain, wary))
+        first, second = (model.segment(photo, name, masks=masks) for model in (plain, calibrated))
         assert (first.label_map == second.label_map).all()
         assert first.segments[0].score == pytest.approx(1)
         scores[name] = second.segments[0].score
-    name, least = min(scores.items(), key=lambda item: item[1])
-    assert least < 0.99
-    assert (wary.segment(photo, name, masks=masks, threshold=1.0).label_map == -1).all()
+    name, lowest = min(scores.items(), key=lambda item: item[1])
+    assert lowest < 0.99
+    assert (calibrated.segment(photo, name, masks=masks, threshold=1.0).label_map == -1).all()

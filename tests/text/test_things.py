@@ -1,4 +1,4 @@
-"""Things and stuff by their names."""
+"""Guessing things and stuff from names."""
 
 import json
 from importlib.resources import files
@@ -22,7 +22,7 @@ def test_stuff(name):
 
 
 def test_against_coco_stuff():
-    """COCO's own division of its 171 classes, which the list was not written from name by name."""
+    """The flags of 171 classes, from which the list was not derived name by name."""
     entries = json.loads(files("deop").joinpath("data/classes/coco-stuff.json").read_text(encoding="utf-8"))["classes"]
     right = [is_thing(entry["name"]) == entry["isthing"] for entry in entries]
     assert len(entries) == 171

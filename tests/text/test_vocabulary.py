@@ -1,4 +1,4 @@
-"""Names as people write them, and their rows in the joint space."""
+"""Class names in the forms that people write, and their embeddings."""
 
 import warnings
 
@@ -17,7 +17,7 @@ from deop.text.vocabulary import Vocabulary, VocabularyWarning
 
 
 class Letters:
-    """A text encoder that one can compute by hand: how often each letter occurs, of any length up to 40."""
+    """A text encoder that can be computed by hand: it counts letters, in texts of up to 40 tokens."""
 
     width, identity, context_length, uses_templates = 26, "letters", 40, True
 
@@ -53,7 +53,7 @@ def unit(row):
         (("  猫  ",), (("猫",),)),
     ],
 )
-def test_names_as_people_write_them(names, expected):
+def test_forms_of_names(names, expected):
     vocabulary = Vocabulary.parse(names)
     assert vocabulary.synonyms == expected
     assert vocabulary.names == tuple(texts[0] for texts in expected)
@@ -87,6 +87,29 @@ def test_background():
         Vocabulary.parse("cat, dog", ["dog"])
 
 
+@pytest.mark.parametrize("kind", [set, frozenset])
+@pytest.mark.parametrize("argument", ["names", "background", "things", "templates"])
+def test_sets_are_rejected(kind, argument):
+    """The order of a set, and with it the ids, differs from run to run."""
+    arguments = {"names": ["cat", "dog"], argument: kind({"cat", "{} sky"})}
+    with pytest.raises(VocabularyError, match="a set, which has no order"):
+        Vocabulary.parse(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"synonyms": {("cat",), ("dog",)}},
+        {"synonyms": ({"cat", "kitty"},)},
+        {"synonyms": (("cat",),), "background": {"sky"}},
+        {"synonyms": (("cat",),), "templates": {"{}"}},
+    ],
+)
+def test_sets_are_rejected_by_the_constructor_too(arguments):
+    with pytest.raises(VocabularyError, match="takes tuples of texts"):
+        Vocabulary(**arguments)
+
+
 def test_things():
     assert Vocabulary.parse("cat, sky, sofa|couch", things="Couch, cat").isthing == (True, False, True)
     assert Vocabulary.parse("cat, sky", things=[]).isthing == (False, False)
@@ -107,15 +130,16 @@ def test_templates():
     assert Vocabulary.parse("cat", templates="a {} at night").templates == ("a {} at night",)
     assert Vocabulary.parse("cat", templates=["{}", "{} {{x}}"]).templates == ("{}", "{} {{x}}")
     for wrong, message in (
-        ("imagnet", "'imagnet': take one of single, photo, vild"),
+        ("imagnet", "'imagnet': use one of single, photo, vild"),
         ([], "empty"),
+        ({"a {}", "the {}"}, "a set, which has no order"),
         (["a"], "'a' has no {}"),
     ):
         with pytest.raises(VocabularyError, match=message):
             Vocabulary.parse("cat", templates=wrong)
 
 
-def test_a_vocabulary_is_taken_as_it_is():
+def test_a_vocabulary_is_kept():
     first = Vocabulary.parse("cat, dog", "sky", "photo", "cat")
     assert Vocabulary.parse(first) == first
     changed = Vocabulary.parse(first, "floor", SINGLE, "dog")
@@ -126,7 +150,7 @@ def test_a_vocabulary_is_taken_as_it_is():
 
 
 def test_rows_by_hand():
-    """For each template: normalise; then the mean; then normalise (METHOD section 4)."""
+    """The normalised mean of the normalised embeddings in each template (docs/method.md §4)."""
     encoder = Letters()
     vocabulary = Vocabulary.parse("Sofa|couch, cat", "sky", ["a {}.", "the {} here"])
     classes = embed_vocabulary(vocabulary, encoder)
@@ -150,7 +174,7 @@ def test_a_learned_prompt_replaces_templates():
     assert encoder.seen == ["cat"]
 
 
-def test_braces_in_names_stay():
+def test_braces_in_names_are_kept():
     encoder = Letters()
     embed_vocabulary(Vocabulary.parse(["{0} and {}"], templates="photo"), encoder)
     assert encoder.seen == ["a photo of a {0} and {}."]
@@ -164,7 +188,7 @@ names = st.lists(st.text("abcdefgh xyz", min_size=1, max_size=8).filter(str.stri
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=names, data=st.data())
 def test_permuting_names_permutes_rows(tiny_clip, tmp_path_factory, names, data):
-    """Exactly, whether the rows come out of the encoder or out of a cache filled in another order."""
+    """The rows are exactly equal, also if they come from a cache that was filled in another order."""
     encoder = loaded(tiny_clip)
     order = data.draw(st.permutations(range(len(names))))
     cache = EmbeddingCache(tmp_path_factory.mktemp("cache")) if data.draw(st.booleans()) else None
@@ -182,7 +206,7 @@ def loaded(folder, known={}):  # noqa: B006
     return known[folder]
 
 
-def test_cached_rows_are_the_encoded_ones(tiny_clip, tmp_path):
+def test_cached_rows_equal_encoded_rows(tiny_clip, tmp_path):
     encoder, cache = loaded(tiny_clip), EmbeddingCache(tmp_path)
     vocabulary = Vocabulary.parse("cat, dog, sofa|couch", "wall")
     miss = embed_vocabulary(vocabulary, encoder, cache=cache)
@@ -193,7 +217,7 @@ def test_cached_rows_are_the_encoded_ones(tiny_clip, tmp_path):
     assert torch.allclose(miss.rows.norm(dim=1), torch.ones(5))
 
 
-def test_only_what_is_missing_is_encoded(tmp_path):
+def test_only_missing_texts_are_encoded(tmp_path):
     encoder, cache = Letters(), EmbeddingCache(tmp_path)
     embed_vocabulary(Vocabulary.parse("cat, dog", templates="photo"), encoder, cache=cache)
     encoder.seen = []
@@ -209,13 +233,13 @@ def test_only_what_is_missing_is_encoded(tmp_path):
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_name_longer_than_the_context_warns(tmp_path, cached):
-    """Also where its row comes from the cache, and for the whole sentence and not the name alone."""
+    """Also if its row comes from the cache; the length of the whole sentence counts."""
     encoder, cache = Letters(), EmbeddingCache(tmp_path)
-    room = encoder.context_length - 2 - len(PHOTO[0].replace("{}", ""))
+    available = encoder.context_length - 2 - len(PHOTO[0].replace("{}", ""))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        embed_vocabulary(Vocabulary.parse(["x" * room], templates="photo"), encoder, cache=cache)
-    vocabulary = Vocabulary.parse(["x" * room + "y", "cat"], templates="photo")
+        embed_vocabulary(Vocabulary.parse(["x" * available], templates="photo"), encoder, cache=cache)
+    vocabulary = Vocabulary.parse(["x" * available + "y", "cat"], templates="photo")
     if cached:
         with pytest.warns(VocabularyWarning):
             embed_vocabulary(vocabulary, encoder, cache=cache)
@@ -223,12 +247,12 @@ def test_a_name_longer_than_the_context_warns(tmp_path, cached):
         embed_vocabulary(vocabulary, encoder, cache=cache)
 
 
-def test_names_may_come_from_anything_that_has_them():
+def test_names_from_generators():
     parsed = Vocabulary.parse((name for name in ("cat", "dog")), background=(name for name in ("sky",)))
     assert (parsed.names, parsed.background) == (("cat", "dog"), ("sky",))
 
 
-def test_names_with_one_embedding_warn():
+def test_names_with_equal_embeddings_warn():
     encoder = Letters()
     with pytest.warns(VocabularyWarning, match=r"gives 'tea' and 'eat' the same embedding \(and 1 more pair"):
         embed_vocabulary(Vocabulary.parse("tea, cat, eat, act", templates="none"), encoder)
@@ -237,17 +261,18 @@ def test_names_with_one_embedding_warn():
         embed_vocabulary(Vocabulary.parse("tea|eat, cat", templates="none"), encoder)
 
 
-def test_long_names_of_other_alphabets_warn(tiny_clip):
+def test_long_names_in_other_alphabets_warn(tiny_clip):
     with pytest.warns(VocabularyWarning, match="takes 128 tokens"):
         embed_vocabulary(Vocabulary.parse(["猫" * 42], templates="none"), loaded(tiny_clip))
 
 
-def test_ten_thousand_names_in_batches_with_a_bar(capsys):
+def test_ten_thousand_names_in_batches_with_a_progress_bar(capsys):
     encoder, sizes = Letters(), []
     embed = encoder.embed
     encoder.embed = lambda texts: sizes.append(len(texts)) or embed(texts)
     names = [f"name {index}" for index in range(10_000)]
-    classes = embed_vocabulary(Vocabulary.parse(names, templates="photo"), encoder, progress=True)
+    with pytest.warns(VocabularyWarning, match="same embedding"):  # the encoder counts letters alone
+        classes = embed_vocabulary(Vocabulary.parse(names, templates="photo"), encoder, progress=True)
     assert classes.rows.shape == (10_000, 26)
     assert max(sizes) == 256
     assert "embedding 10000 names" in capsys.readouterr().err
@@ -255,13 +280,13 @@ def test_ten_thousand_names_in_batches_with_a_bar(capsys):
     assert not capsys.readouterr().err
 
 
-def test_batches_do_not_matter():
+def test_rows_do_not_depend_on_batches():
     texts = ["cat", "dog", "a sofa"]
     whole = embed_texts(texts, IMAGENET, Letters())
     assert torch.equal(embed_texts(texts, IMAGENET, Letters(), batch_size=7), whole)
     assert whole.shape == (3, 26)
 
 
-def test_average_ignores_lengths():
+def test_the_average_ignores_the_lengths_of_embeddings():
     embeddings = torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])
     torch.testing.assert_close(average_templates(embeddings), torch.full((1, 2), 0.5**0.5))

@@ -1,4 +1,4 @@
-"""Class names: vocabularies, templates and their embeddings; knows nothing of images."""
+"""Class names: vocabularies, templates and their embeddings; does not depend on images or masks."""
 
 from deop.text.vocabulary import Vocabulary, VocabularyWarning
 

@@ -27,7 +27,7 @@ class Calibration:
             not trained on. Scores are interpolated linearly between the pairs. Empty: scores stay raw.
 
     Raises:
-        SettingError: a curve that does not ascend.
+        SettingError: the curve does not ascend, or names are not given as a list.
     """
 
     trained_names: tuple[str, ...] = ()
@@ -38,7 +38,10 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name in ("trained_names", "rivals"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            names = getattr(self, name)
+            if isinstance(names, str | set | frozenset):
+                raise SettingError(f"{name} must be a list of names, not a {type(names).__name__}")
+            object.__setattr__(self, name, tuple(names))
         curve = tuple((float(raw), float(share)) for raw, share in self.curve)
         object.__setattr__(self, "curve", curve)
         if any(second[0] <= first[0] or second[1] < first[1] for first, second in pairwise(curve)):

@@ -1,15 +1,15 @@
-"""Template sets: sentences around a name, whose embeddings are averaged (METHOD section 4)."""
+"""Template sets: sentences that a name is put into, whose embeddings are averaged (docs/method.md §4)."""
 
 from collections.abc import Sequence
 
 from deop.errors import VocabularyError
 
-# What the original runs when no learned prompt is given.
+# The default of the original implementation without a learned prompt.
 SINGLE = ("a sculpture of a {}.",)
 
 PHOTO = ("a photo of a {}.",)
 
-# For names that are sentences already.
+# For names that are complete sentences.
 NONE = ("{}",)
 
 # The 14 sentences of ViLD (github.com/tensorflow/tpu, models/official/detection/projects/vild; Apache-2.0).
@@ -129,7 +129,10 @@ def parse_templates(templates: str | Sequence[str] | None) -> tuple[str, ...]:
         The sentences, each with ``{}``.
 
     Raises:
-        VocabularyError: a set of no known name, an empty list, a sentence without ``{}``.
+        VocabularyError: the template set is unknown, the list is empty or a set, or a sentence has no ``{}``.
+
+    >>> parse_templates("photo")
+    ('a photo of a {}.',)
     """
     if templates is None:
         templates = DEFAULT_TEMPLATES
@@ -138,13 +141,15 @@ def parse_templates(templates: str | Sequence[str] | None) -> tuple[str, ...]:
             return TEMPLATE_SETS[templates]
         if "{}" not in templates:
             raise VocabularyError(
-                f"unknown template set {templates!r}: take one of {', '.join(TEMPLATE_SETS)}, or a sentence with {{}} "
+                f"unknown template set {templates!r}: use one of {', '.join(TEMPLATE_SETS)}, or a sentence with {{}} "
                 "where the name goes"
             )
         templates = (templates,)
+    if isinstance(templates, set | frozenset):
+        raise VocabularyError("the templates are a set, which has no order: give a list")
     sentences = tuple(templates)
     if not sentences:
-        raise VocabularyError("the list of templates is empty: give a sentence such as 'a photo of a {}.', or 'none'")
+        raise VocabularyError("the list of templates is empty: give a sentence such as 'a photo of a {}.', or \"none\"")
     for sentence in sentences:
         if not isinstance(sentence, str) or "{}" not in sentence:
             raise VocabularyError(f"the template {sentence!r} has no {{}}: write it where the name goes")
@@ -152,5 +157,5 @@ def parse_templates(templates: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def fill(template: str, name: str) -> str:
-    """The template with the name in it; other braces, in either, stay as they are."""
+    """Put a name into a template; other braces, in both, are kept."""
     return template.replace("{}", name)

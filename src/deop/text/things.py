@@ -1,4 +1,4 @@
-"""Which names mean stuff (sky, grass, walls) rather than countable things, where the caller does not say."""
+"""A guess whether a name means a countable thing or stuff (sky, grass, wall), for names without that information."""
 
 _WORDS = """
     background floor ceiling wall walls ground pavement sidewalk road street path pathway track railroad runway
@@ -14,10 +14,14 @@ _STUFF = frozenset(_WORDS.split())
 
 
 def is_thing(name: str) -> bool:
-    """Whether a name is taken for a countable thing: its head is no word for stuff.
+    """Guess whether a name means a countable thing, from its head word.
 
-    The head is the last word, of what stands before a hyphen: "wall-concrete" is a wall, a "wall clock" a clock. The
-    list covers the stuff classes of COCO-Stuff, ADE20K and Cityscapes; ``things=...`` overrules it.
+    The head word is the last word before the first hyphen: "wall-concrete" is a wall, and a "wall clock" is a clock.
+    Names whose head word is in a list of the stuff classes of COCO-Stuff, ADE20K and Cityscapes are stuff, all others
+    things. The argument ``things`` of ``Vocabulary.parse`` and ``DeOP.segment`` replaces this guess.
+
+    >>> is_thing("wall clock"), is_thing("wall-concrete")
+    (True, False)
     """
     words = name.casefold().split("-")[0].split()
     return not words or words[-1] not in _STUFF
