@@ -212,9 +212,9 @@ def test_segmenting_page_lists_the_json_keys(working_directory, capfd):
     with pytest.raises(SystemExit):
         main(arguments)
     result = json.loads(capfd.readouterr().out)
-    page = read(DOCS / "segmenting.md")
-    description = re.search(r"JSON object has the keys(.*?)For a photo that failed", page, re.DOTALL)
-    photo_keys, segment_keys = description[1].replace("\n", " ").split("; a segment has")
+    page = " ".join(read(DOCS / "segmenting.md").split())
+    description = re.search("JSON object has the keys(.*?)For a photo that failed", page)
+    photo_keys, segment_keys = description[1].split("; a segment has")
     assert set(re.findall(r"`(\w+)`", photo_keys)) == set(result)
     assert result["segments"]
     assert set(re.findall(r"`(\w+)`", segment_keys)) == set(result["segments"][0])
