@@ -201,6 +201,27 @@ def test_commands_run(page, working_directory, capfd):
             assert not exit_info.value.code, f"{page.name}:{block.line} {shlex.join(words)}\n{capfd.readouterr().err}"
 
 
+@pytest.mark.parametrize("page", pages_with("sh"), ids=lambda page: page.name)
+def test_commands_that_do_not_run_have_valid_arguments(page):
+    """Their arguments are parsed, which finds unknown options, missing and surplus arguments."""
+    import typer.main
+
+    from deop.cli.app import app
+
+    for block in blocks_of(page):
+        if block.language != "sh" or block.mark != "not run":
+            continue
+        for words in commands(block.text):
+            if "deop" not in words or words[0] == "python":
+                continue
+            command, arguments = typer.main.get_command(app), words[words.index("deop") + 1 :]
+            context = command.make_context("deop", list(arguments), resilient_parsing=True)
+            while hasattr(command, "commands") and arguments and arguments[0] in command.commands:
+                name, *arguments = arguments
+                command = command.commands[name]
+                context = command.make_context(name, list(arguments), parent=context)
+
+
 # --- Tables and references agree with the code
 
 
