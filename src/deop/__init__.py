@@ -1,35 +1,40 @@
-"""Open-vocabulary semantic segmentation in one pass: photo + names -> one name a pixel.
+"""Open-vocabulary semantic segmentation in one pass: photo and class names in, one name per pixel out.
 
-The public names are imported on first use, so that ``import deop`` costs nothing.
+>>> import deop
+>>> model = deop.load("nano", device="cpu")
+>>> model.settings.anchors in ("decoder", "pool")
+True
+
+Public names are imported on first use, so ``import deop`` loads no other library.
 """
-
-from typing import TYPE_CHECKING, Any
 
 from deop._version import __version__
 
+TYPE_CHECKING = False  # as in typing, whose import takes longer than everything else here
 if TYPE_CHECKING:
     from deop.model import DeOP
-    from deop.results.segmentation import Segment, Segmentation
+    from deop.results.segmentation import Segmentation
+    from deop.results.segments import Segment
     from deop.text.vocabulary import Vocabulary
     from deop.zoo import load
 
 __all__ = ["DeOP", "Segment", "Segmentation", "Vocabulary", "load", "__version__"]
 
-_HOMES = {
+_MODULES = {
     "DeOP": "deop.model",
-    "Segment": "deop.results.segmentation",
+    "Segment": "deop.results.segments",
     "Segmentation": "deop.results.segmentation",
     "Vocabulary": "deop.text.vocabulary",
     "load": "deop.zoo",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
         raise AttributeError(f"module 'deop' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

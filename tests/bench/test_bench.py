@@ -1,8 +1,10 @@
-"""The bench counts right, compares like with like, and says what it measured."""
+"""``deop bench`` counts operations correctly, compares equal work, and reports what it measured."""
 
 import json
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,19 +12,27 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from deop.bench import subjects
-from deop.bench.flops import encoder_flops
-from deop.bench.report import Goal, Part, Row, faster
-from deop.bench.run import PARTS, run
-from deop.bench.setup import Setup
-from deop.bench.sizes import CHILD
-from deop.bench.stages import STAGES, walk
-from deop.bench.streams import Scene
-from deop.bench.subjects import CLIPSegUsed, Words, blobs, clip_model, names, synthetic_photo
-from deop.bench.timing import Times, take_turns
+from deop.bench import Topic, subjects
+from deop.bench.comparisons import ClassificationInputs
+from deop.bench.encoder_speed import encoder_flops
+from deop.bench.end_to_end import CHILD, STAGES, time_one_photo
+from deop.bench.run import MEASUREMENTS, run
+from deop.bench.subjects import (
+    BenchOptions,
+    RandomCLIPSeg,
+    RandomText,
+    clip_model,
+    distinct_names,
+    elliptic_masks,
+    synthetic_photo,
+)
+from deop.bench.tables import Goal, Measurement, Row, compare, show
+from deop.bench.timing import Times, time_alternately, time_stages
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance
+from deop.model import DeOP
 from deop.regions.two_stream import crop_proposals
+from deop.results.segmentation import Segmentation
 from deop.zoo import load
 
 CPU = torch.device("cpu")
@@ -33,110 +43,167 @@ TINY = VisionConfig(width=64, layers=2, heads=2, hidden=128, patch=16, grid=4, o
 def tiny_towers(monkeypatch):
     monkeypatch.setattr(subjects, "TOWERS", {"B/16": TINY, "L/14": TINY})
     monkeypatch.setattr(subjects, "SIDES", {"B/16": 64, "L/14": 64})
-    for module in ("streams", "encoder", "variants"):
+    for module in ("comparisons", "encoder_speed"):
         monkeypatch.setattr(f"deop.bench.{module}.SIDES", subjects.SIDES)
-    monkeypatch.setattr("deop.bench.encoder.TOWERS", subjects.TOWERS)
+    monkeypatch.setattr("deop.bench.encoder_speed.TOWERS", subjects.TOWERS)
 
 
-def setup(**changes):
-    return Setup(**{"device": CPU, "dtype": torch.float32, "photo": synthetic_photo(48, 64), "repeats": 1,
-                    "quick": True, **changes})  # fmt: skip
+def options(**changes):
+    defaults = {"device": CPU, "dtype": torch.float32, "photo": synthetic_photo(48, 64), "repeats": 1, "quick": True}
+    return BenchOptions(**defaults | changes)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 @pytest.mark.parametrize("severed", [0, 1])
-def test_operations_are_those_that_torch_counts(size, severed):
+def test_flops_equal_the_count_of_torch(size, severed):
     tower = CLIPVision(TINY).eval()
     severance = Severance("self", (-1,), class_token="severed") if severed else None
-    # Torch counts the products of attention where they are products, not its fused kernel on the CPU.
+    # torch counts the products of attention only without its fused kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         tower(torch.zeros(1, 3, *size), severance=severance)
     assert encoder_flops(TINY, size, severed) == counter.get_total_flops()
 
 
-def test_vit_b_16_at_224_has_the_operations_that_the_field_knows():
+def test_flops_of_vit_b_16_at_224_equal_the_published_number():
     """17.5 GMAC, as published for ViT-B/16 at 224 pixels (17.56 with its head)."""
     assert encoder_flops(VisionConfig(), (224, 224)) / 2 == pytest.approx(17.5e9, rel=0.01)
 
 
 def test_median_and_percentile_by_hand():
     times = Times(tuple(range(1, 101)))
-    assert (times.p50, times.p95, times.least) == (50.5, 95, 1)
+    assert (times.p50, times.p95, times.minimum) == (50.5, 95, 1)
     assert Times((3.0, 1.0, 2.0)).p95 == 3.0
 
 
-def test_subjects_take_turns_there_and_back():
+def test_cases_alternate_forwards_and_backwards():
     order = []
-    found = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, CPU)
+    times = time_alternately({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, CPU)
     assert order == list("abbaabba")
-    assert [len(times.seconds) for times in found.values()] == [3, 3]
+    assert [len(case.seconds) for case in times.values()] == [3, 3]
 
 
 def test_goals():
-    row = faster("x", Times((1.0,)), Times((3.0,)), "other", least=4.0)
+    row = compare("x", Times((1.0,)), Times((3.0,)), "other", goal=4.0)
     assert row.figures["ratio"] == 3.0
     assert row.met is False
-    assert Row("y", figures={"share": 0.5}, goal=Goal("share", 0.6, least=False)).met
-    assert row.entries()["goal"] == {"ratio": "≥ 4"}
+    assert Row("y", figures={"share": 0.5}, goal=Goal("share", 0.6, higher_is_better=False)).met
+    assert row.to_json()["goal"] == {"ratio": "≥ 4"}
     assert Row("z").met is None
 
 
-def test_masks_are_such_as_can_be_cropped():
-    masks = blobs(100, (128, 128))
+def test_json_of_a_row_has_the_published_keys():
+    row = compare("x", Times((1.0,)), Times((3.0,)), "other", goal=4.0).to_json()
+    assert list(row) == [
+        "label", "p50", "p95", "least", "turns", "against_p50", "against_p95", "against_least", "against_turns",
+        "against", "ratio", "goal", "met",
+    ]  # fmt: skip
+
+
+def test_masks_can_be_cropped():
+    masks = elliptic_masks(100, (128, 128))
     covered = (masks > 0).float().mean((1, 2))
     assert (covered > 0).all()
     assert covered.median() < 0.2
     crops = crop_proposals(torch.zeros(3, 128, 128), masks.sigmoid(), side=8)
     assert crops.valid.all()
-    assert torch.equal(blobs(5, (16, 16), 1), blobs(5, (16, 16), 1))
+    assert torch.equal(elliptic_masks(5, (16, 16), 1), elliptic_masks(5, (16, 16), 1))
 
 
-def test_both_streams_do_the_whole_work(tiny_towers):
+def test_both_classifiers_do_the_whole_work(tiny_towers):
     model = clip_model("B/16", depth=None)
-    scene = Scene.of(model, setup(), 7)
-    once, crops = scene.once(), scene.crops()
-    assert once.shape == crops.shape == (7, 21)
-    assert not torch.allclose(once, crops)
+    inputs = ClassificationInputs.prepare(model, options(), 7)
+    one_pass, two_stream = inputs.one_pass(), inputs.two_stream()
+    assert one_pass.shape == two_stream.shape == (7, 21)
+    assert not torch.allclose(one_pass, two_stream)
 
 
-def test_the_stages_give_the_map_of_the_model(tmp_path, monkeypatch):
-    """What is timed is what ``segment`` does."""
+def test_each_stage_of_a_photo_is_timed(tmp_path):
+    """A function that is renamed or no longer called in the model would leave its stage at zero."""
     from PIL import Image
 
-    from deop.results.segmentation import Segmentation
-
-    photo = synthetic_photo(96, 128)
-    Image.fromarray(photo).save(tmp_path / "photo.png")
+    path = tmp_path / "photo.png"
+    Image.fromarray(synthetic_photo(96, 128)).save(path)
     model = load("nano", device="cpu")
-    words = model.vocabulary(["cat", "wall", "sky"])
-    made = []
-    original = Segmentation.overlay
-    monkeypatch.setattr(Segmentation, "overlay", lambda self: (made.append(self), original(self))[1])
-    laps = walk(model, tmp_path / "photo.png", words)
-    assert tuple(laps) == STAGES
-    assert np.array_equal(made[0].label_map, model.segment(photo, words).label_map)
+    vocabulary = model.vocabulary(["cat", "wall", "sky"])
+    started = time.perf_counter()
+    seconds = time_one_photo(model, path, vocabulary)
+    total = time.perf_counter() - started
+    assert list(seconds) == ["read", "resize", "proposals", "encoder", "anchors", "classify", "assemble", "draw"]
+    assert all(duration > 0 for duration in seconds.values())
+    assert sum(seconds.values()) <= total
+
+
+def test_every_timed_function_is_called_by_the_model(tmp_path, monkeypatch):
+    from PIL import Image
+
+    path = tmp_path / "photo.png"
+    Image.fromarray(synthetic_photo(96, 128)).save(path)
+    calls = set()
+
+    def recorded(name, function):
+        return lambda *arguments, **keywords: (calls.add(name), function(*arguments, **keywords))[1]
+
+    functions = [pair for pairs in STAGES.values() for pair in pairs]
+    for owner, name in functions:
+        monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
+    time_one_photo(load("nano", device="cpu"), path, ["cat", "wall"])
+    assert calls == {name for _, name in functions}
+
+
+class Work:
+    """Functions with known durations on a clock of their own, one of which calls the other."""
+
+    clock = 0.0
+
+    def outer(self):
+        Work.clock += 2
+        self.inner()
+        Work.clock += 1
+
+    def inner(self):
+        Work.clock += 5
+
+
+def test_nested_stages_are_counted_once(monkeypatch):
+    monkeypatch.setattr("deop.bench.timing.time", SimpleNamespace(perf_counter=lambda: Work.clock))
+    original = Work.outer, Work.inner
+    with time_stages({"outer": [(Work, "outer")], "inner": [(Work, "inner")]}, CPU) as seconds:
+        Work().outer()
+        Work.clock += 100  # outside all stages
+        Work().inner()
+    assert seconds == {"outer": 3, "inner": 10}
+    assert (Work.outer, Work.inner) == original
+
+
+def test_functions_are_restored_after_an_error():
+    original = DeOP.encode, Segmentation.overlay
+    with pytest.raises(AttributeError), time_stages({**STAGES, "new": [(DeOP, "no_such_function")]}, CPU):
+        pass
+    with pytest.raises(ZeroDivisionError), time_stages(STAGES, CPU):
+        1 / 0
+    assert (DeOP.encode, Segmentation.overlay) == original
 
 
 @pytest.mark.slow
-def test_clipseg_encoding_once_gives_the_answer_of_clipseg_as_documented():
-    other = CLIPSegUsed(CPU, torch.float32)
+def test_clipseg_encoding_once_gives_the_map_of_clipseg_as_documented():
+    clipseg = RandomCLIPSeg(CPU, torch.float32)
     photo = synthetic_photo(60, 80)
     torch.manual_seed(0)
-    documented = other.documented(photo, 3)
+    documented = clipseg.documented(photo, 3)
     torch.manual_seed(0)
-    once = other.once(photo, 3)
+    once = clipseg.once(photo, 3)
     assert documented.shape == once.shape == (60, 80)
     assert (documented == once).mean() > 0.999
 
 
-def test_names_are_embedded_alike_each_time():
-    words = Words(16)
-    assert torch.equal(words.embed(["a", "b"]), words.embed(["a", "b"]))
-    assert len(set(names(50))) == 50
+def test_random_embeddings_are_reproducible():
+    text = RandomText(16)
+    assert torch.equal(text.embed(["a", "b"]), text.embed(["a", "b"]))
+    assert len(set(distinct_names(50))) == 50
 
 
-class Quick:
-    """In CLIPSeg's place, which takes minutes; the test above has the real one."""
+class FastCLIPSeg:
+    """Replaces CLIPSeg, which takes minutes; the test above covers the real one."""
 
     def __init__(self, *arguments):
         pass
@@ -147,49 +214,49 @@ class Quick:
     once = documented
 
 
+def test_every_topic_has_a_measurement():
+    assert list(MEASUREMENTS) == list(Topic)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("key", [key for key in PARTS if key not in ("sizes", "start")])
-def test_every_part_runs_and_says_what_it_measured(key, tiny_towers, capsys, monkeypatch):
-    monkeypatch.setattr("deop.bench.names.CLIPSegUsed", Quick)
-    line = run(setup(), [key])
-    found = json.loads(line)
-    rows = found["parts"][key]["rows"]
+@pytest.mark.parametrize("topic", [topic for topic in Topic if topic not in ("sizes", "start")])
+def test_every_topic_runs_and_reports(topic, tiny_towers, capsys, monkeypatch):
+    monkeypatch.setattr("deop.bench.comparisons.RandomCLIPSeg", FastCLIPSeg)
+    report = json.loads(run(options(), [topic]))
+    rows = report["parts"][topic]["rows"]
     assert rows
     assert all(row["p50"] > 0 for row in rows if "p50" in row)
-    assert found["threads"] == torch.get_num_threads()
-    assert {"torch", "deop"} <= set(found["versions"])
-    assert found["quick"] is True
-    assert found["peak_memory_MiB"] > 100
-    shown = capsys.readouterr().out
-    assert found["parts"][key]["title"].split(",")[0][:30] in shown
+    assert report["threads"] == torch.get_num_threads()
+    assert {"torch", "deop"} <= set(report["versions"])
+    assert report["quick"] is True
+    assert report["peak_memory_MiB"] > 100
+    assert report["parts"][topic]["title"][:30] in capsys.readouterr().out
 
 
-def test_parts_are_shown_with_their_goals(capsys):
+def test_tables_show_goals(capsys):
     from rich.console import Console
 
-    from deop.bench.report import show
-
     rows = (Row("one", Times((0.5,)), figures={"share": 0.7}, goal=Goal("share", 0.65)), Row("two", Times((2.0,))))
-    show(Part("x", "A title", rows, "A note."), Console(width=100))
-    shown = capsys.readouterr().out
-    assert "500.0 ms" in shown
-    assert "70 %" in shown
-    assert "≥ 0.65 met" in shown
-    assert "A note." in shown
+    show(Measurement("x", "A title", rows, "A note."), Console(width=100))
+    printed = capsys.readouterr().out
+    assert "500.0 ms" in printed
+    assert "70 %" in printed
+    assert "≥ 0.65 met" in printed
+    assert "A note." in printed
 
 
 def python(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1]
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return process.stdout.splitlines()[-1]
 
 
-def test_peak_memory_grows_with_what_is_held():
-    code = "import numpy as np; from deop.bench.report import peak_memory as peak; before = peak(); "
-    assert 400 < float(python(code + "held = np.ones((64, 1 << 20)); print(peak() - before)")) < 700
+def test_peak_memory_grows_with_allocations():
+    code = "import numpy as np; from deop.bench.tables import peak_memory as peak; before = peak(); "
+    assert 400 < float(python(code + "array = np.ones((64, 1 << 20)); print(peak() - before)")) < 700
 
 
-def test_a_size_in_a_process_of_its_own():
-    asked = {"model": "nano", "side": 64, "repeats": 3, "seed": 0, "device": "cpu", "dtype": "float32"}
-    found = json.loads(python(CHILD, json.dumps(asked)))
-    assert len(found["seconds"]) == 3
-    assert found["peak"] >= found["before"] > 100
+def test_one_photo_size_in_its_own_process():
+    job = {"model": "nano", "side": 64, "repeats": 3, "seed": 0, "device": "cpu", "dtype": "float32"}
+    output = json.loads(python(CHILD, json.dumps(job)))
+    assert len(output["seconds"]) == 3
+    assert output["peak"] >= output["before"] > 100

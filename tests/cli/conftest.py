@@ -1,4 +1,4 @@
-"""The command line as people meet it: arguments in, exit code and text out."""
+"""Fixtures for tests of the command line: arguments in, exit code and output text out."""
 
 from types import SimpleNamespace
 
@@ -15,10 +15,10 @@ def deop(capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
     def run(*arguments: object) -> SimpleNamespace:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
-        return SimpleNamespace(code=ended.value.code or 0, out=out, err=err)
+        return SimpleNamespace(code=exit_info.value.code or 0, out=out, err=err)
 
     return run
 
@@ -33,7 +33,7 @@ def here(tmp_path, monkeypatch):
 
 
 def write_photo(path, size=(96, 64), seed=0):
-    """A photo of noise; returns its path."""
+    """Write a photo of noise and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)

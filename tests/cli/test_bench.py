@@ -1,4 +1,4 @@
-"""``deop bench`` as people type it."""
+"""The command ``deop bench``."""
 
 import json
 
@@ -7,11 +7,11 @@ import pytest
 
 @pytest.mark.slow
 def test_the_command(deop, tmp_path):
-    done = deop("bench", "start", "--quick", "--repeats", 3, "--json", tmp_path / "found.json")
+    done = deop("bench", "start", "--quick", "--repeats", 3, "--json", tmp_path / "results.json")
     assert done.code == 0, done.err
-    found = json.loads(done.out.splitlines()[-1])
-    assert found == json.loads((tmp_path / "found.json").read_text())
-    rows = {row["label"]: row for row in found["parts"]["start"]["rows"]}
+    results = json.loads(done.out.splitlines()[-1])
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    rows = {row["label"]: row for row in results["parts"]["start"]["rows"]}
     assert rows["deop segment, nano"]["p50"] > rows["import torch"]["p50"] > rows["python"]["p50"]
 
 

@@ -1,3 +1,5 @@
+"""The command ``deop convert``."""
+
 import shutil
 
 import numpy as np
@@ -9,18 +11,18 @@ from tests.cli.conftest import write_photo
 
 
 def pickled(tiny_clip, folder):
-    """The tiny CLIP as hubs held models before safetensors; returns the folder."""
+    """Write the tiny CLIP with pickled weights, as hub repos had before safetensors, and return the folder."""
     shutil.copytree(tiny_clip, folder)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     return folder
 
 
-def test_pickled_weights_become_a_model_that_segments_alike(deop, tiny_clip, here, monkeypatch):
+def test_pickled_weights_are_converted_to_an_equal_model(deop, tiny_clip, here, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", "off")
-    answer = deop("convert", pickled(tiny_clip, here / "old"), "new")
-    assert answer.code == 0, answer.err
-    assert "--model new" in answer.err
+    done = deop("convert", pickled(tiny_clip, here / "old"), "new")
+    assert done.code == 0, done.err
+    assert "--model new" in done.err
     assert not list((here / "new").glob("*.bin"))
     write_photo(here / "a.jpg")
     masks = np.arange(64 * 96).reshape(64, 96) // 2000 + 1
@@ -31,21 +33,21 @@ def test_pickled_weights_become_a_model_that_segments_alike(deop, tiny_clip, her
     assert np.array_equal(*(np.asarray(Image.open(here / name)) for name in ("new.png", "original.png")))
 
 
-def test_a_pickle_is_not_segmented_with_but_told_how_to_convert(deop, tiny_clip, here):
+def test_segment_refuses_a_pickle_and_names_the_command_to_convert_it(deop, tiny_clip, here):
     pickled(tiny_clip, here / "old")
     write_photo(here / "a.jpg")
-    answer = deop("segment", "a.jpg", "-c", "cat", "--model", "old")
-    assert answer.code == 1
-    assert "deop convert old" in answer.err
+    done = deop("segment", "a.jpg", "-c", "cat", "--model", "old")
+    assert done.code == 1
+    assert "deop convert old" in done.err
 
 
-def test_what_is_no_checkpoint_is_told_and_leaves_nothing(deop, here):
+def test_a_file_that_is_not_a_checkpoint_is_reported_and_nothing_is_written(deop, here):
     (here / "notes.pth").write_text("not weights")
     for source in ("notes.pth", "gone.pth"):
-        answer = deop("convert", source, "out")
-        assert answer.code == 1
-        assert source in answer.err
-        assert "Traceback" not in answer.err
+        done = deop("convert", source, "out")
+        assert done.code == 1
+        assert source in done.err
+        assert "Traceback" not in done.err
     assert [path.name for path in here.iterdir()] == ["notes.pth"]
 
 

@@ -1,3 +1,5 @@
+"""The command ``deop models``."""
+
 import json
 
 from deop.zoo import ZOO
@@ -11,16 +13,16 @@ def cache(hub, weights, files):
 
 
 def test_lists_every_model_with_its_licence(deop, hub):
-    answer = deop("models")
-    assert answer.code == 0
+    done = deop("models")
+    assert done.code == 0
     for name, entry in ZOO.items():
-        line = next(line for line in answer.out.splitlines() if line.startswith(f"{name} "))
+        line = next(line for line in done.out.splitlines() if line.startswith(f"{name} "))
         assert str(entry.megabytes) in line
         assert entry.clip.license in line
         assert line.rstrip().endswith("no")
 
 
-def test_tells_what_is_on_this_machine_without_a_network(deop, hub):
+def test_lists_what_is_on_this_machine_without_a_network(deop, hub):
     hub.error = AssertionError("the hub was asked")
     entry = ZOO["clip-b32"]
     cache(hub, entry.clip, CLIP_FILES)
@@ -30,7 +32,7 @@ def test_tells_what_is_on_this_machine_without_a_network(deop, hub):
     assert next(line for line in deop("models").out.splitlines() if line.startswith("clip-b32")).split()[-1] == "yes"
 
 
-def test_json_holds_all_there_is_to_know(deop, hub):
+def test_json_has_all_details(deop, hub):
     lines = [json.loads(line) for line in deop("models", "--json").out.splitlines()]
     assert [line["name"] for line in lines] == ["nano", *ZOO]
     assert lines[0]["on_this_machine"] == {"encoder": True, "proposer": True}

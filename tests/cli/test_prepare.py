@@ -1,4 +1,4 @@
-"""``deop prepare`` as people meet it."""
+"""The command ``deop prepare``."""
 
 import json
 
@@ -17,10 +17,10 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_lists_the_data_sets(deop):
-    answer = deop("prepare", "--list")
-    assert answer.code == 0
+    done = deop("prepare", "--list")
+    assert done.code == 0
     for name, entry in PUBLIC_SETS.items():
-        line = next(line for line in answer.out.splitlines() if line.startswith(f"{name} "))
+        line = next(line for line in done.out.splitlines() if line.startswith(f"{name} "))
         assert all(f"{count:,}" in line for count in entry.photos.values())
     found = [json.loads(line) for line in deop("prepare", "--list", "--json").out.splitlines()]
     assert [entry["name"] for entry in found] == list(PUBLIC_SETS)
@@ -28,18 +28,18 @@ def test_lists_the_data_sets(deop):
     assert "train2017.zip" in found[0]["files"]
 
 
-def test_without_anything_it_explains_itself(deop):
-    answer = deop("prepare")
-    assert answer.code == 2
-    assert all(name in answer.out for name in ("check", "coco-stuff", "cityscapes"))
+def test_without_arguments_it_prints_help(deop):
+    done = deop("prepare")
+    assert done.code == 2
+    assert all(name in done.out for name in ("check", "coco-stuff", "cityscapes"))
     assert deop("prepare", "imagenet", ".").code == 2
 
 
-def test_says_which_official_files_are_missing_and_where_they_are(deop, here):
-    answer = deop("prepare", "voc", here)
-    assert answer.code == 1
+def test_lists_the_missing_official_files_and_their_addresses(deop, here):
+    done = deop("prepare", "voc", here)
+    assert done.code == 1
     for part in ("ImageSets/Segmentation/train.txt", "benchmark.tgz", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"):
-        assert part in answer.err
+        assert part in done.err
     assert not list(here.iterdir())
     found = json.loads(deop("prepare", "voc", here, "--split", "val", "--json").out)
     assert not found["ok"]
@@ -47,57 +47,57 @@ def test_says_which_official_files_are_missing_and_where_they_are(deop, here):
     assert deop("prepare", "voc", here / "nowhere").code == 1
 
 
-def test_makes_a_folder_that_check_finds_nothing_wrong_with(deop, here, tmp_path):
+def test_a_prepared_data_set_has_no_findings(deop, here, tmp_path):
     miniatures.voc(tmp_path / "official")
-    answer = deop("prepare", "voc", tmp_path / "official", "--workers", 1)
-    assert answer.code == 1
-    assert "10582 are published" in answer.err
-    assert "--partial" in answer.err
-    answer = deop("prepare", "voc", tmp_path / "official", "--workers", 1, "--partial")
-    assert (answer.code, answer.out) == (0, "")
-    assert "voc: 3 train, 1 val; 4 masks written now" in answer.err
-    answer = deop("prepare", "check", "voc")
-    assert answer.code == 0
-    assert "train: 3 photos, 20 classes, nothing wrong" in answer.out
+    done = deop("prepare", "voc", tmp_path / "official", "--workers", 1)
+    assert done.code == 1
+    assert "10582 are published" in done.err
+    assert "--partial" in done.err
+    done = deop("prepare", "voc", tmp_path / "official", "--workers", 1, "--partial")
+    assert (done.code, done.out) == (0, "")
+    assert "voc: 3 train, 1 val; 4 new masks" in done.err
+    done = deop("prepare", "check", "voc")
+    assert done.code == 0
+    assert "train: 3 photos, 20 classes, no findings" in done.out
     again = json.loads(deop("prepare", "voc", tmp_path / "official", "--workers", 1, "--partial", "--json").out)
     assert again == {
         "data_set": "voc", "ok": True, "folder": "voc", "photos": {"train": 3, "val": 1}, "made": 0, "left_out": [],
     }  # fmt: skip
 
 
-def test_wrong_use(deop, here, tmp_path):
-    miniatures.voc_own(tmp_path / "official")
+def test_wrong_usage(deop, here, tmp_path):
+    miniatures.voc_alone(tmp_path / "official")
     for arguments in (["--split", "test"], ["--out", tmp_path / "official/out"], ["--names", "short"]):
         assert deop("prepare", "voc-20", tmp_path / "official", "--partial", *arguments).code == 2
     assert deop("prepare", "check", here, "--void", "eleven").code == 2
 
 
-def test_broken_official_files_are_left_out_on_demand(deop, here, tmp_path):
-    miniatures.voc_own(tmp_path / "official")
+def test_broken_official_files_are_skipped_with_skip_broken(deop, here, tmp_path):
+    miniatures.voc_alone(tmp_path / "official")
     (tmp_path / "official/VOCdevkit/VOC2012/SegmentationClass/2007_000032.png").write_bytes(b"nothing")
     arguments = ["prepare", "voc-20", tmp_path / "official", "--workers", 1, "--partial"]
-    answer = deop(*arguments)
-    assert answer.code == 1
-    assert "2007_000032.png" in answer.err
-    answer = deop(*arguments, "--skip-broken")
-    assert answer.code == 0
-    assert "left out" in answer.err
-    assert "0 train, 1 val" in answer.err
+    done = deop(*arguments)
+    assert done.code == 1
+    assert "2007_000032.png" in done.err
+    done = deop(*arguments, "--skip-broken")
+    assert done.code == 0
+    assert "skipped: " in done.err
+    assert "0 train, 1 val" in done.err
 
 
-def test_check_names_what_is_wrong(deop, here):
+def test_check_lists_findings(deop, here):
     for split in ("train", "val"):
         write(here / "set" / split, count=12)
     for number in range(10):
         Image.fromarray(np.full((4, 6), 99, np.uint8)).save(here / f"set/val/masks/p{number}.png")
     (here / "set/val/images/p11.jpg").write_bytes(b"no picture")
     (here / "set/train/masks/p3.png").unlink()
-    answer = deop("prepare", "check", "set", "--void", "9")
-    assert answer.code == 1
-    assert "train: 11 photos, 2 classes, 1 finding\n" in answer.out
-    assert "photo p3.jpg has no mask" in answer.out
-    assert "images/p11.jpg" in answer.out
-    assert "unlisted id: 2 more; --json lists all" in answer.out
+    done = deop("prepare", "check", "set", "--void", "9")
+    assert done.code == 1
+    assert "train: 11 photos, 2 classes, 1 finding\n" in done.out
+    assert "photo p3.jpg has no mask" in done.out
+    assert "images/p11.jpg" in done.out
+    assert "unlisted id: 2 more; --json lists all" in done.out
     found = json.loads(deop("prepare", "check", "set", "--void", "9", "--json").out)
     assert not found["ok"]
     kinds = [finding["kind"] for finding in found["splits"]["val"]["findings"]]
@@ -108,12 +108,12 @@ def test_check_names_what_is_wrong(deop, here):
     assert deop("prepare", "check", "set", "--split", "val", "--void", "9,99").code == 0
 
 
-def test_check_of_what_is_no_folder(deop, here):
-    answer = deop("prepare", "check", here)
-    assert answer.code == 1
-    assert "neither images/ nor splits" in answer.err
+def test_check_of_a_directory_without_a_data_set(deop, here):
+    done = deop("prepare", "check", here)
+    assert done.code == 1
+    assert "neither images/ nor splits" in done.err
 
 
-def test_check_says_which_classes_never_occur(deop, here):
+def test_check_lists_classes_that_never_occur(deop, here):
     write(here / "set", classes=((1, "cat"), (7, "wall"), (9, "dog"), (12, "sky")))
     assert json.loads(deop("prepare", "check", "set", "--json").out)["splits"]["all"]["never_present"] == ["sky"]

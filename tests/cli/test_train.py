@@ -1,4 +1,4 @@
-"""``deop train``: arguments, errors and the folder it leaves."""
+"""The command ``deop train``: arguments, errors and the directory of the run."""
 
 import json
 
@@ -44,7 +44,7 @@ def photos(here):
 
 
 @pytest.mark.slow
-def test_a_recipe_to_a_model_that_segments(deop, here, recipe, photos):
+def test_training_by_a_recipe_gives_a_model_that_segments(deop, here, recipe, photos):
     done = deop("train", "deop", "--recipe", recipe, "--data", photos, "--device", "cpu", "loop.seed=3")
     assert done.code == 0, done.err
     assert "step 1 of 2  loss" in done.err
@@ -68,10 +68,13 @@ def test_a_recipe_to_a_model_that_segments(deop, here, recipe, photos):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("deop",), "which recipe? Give one with --recipe FILE"),
+        (("deop",), "training stage deop needs a recipe: give --recipe FILE"),
         (("deop", "--recipe", "small.yaml", "rte=1"), "unknown setting rte: did you mean rate?"),
         (("deop", "--recipe", "none.yaml"), "cannot read the recipe none.yaml"),
-        (("deop", "--recipe", "small.yaml", "--device", "cuda:1"), "training takes the GPU that is there, or cpu"),
+        (
+            ("deop", "--recipe", "small.yaml", "--device", "cuda:1"),
+            "unknown training device 'cuda:1': give --device cpu",
+        ),
         (("everything", "--recipe", "small.yaml"), "'everything' is not one of"),
         (("prompt", "--recipe", "small.yaml"), "unknown setting learn"),
     ],
@@ -82,7 +85,7 @@ def test_wrong_usage(deop, recipe, arguments, message):
     assert message in " ".join(done.err.split())
 
 
-def test_photos_that_are_not_there(deop, recipe):
+def test_missing_photos(deop, recipe):
     done = deop("train", "deop", "--recipe", recipe)
     assert done.code == 1
     assert "no photos in nowhere/train" in done.err

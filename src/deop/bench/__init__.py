@@ -1,10 +1,10 @@
-"""How fast deop is, compared side by side in one run: what ``deop bench`` measures."""
+"""The speed of deop, compared side by side in one run: what ``deop bench`` measures."""
 
 from enum import StrEnum
 
 
 class Topic(StrEnum):
-    """What can be measured; docs/speed.md says what each compares. Here, so that help imports no torch."""
+    """What can be measured; docs/speed.md explains each. Defined here, so that the help page does not import torch."""
 
     stage = "stage"
     whole = "whole"

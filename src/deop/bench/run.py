@@ -1,4 +1,4 @@
-"""All parts of a bench, one after the other."""
+"""Runs the topics of a bench one after the other."""
 
 import gc
 import warnings
@@ -7,58 +7,56 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from deop.bench import Topic
-from deop.bench.encoder import machine, severed
-from deop.bench.folder import folder
-from deop.bench.names import clipseg, vocabulary
-from deop.bench.report import Part, as_json, environment, show
-from deop.bench.setup import Setup
-from deop.bench.sizes import sizes
-from deop.bench.stages import stages
-from deop.bench.start import start
-from deop.bench.streams import stage, whole
-from deop.bench.variants import variants
+from deop.bench.comparisons import measure_classification, measure_clipseg, measure_names, measure_photo_to_map
+from deop.bench.encoder_speed import measure_severance, measure_utilization, measure_variants
+from deop.bench.end_to_end import measure_directory, measure_photo_sizes, measure_stages, measure_start_up
+from deop.bench.subjects import BenchOptions
+from deop.bench.tables import Measurement, as_json, environment, show
 from deop.text.vocabulary import VocabularyWarning
 
-PARTS: dict[Topic, Callable[[Setup], Part]] = {
-    Topic.stage: stage,
-    Topic.whole: whole,
-    Topic.clipseg: clipseg,
-    Topic.names: vocabulary,
-    Topic.sizes: sizes,
-    Topic.severed: severed,
-    Topic.machine: machine,
-    Topic.variants: variants,
-    Topic.stages: stages,
-    Topic.folder: folder,
-    Topic.start: start,
+MEASUREMENTS: dict[Topic, Callable[[BenchOptions], Measurement]] = {
+    Topic.stage: measure_classification,
+    Topic.whole: measure_photo_to_map,
+    Topic.clipseg: measure_clipseg,
+    Topic.names: measure_names,
+    Topic.sizes: measure_photo_sizes,
+    Topic.severed: measure_severance,
+    Topic.machine: measure_utilization,
+    Topic.variants: measure_variants,
+    Topic.stages: measure_stages,
+    Topic.folder: measure_directory,
+    Topic.start: measure_start_up,
 }
 
 WIDTH = 140
-"""Columns of the tables where they go to a file."""
+"""Columns of the tables where they do not go to a terminal."""
 
 
-def run(setup: Setup, chosen: Sequence[Topic]) -> str:
-    """Measure, print each table when it is done, give everything as one line of JSON."""
+def run(options: BenchOptions, topics: Sequence[Topic]) -> str:
+    """Measure each topic and print its table.
+
+    Returns:
+        Everything as one line of JSON.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
-    found: list[Part] = []
-    made_on = environment(setup.device, setup.dtype, setup.seed)
-    made_on["photo"] = list(setup.photo.shape[:2])
-    made_on["quick"] = setup.quick
+    details = environment(options.device, options.dtype, options.seed)
+    details["photo"] = list(options.photo.shape[:2])
+    details["quick"] = options.quick
     console.print(
-        f"{made_on['device']}, {made_on['threads']} threads, {made_on['dtype']}, torch {made_on['versions']['torch']}; "
-        f"photo {setup.photo.shape[1]} x {setup.photo.shape[0]}\n",
+        f"{details['device']}, {details['threads']} threads, {details['dtype']}, torch {details['versions']['torch']}; "
+        f"photo {options.photo.shape[1]} x {options.photo.shape[0]}\n",
         style="dim",
     )
+    measurements: list[Measurement] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VocabularyWarning)  # random names may be alike
-        for key in chosen:
-            found.append(PARTS[key](setup))
-            show(found[-1], console)
+        warnings.simplefilter("ignore", VocabularyWarning)  # nano has similar embeddings for made-up names
+        for topic in topics:
+            measurements.append(MEASUREMENTS[topic](options))
+            show(measurements[-1], console)
             gc.collect()
-    goals = [row for part in found for row in part.rows if row.goal]
-    if goals:
-        missed = [row for row in goals if not row.met]
-        console.print(f"{len(goals) - len(missed)} of {len(goals)} goals met")
-    return as_json(found, made_on)
+    rows = [row for measurement in measurements for row in measurement.rows if row.goal]
+    if rows:
+        console.print(f"{sum(bool(row.met) for row in rows)} of {len(rows)} goals met")
+    return as_json(measurements, details)

@@ -1,6 +1,7 @@
-"""What is timed: models of random weights in the published sizes, a photo, masks. Speed does not depend on weights."""
+"""What is timed: models with random weights in the published sizes, photos and masks. Weights do not affect speed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,49 @@ TOWERS = {
     "B/16": VisionConfig(),
     "L/14": VisionConfig(width=1024, layers=24, heads=16, hidden=4096, patch=14, grid=16, output=768),
 }
-"""Vision towers of CLIP by name."""
+"""Vision towers of CLIP."""
 
 SIDES = {"B/16": 512, "L/14": 448}
-"""The side that each is timed at, pixels: 1,024 patches both."""
-
+"""Side of the input in pixels; both give 1,024 patches."""
 
 NANO_NAMES = ["person", "cat", "wall", "sky", "grass"]
-"""What the small model, whose words are real, is asked for."""
+"""Class names for the small model, whose text encoder knows real words only."""
 
 
-class Words(nn.Module):
-    """A text encoder whose embeddings are there at once: names are embedded once and kept, whatever the encoder."""
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of a bench.
+
+    Attributes:
+        device: device of the models.
+        dtype: precision of their weights.
+        photo: (H, W, 3) uint8, used by all cases.
+        repeats: timed runs per case.
+        quick: fewer sizes, counts and repeats, to check that everything works; the figures mean nothing.
+        seed: random seed of weights, masks and synthetic photos.
+        towers: CLIP towers to measure, keys of ``TOWERS``.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    photo: np.ndarray
+    repeats: int = 5
+    quick: bool = False
+    seed: int = 0
+    towers: tuple[str, ...] = ("B/16", "L/14")
+
+    @property
+    def few_repeats(self) -> int:
+        """Timed runs of a slow case."""
+        return 1 if self.quick else max(3, self.repeats // 2)
+
+    def shorten(self, series: tuple[int, ...]) -> tuple[int, ...]:
+        """The values of a series; only the first two in a quick run."""
+        return series[:2] if self.quick else series
+
+
+class RandomText(nn.Module):
+    """A text encoder with random embeddings, which takes no time: names are embedded once and cached in any case."""
 
     uses_templates = False
     context_length = 1 << 20
@@ -43,38 +75,38 @@ class Words(nn.Module):
         self.width, self.identity = width, "random"
 
     def count_tokens(self, text: str) -> int:
-        """Words of the text."""
+        """Number of words in the text."""
         return len(text.split())
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """(n, C), at random."""
+        """Random embeddings (n, C), the same in each call."""
         generator = torch.Generator().manual_seed(len(texts))
         return torch.randn(len(texts), self.width, generator=generator)
 
 
-class Stand(nn.Module):
-    """A proposer whose work is done and whose masks are then replaced by masks such as a trained one has.
+class RealisticProposer(nn.Module):
+    """A proposer that runs a network of random weights and replaces its masks by masks like a trained network's.
 
-    Masks of random weights are noise: hardly a crop of them would be smaller than the photo.
+    The masks of random weights are noise: hardly any of their crops would be smaller than the photo.
 
     Args:
-        network: does the work.
-        seed: of the masks.
+        network: the network to run.
+        seed: random seed of the masks.
     """
 
     def __init__(self, network: MaskFormer, seed: int) -> None:
         super().__init__()
         self.network, self.seed = network, seed
         self.normalization: Normalization = network.normalization
-        self.kept: dict[tuple[int, ...], Tensor] = {}
+        self.masks: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
-        """As many proposals as the network has queries."""
-        found = self.network(pixels)
-        shape = tuple(found[0].logits.shape)
-        if shape not in self.kept:
-            self.kept[shape] = blobs(shape[0], (shape[1], shape[2]), self.seed).to(pixels.device)
-        return [Proposals(self.kept[shape], own.slots) for own in found]
+        """As many proposals as the network has queries, for each photo."""
+        outputs = self.network(pixels)
+        shape = tuple(outputs[0].logits.shape)
+        if shape not in self.masks:
+            self.masks[shape] = elliptic_masks(shape[0], (shape[1], shape[2]), self.seed).to(pixels.device)
+        return [Proposals(self.masks[shape], output.slots) for output in outputs]
 
 
 def clip_model(
@@ -85,20 +117,22 @@ def clip_model(
     anchors: bool = True,
     seed: int = 0,
 ) -> DeOP:
-    """The paper's model in a published size: CLIP's tower, the gate in its last block, anchors, MaskFormer.
+    """The paper's model in a published size: CLIP with a gate in its last block, anchor decoder, MaskFormer.
 
     Args:
-        tower: a name of ``TOWERS``.
-        proposals: N.
-        depth: of the proposer's ResNet, 50 or 101; None: no proposer.
-        anchors: with an anchor decoder.
-        seed: of the weights and masks.
+        tower: a key of ``TOWERS``.
+        proposals: number of masks N.
+        depth: depth of the proposer's ResNet, 50 or 101; None: no proposer.
+        anchors: whether the model has an anchor decoder.
+        seed: random seed of the weights and masks.
     """
     torch.manual_seed(seed)
     config, side = TOWERS[tower], SIDES[tower]
     encoder = CLIPVision(config)
-    mlp = (256, 1024, config.output)
-    proposer = Stand(MaskFormer(MaskFormerConfig(depth, queries=proposals, class_mlp=mlp)), seed) if depth else None
+    proposer = None
+    if depth:
+        network = MaskFormer(MaskFormerConfig(depth, queries=proposals, class_mlp=(256, 1024, config.output)))
+        proposer = RealisticProposer(network, seed)
     decoder = AnchorDecoder(AnchorConfig(width=config.output, slots=proposals)) if anchors else None
     settings = Settings(
         resize=Resize(side),
@@ -107,18 +141,18 @@ def clip_model(
         drop_redundant=False,
     )
     name = f"CLIP {tower}" + (f" + R{depth} MaskFormer" if depth else "")
-    model = DeOP(encoder, Words(config.output), proposer, anchors=decoder, settings=settings, card=Card(name))
+    model = DeOP(encoder, RandomText(config.output), proposer, anchors=decoder, settings=settings, card=Card(name))
     model.cache = None
     return model.eval()
 
 
-def names(count: int) -> list[str]:
-    """So many different names."""
+def distinct_names(count: int) -> list[str]:
+    """``count`` different names."""
     return [f"name number {index}" for index in range(count)]
 
 
 def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """(H, W, 3) uint8 with smooth regions, edges and some noise, so that JPEG and borders have work to do."""
+    """A photo (H, W, 3) uint8 with smooth regions, edges and some noise, which JPEG and masks find realistic."""
     random = np.random.default_rng(seed)
     small = random.normal(size=(3, 12, 16))
     zoom = (1, height / 12, width / 16)
@@ -127,8 +161,8 @@ def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def blobs(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Mask logits (N, h, w) of ellipses of many sizes, as proposals of a trained network are: most of them small."""
+def elliptic_masks(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Mask logits (N, h, w) of ellipses; most are small, as are the proposals of a trained network."""
     random = np.random.default_rng(seed)
     height, width = size
     y, x = np.mgrid[:height, :width]
@@ -141,13 +175,13 @@ def blobs(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     return torch.from_numpy(masks.clip(-12, 12))
 
 
-class CLIPSegUsed:
-    """transformers' CLIPSeg of random weights in the published size, as its documentation uses it, and kinder.
+class RandomCLIPSeg:
+    """transformers' CLIPSeg with random weights in the published size.
 
     Args:
-        device: where it works.
-        dtype: of its weights.
-        seed: of its weights.
+        device: device of the model.
+        dtype: precision of its weights.
+        seed: random seed of its weights.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, seed: int = 0) -> None:
@@ -172,32 +206,35 @@ class CLIPSegUsed:
 
     @torch.inference_mode()
     def documented(self, photo: np.ndarray, prompts: int, batch: int = 20) -> np.ndarray:
-        """The photo beside each prompt, as the documentation has it; at most ``batch`` prompts at once, for memory."""
+        """The label map (H, W) as CLIPSeg's documentation computes it: the photo is encoded again for each prompt.
+
+        To limit memory, at most ``batch`` prompts are processed together.
+        """
         pixels, tokens = self._inputs(photo, prompts)
         parts = [
             self.model(input_ids=part, pixel_values=pixels.expand(len(part), -1, -1, -1)).logits.reshape(-1, 352, 352)
             for part in tokens.split(batch)
         ]
-        return self._answer(torch.cat(parts), photo)
+        return self._label_map(torch.cat(parts), photo)
 
     @torch.inference_mode()
     def once(self, photo: np.ndarray, prompts: int, batch: int = 20) -> np.ndarray:
-        """The photo encoded once, prompts embedded beforehand: what its parts allow, and nobody is told."""
+        """The same map with the photo encoded once and the prompts in advance; the documentation does not show this."""
         pixels, tokens = self._inputs(photo, prompts)
         if prompts not in self._conditions:
             text = [self.model.clip.get_text_features(input_ids=part) for part in tokens.split(batch)]
             self._conditions[prompts] = torch.cat([getattr(part, "pooler_output", part) for part in text])
-        seen = self.model.clip.vision_model(pixels, output_hidden_states=True, interpolate_pos_encoding=True)
-        kept = [seen.hidden_states[layer + 1] for layer in self.model.extract_layers]
+        outputs = self.model.clip.vision_model(pixels, output_hidden_states=True, interpolate_pos_encoding=True)
+        layers = [outputs.hidden_states[layer + 1] for layer in self.model.extract_layers]
         parts = [
-            self.model.decoder([layer.expand(len(part), -1, -1) for layer in kept], part).logits.reshape(-1, 352, 352)
+            self.model.decoder([layer.expand(len(part), -1, -1) for layer in layers], part).logits.reshape(-1, 352, 352)
             for part in self._conditions[prompts].split(batch)
         ]
-        return self._answer(torch.cat(parts), photo)
+        return self._label_map(torch.cat(parts), photo)
 
     @staticmethod
-    def _answer(logits: Tensor, photo: np.ndarray) -> np.ndarray:
-        """The map at the photo's size, rows at a time where it is large; 0.5 or more, else none."""
+    def _label_map(logits: Tensor, photo: np.ndarray) -> np.ndarray:
+        """The best prompt per pixel at the photo's size, -1 where its probability is below 0.5."""
         best, winner = logits.float().max(0)
         full = F.interpolate(best[None, None], size=photo.shape[:2], mode="bilinear", align_corners=False)[0, 0]
         names = F.interpolate(winner[None, None].float(), size=photo.shape[:2], mode="nearest")[0, 0]

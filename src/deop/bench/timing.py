@@ -1,22 +1,25 @@
-"""Times that can be compared: subjects take turns in one process, so that what disturbs one disturbs all."""
+"""Timing: cases that alternate within one process, and the stages of a model as it runs."""
 
+import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-Subject = Callable[[], object]
+Case = Callable[[], object]
+"""What is timed: a function without arguments."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """How long a subject took, time after time; all in seconds.
+    """The durations of one case.
 
     Attributes:
-        seconds: each of its turns, in order.
+        seconds: one duration per repeat, in order.
     """
 
     seconds: tuple[float, ...]
@@ -28,65 +31,102 @@ class Times:
 
     @property
     def p95(self) -> float:
-        """The value that 95 % of the turns stay below, by the nearest rank; with fewer than 20 turns the slowest."""
+        """The 95th percentile by the nearest-rank method; with fewer than 20 repeats the maximum."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, -(-len(ordered) * 95 // 100) - 1)]
 
     @property
-    def least(self) -> float:
-        """The quickest turn."""
+    def minimum(self) -> float:
+        """The shortest duration."""
         return min(self.seconds)
 
 
-def take_turns(subjects: Mapping[str, Subject], repeats: int, device: torch.device, warm: int = 1) -> dict[str, Times]:
-    """Time each subject ``repeats`` times, one after the other in turn, forwards and backwards.
+def time_alternately(
+    cases: Mapping[str, Case], repeats: int, device: torch.device, *, warm_up: int = 1
+) -> dict[str, Times]:
+    """Time each case ``repeats`` times, in alternating order, so that noise affects all cases alike.
 
     Args:
-        subjects: by name.
-        repeats: turns that count, of each.
-        device: waited for before and after each turn.
-        warm: turns before, which do not count.
+        cases: what to time, by name.
+        repeats: timed runs per case.
+        device: device to synchronize with before and after each run.
+        warm_up: untimed runs per case before those.
 
     Returns:
-        The times of each.
+        The durations of each case.
     """
-    found: dict[str, list[float]] = {name: [] for name in subjects}
-    order = list(subjects)
-    for turn in range(warm + repeats):
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    order = list(cases)
+    for turn in range(warm_up + repeats):
         for name in order if turn % 2 == 0 else reversed(order):
-            wait_for(device)
+            synchronize(device)
             started = time.perf_counter()
-            subjects[name]()
-            wait_for(device)
-            if turn >= warm:
-                found[name].append(time.perf_counter() - started)
-    return {name: Times(tuple(seconds)) for name, seconds in found.items()}
+            cases[name]()
+            synchronize(device)
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 
-def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-class Stopwatch:
-    """Laps of one turn: what each stage of it took.
+Function = tuple[Any, str]
+"""A module or class, and the name of a function in it."""
+
+
+@contextmanager
+def time_stages(stages: Mapping[str, Sequence[Function]], device: torch.device) -> Iterator[dict[str, float]]:
+    """Measure how long functions run inside this block, by wrapping them.
+
+    The time of a wrapped function that is called by another wrapped function counts for its own stage only.
 
     Args:
-        device: waited for at the end of each lap.
+        stages: the functions of each stage.
+        device: device to synchronize with at the start and the end of each call.
+
+    Yields:
+        Seconds per stage; they grow while the block runs.
+
+    Raises:
+        AttributeError: a function that does not exist.
     """
+    seconds = dict.fromkeys(stages, 0.0)
+    running: list[str] = []
+    last = 0.0
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str, value: Any = None) -> Any:
-        """End a lap; gives ``value`` back, so that it can stand around an expression."""
-        wait_for(self.device)
+    def switch() -> None:
+        """Add the time since the last switch to the stage that was running."""
+        nonlocal last
+        synchronize(device)
         now = time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
-        self._last = now
-        return value
+        if running:
+            seconds[running[-1]] += now - last
+        last = now
+
+    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            switch()
+            running.append(stage)
+            try:
+                return function(*arguments, **options)
+            finally:
+                switch()
+                running.pop()
+
+        return call
+
+    functions = [(owner, name, getattr(owner, name), stage) for stage, pairs in stages.items() for owner, name in pairs]
+    try:
+        for owner, name, function, stage in functions:
+            setattr(owner, name, timed(stage, function))
+        yield seconds
+    finally:
+        for owner, name, function, _ in functions:
+            setattr(owner, name, function)

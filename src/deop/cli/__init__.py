@@ -1,14 +1,21 @@
-"""The commands: one small file each. Heavy imports happen inside them, so that help is instant."""
+"""The command line: one module per command. Commands import heavy libraries only when they run, so help is instant."""
 
 import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``deop`` with the arguments of the process, or with these; ends the process."""
+    """Run one ``deop`` command line.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+
+    Raises:
+        SystemExit: always, with 0 for success, 1 for a failure, 2 for wrong usage and 130 for an interrupt.
+    """
     try:
         from deop.cli.app import run
 
         run(arguments)
-    except KeyboardInterrupt:  # also while libraries are being imported, where nothing else would catch it
+    except KeyboardInterrupt:  # typer handles those that arrive inside a command
         sys.exit(130)

@@ -1,10 +1,11 @@
-"""``deop``: the commands together, and how their errors reach the terminal."""
+"""The ``deop`` application: its commands, and how errors reach the terminal."""
 
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -13,6 +14,7 @@ from deop.cli.bench import bench
 from deop.cli.console import say
 from deop.cli.convert import convert
 from deop.cli.evaluate import evaluate
+from deop.cli.interrupts import EXIT_CODE, received
 from deop.cli.models import models
 from deop.cli.prepare import prepare
 from deop.cli.segment import segment
@@ -20,18 +22,26 @@ from deop.cli.train import train
 from deop.errors import DeopError, SettingError, VocabularyError
 
 USAGE_ERRORS = (SettingError, VocabularyError)
-"""What the command line itself got wrong: exit code 2, as an unknown option. Everything else ends with 1."""
+"""Errors of the command line itself, with exit code 2 like an unknown option. All others have exit code 1."""
+
+
+def _help_text(command: Callable[..., Any]) -> str:
+    """The docstring of a command with one line per paragraph, so that the terminal wraps it."""
+    return "\n\n".join(
+        " ".join(paragraph.split()) for paragraph in inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    )
+
 
 app = typer.Typer(
     name="deop",
-    help="Name every pixel of a photo with words of your own, in one pass.",
+    help="Segment photos by class names of your choice, in one pass through CLIP.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # an error that is not ours is a bug: its plain traceback belongs in a report
+    pretty_exceptions_enable=False,  # ``run`` reports errors; with --debug as a plain traceback, ready to be copied
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (segment, evaluate, train, models, convert, bench):
-    app.command(no_args_is_help=command not in (models, bench))(command)
+    app.command(no_args_is_help=command not in (models, bench), help=_help_text(command))(command)
 app.add_typer(prepare, name="prepare")
 
 
@@ -40,33 +50,56 @@ def deop(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version and exit.", is_eager=True, callback=lambda value: _version(value)
+            "--version", help="Print the version and exit.", is_eager=True, callback=lambda value: _print_version(value)
         ),
     ] = False,
 ) -> None:
-    """Name every pixel of a photo with words of your own, in one pass."""
+    """Segment photos by class names of your choice, in one pass through CLIP."""
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"deop {__version__}")
         raise typer.Exit
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and end the process: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a command line and end the process.
+
+    Errors are printed as one line on stderr; with ``--debug`` among the arguments they are raised.
+
+    Raises:
+        SystemExit: with 0 for success, 1 for a failure, 2 for wrong usage and 130 for an interrupt.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is for programmers
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings address programmers
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", style="yellow")
         try:
             app(args=arguments, prog_name="deop")
-        except DeopError as error:
-            if "--debug" in arguments:
-                raise
-            say(f"error: {error}", style="red")
-            sys.exit(2 if isinstance(error, USAGE_ERRORS) else 1)
-        except BrokenPipeError:  # the reader of our output went away, as `head` does
+        except SystemExit as end:
+            if end.code == EXIT_CODE:
+                say("interrupted")
+            raise
+        except BrokenPipeError:  # the program that reads our output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except Exception as error:
+            if received():  # a library turned the interrupt into an error of its own
+                say("interrupted")
+                sys.exit(EXIT_CODE)
+            if "--debug" in arguments:
+                raise
+            say(_describe(error), style="red")
+            sys.exit(2 if isinstance(error, USAGE_ERRORS) else 1)
     sys.exit(0)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, DeopError):
+        return f"error: {error}"
+    if isinstance(error, MemoryError):
+        return "error: out of memory. Try a smaller photo, a smaller --batch or a smaller model"
+    text = " ".join(str(error).split())
+    reason = type(error).__name__ + (f": {text}" if text else "")
+    return f"error: unexpected {reason}\nThis may be a bug in deop. Please report it with the output of --debug."

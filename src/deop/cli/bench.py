@@ -1,4 +1,4 @@
-"""``deop bench``: how fast deop is on this machine, beside two streams, CLIPSeg and the machine itself."""
+"""``deop bench``: the speed of deop on this machine, compared with two streams, CLIPSeg and a matrix product."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from deop.bench import Topic
-from deop.cli.console import Debug, say
+from deop.cli.options import Debug, option
+from deop.cli.output import write_text
 
 
-class Tower(StrEnum):
-    """Sizes of CLIP that are timed."""
+class TowerSize(StrEnum):
+    """The sizes of CLIP that are measured."""
 
     base = "B/16"
     large = "L/14"
@@ -19,52 +20,81 @@ class Tower(StrEnum):
 
 def bench(
     topics: Annotated[
-        list[Topic] | None, typer.Argument(metavar="[PART]...", help="What to measure; by default all.")
+        list[Topic] | None,
+        typer.Argument(
+            metavar="[TOPIC]...",
+            help=f"What to measure: {', '.join(Topic)}. Default: everything.",
+            show_default=False,
+        ),
     ] = None,
     photo: Annotated[
-        Path | None, typer.Option(help="The photo; by default a made one of 512 x 512.", show_default=False)
+        Path | None,
+        option("--photo", metavar="FILE", help="The photo to use. Default: a synthetic one, 512 x 512 pixels."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=3, help="Turns of each; fewer of what takes long.")] = 5,
-    quick: Annotated[bool, typer.Option("--quick", help="A few small cases, to see that it works.")] = False,
+    repeats: Annotated[
+        int,
+        option(
+            "--repeats", metavar="N", min=3, show_default=True,
+            help="How often each case is timed; slow cases are timed half as often, at least three times.",
+        ),
+    ] = 5,
+    quick: Annotated[
+        bool, option("--quick", help="Run a few small cases only, to check that everything works.")
+    ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything here too.", show_default=False)
+        Path | None, option("--json", metavar="FILE", help="Also write the results to a JSON file.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda; by default a GPU if any.", show_default=False)] = None,
+    device: Annotated[
+        str | None,
+        option("--device", metavar="DEVICE", help="cpu or cuda. Default: a GPU if there is one, else the CPU."),
+    ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default float32.", show_default=False)
+        str | None,
+        option("--dtype", metavar="TYPE", help="Precision: float32, bfloat16 or float16. Default: float32."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of the CPU; by default as many as cores.", show_default=False)
+        int | None, option("--threads", metavar="N", min=1, help="Number of CPU threads. Default: one per core.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, masks and made photos.")] = 0,
+    seed: Annotated[
+        int,
+        option("--seed", metavar="N", min=0, show_default=True,
+               help="Random seed of the weights, masks and synthetic photos."),
+    ] = 0,
     towers: Annotated[
-        list[Tower] | None, typer.Option("--tower", help="Of CLIP; by default both, L/14 takes long on a CPU.")
+        list[TowerSize] | None,
+        option(
+            "--tower", metavar="SIZE",
+            help="CLIP size to measure: B/16 or L/14; may be repeated. Default: both. L/14 is slow on a CPU.",
+        ),
     ] = None,
     debug: Debug = False,
-) -> None:
-    """Measure speed: what is compared takes turns in one process, so that ratios hold on a noisy machine.
+) -> None:  # fmt: skip
+    """Measure the speed of deop on this machine.
 
-    Prints tables, and last one line of JSON. Models have the published sizes and random weights: speed does not depend
-    on them. All parts take about an hour on two cores, those of B/16 half of that; nothing else should run.
+    The cases of a comparison alternate within one process, so that their ratios hold on a noisy machine. Prints tables,
+    then one line of JSON. Models have the published sizes and random weights, which do not affect speed.
+
+    All topics take about an hour on two cores, or half an hour with --tower B/16. Close other programs meanwhile.
     """
     import torch
 
     from deop.bench.run import run
-    from deop.bench.setup import Setup
-    from deop.bench.subjects import synthetic_photo
+    from deop.bench.subjects import BenchOptions, synthetic_photo
     from deop.images.reading import read_photo
     from deop.zoo import choose_device, choose_dtype
 
     if threads:
         torch.set_num_threads(threads)
-    pixels = synthetic_photo(512, 512, seed) if photo is None else read_photo(photo)
-    setup = Setup(choose_device(device), choose_dtype(dtype), pixels, 1 if quick else repeats, quick, seed,
-                  tuple(str(tower) for tower in towers or Tower))  # fmt: skip
-    line = run(setup, topics or list(Topic))
+    options = BenchOptions(
+        device=choose_device(device),
+        dtype=choose_dtype(dtype),
+        photo=synthetic_photo(512, 512, seed) if photo is None else read_photo(photo),
+        repeats=1 if quick else repeats,
+        quick=quick,
+        seed=seed,
+        towers=tuple(str(tower) for tower in towers or TowerSize),
+    )
+    line = run(options, topics or list(Topic))
     if json_file:
-        from deop.files import replacing
-
-        with replacing(json_file) as file:
-            file.write(line.encode() + b"\n")
-        say(f"wrote {json_file}")
+        write_text(json_file, line)
     typer.echo(line)

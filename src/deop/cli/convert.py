@@ -1,11 +1,13 @@
-"""``deop convert``: published and pickled weights into safetensors, once."""
+"""``deop convert``: published and pickled weights to safetensors."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deop.cli.console import Debug, say
+from deop.cli.console import say
+from deop.cli.options import Debug, option
 
 
 def convert(
@@ -13,27 +15,27 @@ def convert(
         Path,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="A checkpoint of DeOP's authors (stage 1, 2 or 3), a CLIP in OpenAI's own layout, or a hub folder "
-            "whose weights are pickled.",
+            help="A checkpoint of the DeOP authors (stage 1, 2 or 3), an OpenAI CLIP checkpoint, or a model directory "
+            "with pickled weights.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.", show_default=False)],
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Folder or hub repo with CLIP's tokenizer, which no checkpoint carries; by default OpenAI's.",
-            show_default=False,
+        option(
+            "--tokenizer", metavar="MODEL",
+            help="A directory or hub repo with CLIP's tokenizer, which checkpoints do not contain. Default: OpenAI's.",
         ),
     ] = None,
     debug: Debug = False,
-) -> None:
-    """Convert published or pickled weights to a folder that --model takes.
+) -> None:  # fmt: skip
+    """Convert published or pickled weights to a model directory.
 
-    The only command that reads a pickle; it lets none run code.
+    This is the only command that reads pickle files, and it does not execute code in them.
     """
     from deop.weights.conversion import convert as write
 
     folder = write(checkpoint, out, tokenizer=tokenizer)
-    say(f'wrote {folder}\n  deop segment PHOTO --classes "cat, sofa, wall" --model {folder}')
+    example = shlex.join(["deop", "segment", "PHOTO", "--classes", "cat, sofa, wall", "--model", str(folder)])
+    say(f"wrote {folder}. To use it, run:\n  {example}")

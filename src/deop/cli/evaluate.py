@@ -1,4 +1,4 @@
-"""``deop evaluate``: how good a model is on a labelled folder."""
+"""``deop evaluate``: the accuracy of a model on a labelled data set."""
 
 import json
 import shlex
@@ -11,251 +11,254 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deop.cli.console import Debug, say
-from deop.errors import SettingError
+from deop.cli.console import progress_bar, say
+from deop.cli.options import METHOD, OUTPUT, Anchors, DataType, Debug, Device, Model, Severance, command_line, option
+from deop.cli.output import write_text
 
 if TYPE_CHECKING:
     from deop.data.folder import LabelledFolder
-    from deop.evaluation.evaluate import Answer
+    from deop.evaluation.evaluate import EvaluatedPhoto
 
-ASKED, METHOD, RESULTS, MACHINE = "What is asked", "Method", "Results", "Machine"
-
-
-def _option(*flags: str, help: str, panel: str, default: bool = False, **more: Any) -> Any:
-    return typer.Option(*flags, help=help, rich_help_panel=panel, show_default=default, **more)
+PROTOCOL = "Data and protocol"
 
 
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
-        Path, typer.Argument(help="A folder with images/, masks/ and classes.json.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="A directory with images/, masks/ and classes.json.", show_default=False
+        ),
     ],
-    model: Annotated[
-        str,
-        _option("--model", "-m", panel=METHOD, default=True, help="A name of the zoo, a folder, or a hub repo."),
-    ] = "nano",
     split: Annotated[
-        str | None, _option("--split", panel=ASKED, help="val, train...; by default val where there are splits.")
+        str | None,
+        option(
+            "--split", metavar="NAME", panel=PROTOCOL,
+            help="The split to evaluate, such as train or val. Default: val, if the data set has splits.",
+        ),
     ] = None,
     protocol: Annotated[
         Literal["plain", "generalized", "cross-dataset", "with-background"] | None,
-        _option(
-            "--protocol",
-            panel=ASKED,
-            help="plain; generalized: seen and unseen names apart; cross-dataset: names that the model "
-            "was trained with and new ones apart; with-background: what no name is for is a class more. By default "
-            "generalized with --unseen, else plain.",
+        option(
+            "--protocol", metavar="PROTOCOL", panel=PROTOCOL,
+            help="plain: mIoU of all classes. generalized: seen and unseen classes also separately, and their hIoU. "
+            "cross-dataset: classes that the model was trained with and new ones also separately. with-background: "
+            "pixels of no class form one more class. Default: generalized with --unseen, else plain.",
         ),
     ] = None,
     names: Annotated[
         Literal["all", "present"],
-        _option("--names", panel=ASKED, default=True, help="Ask for all names, or only for those in a photo's truth."),
+        option(
+            "--names", metavar="WHICH", panel=PROTOCOL, show_default=True,
+            help="The names given to the model for each photo: all, or only those present in its ground truth.",
+        ),
     ] = "all",
     unseen: Annotated[
         Path | None,
-        _option(
-            "--unseen",
-            panel=ASKED,
-            help="Names that training did not see, one a line; by default as the data set says.",
+        option(
+            "--unseen", metavar="FILE", panel=PROTOCOL,
+            help="Text file with the classes not seen in training, one name per line. Default: those marked in "
+            "classes.json.",
         ),
     ] = None,
     background: Annotated[
-        str, _option("--background", panel=ASKED, help='Names of what else there is: "road, sky"; they take no pixel.')
+        str,
+        option(
+            "--background", metavar="NAMES", panel=PROTOCOL,
+            help='Additional names, such as "road, sky". Their pixels are left without a name.',
+        ),
     ] = "",
     threshold: Annotated[
         float | None,
-        _option(
-            "--threshold",
-            panel=ASKED,
-            min=0,
-            max=1,
-            help="Pixels that score less get no name; by default 0, and with background the model's own.",
+        option(
+            "--threshold", metavar="SCORE", panel=PROTOCOL, min=0, max=1,
+            help="Minimum score: pixels below it get no name. Default: 0; with-background: the model's setting.",
         ),
     ] = None,
-    limit: Annotated[int | None, _option("--limit", panel=ASKED, min=1, help="Only the first photos.")] = None,
+    limit: Annotated[
+        int | None, option("--limit", metavar="N", panel=PROTOCOL, min=1, help="Evaluate only the first N photos.")
+    ] = None,
     skip_broken: Annotated[
         bool,
-        _option(
-            "--skip-broken", panel=ASKED, help="Leave out what cannot be read or has no mask, instead of refusing."
+        option(
+            "--skip-broken", panel=PROTOCOL,
+            help="Skip photos that cannot be read or have no mask. Default: stop before the first photo.",
         ),
     ] = False,
+    model: Model = "nano",
     proposals: Annotated[
         Literal["model", "oracle"],
-        _option("--proposals", panel=METHOD, default=True, help="The model's own masks, or the true ones."),
+        option(
+            "--proposals", metavar="KIND", panel=METHOD, show_default=True,
+            help="model: proposed masks. oracle: the ground-truth masks, which measures the naming alone.",
+        ),
     ] = "model",
-    severance: Annotated[
+    proposer: Annotated[
         str | None,
-        _option("--severance", panel=METHOD, help="none, self, gate...; by default the model's own."),
+        option(
+            "--proposer", metavar="MODEL", panel=METHOD,
+            help="The network that proposes masks, as in `deop segment`. Default: the model's own.",
+        ),
     ] = None,
-    anchors: Annotated[
-        str | None, _option("--anchors", panel=METHOD, help="decoder or pool; by default the model's own.")
-    ] = None,
+    severance: Severance = None,
+    anchors: Anchors = None,
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
-        _option("--classifier", panel=METHOD, default=True, help="How masks get names."),
+        option(
+            "--classifier", metavar="KIND", panel=METHOD, show_default=True,
+            help="one-pass, or two-stream: the baseline, which crops and encodes every mask separately.",
+        ),
     ] = "one-pass",
-    proposer: Annotated[
-        str | None, _option("--proposer", panel=METHOD, help="Where masks come from, as for segment.")
-    ] = None,
     json_file: Annotated[
-        str | None, _option("--json", panel=RESULTS, help="Write the results as JSON; '-' prints them.")
+        str | None,
+        option(
+            "--json", metavar="FILE", panel=OUTPUT,
+            help="Write the results as JSON; '-' writes to standard output, instead of the table.",
+        ),
     ] = None,
     report: Annotated[
         Path | None,
-        _option("--report", panel=RESULTS, help="Folder to write a page on the results into: index.html."),
+        option("--report", metavar="DIR", panel=OUTPUT, help="Write a web page with the results: DIR/index.html."),
     ] = None,
     save_maps: Annotated[
         Path | None,
-        _option("--save-maps", panel=RESULTS, help="Folder to write the answers into: PNGs of the data set's ids."),
+        option(
+            "--save-maps", metavar="DIR", panel=OUTPUT,
+            help="Write the predicted label map of each photo as a PNG with the ids of classes.json.",
+        ),
     ] = None,
     resamples: Annotated[
-        int, _option("--resamples", panel=RESULTS, default=True, min=1, help="Draws of photos for the intervals.")
+        int,
+        option(
+            "--resamples", metavar="N", panel=OUTPUT, show_default=True, min=1,
+            help="Number of bootstrap resamples for the confidence intervals.",
+        ),
     ] = 1000,
-    seed: Annotated[int, _option("--seed", panel=RESULTS, default=True, min=0, help="Of these draws.")] = 0,
-    device: Annotated[
-        str | None, _option("--device", panel=MACHINE, help="cpu, cuda, mps; by default a GPU if any.")
-    ] = None,
-    dtype: Annotated[
-        str | None, _option("--dtype", panel=MACHINE, help="float32, bfloat16, float16; int8 (CPU).")
-    ] = None,
+    seed: Annotated[
+        int,
+        option("--seed", metavar="N", panel=OUTPUT, show_default=True, min=0, help="Random seed of the resamples."),
+    ] = 0,
+    device: Device = None,
+    dtype: DataType = None,
     debug: Debug = False,
-) -> None:
-    """Name every photo of a data set and compare with its truth.
+) -> None:  # fmt: skip
+    """Evaluate a model on a labelled data set.
 
-    IoU is accumulated over the whole set; classes that it does not have are not averaged. Intervals are of a bootstrap
-    over the photos.
+    IoU is accumulated over the whole data set; classes that are absent from it do not count in the means. Confidence
+    intervals are computed by a bootstrap over the photos.
     """
-    held_out = _read_unseen(unseen)
+    unseen_classes = _read_unseen(unseen)
     from deop.data.folder import open_folder
 
-    data = open_folder(dataset, split, skip_unpaired=skip_broken)  # before anything slow
+    data = open_folder(dataset, split, skip_unpaired=skip_broken)  # checked before anything slow
     from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
     from deop.text.vocabulary import Vocabulary
     from deop.zoo import GIVEN, load
 
-    others = Vocabulary.parse(background).texts if background.strip() else ()
-    asked = Protocol(
-        proposals, names, severance, classifier, anchors, held_out, limit, protocol, threshold, tuple(others)
+    requested = Protocol(
+        proposals=proposals,
+        names=names,
+        severance=severance,
+        classifier=classifier,
+        anchors=anchors,
+        unseen=unseen_classes,
+        limit=limit,
+        kind=protocol,
+        threshold=threshold,
+        background=tuple(Vocabulary.parse(background).texts) if background.strip() else (),
     )
-    unseen_names(data, asked)  # before anything is loaded
-    data, left_out = _only_sound(data, limit, skip_broken)
+    unseen_names(data, requested)  # checked before the model is loaded
+    data, skipped = _readable(data, limit, skip_broken)
     bootstrap = Bootstrap(resamples, seed=seed)
     network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
-    watchers: list[Callable[[Answer], None]] = []
+    watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:
-        watchers.append(lambda answer: answer.space.save(answer.label_map, save_maps / f"{answer.pair.photo.stem}.png"))
+        watchers.append(lambda photo: photo.space.save(photo.label_map, save_maps / f"{photo.pair.photo.stem}.png"))
     if report:
         from deop.evaluation.gallery import Gallery
 
         gallery = Gallery()
         watchers.append(gallery.add)
 
-    def watch(answer: "Answer") -> None:
+    def watch(photo: "EvaluatedPhoto") -> None:
         for watcher in watchers:
-            watcher(answer)
+            watcher(photo)
 
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("photos")
-        found = run(
-            network,
-            data,
-            asked,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            bootstrap=bootstrap,
-            watch=watch,
-        )
-    found["left_out"] = left_out
+    with progress_bar() as advance:
+        scores = run(network, data, requested, advance, bootstrap=bootstrap, watch=watch)
+    scores["left_out"] = skipped
     if save_maps:
-        say(f"wrote {found['images']} label maps to {save_maps}")
+        say(f"wrote {scores['images']} label maps to {save_maps}")
     if report and gallery:
         from deop.evaluation.report import write_report
 
-        say(f"wrote {write_report(report, found, gallery, _command(context), device=str(network.device))}")
+        page = write_report(report, scores, gallery, command_line(context), device=str(network.device))
+        say(f"wrote {page}")
     if json_file == "-":
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(scores))
         return
     if json_file:
-        from deop.files import replacing
-
-        with replacing(json_file) as file:
-            file.write((json.dumps(found, indent=2) + "\n").encode())
-        say(f"wrote {json_file}")
-    _print(found)
+        write_text(json_file, json.dumps(scores, indent=2))
+    _print(scores)
 
 
-def _only_sound(data: "LabelledFolder", limit: int | None, skip_broken: bool) -> tuple["LabelledFolder", list[str]]:
-    """The photos that are asked for, once all of them have been read, and the names of those that cannot be used."""
-    from deop.data.check import sound
+def _readable(data: "LabelledFolder", limit: int | None, skip_broken: bool) -> tuple["LabelledFolder", list[str]]:
+    """The first ``limit`` photos that can be read, and the relative paths of the files that are skipped."""
+    from deop.data.check import checked_folder
 
-    some = replace(data, pairs=data.pairs[:limit])
-    kept = sound(some, skip_broken)
-    left = [*data.unpaired, *(pair.photo for pair in some.pairs if pair not in set(kept.pairs))]
-    if left:
-        names = ", ".join(path.name for path in left[:3]) + (", ..." if len(left) > 3 else "")
-        say(f"left out {len(left)} that cannot be used: {names}; `deop prepare check {data.root}` says why")
-    return kept, [path.relative_to(data.root).as_posix() for path in left]
+    requested = replace(data, pairs=data.pairs[:limit])
+    readable = checked_folder(requested, skip_broken)
+    skipped = [*data.unpaired, *(pair.photo for pair in requested.pairs if pair not in set(readable.pairs))]
+    if skipped:
+        names = ", ".join(path.name for path in skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        check = shlex.join(["deop", "prepare", "check", str(data.root)])
+        say(f"skipped {len(skipped)} files that cannot be used: {names}. For the reasons, run:\n  {check}")
+    return readable, [path.relative_to(data.root).as_posix() for path in skipped]
 
 
 def _read_unseen(file: Path | None) -> tuple[str, ...]:
     if file is None:
         return ()
-    try:
-        return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(
-            f"cannot read names from {file}: {error}. It must be a text file, one name a line."
-        ) from error
+    from deop.files import read_names
 
-
-def _command(context: typer.Context) -> str:
-    """The command line that says what was asked for, and nothing that is so by default."""
-    words = ["deop", "evaluate"]
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if value is None or value == parameter.default or value is False:
-            continue
-        words += [str(value)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(value)]
-    return shlex.join(words)
+    return tuple(read_names(file))
 
 
 _ROWS = {
     "mIoU": "miou", "pixel accuracy": "pixel_accuracy", "mean accuracy": "mean_accuracy",
     "region accuracy": "region_accuracy", "seen mIoU": "seen_miou", "unseen mIoU": "unseen_miou", "hIoU": "hiou",
-    "mIoU of names trained with": "trained_names_miou", "mIoU of new names": "new_names_miou",
-    "mIoU, absent classes as 0": "miou_absent_as_zero",
+    "mIoU of trained names": "trained_names_miou", "mIoU of new names": "new_names_miou",
+    "mIoU, absent classes count 0": "miou_absent_as_zero",
     "panoptic quality": "panoptic_quality.pq",
     "masks: average recall at 100": "proposal_quality.average_recall_100",
     "masks: mean best IoU": "proposal_quality.mean_best_iou",
 }  # fmt: skip
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(scores: dict[str, Any]) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
     for label, key in _ROWS.items():
-        part, _, inner = key.rpartition(".")
-        value = ((found[part] or {}) if part else found).get(inner)
+        group, _, name = key.rpartition(".")
+        value = ((scores[group] or {}) if group else scores).get(name)
         if value is not None:
-            low, high = found["intervals"].get(key, (None, None))
-            between = "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
-            table.add_row(label, f"{100 * value:.1f} %", between)
+            low, high = scores["intervals"].get(key, (None, None))
+            interval = "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+            table.add_row(label, f"{100 * value:.1f} %", interval)
     console.print(table)
     console.print(
-        f"{found['images']} photos, {found['seconds_per_image']:.2f} s each; {100 * found['confidence']:g} % intervals "
-        f"over photos, {found['resamples']:,} resamples",
+        f"{scores['images']} photos, {scores['seconds_per_image']:.2f} s per photo; "
+        f"{100 * scores['confidence']:g} % confidence intervals from {scores['resamples']:,} resamples of the photos",
         style="dim",
     )
-    scores = sorted(((value, name) for name, value in found["per_class"].items() if value is not None), reverse=True)
-    if len(scores) > 1:
-        some = min(5, len(scores) // 2)
-        for label, extreme in (("best", scores[:some]), ("worst", scores[: -some - 1 : -1])):
-            console.print(f"{label}: " + ", ".join(f"{name} {100 * value:.0f}" for value, name in extreme))
+    classes = sorted(((iou, name) for name, iou in scores["per_class"].items() if iou is not None), reverse=True)
+    if len(classes) > 1:
+        count = min(5, len(classes) // 2)
+        for label, extreme in (("best IoU", classes[:count]), ("worst IoU", classes[: -count - 1 : -1])):
+            console.print(f"{label}: " + ", ".join(f"{name} {100 * iou:.0f}" for iou, name in extreme))

@@ -1,4 +1,4 @@
-"""Which photos a command line means, and where what is made of each goes."""
+"""Which photos a command line names, and where their results and masks are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,79 +8,83 @@ from pathlib import Path
 from deop.errors import ImageError, ProposalError, SettingError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""What a folder is searched for; a file that is named is read whatever its suffix."""
+"""Suffixes that a directory is searched for. A file that is named is read whatever its suffix."""
 
-RESULTS, PICTURE = Path("deop-results"), ".deop.png"
-"""Where pictures go unless told otherwise: the folder of several, the ending of a single one. No search finds them."""
+RESULTS_FOLDER, IMAGE_SUFFIX = Path("deop-results"), ".deop.png"
+"""Where result images go by default: the directory for several photos, the suffix for one. Searches skip both."""
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo and the place of its results below a folder of results: ``inside`` has no suffix."""
+class PhotoFile:
+    """A photo on disk.
+
+    Attributes:
+        path: where it is.
+        result: path of its results below a results directory, without a suffix.
+    """
 
     path: Path
-    inside: Path
+    result: Path
 
 
-def find_photos(arguments: Sequence[str], results: Sequence[Path] = ()) -> list[Photo]:
-    """The photos of files, folders and patterns, in order, each once.
+def find_photos(arguments: Sequence[str], results: Sequence[Path] = ()) -> list[PhotoFile]:
+    """The photos that files, directories and patterns stand for: in order, each once.
 
     Args:
-        arguments: files; folders, searched with all below them for ``SUFFIXES``; or patterns such as
-            ``photos/*.jpg``, for shells that do not expand them.
-        results: folders of results, which a search passes over where they lie below a folder of photos.
+        arguments: files; directories, searched recursively for ``SUFFIXES``; or patterns such as ``photos/*.jpg``, for
+            shells that do not expand them.
+        results: directories of results, which a search skips if they are below a directory of photos.
 
     Raises:
-        ImageError: an argument that means no photo.
+        ImageError: a directory or pattern without photos.
     """
-    found: dict[Path, Photo] = {}
+    photos: dict[Path, PhotoFile] = {}
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
-            photos = [Photo(file, file.relative_to(path).with_suffix("")) for file in _walk(path, results)]
-            if not photos:
-                raise ImageError(f"no photos in {argument}: looked for {', '.join(SUFFIXES)}")
+            matches = [PhotoFile(file, file.relative_to(path).with_suffix("")) for file in _search(path, results)]
+            if not matches:
+                raise ImageError(f"no photos in {argument}: searched for {', '.join(SUFFIXES)}")
         elif path.exists() or not has_magic(argument):
-            photos = [Photo(path, Path(path.stem))]  # one that is missing is reported with the others
+            matches = [PhotoFile(path, Path(path.stem))]  # a missing file is reported together with other failures
         else:
-            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            photos = [Photo(match, Path(match.stem)) for match in matches if match.is_file()]
-            if not photos:
+            files = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            matches = [PhotoFile(file, Path(file.stem)) for file in files if file.is_file()]
+            if not matches:
                 raise ImageError(f"no photos match {argument}")
-        for photo in photos:
-            found.setdefault(photo.path.resolve(), photo)
-    return _distinct(list(found.values()))
+        for photo in matches:
+            photos.setdefault(photo.path.resolve(), photo)
+    return _number_duplicates(list(photos.values()))
 
 
-def _walk(folder: Path, results: Sequence[Path]) -> list[Path]:
+def _search(folder: Path, results: Sequence[Path]) -> list[Path]:
     top = folder.resolve()
     skipped = [place for place in (path.resolve() for path in results) if top in place.parents]
     files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    files = (file for file in files if not file.name.endswith(PICTURE))
+    files = (file for file in files if not file.name.endswith(IMAGE_SUFFIX))
     return sorted(file for file in files if not any(place in file.resolve().parents for place in skipped))
 
 
-def _distinct(photos: list[Photo]) -> list[Photo]:
-    """The same photos, with a number where two would have had the same place."""
+def _number_duplicates(photos: list[PhotoFile]) -> list[PhotoFile]:
+    """The same photos, with a number appended to results that would have the same path."""
     taken: set[Path] = set()
-    placed = []
+    numbered = []
     for photo in photos:
-        inside, number = photo.inside, 2
-        while inside in taken:
-            inside, number = photo.inside.with_name(f"{photo.inside.name}-{number}"), number + 1
-        taken.add(inside)
-        placed.append(Photo(photo.path, inside))
-    return placed
+        result, number = photo.result, 2
+        while result in taken:
+            result, number = photo.result.with_name(f"{photo.result.name}-{number}"), number + 1
+        taken.add(result)
+        numbered.append(PhotoFile(photo.path, result))
+    return numbered
 
 
-def place_results(photos: Sequence[Photo], out: Path, suffix: str = ".png") -> list[Path]:
-    """Where the result of each photo goes.
+def place_results(photos: Sequence[PhotoFile], out: Path, suffix: str = ".png") -> list[Path]:
+    """The path of each photo's result.
 
     Args:
-        photos: of ``find_photos``.
-        out: a file where there is one photo; a folder where there are several, or where it is one already or has no
-            suffix.
-        suffix: of the files in a folder.
+        photos: from ``find_photos``.
+        out: a file, for one photo; or a directory: one that exists, or any path without a suffix.
+        suffix: suffix of the files in a directory.
 
     Raises:
         SettingError: a file for several photos, or a result that would replace one of the photos.
@@ -88,39 +92,42 @@ def place_results(photos: Sequence[Photo], out: Path, suffix: str = ".png") -> l
     if len(photos) == 1 and out.suffix and not out.is_dir():
         places = [out]
     elif out.is_file() or (out.suffix and not out.is_dir()):
-        raise SettingError(f"{out} is to hold the results of {len(photos)} photos: give a folder")
+        raise SettingError(f"{out} cannot hold the results of {len(photos)} photos: give a directory")
     else:
-        places = [out / photo.inside.with_name(photo.inside.name + suffix) for photo in photos]
+        places = [out / photo.result.with_name(photo.result.name + suffix) for photo in photos]
     originals = {photo.path.resolve() for photo in photos}
     for place in places:
         if place.resolve() in originals:
-            raise SettingError(f"{place} is one of the photos and would be replaced: name another place")
+            raise SettingError(f"{place} is one of the photos and would be replaced: choose another path")
     return places
 
 
-def find_masks(photos: Sequence[Photo], given: Path) -> list[Path]:
-    """Where the masks of each photo are.
+def find_masks(photos: Sequence[PhotoFile], masks: Path) -> list[Path]:
+    """The path of each photo's masks.
 
     Args:
-        photos: of ``find_photos``.
-        given: the masks of the only photo; or, for several, a folder with a ``.png``, ``.npy``, ``.npz`` or a folder of
-            PNGs for each, under the photo's name.
+        photos: from ``find_photos``.
+        masks: the masks of the only photo; or, for several, a directory with a ``.png``, ``.npy`` or ``.npz`` file or a
+            directory of PNGs per photo, named like the photo.
 
     Raises:
-        ProposalError: nothing there, or nothing for one of the photos.
+        ProposalError: the path does not exist, or a photo has no masks in it.
+        SettingError: a file for several photos.
     """
-    if not given.exists():
-        raise ProposalError(f"no masks at {given}")
+    if not masks.exists():
+        raise ProposalError(f"no masks at {masks}: the path does not exist")
     if len(photos) == 1:
-        return [given]
-    if not given.is_dir():
-        raise SettingError(f"{given} holds the masks of one photo: give a folder for {len(photos)} photos")
-    found = []
+        return [masks]
+    if not masks.is_dir():
+        raise SettingError(f"{masks} is one file, and there are {len(photos)} photos: give a directory with masks")
+    places = []
     for photo in photos:
-        place = given / photo.inside
+        place = masks / photo.result
         candidates = [place.with_name(place.name + suffix) for suffix in (".png", ".npy", ".npz", "")]
-        there = [candidate for candidate in candidates if candidate.exists()]
-        if not there:
-            raise ProposalError(f"no masks for {photo.path}: looked for {place}.png, .npy, .npz and the folder {place}")
-        found.append(there[0])
-    return found
+        existing = [candidate for candidate in candidates if candidate.exists()]
+        if not existing:
+            raise ProposalError(
+                f"no masks for {photo.path}: searched for {place}.png, .npy, .npz and the directory {place}"
+            )
+        places.append(existing[0])
+    return places

@@ -1,10 +1,9 @@
-"""``deop prepare``: public data sets into labelled folders, and labelled folders checked."""
+"""``deop prepare``: turn public data sets into labelled data sets, and check labelled data sets."""
 
 import json
 import os
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,13 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deop.cli.console import Debug, say
+from deop.cli.console import progress_bar, say
+from deop.cli.options import Debug, option
 from deop.data.official import PUBLIC_SETS, PublicSet
 
-_SHOWN = 8  # files of one kind in the table
+_SHOWN = 8  # findings of one kind in the table
+_HELP = "Convert public data sets to deop's format, or check a labelled data set."
 
 prepare = typer.Typer(
-    help="Make labelled folders of public data sets, or check one.",
+    help=_HELP,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -29,10 +30,12 @@ prepare = typer.Typer(
 @prepare.callback(invoke_without_command=True)
 def overview(
     context: typer.Context,
-    list_all: Annotated[bool, typer.Option("--list", help="List the data sets and how many photos they have.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --list: one JSON object for each data set.")] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List the public data sets and their numbers of photos.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print one JSON object per data set.")] = False,
 ) -> None:
-    """Make labelled folders of public data sets, or check one."""
+    """Convert public data sets to deop's format, or check a labelled data set."""
     if context.invoked_subcommand:
         return
     if not list_all:
@@ -48,45 +51,47 @@ def overview(
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Name", no_wrap=True, style="cyan")
-    table.add_column("What it is")
+    table.add_column("Data set")
     table.add_column("Train", justify="right", no_wrap=True)
     table.add_column("Val", justify="right", no_wrap=True)
     for entry in PUBLIC_SETS.values():
         table.add_row(
             entry.name, entry.title, *(f"{entry.photos[split]:,}" if entry.photos else "" for split in ("train", "val"))
         )
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
-    console.print(
-        "\ndeop prepare NAME DIR says which official files are missing in DIR, and where they are published.",
-        soft_wrap=True,
-    )
+    console.print("\nTo list the official files that are missing in DIR, with their addresses, run:")
+    console.print("  deop prepare NAME DIR", soft_wrap=True)
 
 
 def _files(public: PublicSet) -> dict[str, str]:
-    """Names of the published files, and where they are."""
-    parts = [part for split in public.splits for part in public.needed(split).values()]
+    """Names of the official files and the addresses they are published at."""
+    parts = [part for split in public.splits for part in public.required(split).values()]
     return {part.source.name: part.source.url for part in parts}
 
 
 @prepare.command(no_args_is_help=True)
 def check(
     dataset: Annotated[
-        Path, typer.Argument(help="A folder with images/, masks/ and classes.json.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="A directory with images/, masks/ and classes.json.", show_default=False
+        ),
     ],
-    split: Annotated[str | None, typer.Option(help="Only this one.", show_default=False)] = None,
+    split: Annotated[str | None, option("--split", metavar="NAME", help="The split to check. Default: all.")] = None,
     void: Annotated[
-        str, typer.Option(help="Ids that are meant to be ignored, beside 0 and 255: '11' or '11,12'.")
+        str,
+        option("--void", metavar="IDS", help="Mask ids to ignore in addition to 0 and 255, such as '11' or '11,12'."),
     ] = "",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads; by default all processors.", show_default=False)
+        int | None, option("--workers", metavar="N", min=1, help="Number of threads. Default: one per core.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every file.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print one JSON object with all findings.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Read every photo and every mask of a folder and say what is wrong, with file names.
+    """Check a labelled data set: read all photos and masks and list the faulty files.
 
-    Ends with 0 where all is well, else with 1.
+    The exit code is 0 if there are no findings, else 1.
     """
     from deop.data.check import survey
     from deop.data.folder import open_folder, splits_of
@@ -94,73 +99,62 @@ def check(
     try:
         ignored = [int(part) for part in void.split(",") if part.strip()]
     except ValueError:
-        raise typer.BadParameter(f"{void!r}: give whole numbers divided by commas", param_hint="--void") from None
-    answers: dict[str, dict[str, Any]] = {}
-    with _bar("photos") as progress:
+        raise typer.BadParameter(f"{void!r}: give whole numbers separated by commas", param_hint="--void") from None
+    reports: dict[str, dict[str, Any]] = {}
+    with progress_bar() as progress:
         for name in (split,) if split else splits_of(dataset):
             folder = open_folder(dataset, name, skip_unpaired=True)
-            found = survey(folder, void=ignored, workers=workers, progress=progress)
-            answers[name or "all"] = {
-                "photos": found.photos,
+            survey_result = survey(folder, void=ignored, workers=workers, progress=progress)
+            reports[name or "all"] = {
+                "photos": survey_result.photos,
                 "classes": len(folder.classes),
-                "findings": [asdict(finding) for finding in found.findings],
-                "never_present": _never_present(folder.classes, found.present),
+                "findings": [asdict(finding) for finding in survey_result.findings],
+                "never_present": _absent_classes(folder.classes, survey_result.present),
             }
-    wrong = sum(len(answer["findings"]) for answer in answers.values())
+    count = sum(len(report["findings"]) for report in reports.values())
     if as_json:
-        typer.echo(json.dumps({"folder": str(dataset), "ok": not wrong, "splits": answers}))
+        typer.echo(json.dumps({"folder": str(dataset), "ok": not count, "splits": reports}))
     else:
-        _show(answers)
-    if wrong:
+        _show(reports)
+    if count:
         raise typer.Exit(1)
 
 
-def _never_present(classes: Any, present: dict[str, tuple[int, ...]]) -> list[str]:
-    met = {label for ids in present.values() for label in ids}
-    return [entry.name for entry in classes if entry.id not in met]
+def _absent_classes(classes: Any, present: dict[str, tuple[int, ...]]) -> list[str]:
+    """Names of the classes that no mask contains."""
+    present_ids = {class_id for ids in present.values() for class_id in ids}
+    return [entry.name for entry in classes if entry.id not in present_ids]
 
 
-def _show(answers: dict[str, dict[str, Any]]) -> None:
-    console = Console()
-    for name, answer in answers.items():
-        findings = answer["findings"]
+def _show(reports: dict[str, dict[str, Any]]) -> None:
+    console = Console(highlight=False)
+    for name, report in reports.items():
+        findings = report["findings"]
         console.print(
-            f"{name}: {answer['photos']:,} photos, {answer['classes']} classes, "
-            + (f"{len(findings):,} finding{'s' * (len(findings) > 1)}" if findings else "nothing wrong"),
-            highlight=False,
+            f"{name}: {report['photos']:,} photos, {report['classes']} classes, "
+            + (f"{len(findings):,} finding{'s' * (len(findings) > 1)}" if findings else "no findings")
         )
         if findings:
             table = Table(box=None, pad_edge=False, header_style="bold")
             table.add_column("Finding", no_wrap=True, style="red")
             table.add_column("File", overflow="fold")
-            table.add_column("What")
-            shown: Counter[str] = Counter()
+            table.add_column("Details")
+            counts: Counter[str] = Counter()
             for finding in findings:
-                shown[finding["kind"]] += 1
-                if shown[finding["kind"]] <= _SHOWN:
+                counts[finding["kind"]] += 1
+                if counts[finding["kind"]] <= _SHOWN:
                     table.add_row(finding["kind"], escape(finding["file"]), escape(finding["detail"]))
             console.print(table)
-            for kind, count in shown.items():
+            for kind, count in counts.items():
                 if count > _SHOWN:
-                    console.print(f"{kind}: {count - _SHOWN:,} more; --json lists all", highlight=False)
+                    console.print(f"{kind}: {count - _SHOWN:,} more; --json lists all")
         if any(finding["kind"] == "unlisted id" for finding in findings):
-            console.print("Ids that are meant to be ignored are named with --void.", highlight=False)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+            console.print("If ids are unlisted on purpose, name them with --void.")
 
 
 def _add(public: PublicSet) -> None:
-    """The command of one data set."""
+    """Add the command of a public data set."""
+    splits = " or ".join(public.splits)
     published = "\n\n".join(f"{name}: {url}" for name, url in _files(public).items())
 
     @prepare.command(public.name, help=f"{public.title}.\n\n{published}", short_help=public.title, no_args_is_help=True)
@@ -168,43 +162,49 @@ def _add(public: PublicSet) -> None:
         source: Annotated[
             Path,
             typer.Argument(
-                metavar="DIR", help="Where the official files are unpacked; never written to.", show_default=False
+                metavar="DIR", help="The directory with the unpacked official files; only read.", show_default=False
             ),
         ],
         out: Annotated[
-            Path | None,
-            typer.Option(help="The folder to make; by default one of the data set's name here.", show_default=False),
+            Path | None, option("--out", metavar="DIR", help=f"The directory to write. Default: {public.name}/.")
         ] = None,
         split: Annotated[
-            str | None, typer.Option(help=f"Only one of {', '.join(public.splits)}.", show_default=False)
+            str | None,
+            option("--split", metavar="NAME", help=f"The split to convert: {splits}. Default: all."),
         ] = None,
         names: Annotated[
-            Literal["authors", "plain"], typer.Option(help="Spellings: the authors', or words with synonyms.")
+            Literal["authors", "plain"],
+            option(
+                "--names", metavar="SPELLING", show_default=True,
+                help="authors: class names as the authors spell them. plain: as ordinary words, with synonyms.",
+            ),
         ] = "authors",
-        partial: Annotated[bool, typer.Option("--partial", help="Go on with fewer photos than are published.")] = False,
-        skip_broken: Annotated[
-            bool, typer.Option("--skip-broken", help="Leave out official files that cannot be read.")
+        partial: Annotated[
+            bool, option("--partial", help="Accept fewer photos than the official data set has.")
         ] = False,
-        copy: Annotated[bool, typer.Option("--copy", help="Copy photos instead of linking them.")] = False,
+        skip_broken: Annotated[bool, option("--skip-broken", help="Skip official files that cannot be read.")] = False,
+        copy: Annotated[bool, option("--copy", help="Copy the photos instead of linking to them.")] = False,
         workers: Annotated[
-            int | None, typer.Option(min=1, help="Processes; by default all processors.", show_default=False)
+            int | None, option("--workers", metavar="N", min=1, help="Number of processes. Default: one per core.")
         ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+        as_json: Annotated[bool, option("--json", help="Print one JSON object.")] = False,
         debug: Debug = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         from deop.data.prepare import missing, prepare
 
         target = out or Path(public.name)
-        splits = (split,) if split in public.splits else None
-        if source.is_dir() and (lacking := missing(public.name, source, splits)):
+        known_splits = (split,) if split in public.splits else None
+        if source.is_dir() and (missing_files := missing(public.name, source, known_splits)):
             if as_json:
-                rows = [{"path": part.paths[0], "file": part.source.name, "url": part.source.url} for part in lacking]
+                rows = [
+                    {"path": part.paths[0], "file": part.source.name, "url": part.source.url} for part in missing_files
+                ]
                 typer.echo(json.dumps({"data_set": public.name, "ok": False, "missing": rows}))
             else:
-                _show_missing(public, source, lacking)
+                _show_missing(public, source, missing_files)
             raise typer.Exit(1)
-        with _bar(public.name) as progress:
-            made = prepare(
+        with progress_bar(public.name) as progress:
+            prepared = prepare(
                 public.name, source, target, splits=(split,) if split else None, names=names, partial=partial,
                 skip_broken=skip_broken, copy=copy, workers=workers or os.cpu_count() or 1, progress=progress,
             )  # fmt: skip
@@ -214,31 +214,32 @@ def _add(public: PublicSet) -> None:
                     {
                         "data_set": public.name,
                         "ok": True,
-                        "folder": str(made.folder),
-                        "photos": made.photos,
-                        "made": made.made,
-                        "left_out": made.left_out,
+                        "folder": str(prepared.folder),
+                        "photos": prepared.photos,
+                        "made": prepared.written,
+                        "left_out": prepared.left_out,
                     }
                 )
             )
             return
-        for problem in made.left_out:
-            say(f"left out: {problem}", style="yellow")
-        counts = ", ".join(f"{count:,} {name}" for name, count in made.photos.items())
-        say(f"{target}: {counts}; {made.made:,} masks written now. deop prepare check {target} reads them all.")
+        for problem in prepared.left_out:
+            say(f"skipped: {problem}", style="yellow")
+        counts = ", ".join(f"{count:,} {name}" for name, count in prepared.photos.items())
+        check_command = shlex.join(["deop", "prepare", "check", str(target)])
+        say(f"{target}: {counts}; {prepared.written:,} new masks. To check the data set, run:\n  {check_command}")
 
 
-def _show_missing(public: PublicSet, source: Path, lacking: Any) -> None:
+def _show_missing(public: PublicSet, source: Path, missing_files: Any) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"Missing in {escape(str(source))}", overflow="fold")
-    table.add_column("Comes from", overflow="fold")
-    for part in lacking:
+    table.add_column("Part of", overflow="fold")
+    for part in missing_files:
         table.add_row(escape(part.paths[0]), escape(part.source.name))
     console = Console(stderr=True)
     console.print(table)
-    for name, url in {part.source.name: part.source.url for part in lacking}.items():
+    for name, url in {part.source.name: part.source.url for part in missing_files}.items():
         say(f"  {name}: {url}")
-    say(f"error: {public.name} is not complete in {source}: fetch and unpack these there", style="red")
+    say(f"error: {public.name} is incomplete in {source}: download these files and unpack them there", style="red")
 
 
 for _entry in PUBLIC_SETS.values():

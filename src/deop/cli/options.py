@@ -1,0 +1,72 @@
+"""Options that several commands share, the panels of the help pages, and command lines to print."""
+
+import shlex
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+METHOD, RUNTIME, OUTPUT = "Method", "Runtime", "Output"
+"""Titles of panels."""
+
+SEVERANCES = "none, self, gate, gate-normalized, affinity, affinity-normalized"
+
+
+def option(*flags: str, help: str, panel: str | None = None, metavar: str | None = None, **more: Any) -> Any:
+    """An option in a panel of the help page, whose default is named in ``help`` unless ``show_default`` is set."""
+    return typer.Option(*flags, help=help, rich_help_panel=panel, metavar=metavar, **{"show_default": False, **more})
+
+
+Model = Annotated[
+    str,
+    option(
+        "--model", "-m", metavar="MODEL", panel=METHOD, show_default=True,
+        help="A name that `deop models` lists, a directory, or a hub repo (org/name).",
+    ),
+]  # fmt: skip
+Severance = Annotated[
+    str | None,
+    option(
+        "--severance", metavar="KIND", panel=METHOD,
+        help=f"How attention is restricted to the masks: {SEVERANCES}. Default: the model's setting.",
+    ),
+]  # fmt: skip
+Anchors = Annotated[
+    str | None,
+    option(
+        "--anchors", metavar="KIND", panel=METHOD,
+        help="How masks are embedded: decoder (the anchor decoder) or pool (the mean of their patches). "
+        "Default: the model's setting.",
+    ),
+]  # fmt: skip
+Device = Annotated[
+    str | None,
+    option(
+        "--device", metavar="DEVICE", panel=RUNTIME,
+        help="cpu, cuda, cuda:1 or mps. Default: a GPU if there is one, else the CPU.",
+    ),
+]  # fmt: skip
+DataType = Annotated[
+    str | None,
+    option(
+        "--dtype", metavar="TYPE", panel=RUNTIME,
+        help="Precision of the weights: float32, bfloat16, float16 or int8 (CPU only). Default: float32.",
+    ),
+]  # fmt: skip
+Debug = Annotated[bool, option("--debug", panel=RUNTIME, help="Show the traceback if an error occurs.")]
+
+
+def command_line(context: typer.Context) -> str:
+    """The command line of a context as a shell takes it, without options that have their default value."""
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value is None or value == parameter.default:
+            continue
+        if value is True or value is False:
+            words += [parameter.opts[0]] if value else parameter.secondary_opts[:1]
+            continue
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            text = str(item.value if isinstance(item, Enum) else item)
+            words += [text] if parameter.param_type_name == "argument" else [parameter.opts[0], text]
+    return shlex.join(words)
