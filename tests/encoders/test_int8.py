@@ -50,7 +50,7 @@ def test_linear_layer_is_within_one_quantisation_step():
     exact = layer(x)
     to_int8(layer)
     weight_step = weight.abs().max() / 127
-    input_step = (x.max() - x.min()) / 127  # torch quantises inputs to 7 bits, so that sums of two products do not overflow
+    input_step = (x.max() - x.min()) / 127  # 7 bits, so that sums of two products do not overflow
     bound = 16 * (x.abs().max() * weight_step + weight.abs().max() * input_step) / 2
     error = (layer(x) - exact).abs().max()
     assert 0 < error < bound

@@ -1,8 +1,11 @@
+"""The text encoder of the small model: the common suite, and how texts are split."""
+
 import pytest
 import torch
 
 from deop.encoders.nano_text import NanoText, WordsConfig
 from deop.errors import CheckpointError, VocabularyError
+from tests.encoders.suite import TextEncoderSuite
 
 WORDS = ("dog", "hot dog", "set", "##tee", "a", "##b")
 
@@ -14,34 +17,49 @@ def table():
     return text
 
 
+class TestNanoText(TextEncoderSuite):
+    @pytest.fixture
+    def text(self):
+        words = ("cat", "dog", "a", "sofa", "and", "##s")
+        text = NanoText(WordsConfig(len(words), 8), words)
+        text.rows.copy_(torch.randn(len(words), 8, generator=torch.Generator().manual_seed(0)))
+        return text
+
+
 def test_longest_phrase_first(table):
     assert table.pieces("Hot dog, dog") == [1, 0]
 
 
-def test_unknown_words_by_pieces(table):
+def test_unknown_words_are_split_into_pieces(table):
     assert table.pieces("settee") == [2, 3]
     assert table.pieces("ab") == [4, 5]
 
 
-def test_mean_of_pieces_with_nothing_in_the_constant_s_place(table):
+def test_embedding_is_the_mean_of_the_pieces_and_a_zero(table):
     rows = table.embed(["settee", "dog"])
     assert rows[0].tolist() == [0, 0, 0.5, 0.5, 0, 0, 0]
     assert rows[1].tolist() == [1, 0, 0, 0, 0, 0, 0]
     assert rows.shape[1] == table.width
 
 
-def test_what_cannot_be_read_is_refused(table):
+def test_texts_without_a_known_word_raise(table):
     with pytest.raises(VocabularyError, match="'猫' has no word"):
         table.embed(["dog", "猫"])
 
 
-def test_words_lie_beside_the_weights(table, tmp_path):
+def test_word_list_is_saved_and_checked(table, tmp_path):
     table.save_tokenizer(tmp_path)
-    again = NanoText.from_config(table.config_dict(), tmp_path)
-    again.load_state_dict(table.state_dict())
-    assert again.words == WORDS
-    assert again.identity == table.identity
-    with pytest.raises(CheckpointError, match="6 lines, the config says 7"):
+    assert NanoText.from_config(table.config_dict(), tmp_path).words == WORDS
+    with pytest.raises(CheckpointError, match="6 lines, but the config has 7 entries"):
         NanoText.from_config({"entries": 7}, tmp_path)
     with pytest.raises(CheckpointError, match=r"cannot read .*words\.txt"):
         NanoText.from_config({"entries": 6}, tmp_path / "nowhere")
+
+
+def test_a_word_list_in_another_encoding_is_reported(tmp_path):
+    table = NanoText(WordsConfig(len(WORDS), len(WORDS)), WORDS)
+    table.save_tokenizer(tmp_path)
+    [path] = tmp_path.iterdir()
+    path.write_bytes("Bär\n".encode("latin-1"))
+    with pytest.raises(CheckpointError, match=path.name):
+        NanoText.from_config(table.config_dict(), tmp_path)

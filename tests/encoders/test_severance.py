@@ -21,7 +21,7 @@ def original_tower(file, name, kind):
 
 
 def original_severance(file, name, kind, variant):
-    """METHOD section 3, "Residual scale": 0.2 in block 11 of the tower without learned positions, else 1."""
+    """docs/method.md §3, "Residual scale": 0.2 in block 11 of the tower without learned positions, else 1."""
     depth = file.info[name]["layers"]
     layers = (depth - 2, depth - 1) if variant.endswith("_last2") else (depth - 1,)
     residual = tuple(0.2 if kind == "plain" and layer == 11 else 1.0 for layer in layers)
@@ -86,7 +86,7 @@ def test_parity_last_block(parity):
 
 
 def by_hand(kind, coverage, values):
-    """METHOD's table of section 3, one image, written with loops."""
+    """The table of docs/method.md §3 for one image, written as loops."""
     proposals, patches = coverage.shape
     mixed = torch.zeros_like(values)
     if kind == "self":
