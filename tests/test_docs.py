@@ -14,8 +14,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,16 +34,6 @@ SOURCE = ROOT / "src" / "deop"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (not run|needs|ci): (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-TORCH_FREE = (
-    "deop.batch",
-    "deop.cli.app",
-    "deop.images",
-    "deop.results",
-    "deop.text.vocabulary",
-    "deop.text.templates",
-)
-"""Modules, and packages with all their modules, that must not import torch."""
 
 
 class Block(NamedTuple):
@@ -264,6 +252,7 @@ def test_references_to_the_method_exist(file):
     """``docs/method.md §5`` names a section; §13.9 its item 9; §2, use b and §4, "Learnable prompt" a part of it."""
     sections = method_sections()
     text = re.sub(r"\n\s*#? *", " ", read(file))
+    assert not re.search(r"METHOD(?:'s)? (?:section )?\d", text), "write docs/method.md §N"
     for references in re.findall(r"docs/method\.md((?:(?:,| and| to| or|;)? *§\d+(?:\.\d+)?)+)", text):
         for number, item in re.findall(r"§(\d+)(?:\.(\d+))?", references):
             assert int(number) in sections
@@ -405,11 +394,3 @@ def test_only_main_imports_the_command_line():
 def test_transformers_is_imported_inside_functions():
     for file in SOURCE.rglob("*.py"):
         assert not any(name.startswith("transformers") and not inside for name, inside in imports_of(file)), file
-
-
-def test_light_modules_import_no_torch():
-    modules = [name for name in module_graph() if name.startswith(TORCH_FREE)]
-    assert len(modules) > len(TORCH_FREE)
-    load = f"for name in {modules}: importlib.import_module(name)"
-    code = f"import importlib, sys\n{load}\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ from deop.regions.windows import mask_windows
 
 
 def whole_masks(logits, canvas):
-    """METHOD section 6, all at once."""
+    """docs/method.md §6, computed at once."""
     upsampled = F.interpolate(logits[None], size=canvas.padded, mode="bilinear", align_corners=False)[0]
     inside = upsampled[:, : canvas.resized[0], : canvas.resized[1]].sigmoid()
     return F.interpolate(inside[None], size=canvas.photo, mode="bilinear", align_corners=False)[0]
