@@ -141,10 +141,7 @@ def test_at_any_moment(hooks, here):
         delay = 0.0 if number == 0 else duration * 1.1 * moments.random()
         code, messages = interrupt_after(delay, command, hooks, here)
         assert code in (130, 0), (delay, code, messages)
-        assert "Traceback" not in messages
-        assert "ignored" not in messages
-        if code == 130:
-            assert messages == "interrupted\n" or messages.endswith("\ninterrupted\n"), (delay, messages)
+        assert messages in ("", "interrupted\n"), (delay, code, messages)
         assert {path.name for path in here.iterdir()} <= {"a.jpg", "b.png"}, "no partial file is left"
         counts[code] = counts.get(code, 0) + 1
     print(counts)

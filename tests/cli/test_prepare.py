@@ -1,6 +1,9 @@
 """The command ``deop prepare``."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,6 +109,20 @@ def test_check_lists_findings(deop, here):
     assert deop("prepare", "check", "set", "--split", "val", "--void", "9,99").code == 1
     (here / "set/val/images/p11.jpg").write_bytes((here / "set/val/images/p10.jpg").read_bytes())
     assert deop("prepare", "check", "set", "--split", "val", "--void", "9,99").code == 0
+
+
+def test_file_names_that_the_terminal_cannot_show(here):
+    """Under an ASCII locale, or on a Windows console without UTF-8."""
+    write(here / "set", count=2)
+    (here / "set/masks/p1.png").unlink()
+    (here / "set/images/p1.jpg").rename(here / "set/images/\u732b.jpg")
+    process = subprocess.run(
+        [sys.executable, "-m", "deop", "prepare", "check", "set"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert "images/?.jpg" in process.stdout
+    assert process.stderr == ""
 
 
 def test_check_of_a_directory_without_a_data_set(deop, here):

@@ -1,6 +1,7 @@
 """The ``deop`` application: its commands, and how errors reach the terminal."""
 
 import inspect
+import io
 import os
 import sys
 import warnings
@@ -34,7 +35,7 @@ def _help_text(command: Callable[..., Any]) -> str:
 
 app = typer.Typer(
     name="deop",
-    help="Segment photos by class names of your choice, in one pass through CLIP.",
+    help="Open-vocabulary image segmentation: label every pixel with class names of your choice.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # ``run`` reports errors; with --debug as a plain traceback, ready to be copied
@@ -54,7 +55,7 @@ def deop(
         ),
     ] = False,
 ) -> None:
-    """Segment photos by class names of your choice, in one pass through CLIP."""
+    """Open-vocabulary image segmentation: label every pixel with class names of your choice."""
 
 
 def _print_version(requested: bool) -> None:
@@ -73,6 +74,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings address programmers
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" instead of failing
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", style="yellow")
         try:

@@ -22,8 +22,8 @@ def bench(
     topics: Annotated[
         list[Topic] | None,
         typer.Argument(
-            metavar="[TOPIC]...",
-            help=f"What to measure: {', '.join(Topic)}. Default: everything.",
+            metavar="TOPIC",
+            help="What to measure; docs/speed.md explains the topics. Default: everything.",
             show_default=False,
         ),
     ] = None,

@@ -144,7 +144,7 @@ def segment(
     ] = True,
     debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Segment photos by class names of your choice.
+    """Segment photos with class names of your choice.
 
     If a photo cannot be read, the others are still processed: failures are listed at the end, and the exit code is 1.
     """

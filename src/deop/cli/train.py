@@ -35,7 +35,7 @@ def train(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Settings that override the recipe's, such as loop.seed=1 rate=1e-4.",
             show_default=False,
         ),
