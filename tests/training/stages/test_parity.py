@@ -1,4 +1,4 @@
-"""A training step of the original, from the photo to the gradients of the trained parameters (docs/method.md §3 to §7)."""
+"""A training step of the original, from the photo to the gradients of trained parameters (docs/method.md §3 to §7)."""
 
 import torch
 from torch import nn
