@@ -142,7 +142,7 @@ def test_images_are_few_readable_and_described(report):
     assert all(one.pixel_accuracy <= gallery.best[-1].pixel_accuracy for one in gallery.worst)
 
 
-def test_numbers_are_those_of_the_evaluation(report):
+def test_the_page_shows_the_scores_of_the_evaluation(report):
     found, gallery, path = report
     page = Page(path.read_text(encoding="utf-8"))
     low, high = found["intervals"]["miou"]

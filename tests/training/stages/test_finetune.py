@@ -143,7 +143,7 @@ def test_one_held_out_photo_is_reported_as_not_independent(folder):
         ("rank=0", SettingError, "rank is 0: expected a number above 0"),
     ],
 )
-def test_divisions_that_are_impossible_are_refused(folder, override, error, message):
+def test_impossible_divisions_are_refused(folder, override, error, message):
     with pytest.raises(error, match=message):
         divide(Data(str(folder)).open(), recipe_of(folder, override))
 

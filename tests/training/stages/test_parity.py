@@ -17,7 +17,7 @@ from tests.test_model import original_parts, original_text
 
 
 class NoText(nn.Module):
-    """Its place is taken by the rows."""
+    """A stand-in for the text encoder: the test has the embeddings already."""
 
     width = 32
 
@@ -71,5 +71,5 @@ def test_parity_of_losses_and_gradients(parity):
         assert not expected[packed + part][2 * width :].any()  # the third that is left behind has no effect
 
 
-def test_void_has_the_number_of_the_losses():
+def test_void_pixels_get_the_label_of_the_losses():
     assert labels_of(torch.tensor([[-1, 0], [4, -1]])).tolist() == [[255, 0], [4, 255]]
