@@ -1,3 +1,5 @@
+"""``load``: names of the zoo, folders and hub repos, and errors that say what to do."""
+
 import json
 import re
 from dataclasses import replace

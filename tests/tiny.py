@@ -1,4 +1,4 @@
-"""Small random models in the hub's own layout, made by the tests so that no hub is needed."""
+"""Small random models in the hub's layout, which tests write so that they need no hub."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 
 def write_tiny_tokenizer(folder: Path) -> None:
-    """CLIP's kind of byte-pair vocabulary over all bytes, with a few merges."""
+    """Write a byte-pair vocabulary of CLIP's kind: all bytes and a few merges."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -22,7 +22,7 @@ def write_tiny_tokenizer(folder: Path) -> None:
 
 
 def write_tiny_clip(folder: Path, *, patch: int = 16, width: int = 64, layers: int = 4, seed: int = 0) -> Path:
-    """transformers' CLIPModel with random weights: config.json, model.safetensors, tokenizer, preprocessor."""
+    """Write transformers' CLIPModel with random weights, its tokenizer and its preprocessor_config.json."""
     from transformers import CLIPConfig, CLIPModel
 
     folder.mkdir(parents=True, exist_ok=True)

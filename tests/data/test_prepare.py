@@ -41,7 +41,7 @@ def ids(path):
 
 
 @pytest.mark.parametrize("name", miniatures.ALL)
-def test_every_pixel_becomes_what_the_official_lists_say(name, tmp_path):
+def test_every_pixel_gets_the_id_of_its_class(name, tmp_path):
     expected = miniatures.ALL[name](tmp_path / "official")
     before = state(tmp_path / "official")
     prepared = prepare(name, tmp_path / "official", tmp_path / "out", partial=True)
@@ -110,12 +110,12 @@ def test_panoptic_files_are_linked_too(tmp_path):
 
 def test_panoptic_files_give_the_masks_that_are_published_with_them(data_folder, tmp_path):
     prepare("panoptic", data_folder / "coco-mini", tmp_path / "out", splits=["val"])
-    ours, theirs = open_folder(tmp_path / "out"), open_folder(data_folder / "coco-mini", "val")
-    known = [entry.id for entry in theirs.classes]
-    assert len(ours.pairs) == len(theirs.pairs) > 0
-    for mine, other in zip(ours.pairs, theirs.pairs, strict=True):
-        mask = ids(mine.mask)
-        np.testing.assert_array_equal(np.where(np.isin(mask, known), mask, 0), ids(other.mask))
+    actual, expected = open_folder(tmp_path / "out"), open_folder(data_folder / "coco-mini", "val")
+    listed = [entry.id for entry in expected.classes]
+    assert len(actual.pairs) == len(expected.pairs) > 0
+    for actual_pair, expected_pair in zip(actual.pairs, expected.pairs, strict=True):
+        mask = ids(actual_pair.mask)
+        np.testing.assert_array_equal(np.where(np.isin(mask, listed), mask, 0), ids(expected_pair.mask))
 
 
 def test_photos_are_links_or_copies(tmp_path, monkeypatch):
@@ -134,26 +134,26 @@ def test_photos_are_links_or_copies(tmp_path, monkeypatch):
     prepare("voc-20", tmp_path / "official", tmp_path / "hard", partial=True)
     assert (tmp_path / "hard/val/images/2007_000033.jpg").samefile(link)
     monkeypatch.setattr(os, "link", refuse)
-    prepare("voc-20", tmp_path / "official", tmp_path / "fallen", partial=True)
-    fallen = tmp_path / "fallen/val/images/2007_000033.jpg"
-    assert fallen.read_bytes() == link.read_bytes()
-    assert not fallen.samefile(link)
+    prepare("voc-20", tmp_path / "official", tmp_path / "no-links", partial=True)
+    copy = tmp_path / "no-links/val/images/2007_000033.jpg"
+    assert copy.read_bytes() == link.read_bytes()
+    assert not copy.samefile(link)
 
 
-def test_several_processes_make_the_same(tmp_path):
+def test_the_number_of_processes_does_not_change_the_result(tmp_path):
     expected = miniatures.voc(tmp_path / "official")
-    seen = []
+    progress = []
     prepare(
         "voc", tmp_path / "official", tmp_path / "out", partial=True, workers=2,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total: progress.append((done, total)),
     )  # fmt: skip
-    assert seen == [(number, 4) for number in (1, 2, 3, 4)]
+    assert progress == [(number, 4) for number in (1, 2, 3, 4)]
     for split, stems in expected.items():
         for stem, expected_ids in stems.items():
             np.testing.assert_array_equal(ids(tmp_path / f"out/{split}/masks/{stem}.png"), expected_ids)
 
 
-def test_what_is_missing_is_named_with_its_address(tmp_path):
+def test_missing_files_are_named_with_their_address(tmp_path):
     for name in miniatures.ALL:
         with pytest.raises(DataError, match=r"https?://"):
             prepare(name, tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
@@ -163,9 +163,9 @@ def test_what_is_missing_is_named_with_its_address(tmp_path):
     assert missing("voc", tmp_path) == ()
     (tmp_path / "benchmark_RELEASE/dataset/val.txt").unlink()
     for file in (tmp_path / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
-        file.unlink()  # a folder without what it should hold is as good as none
-    lacking = {part.paths[0]: part.source.name for part in missing("voc", tmp_path)}
-    assert lacking == {
+        file.unlink()  # a folder without what it should hold counts as missing
+    missing_parts = {part.paths[0]: part.source.name for part in missing("voc", tmp_path)}
+    assert missing_parts == {
         "VOCdevkit/VOC2012/SegmentationClass": "VOCtrainval_11-May-2012.tar",
         "benchmark_RELEASE/dataset/val.txt": "benchmark.tgz",
     }
@@ -194,7 +194,7 @@ def test_published_numbers():
     assert published["cityscapes"] == (2975, 500)
 
 
-def test_the_page_lists_the_data_sets_as_they_are():
+def test_the_documentation_lists_the_data_sets():
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \| (\d+)[^|]*\| ([\d,]+) \| ([\d,]+) \| (.+) \|$", text, re.MULTILINE)
     listed = {
@@ -226,26 +226,25 @@ def test_other_usual_paths(tmp_path):
 
 def test_an_interrupted_call_resumes(tmp_path, monkeypatch):
     expected = miniatures.voc(tmp_path / "official")
-    whole = module._convert
-
-    left_to_do = iter(range(2))
+    convert = module._convert
+    calls = iter(range(2))
 
     def stop_after_two(*arguments):
-        if next(left_to_do, None) is None:
+        if next(calls, None) is None:
             raise KeyboardInterrupt
-        return whole(*arguments)
+        return convert(*arguments)
 
     monkeypatch.setattr(module, "_convert", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
-    monkeypatch.setattr(module, "_convert", whole)
+    monkeypatch.setattr(module, "_convert", convert)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/masks/*.png")}
     assert len(kept) == 2
-    left = tmp_path / "out/train/masks/.2007_000032.png.0123abcd.part"  # as left by a killed process
-    left.write_bytes(b"half")
+    leftover = tmp_path / "out/train/masks/.2007_000032.png.0123abcd.part"  # as left by a killed process
+    leftover.write_bytes(b"half")
     prepared = prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
     assert (prepared.written, prepared.photos) == (2, {"train": 3, "val": 1})
-    assert not left.exists()
+    assert not leftover.exists()
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
     for split, stems in expected.items():
         for stem, expected_ids in stems.items():

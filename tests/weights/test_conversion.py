@@ -1,4 +1,4 @@
-"""Conversion of published checkpoints: complete ones run, others are refused by the names of their keys."""
+"""Conversion of published checkpoints: complete ones run, and the keys that are wrong in others are named."""
 
 import pickle
 import re
@@ -88,7 +88,7 @@ def test_missing_and_unknown_keys_are_named():
 
 
 def openai_state(folder):
-    """A tiny CLIP in OpenAI's layout, by transformers' documented correspondence of names."""
+    """A tiny CLIP in OpenAI's layout, renamed as documented by transformers."""
     from safetensors.torch import load_file
 
     theirs = load_file(str(folder / "model.safetensors"))
@@ -127,7 +127,7 @@ def openai_state(folder):
 
 
 def test_openai_layout(tmp_path):
-    """Heads are one for each 64 channels there: a tiny CLIP of width 64 with one head, against transformers."""
+    """A tiny CLIP against transformers. OpenAI's layout has one head for every 64 channels: width 64, one head."""
     import json
 
     from transformers import CLIPModel
@@ -166,7 +166,7 @@ def test_hub_folder_with_pickled_weights(tmp_path, tiny_clip):
 
 
 def test_without_a_tokenizer(tmp_path, monkeypatch, tiny_clip):
-    """Weights are converted all the same; the warning and the model say what is missing."""
+    """Weights are converted without a tokenizer too; the warning and the model say what is missing."""
     import huggingface_hub
 
     def offline(*_, **__):

@@ -1,4 +1,4 @@
-"""deop's own format: what is saved comes back bit by bit, and what does not fit is refused by name."""
+"""deop's own format: a loaded model equals the saved one bit by bit, and every entry that does not fit is named."""
 
 import json
 
@@ -51,8 +51,8 @@ def model(tiny_clip):
 
 
 @pytest.mark.parametrize("kind", ["maskformer", "mask2former", "sam", "sam2"])
-def test_every_proposer_of_the_hub_is_kept(tiny_clip, tmp_path, kind):
-    """SAM has two names for one table, which safetensors refuses."""
+def test_every_proposer_of_transformers_is_saved(tiny_clip, tmp_path, kind):
+    """SAM has one tensor under two keys, which safetensors refuses."""
     network = getattr(tiny_networks, kind)()
     proposer = (SamProposer if kind.startswith("sam") else TransformersProposer)(network, IMAGENET)
     saved = DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip), proposer)
@@ -72,8 +72,8 @@ def test_round_trip(model, tmp_path):
     state = again.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    expected, found = model.segment(photo, "cat, dog"), again.segment(photo, "cat, dog")
-    assert (expected.label_map == found.label_map).all()
+    expected, actual = model.segment(photo, "cat, dog"), again.segment(photo, "cat, dog")
+    assert (expected.label_map == actual.label_map).all()
     assert deop.load(folder, device="cpu").settings == model.settings
 
 
@@ -91,7 +91,7 @@ def edit(folder, change):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_what_does_not_fit_is_refused_by_name(model, tmp_path):
+def test_entries_that_do_not_fit_are_named(model, tmp_path):
     folder = model.save_pretrained(tmp_path)
     whole = (folder / "config.json").read_text()
     for change, message in [
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_by_name(model, tmp_path):
         DeOP.from_pretrained(folder)
 
 
-def test_what_cannot_be_saved(model, tmp_path):
+def test_models_that_cannot_be_saved(model, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write the model"):
         model.save_pretrained(tmp_path / "file")
@@ -141,24 +141,24 @@ def test_what_cannot_be_saved(model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_push_to_hub_uploads_a_whole_folder(model, monkeypatch):
+def test_push_to_hub_uploads_a_complete_folder(model, monkeypatch):
     import huggingface_hub
 
-    seen = {}
+    uploaded = {}
 
     class FakeHub:
         def create_repo(self, repo_id, private, exist_ok):
-            seen["private"] = private
+            uploaded["private"] = private
             return type("Repo", (), {"repo_id": f"me/{repo_id}"})
 
         def upload_folder(self, repo_id, folder_path, commit_message):
-            seen["model"] = DeOP.from_pretrained(folder_path)
+            uploaded["model"] = DeOP.from_pretrained(folder_path)
             return f"https://hub/{repo_id}/commit/1"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
     assert model.push_to_hub("small", private=True) == "https://hub/me/small/commit/1"
-    assert seen["private"] is True
-    assert seen["model"].settings == model.settings
+    assert uploaded["private"] is True
+    assert uploaded["model"].settings == model.settings
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_push_to_hub_uploads_a_whole_folder(model, monkeypatch):
         (lambda c: c.update(no_object=True), "no_object"),
     ],
 )
-def test_errors_of_the_libraries_below_are_reported_with_the_folder(tiny_clip, tmp_path, change, message):
+def test_errors_of_torch_and_transformers_are_reported_with_the_folder(tiny_clip, tmp_path, change, message):
     DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)).save_pretrained(tmp_path)
     edit(tmp_path, change)
     with pytest.raises(CheckpointError, match=message):

@@ -238,7 +238,8 @@ def _explain(repo: str, revision: str, error: Exception) -> NoReturn:
         ) from error
     if isinstance(error, errors.RepositoryNotFoundError):
         raise ModelNotFoundError(
-            f"there is no model {repo} on the hub, or it is private: check the name, or run `hf auth login`"
+            f"there is no folder {repo}, and no model {repo} on the hub, or it is private: check the name, or run "
+            "`hf auth login`"
         ) from error
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     name = repo.split("/")[-1]
