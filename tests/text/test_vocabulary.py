@@ -22,13 +22,13 @@ class Letters:
     width, identity, context_length, uses_templates = 26, "letters", 40, True
 
     def __init__(self):
-        self.seen = []
+        self.received = []
 
     def count_tokens(self, text):
         return len(text) + 2
 
     def embed(self, texts):
-        self.seen += texts
+        self.received += texts
         rows = [[1.0 + text.lower().count(chr(97 + letter)) for letter in range(26)] for text in texts]
         return torch.tensor(rows)
 
@@ -158,7 +158,7 @@ def test_rows_by_hand():
     assert len(classes) == 2
     assert classes.owner.tolist() == [0, 0, 1, 2]
     assert classes.owner.dtype == torch.int64
-    assert set(encoder.seen) == {
+    assert set(encoder.received) == {
         sentence for text in ("Sofa", "couch", "cat", "sky") for sentence in (f"a {text}.", f"the {text} here")
     }
     for row, text in zip(classes.rows.numpy(), ("Sofa", "couch", "cat", "sky"), strict=True):
@@ -171,13 +171,13 @@ def test_a_learned_prompt_replaces_templates():
     encoder = Letters()
     encoder.uses_templates = False
     embed_vocabulary(Vocabulary.parse("cat", templates="imagenet"), encoder)
-    assert encoder.seen == ["cat"]
+    assert encoder.received == ["cat"]
 
 
 def test_braces_in_names_are_kept():
     encoder = Letters()
     embed_vocabulary(Vocabulary.parse(["{0} and {}"], templates="photo"), encoder)
-    assert encoder.seen == ["a photo of a {0} and {}."]
+    assert encoder.received == ["a photo of a {0} and {}."]
 
 
 names = st.lists(st.text("abcdefgh xyz", min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=12).map(
@@ -220,15 +220,15 @@ def test_cached_rows_equal_encoded_rows(tiny_clip, tmp_path):
 def test_only_missing_texts_are_encoded(tmp_path):
     encoder, cache = Letters(), EmbeddingCache(tmp_path)
     embed_vocabulary(Vocabulary.parse("cat, dog", templates="photo"), encoder, cache=cache)
-    encoder.seen = []
+    encoder.received = []
     embed_vocabulary(Vocabulary.parse("dog, mouse, cat", templates="photo"), encoder, cache=cache)
-    assert encoder.seen == ["a photo of a mouse."]
-    encoder.seen = []
+    assert encoder.received == ["a photo of a mouse."]
+    encoder.received = []
     embed_vocabulary(Vocabulary.parse("dog", templates="single"), encoder, cache=cache)
-    assert encoder.seen == ["a sculpture of a dog."]
-    encoder.identity, encoder.seen = "other", []
+    assert encoder.received == ["a sculpture of a dog."]
+    encoder.identity, encoder.received = "other", []
     embed_vocabulary(Vocabulary.parse("dog", templates="photo"), encoder, cache=cache)
-    assert encoder.seen == ["a photo of a dog."]
+    assert encoder.received == ["a photo of a dog."]
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -1,6 +1,6 @@
-"""What is known of a model's scores: seen and unseen names, everything that is not asked for, and a score curve.
+"""Calibration of a model's scores: a penalty for seen names, rivals for everything else, and a score curve.
 
-All three are settings that travel with a model; a model without them keeps its raw scores.
+All three are settings that are stored with a model; a model without them has raw scores.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from deop.errors import SettingError
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is known of a model's scores.
+    """How a model's scores are calibrated.
 
     Attributes:
-        trained_names: names that training saw.
-        seen_penalty: subtracted from the logits of seen names (rivals included) where unseen names are asked for too,
-            so that seen names do not always win ("calibrated stacking", Chao et al., ECCV 2016).
-        rivals: names that stand for everything not asked for. No pixel gets them, but their share of a mask's
-            probability lowers the score of the names that were asked for: a single name is not certain everywhere.
-        rival_similarity: rivals whose cosine similarity to a name asked for is at least this are left out, because
-            they mean the same.
-        curve: pairs (raw score, share of correct segments at that score), both ascending, measured on photos that were
-            not trained on. Scores are interpolated linearly between the pairs. Empty: scores stay raw.
+        trained_names: the seen names, which training used.
+        seen_penalty: subtracted from the logits of seen names (also of rivals) if unseen names are requested too, so
+            that seen names do not always win ("calibrated stacking", Chao et al., ECCV 2016).
+        rivals: names that stand for everything that was not requested. No pixel gets them, but their share of the
+            probability of a mask lowers the scores of the requested names: a single name is not certain everywhere.
+        rival_similarity: rivals whose cosine similarity to a requested name is at least this are dropped, because they
+            mean the same.
+        curve: pairs (raw score, share of correct segments at that score), both ascending, measured on photos that
+            were not used in training. Scores are interpolated linearly between the pairs. Empty: raw scores.
 
     Raises:
         SettingError: the curve does not ascend, or names are not given as a list.

@@ -52,14 +52,14 @@ def embed_vocabulary(
     progress: bool = False,
     batch_size: int = 256,
 ) -> Classes:
-    """Embed a vocabulary, and add what calibration knows: rows for "everything else" and an offset for seen names.
+    """Embed a vocabulary and calibrate it: add rows for "everything else" and an offset for seen names.
 
     Args:
         vocabulary: the class names.
         encoder: the text encoder.
-        calibration: rivals and seen names of the model; None: the embeddings alone. The rivals are left out where the
-            vocabulary has a background of its own.
-        cache: where embeddings are kept between runs; None: nowhere.
+        calibration: rivals and seen names of the model; None: the embeddings alone. The rivals are not used if the
+            vocabulary has a background.
+        cache: the cache of embeddings on disk, or None.
         progress: show a progress bar on stderr when more than 200 sentences must be encoded.
         batch_size: sentences encoded at once.
 
@@ -95,17 +95,17 @@ def calibrate_classes(
     rivals: Sequence[str] = (),
     rival_rows: Tensor | None = None,
 ) -> Classes:
-    """Add rows for "none of these", and lower the rows of seen names where unseen names are asked for too.
+    """Add rows for "none of these", and lower the rows of seen names if unseen names are requested too.
 
     Args:
-        classes: the embeddings of the names that are asked for.
+        classes: the embeddings of the requested names.
         texts: the text of each of their M rows.
-        calibration: what is known of the model's scores.
+        calibration: calibration of the model.
         rivals: R names that stand for everything else.
-        rival_rows: (R, C) float32 of unit length, their embeddings; None where there are no rivals.
+        rival_rows: (R, C) float32 of unit length, their embeddings; None without rivals.
 
     Returns:
-        The classes with the rivals that differ from everything asked for, owned by no name, and with an offset.
+        The classes with an offset, and with the rivals that differ from all requested names and belong to no name.
     """
     rows, owner, count = classes.rows, classes.owner, len(classes.rows)
     texts = list(texts)
@@ -117,7 +117,7 @@ def calibrate_classes(
         texts += [rivals[index] for index in far.tolist()]
     trained = {name.casefold() for name in calibration.trained_names}
     seen = [text.casefold() in trained for text in texts]
-    # Where every name was seen, or no row at all, the offset would change nothing.
+    # If every name was seen, or no row at all, the offset would have no effect.
     mixed = any(seen) and not all(seen[:count])
     if not mixed or not calibration.seen_penalty:
         return Classes(rows, owner, classes.names, classes.offset)
@@ -206,11 +206,11 @@ def _warn_if_alike(texts: Sequence[str], rows: np.ndarray, owner: Sequence[int])
         if owner[first] != owner[place]:
             alike.append((first, place))
     if alike:
-        one, other = (shorten(texts[place]) for place in alike[0])
+        first_name, second_name = (shorten(texts[place]) for place in alike[0])
         more = f" (and {len(alike) - 1} more pairs)" if len(alike) > 1 else ""
         warnings.warn(
-            f"the text encoder gives {one!r} and {other!r} the same embedding{more}: of such names the one that is "
-            "listed first wins. Use words that the encoder can tell apart",
+            f"the text encoder gives {first_name!r} and {second_name!r} the same embedding{more}, so that the first in "
+            "the list always wins. Use words that the encoder can distinguish",
             VocabularyWarning,
             stacklevel=3,
         )

@@ -10,7 +10,7 @@ from deop.errors import VocabularyError
 from deop.text.templates import parse_templates
 from deop.text.things import is_thing
 
-_SHOWN = 60  # characters of a name that a message repeats
+_SHOWN = 60  # characters of a name in a message
 
 
 class VocabularyWarning(UserWarning):
@@ -26,10 +26,11 @@ class Vocabulary:
         background: texts for everything else: a pixel that one of them wins gets no name (-1).
         templates: sentences with ``{}`` that every text is put into; their embeddings are averaged. A model with a
             learned prompt does not use them.
-        isthing: K flags, True for countable things, False for stuff; None where that is not known.
+        isthing: K flags, True for countable things, False for stuff; None if not known.
 
     Raises:
-        VocabularyError: no names, a blank text, the same text in two names, or flags for another number of names.
+        VocabularyError: there are no names, a text is blank, two names have the same text, or the number of flags
+            differs from the number of names.
     """
 
     synonyms: tuple[tuple[str, ...], ...]
@@ -48,7 +49,7 @@ class Vocabulary:
         if not synonyms:
             raise VocabularyError("the list of names is empty: give at least one, such as 'cat'")
         if () in synonyms:
-            raise VocabularyError("one of the names has no text at all: give each at least one")
+            raise VocabularyError("a name has an empty tuple of texts: give each name at least one text")
         object.__setattr__(self, "synonyms", synonyms)
         object.__setattr__(self, "background", background)
         object.__setattr__(self, "templates", parse_templates(tuple(self.templates)))
@@ -65,7 +66,7 @@ class Vocabulary:
 
     @cached_property
     def things(self) -> tuple[bool, ...]:
-        """``isthing``, guessed from the words of the names where it is not known."""
+        """``isthing``; if it is not known, a guess from the names (``deop.text.things``)."""
         return self.isthing or tuple(is_thing(name) for name in self.names)
 
     @cached_property
@@ -90,8 +91,9 @@ class Vocabulary:
             names: ``["cat", "sofa|couch"]``, where ``|`` separates synonyms, or one string ``"cat, sofa|couch"``. A
                 string with a semicolon is split at semicolons instead, and its commas stay part of the names:
                 ``"a red car, parked; a road"``. Line breaks split in both cases. Descriptions are fine as names. A
-                ``Vocabulary`` is taken as it is, with the other arguments, where given, in place of its own.
-            background: other things that the photo may show, in the same form: pixels that they win get no name.
+                ``Vocabulary`` is kept, except for what the other arguments replace.
+            background: names of everything else that the photo may show, in the same form: pixels that they win get no
+                name.
             templates: "single", "photo", "vild", "imagenet", "none", a sentence with ``{}``, or several. None: "vild".
             things: which of the names are countable things, in the same form; the others are stuff. None: not known.
 
@@ -99,8 +101,8 @@ class Vocabulary:
             The vocabulary.
 
         Raises:
-            VocabularyError: no names, a blank name, the same text in two names, a set (which has no order), or
-                unknown templates or things.
+            VocabularyError: there are no names, a name is blank, two names have the same text, an argument is a set
+                (which has no order), or templates or things are unknown.
 
         >>> Vocabulary.parse("cat, sofa|couch").synonyms
         (('cat',), ('sofa', 'couch'))
@@ -125,12 +127,12 @@ class Vocabulary:
         entries = [*self.synonyms, *((text,) for text in self.background)]
         for index, texts in enumerate(entries):
             for text in texts:
-                other = first_with.setdefault(text.casefold(), index)
-                if other != index:
-                    one, two = (self._describe(place) for place in (other, index))
+                first = first_with.setdefault(text.casefold(), index)
+                if first != index:
+                    places = " and in ".join(self._describe(place) for place in (first, index))
                     raise VocabularyError(
-                        f"{shorten(text)!r} is both in {one} and in {two}: they cannot be told apart. Remove one of "
-                        "them, join them with '|', or use different words (capital letters do not count)"
+                        f"{shorten(text)!r} is both in {places}, which cannot be distinguished. Remove one of them, "
+                        "join them with '|', or use different words (upper and lower case are equal)"
                     )
 
     def _describe(self, index: int) -> str:
@@ -139,12 +141,12 @@ class Vocabulary:
         return f"name {index + 1} ({shorten('|'.join(self.synonyms[index]))})"
 
     def _thing_flags(self, things: Sequence[str] | str) -> tuple[bool, ...]:
-        wanted = {text.casefold() for name in _split(things, "things") for text in _synonyms(name)}
-        if unknown := wanted - {text.casefold() for texts in self.synonyms for text in texts}:
+        requested = {text.casefold() for name in _split(things, "things") for text in _synonyms(name)}
+        if unknown := requested - {text.casefold() for texts in self.synonyms for text in texts}:
             raise VocabularyError(
                 f"things that are not among the names: {', '.join(sorted(unknown))}. Write them as in the names"
             )
-        return tuple(any(text.casefold() in wanted for text in texts) for texts in self.synonyms)
+        return tuple(any(text.casefold() in requested for text in texts) for texts in self.synonyms)
 
 
 def _split(names: Sequence[str] | str, what: str) -> list[str]:
@@ -194,12 +196,12 @@ def _clean(text: object, what: str, name: str | None = None) -> str:
 
 def _unique(texts: Iterable[str]) -> Iterable[str]:
     """The texts without repetitions, as first written."""
-    kept: dict[str, str] = {}
+    first: dict[str, str] = {}
     for text in texts:
-        kept.setdefault(text.casefold(), text)
-    return kept.values()
+        first.setdefault(text.casefold(), text)
+    return first.values()
 
 
 def shorten(text: str) -> str:
-    """A name as a message shows it, at most 60 characters."""
+    """A name in an error message, truncated to 60 characters."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
