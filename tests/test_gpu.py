@@ -1,4 +1,4 @@
-"""On a GPU: every precision, severance and shape gives what the CPU gives in float32. Skipped where there is none."""
+"""Results on a GPU, in all precisions, against those of the CPU in float32. Skipped without a GPU."""
 
 import pytest
 import torch
@@ -41,13 +41,16 @@ def run(tower, severance, device, dtype, compiled=False) -> VisionFeatures:
 @torch.no_grad()
 def test_tower(tower, kind):
     severance = Severance(kind, (-2, -1))
-    expected = run(tower, severance, "cpu", torch.float32).patches
+    expected, expected_image = run(tower, severance, "cpu", torch.float32)
     inside = expected.abs().sum(1) > 0
-    for dtype, least in ((torch.float32, 0.9999), (torch.float16, 0.995), (torch.bfloat16, 0.98)):
-        found = run(tower, severance, "cuda", dtype).patches.float().cpu()
-        similarity = torch.cosine_similarity(found, expected, dim=1)[inside]
-        assert similarity.min() > least, (dtype, similarity.min())
-        assert (found.abs().sum(1) > 0).eq(inside).all()
+    for dtype, minimum in ((torch.float32, 0.9999), (torch.float16, 0.995), (torch.bfloat16, 0.98)):
+        features = run(tower, severance, "cuda", dtype)
+        patches = features.patches.float().cpu()
+        similarity = torch.cosine_similarity(patches, expected, dim=1)[inside]
+        assert similarity.min() > minimum, (dtype, similarity.min())
+        assert (patches.abs().sum(1) > 0).eq(inside).all()
+        image = torch.cosine_similarity(features.image.float().cpu(), expected_image, dim=1)
+        assert image.min() > minimum, (dtype, image.min())
     tower.to("cpu", torch.float32)
 
 
@@ -56,9 +59,9 @@ def test_tower(tower, kind):
 def test_compiled_tower(tower, kind):
     severance = Severance(kind)
     expected = run(tower, severance, "cuda", torch.bfloat16).patches.float()
-    found = run(tower, severance, "cuda", torch.bfloat16, compiled=True).patches.float()
+    patches = run(tower, severance, "cuda", torch.bfloat16, compiled=True).patches.float()
     inside = expected.abs().sum(1) > 0
-    assert torch.cosine_similarity(found, expected, dim=1)[inside].min() > 0.98
+    assert torch.cosine_similarity(patches, expected, dim=1)[inside].min() > 0.98
     tower.to("cpu", torch.float32)
 
 
@@ -73,22 +76,22 @@ def test_proposals_and_anchors():
     expected = proposer(pixels)[0].logits
     encoder = CLIPVision(B16).eval()
     decoder = AnchorDecoder(AnchorConfig()).eval()
-    asked = Settings(severance=Severance("gate-normalized"), anchors="decoder")
+    settings = Settings(severance=Severance("gate-normalized"), anchors="decoder")
     canvas = Canvas((400, 500), (190, 250), (192, 256))
-    answers = {}
+    results = {}
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.float32), ("cuda", torch.bfloat16)):
         for part in (proposer, encoder, decoder):
             part.to(device, dtype)
-        given = pixels.to(device, dtype)
-        proposals = proposer(given)[0]
-        found = proposals.logits.float().cpu()
-        assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.99
-        # The same masks for all, so that what follows is compared by itself.
+        converted = pixels.to(device, dtype)
+        proposals = proposer(converted)[0]
+        logits = proposals.logits.float().cpu()
+        assert torch.corrcoef(torch.stack([logits.flatten(), expected.flatten()]))[0, 1] > 0.99
+        # The following steps get the same masks on all devices, so that they are compared separately.
         same = Proposals(expected.to(device), proposals.slots)
-        look = encode_one_pass(encoder, decoder, asked, given, [canvas], [same], asked.severance)[0]
-        votes = (100 * look.regions.float() @ torch.eye(512, device=device)[:7].T).softmax(1)
-        answers[device, dtype] = look.regions.float().cpu(), semantic(votes, same, canvas).labels
-    regions, labels = answers["cpu", torch.float32]
-    for key, least, share in ((("cuda", torch.float32), 0.9999, 0.999), (("cuda", torch.bfloat16), 0.97, 0.9)):
-        assert torch.cosine_similarity(answers[key][0], regions).min() > least, key
-        assert (answers[key][1] == labels).mean() > share, key
+        encoded = encode_one_pass(encoder, decoder, settings, converted, [canvas], [same], settings.severance)[0]
+        votes = (100 * encoded.regions.float() @ torch.eye(512, device=device)[:7].T).softmax(1)
+        results[device, dtype] = encoded.regions.float().cpu(), semantic(votes, same, canvas).labels
+    regions, labels = results["cpu", torch.float32]
+    for key, minimum, share in ((("cuda", torch.float32), 0.9999, 0.999), (("cuda", torch.bfloat16), 0.97, 0.9)):
+        assert torch.cosine_similarity(results[key][0], regions).min() > minimum, key
+        assert (results[key][1] == labels).mean() > share, key

@@ -1,6 +1,7 @@
-"""The three parts of a model that can be exchanged: what a vision encoder, a text encoder and a proposer must have.
+"""The three exchangeable parts of a model, as protocols: vision encoder, text encoder and proposer.
 
-Any object with these attributes fits; it need not inherit from anything (docs/research.md shows how to write one).
+Any object with these attributes can be used; it does not have to inherit from anything. docs/research.md shows how to
+write one.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from deop.proposals.types import Proposals
 
 
 class VisionEncoder(Protocol):
-    """What every encoder of whole images has: ``deop.encoders.clip.CLIPVision`` says it in full."""
+    """Encodes whole images into the joint space of images and text."""
 
     @property
     def normalization(self) -> Normalization:
-        """How pixels are to be normalised."""
+        """Normalisation that the pixels need."""
         ...
 
     @property
@@ -29,12 +30,12 @@ class VisionEncoder(Protocol):
 
     @property
     def patch(self) -> int:
-        """Side of a patch, pixels."""
+        """Side of a patch in pixels."""
         ...
 
     @property
     def crop_side(self) -> int:
-        """Side of the images that it was made for, pixels: the two-stream baseline's crops."""
+        """Side of the crops of the two-stream classifier in pixels: that of the training images."""
         ...
 
     def __call__(
@@ -46,12 +47,27 @@ class VisionEncoder(Protocol):
         valid: Tensor | None = None,
         sizes: list[tuple[int, int]] | None = None,
     ) -> VisionFeatures:
-        """Pixels (B, 3, H, W) and mask logits (B, N, h, w) -> features; one pass."""
+        """Encode images in one pass.
+
+        Args:
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded at the bottom and the right.
+            masks: (B, N, h, w) float, mask logits over the same canvas at any stride; None: no masks.
+            severance: where and how attention is severed; None: nowhere.
+            valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
+            sizes: (height, width) of each image in pixels, without padding; None: every image fills the canvas.
+
+        Returns:
+            Patch features (B, C, gh, gw) float with gh = ceil(H / patch) and gw = ceil(W / patch), 0 outside an image;
+            and image embeddings (B, C) float.
+
+        Raises:
+            SettingError: a severed layer that the encoder does not have, or missing masks.
+        """
         ...
 
 
 class TextEncoder(Protocol):
-    """What embeds texts."""
+    """Encodes texts into the joint space of images and text."""
 
     @property
     def width(self) -> int:
@@ -60,33 +76,41 @@ class TextEncoder(Protocol):
 
     @property
     def identity(self) -> str:
-        """Changes whenever an embedding may change; fit for a file name."""
+        """Hash of everything that embeddings depend on, usable as a file name. Read once per photo: must be fast."""
         ...
 
     @property
     def context_length(self) -> int:
-        """Most tokens of a text."""
+        """Maximum number of tokens of a text."""
         ...
 
     @property
     def uses_templates(self) -> bool:
-        """Whether names are to be put into sentences."""
+        """Whether names are inserted into sentence templates."""
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens that a text takes of the context, all that is put around it included."""
+        """Number of tokens of a text, including all that the encoder adds; may exceed ``context_length``."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """n texts -> (n, C) float32, not normalised."""
+        """Encode n texts; returns (n, C) float32, not normalised."""
         ...
 
 
 class Proposer(Protocol):
-    """What every source of masks that looks at pixels has."""
+    """Proposes class-agnostic masks from pixels."""
 
     normalization: Normalization
+    """Normalisation that the pixels need."""
 
     def __call__(self, pixels: Tensor) -> list[Proposals]:
-        """Propose masks for ``pixels`` (B, 3, H, W), normalised with ``self.normalization`` and padded."""
+        """Propose masks.
+
+        Args:
+            pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded at the bottom and the right.
+
+        Returns:
+            B ``Proposals``, each with mask logits (N, h, w) over the padded image; N may differ and may be 0.
+        """
         ...

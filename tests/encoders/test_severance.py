@@ -1,4 +1,4 @@
-"""Severance against the original's numbers, against the formulas worked by hand, and its properties."""
+"""Severance: parity with the original, the formulas by hand, and properties."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def original_severance(file, name, kind, variant):
 
 
 def cases(file, section):
-    """(tower, plain or learnpos, variant, input) of every stored output of a section."""
+    """(key, encoder, plain or learnpos, variant, input) of all stored outputs of a section."""
     for key in file.tensors:
         tower, part, *rest = key.split(".")
         if part == section:
@@ -124,7 +124,7 @@ def test_mixing_by_hand(kind):
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(KINDS[1:]), st.integers(0, 6), st.integers(0, 3), st.integers(0, 10_000))
 def test_padding_and_order_of_proposals(kind, proposals, padding, seed):
-    """Proposals marked not valid change nothing, wherever they stand; nor does the order of the others."""
+    """Neither proposals that are not valid nor the order of the others have an effect."""
     torch.manual_seed(seed)
     coverage, values = torch.rand(1, proposals, 6), torch.randn(1, 7, 8)
     expected = mixer(kind, coverage)(values)
@@ -137,8 +137,8 @@ def test_padding_and_order_of_proposals(kind, proposals, padding, seed):
 
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["gate-normalized", "affinity-normalized"]), st.integers(1, 6), st.integers(0, 10_000))
-def test_normalised_kinds_do_not_depend_on_the_number(kind, proposals, seed):
-    """Empty proposals change nothing, nor does repeating all of them: what the original's sums get wrong."""
+def test_normalised_kinds_do_not_depend_on_the_number_of_proposals(kind, proposals, seed):
+    """Neither empty proposals nor repeating all proposals have an effect, unlike in the original."""
     torch.manual_seed(seed)
     coverage, values = torch.rand(1, proposals, 6), torch.randn(1, 7, 8)
     expected = mixer(kind, coverage)(values)
@@ -147,16 +147,16 @@ def test_normalised_kinds_do_not_depend_on_the_number(kind, proposals, seed):
     torch.testing.assert_close(mixer(kind, coverage.repeat(1, 3, 1))(values), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_gate_depends_on_the_number():
-    """The same, shown to fail for the original's gate."""
+def test_gate_depends_on_the_number_of_proposals():
+    """The last test would fail for the original's gate."""
     coverage, values = torch.rand(1, 3, 6), torch.randn(1, 7, 8)
     twice = mixer("gate", coverage.repeat(1, 2, 1))(values)
     torch.testing.assert_close(twice, 2 * mixer("gate", coverage)(values))
 
 
 def test_affinity_normalized_stays_inside_segments():
-    """Where masks are a partition, every patch receives the mean value of its own segment."""
-    coverage = torch.full((1, 2, 6), -20.0).sigmoid()  # what given masks have where they are not
+    """If masks are a partition, each patch receives the mean value of its own segment."""
+    coverage = torch.full((1, 2, 6), -20.0).sigmoid()  # the coverage of given masks outside a mask
     coverage[0, 0, :2] = coverage[0, 1, 2:5] = 1  # patch 5 is in no mask
     values = torch.randn(1, 7, 4)
     mixed = mixer("affinity-normalized", coverage)(values)[0, 1:]
@@ -226,7 +226,7 @@ def test_the_class_token_does_not_change_patches_of_severed_blocks():
         assert not torch.equal(first.image, second.image)
 
 
-def test_clear_errors():
+def test_errors():
     with pytest.raises(SettingError, match="unknown severance 'gat'"):
         Severance("gat")
     with pytest.raises(SettingError, match="unknown class_token 'none'"):

@@ -12,6 +12,7 @@ from deop.networks.loading import load_strictly
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig, config_of_original, from_original_state
 from deop.proposals.resnet import FrozenBatchNorm
 from tests.conftest import assert_parity, checkpoint_keys
+from tests.proposals.suite import Part, ProposerSuite
 
 TINY = MaskFormerConfig(
     depth=50,
@@ -26,6 +27,16 @@ TINY = MaskFormerConfig(
     mask_dim=8,
     class_mlp=(16, 12),
 )
+
+
+class TestMaskFormer(ProposerSuite):
+    @pytest.fixture(scope="class")
+    def proposer(self):
+        torch.manual_seed(0)
+        return MaskFormer(TINY).eval()
+
+    def exportable(self, proposer):
+        return Part(proposer, lambda module, pixels: module.predict(pixels).mask_logits)
 
 
 @pytest.fixture(scope="module")

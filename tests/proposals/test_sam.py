@@ -1,4 +1,4 @@
-"""Segment-anything proposers: the points asked, the masks kept, against transformers and by hand."""
+"""Segment-anything proposers: the common suite, equality with transformers, and filters by hand."""
 
 import json
 
@@ -14,6 +14,7 @@ from deop.images.preprocessing import IMAGENET
 from deop.proposals import sam
 from deop.proposals.sam import SamProposer, SamSettings, box_iou, mask_boxes, stability
 from tests.proposals import tiny_networks
+from tests.proposals.suite import Part, ProposerSuite
 
 EVERYTHING = SamSettings(
     points_per_side=3, points_per_batch=4, min_iou=-9, min_stability=-1, box_iou=1, min_region_area=0
@@ -23,16 +24,28 @@ EVERYTHING = SamSettings(
 @pytest.fixture(scope="module", params=["sam", "sam2"])
 def network(request):
     network = getattr(tiny_networks, request.param)()
-    with torch.no_grad():  # untrained heads answer nearly zero everywhere
+    with torch.no_grad():  # untrained heads predict almost 0 everywhere
         for parameter in network.mask_decoder.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return network
 
 
-def answers(network, placed, points):
-    """Filled masks of transformers' own forward, the best expected IoU first."""
+class TestSamProposer(ProposerSuite):
+    fixed_number = False
+    differentiable = False
+
+    @pytest.fixture(scope="class")
+    def proposer(self, network):
+        return SamProposer(network, IMAGENET, EVERYTHING)
+
+    def exportable(self, proposer):
+        return Part(proposer, lambda module, pixels: module.network.vision_encoder(pixels).last_hidden_state)
+
+
+def predict(network, framed, points):
+    """Mask logits and predicted IoU of transformers' own forward."""
     with torch.no_grad():
-        output = network(pixel_values=placed, input_points=points)
+        output = network(pixel_values=framed, input_points=points)
     logits, ious = output.pred_masks.flatten(0, 2), output.iou_scores.flatten()
     return logits, ious
 
@@ -50,31 +63,31 @@ def assert_same_masks(proposals, logits, ious):
     torch.testing.assert_close(proposals.logits, logits, rtol=1e-3, atol=1e-4)
 
 
-def test_every_answer_at_every_point(network):
+def test_all_masks_of_all_points(network):
     pixels = torch.randn(2, 3, 64, 64)
-    proposals = SamProposer(network, IMAGENET, EVERYTHING)(pixels)
-    for image, found in zip(pixels, proposals, strict=True):
-        assert_same_masks(found, *answers(network, image[None], grid(64, 64)))
+    result = SamProposer(network, IMAGENET, EVERYTHING)(pixels)
+    for image, proposals in zip(pixels, result, strict=True):
+        assert_same_masks(proposals, *predict(network, image[None], grid(64, 64)))
 
 
 def test_a_wide_photo_is_padded_for_sam_and_stretched_for_sam2(network):
     pixels = torch.randn(1, 3, 64, 128)
-    found = SamProposer(network, IMAGENET, EVERYTHING)(pixels)[0]
+    proposals = SamProposer(network, IMAGENET, EVERYTHING)(pixels)[0]
     size = (32, 64) if network.config.model_type == "sam" else (64, 64)
-    placed = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-    placed = F.pad(placed, (0, 0, 0, 64 - size[0]))
-    logits, ious = answers(network, placed, grid(size[1], size[0]))
-    assert_same_masks(found, logits[:, : size[0] // 4], ious)
+    framed = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+    framed = F.pad(framed, (0, 0, 0, 64 - size[0]))
+    logits, ious = predict(network, framed, grid(size[1], size[0]))
+    assert_same_masks(proposals, logits[:, : size[0] // 4], ious)
 
 
-def test_settings_thin_the_masks_out(network):
+def test_filters(network):
     pixels = torch.randn(1, 3, 64, 64)
-    logits, ious = answers(network, pixels, grid(64, 64))
-    bar = ious.median().item()
-    keep = (ious > bar) & (stability(logits) > 0.5)
-    chosen = SamSettings(3, min_iou=bar, min_stability=0.5, box_iou=1, min_region_area=0)
-    found = SamProposer(network, IMAGENET, chosen)(pixels)[0]
-    assert len(found) == (keep & (logits > 0).flatten(1).any(1)).sum()
+    logits, ious = predict(network, pixels, grid(64, 64))
+    median = ious.median().item()
+    keep = (ious > median) & (stability(logits) > 0.5)
+    settings = SamSettings(3, min_iou=median, min_stability=0.5, box_iou=1, min_region_area=0)
+    proposals = SamProposer(network, IMAGENET, settings)(pixels)[0]
+    assert len(proposals) == (keep & (logits > 0).flatten(1).any(1)).sum()
     distinct = SamProposer(network, IMAGENET, SamSettings(3, min_iou=-9, min_stability=-1, min_region_area=100))(
         pixels
     )[0]
@@ -83,10 +96,10 @@ def test_settings_thin_the_masks_out(network):
     assert overlap.max() <= 0.7
 
 
-def test_nothing_found_is_no_proposals(network):
-    found = SamProposer(network, IMAGENET, SamSettings(2, min_iou=1e9))(torch.randn(1, 3, 64, 96))[0]
-    assert len(found) == 0
-    assert found.logits.ndim == 3
+def test_no_masks(network):
+    proposals = SamProposer(network, IMAGENET, SamSettings(2, min_iou=1e9))(torch.randn(1, 3, 64, 96))[0]
+    assert len(proposals) == 0
+    assert proposals.logits.ndim == 3
 
 
 def test_small_regions_are_flipped(network):
@@ -100,31 +113,28 @@ def test_small_regions_are_flipped(network):
     assert int((cleaned > 0).sum()) == 36
 
 
-def test_folder_and_own_configuration(network, tmp_path):
+def test_folder(network, tmp_path):
     network.save_pretrained(tmp_path)
     pixels = torch.randn(1, 3, 64, 64)
     first = SamProposer(network, IMAGENET, EVERYTHING)
     loaded = SamProposer.from_folder(tmp_path, settings=EVERYTHING)
     expected = first(pixels)[0].logits
-    # Not equal to the bit: where the weights lie in memory decides how the products are summed.
+    # Not bit-identical: the order of summation depends on the memory layout of the weights.
     torch.testing.assert_close(loaded(pixels)[0].logits, expected, rtol=1e-3, atol=1e-4)
     config = json.loads(json.dumps(loaded.config_dict()))
-    again = SamProposer.from_config(config)
-    again.load_state_dict(loaded.state_dict())
-    assert again.settings == EVERYTHING
-    torch.testing.assert_close(again(pixels)[0].logits, expected, rtol=1e-3, atol=1e-4)
+    assert SamProposer.from_config(config).settings == EVERYTHING
     with pytest.raises(CheckpointError, match="colour"):
         SamProposer.from_config(config | {"settings": {"colour": 1}})
 
 
-def test_without_the_needed_class(network, tmp_path, monkeypatch):
+def test_old_versions_of_transformers_raise(network, tmp_path, monkeypatch):
     network.save_pretrained(tmp_path)
     monkeypatch.setitem(sam.CLASSES, network.config.model_type, "SamOfTheFuture")
     with pytest.raises(MissingDependencyError, match="pip install -U"):
         SamProposer.from_folder(tmp_path)
 
 
-def test_the_folder_of_a_sam2_video_model_is_read(tmp_path):
+def test_folder_of_a_sam2_video_model(tmp_path):
     network = tiny_networks.sam2()
     network.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -134,7 +144,7 @@ def test_the_folder_of_a_sam2_video_model_is_read(tmp_path):
     assert torch.equal(proposer.network.no_memory_embedding, network.no_memory_embedding)
 
 
-def test_no_points_cannot_be():
+def test_settings_without_points_raise():
     with pytest.raises(SettingError, match="point"):
         SamSettings(points_per_side=0)
 

@@ -1,4 +1,4 @@
-"""Proposers of the hub: equal to transformers' own forward, from every place they can lie, refused with a reason."""
+"""Proposers of the hub: the common suite, equality with transformers, and loading errors."""
 
 import json
 
@@ -12,11 +12,21 @@ from deop.proposals import transformers_networks
 from deop.proposals.sam import SamProposer
 from deop.proposals.transformers_networks import TransformersProposer
 from tests.proposals import tiny_networks
+from tests.proposals.suite import Part, ProposerSuite
 
 
 @pytest.fixture(scope="module", params=["maskformer", "mask2former"])
 def network(request):
     return getattr(tiny_networks, request.param)()
+
+
+class TestTransformersProposer(ProposerSuite):
+    @pytest.fixture(scope="class")
+    def proposer(self, network):
+        return TransformersProposer(network, IMAGENET)
+
+    def exportable(self, proposer):
+        return Part(proposer, lambda module, pixels: module.network(pixel_values=pixels).masks_queries_logits)
 
 
 @pytest.fixture
@@ -27,12 +37,7 @@ def folder(network, tmp_path):
     return tmp_path
 
 
-def masks(proposer, pixels):
-    with torch.no_grad():
-        return torch.stack([p.logits for p in proposer(pixels)])
-
-
-def test_masks_are_those_of_transformers(network, folder):
+def test_masks_equal_those_of_transformers(network, folder):
     pixels = torch.randn(2, 3, 64, 96)
     proposer = TransformersProposer.from_folder(folder)
     with torch.no_grad():
@@ -55,27 +60,7 @@ def test_normalization_comes_from_the_folder(folder):
         TransformersProposer.from_folder(folder)
 
 
-def test_own_configuration_and_weights_rebuild_it(folder):
-    proposer = TransformersProposer.from_folder(folder)
-    config = json.loads(json.dumps(proposer.config_dict()))
-    again = TransformersProposer.from_config(config)
-    again.load_state_dict(proposer.state_dict())
-    pixels = torch.randn(1, 3, 64, 64)
-    assert torch.equal(masks(again, pixels), masks(proposer, pixels))
-    assert again.normalization == proposer.normalization
-    with pytest.raises(CheckpointError, match="colour"):
-        TransformersProposer.from_config(config | {"colour": 1})
-
-
-def test_half_precision_gives_float32_masks(folder):
-    proposer = TransformersProposer.from_folder(folder)
-    pixels = torch.randn(1, 3, 64, 64)
-    full, half = masks(proposer, pixels), masks(proposer.to(torch.bfloat16), pixels)
-    assert half.dtype == torch.float32
-    assert ((full - half).abs().mean() / full.abs().mean()) < 0.2
-
-
-def test_another_type_of_model_is_refused(folder):
+def test_other_types_of_model_raise(folder):
     (folder / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match=r"'bert'.*mask2former"):
         TransformersProposer.from_folder(folder)
@@ -86,7 +71,7 @@ def test_another_type_of_model_is_refused(folder):
         TransformersProposer.from_folder(folder)
 
 
-def test_pickled_weights_are_refused_with_a_remedy(folder):
+def test_pickled_weights_raise_with_a_remedy(folder):
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
@@ -94,22 +79,22 @@ def test_pickled_weights_are_refused_with_a_remedy(folder):
         TransformersProposer.from_folder(folder)
 
 
-def test_incomplete_weights_are_refused_by_name(folder):
+def test_incomplete_weights_raise(folder):
     state = load_file(folder / "model.safetensors")
-    lost = next(key for key in state if key.endswith("queries_embedder.weight") or "mask_embedder" in key)
-    del state[lost]
+    removed = next(key for key in state if key.endswith("queries_embedder.weight") or "mask_embedder" in key)
+    del state[removed]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=lost):
+    with pytest.raises(CheckpointError, match=removed):
         TransformersProposer.from_folder(folder)
 
 
-def test_damaged_weights_are_refused(folder):
+def test_damaged_weights_raise(folder):
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match=str(folder)):
         TransformersProposer.from_folder(folder)
 
 
-def test_a_transformers_that_is_too_old(folder, monkeypatch):
+def test_old_versions_of_transformers_raise(folder, monkeypatch):
     for kind in transformers_networks.CLASSES:
         monkeypatch.setitem(transformers_networks.CLASSES, kind, "MaskFormerOfTheFuture")
     with pytest.raises(MissingDependencyError, match="pip install -U"):
