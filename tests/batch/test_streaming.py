@@ -1,7 +1,7 @@
 """Many photos: the results of one by one, in order, whatever fails, with a bounded amount of memory."""
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -64,12 +64,11 @@ def test_options_are_passed_on(model, photos):
 
 
 def test_photos_of_results_can_be_changed_and_arrays_of_the_caller_stay_as_they_are(model):
-    own, fixed = np.zeros((2, 40, 56, 3), np.uint8)
-    fixed = fixed.copy()
+    changing, fixed = arrays_of([(40, 56)] * 2)
     fixed.flags.writeable = False
-    first, second = segment_stream(model, [own, fixed], NAMES, masks=READ[:1] * 2)
+    first, second = segment_stream(model, [changing, fixed], NAMES, masks=READ[:1] * 2)
     first.photo[:] = 255
-    assert not own.any()
+    assert not changing.any()
     assert not second.photo.flags.writeable
 
 
@@ -147,40 +146,60 @@ class Counter:
                 self.pixels -= result.label_map.size
 
 
+@dataclass(frozen=True)
+class Stub:
+    """Stands for an ``EncodedPhoto``."""
+
+    photo: np.ndarray
+    source: str | None = None
+
+
+@pytest.fixture
+def quick(model, monkeypatch):
+    """The model without its computations, for tests of the order of events."""
+
+    def label(encoded, vocabulary, **options):
+        return Segmentation.from_semantic(encoded.photo, vocabulary.names, np.zeros(encoded.photo.shape[:2], int))
+
+    monkeypatch.setattr(model, "encode", lambda photos, masks, **options: [Stub(photo) for photo in photos])
+    monkeypatch.setattr(model, "label", label)
+    return model
+
+
 def arrays_of(sizes):
     return [np.zeros((*size, 3), np.uint8) for size in sizes]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
 @pytest.mark.parametrize("limit", [1, 2, 5, 12])
-def test_decoded_pixels_are_bounded(model, monkeypatch, batch, limit):
+def test_decoded_pixels_are_bounded(quick, monkeypatch, batch, limit):
     monkeypatch.setattr(streaming, "PIXELS_IN_MEMORY", limit * PIXELS)
     counter = Counter(monkeypatch)
     sizes = [(40, 56)] * 30
-    counter.take_all(segment_stream(model, arrays_of(sizes), NAMES, masks=READ[:1] * 30, batch=batch))
+    counter.take_all(segment_stream(quick, arrays_of(sizes), NAMES, masks=READ[:1] * 30, batch=batch))
     assert counter.received == 30
     assert counter.peak <= limit * PIXELS
 
 
-def test_a_photo_above_the_limit_is_processed_alone(model, monkeypatch):
+def test_a_photo_above_the_limit_is_processed_alone(quick, monkeypatch):
     monkeypatch.setattr(streaming, "PIXELS_IN_MEMORY", 2 * PIXELS)
     counter = Counter(monkeypatch)
     sizes = [(40, 56), (80, 100), (40, 56), (80, 100), (80, 100), (40, 56)]
     masks = [lambda size=size: masks_of(size) for size in sizes]
-    counter.take_all(segment_stream(model, arrays_of(sizes), NAMES, masks=masks, batch=8))
+    counter.take_all(segment_stream(quick, arrays_of(sizes), NAMES, masks=masks, batch=8))
     assert counter.received == len(sizes)
     assert counter.peak == 80 * 100
 
 
-def test_photos_are_bounded_in_number_too(model, monkeypatch):
+def test_photos_are_bounded_in_number_too(quick, monkeypatch):
     counter = Counter(monkeypatch)
-    results = segment_stream(model, arrays_of([(40, 56)] * 30), NAMES, masks=READ[:1] * 30, batch=1)
+    results = segment_stream(quick, arrays_of([(40, 56)] * 30), NAMES, masks=READ[:1] * 30, batch=1)
     next(results)
     results.close()
     assert counter.decoded <= 1 + streaming.READERS
 
 
-def test_photos_are_decoded_while_another_is_encoded(model, monkeypatch):
+def test_photos_are_decoded_while_another_is_encoded(quick, monkeypatch):
     second = threading.Event()
     photos = arrays_of([(40, 56)] * 2)
 
@@ -189,16 +208,16 @@ def test_photos_are_decoded_while_another_is_encoded(model, monkeypatch):
             second.set()
         return np.array(photo)
 
-    def encode(*arguments, **options):
+    def encode(photos, masks, **options):
         assert second.wait(GUARD)
-        return type(model).encode(model, *arguments, **options)
+        return [Stub(photo) for photo in photos]
 
     monkeypatch.setattr(streaming, "read_photo", read)
-    monkeypatch.setattr(model, "encode", encode)
-    assert len(list(segment_stream(model, photos, NAMES, masks=READ[:1] * 2, batch=1))) == 2
+    monkeypatch.setattr(quick, "encode", encode)
+    assert len(list(segment_stream(quick, photos, NAMES, masks=READ[:1] * 2, batch=1))) == 2
 
 
-def test_closing_stops_the_readers(model, monkeypatch):
+def test_closing_stops_the_readers(quick, monkeypatch):
     gate = threading.Event()
     photos = arrays_of([(40, 56)] * 30)
     started = []
@@ -210,7 +229,7 @@ def test_closing_stops_the_readers(model, monkeypatch):
 
     monkeypatch.setattr(streaming, "read_photo", read)
     before = set(threading.enumerate())
-    results = segment_stream(model, photos, NAMES, masks=READ[:1] * 30, batch=1)
+    results = segment_stream(quick, photos, NAMES, masks=READ[:1] * 30, batch=1)
     next(results)
     readers = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("deop-read")]
     results.close()
@@ -241,50 +260,49 @@ def marked_photos(count, marked):
 @pytest.mark.parametrize("kind", ["cuda", "cpu", "numpy"])
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("stage", ["encode", "label"])
-def test_a_photo_that_does_not_fit_in_memory_does_not_end_the_stream(model, monkeypatch, kind, batch, stage):
-    def encode(photos, *arguments, **options):
-        if any((photo == MARK).all() for photo in photos):
-            raise out_of_memory(kind)
-        return type(model).encode(model, photos, *arguments, **options)
+def test_a_photo_that_does_not_fit_in_memory_does_not_end_the_stream(quick, monkeypatch, kind, batch, stage):
+    original = getattr(quick, stage)
 
-    def label(encoded, *arguments, **options):
-        if (encoded.photo == MARK).all():
+    def fail_for_the_marked_photo(photos, *arguments, **options):
+        """``encode``, whose first argument is a list of photos, or ``label``, whose first argument is one."""
+        arrays = photos if stage == "encode" else [photos.photo]
+        if any((array == MARK).all() for array in arrays):
             raise out_of_memory(kind)
-        return type(model).label(model, encoded, *arguments, **options)
+        return original(photos, *arguments, **options)
 
-    monkeypatch.setattr(model, stage, {"encode": encode, "label": label}[stage])
-    results = list(segment_stream(model, marked_photos(6, 2), NAMES, masks=READ[:1] * 6, batch=batch))
+    monkeypatch.setattr(quick, stage, fail_for_the_marked_photo)
+    results = list(segment_stream(quick, marked_photos(6, 2), NAMES, masks=READ[:1] * 6, batch=batch))
     assert isinstance(results[2], ResourceError)
     assert "a photo (56 x 40 px) does not fit in memory: resize it" in str(results[2])
     assert [isinstance(result, Segmentation) for result in results] == [index != 2 for index in range(6)]
 
 
-def test_a_photo_that_cannot_be_decoded_for_lack_of_memory(model, photos, monkeypatch):
+def test_a_photo_that_cannot_be_decoded_for_lack_of_memory(quick, photos, monkeypatch):
     def read(photo):
         if photo is photos[2]:
             raise MemoryError
         return np.asarray(Image.open(photo)).copy()
 
     monkeypatch.setattr(streaming, "read_photo", read)
-    results = list(segment_stream(model, photos, NAMES, masks=READ))
+    results = list(segment_stream(quick, photos, NAMES, masks=READ))
     assert isinstance(results[2], ResourceError)
     assert str(photos[2]) in str(results[2])
     assert sum(isinstance(result, Segmentation) for result in results) == len(photos) - 1
 
 
-def test_memory_is_freed_before_photos_are_tried_one_by_one(model, monkeypatch):
+def test_memory_is_freed_before_photos_are_tried_one_by_one(quick, monkeypatch):
     calls = []
 
     def encode(photos, *arguments, **options):
         calls.append(len(photos))
         if len(photos) > 1:
             raise out_of_memory("cuda")
-        return type(model).encode(model, photos, *arguments, **options)
+        return [Stub(photo) for photo in photos]
 
-    monkeypatch.setattr(model, "encode", encode)
+    monkeypatch.setattr(quick, "encode", encode)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("freed"))
-    results = list(segment_stream(model, arrays_of([(40, 56)] * 3), NAMES, masks=READ[:1] * 3, batch=4))
+    results = list(segment_stream(quick, arrays_of([(40, 56)] * 3), NAMES, masks=READ[:1] * 3, batch=4))
     assert calls == [3, "freed", 1, 1, 1]
     assert all(isinstance(result, Segmentation) for result in results)
 
