@@ -1,4 +1,4 @@
-"""DeOP: a photo and class names in, one label map out. Read it beside the picture in docs/design.md."""
+"""The model: a photo and class names in, a label map out. docs/design.md has a diagram of the steps."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ from deop.weights.format import ModelParts, load_model_folder, save_model_folder
 from deop.weights.hub import fetch
 
 Names = Sequence[str] | str | Vocabulary
-"""Class names in every form that is accepted."""
+"""Class names in any accepted form."""
 
 
 class DeOP(nn.Module):
@@ -46,15 +46,15 @@ class DeOP(nn.Module):
 
     Args:
         encoder: the vision encoder.
-        text: the text encoder of the same space.
-        proposer: the source of masks; None: masks are given with each call.
-        anchors: the anchor decoder; None: mask pooling.
-        no_object: (C,) the learned "no object" vector, or None.
-        settings: how the model is used.
-        card: what the model is and where it comes from.
+        text: the text encoder of the same joint space.
+        proposer: the source of masks; None: masks must be given with each call.
+        anchors: the anchor decoder; None: regions are pooled over their masks.
+        no_object: (C,) float, the learned "no object" vector, or None.
+        settings: default behaviour.
+        card: description of the model.
 
     Raises:
-        SettingError: settings that ask for an anchor decoder that the model lacks.
+        SettingError: the settings require an anchor decoder and there is none.
     """
 
     def __init__(
@@ -79,21 +79,21 @@ class DeOP(nn.Module):
         self.cache: EmbeddingCache | None = EmbeddingCache()
         self._last_embedded: tuple[tuple[Vocabulary, str, Calibration], Classes] | None = None
         if self.settings.anchors == "decoder" and anchors is None:
-            raise SettingError('the settings ask for anchors="decoder", and the model has no anchor decoder')
+            raise SettingError('the settings have anchors="decoder", but the model has no anchor decoder: use "pool"')
 
     def set_proposer(self, proposer: Proposer | None) -> None:
-        """Take masks from another proposer, a module or any object of that protocol; None: masks are given."""
-        del self.proposer  # torch refuses to replace a module by anything else
+        """Replace the proposer by a module or any other object with that protocol; None: masks must be given."""
+        del self.proposer  # torch only allows to replace a module by a module
         self.proposer = proposer
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' precision."""
+        """Dtype of the weights."""
         return next(self.parameters()).dtype
 
     @torch.inference_mode()
@@ -113,27 +113,26 @@ class DeOP(nn.Module):
         things: Sequence[str] | str | None = None,
         batch: int = 8,
     ) -> Segmentation | list[Segmentation]:
-        """Name every pixel of one photo, or of several: ``encode``, then ``label``.
+        """Segment one photo, or several, into named regions: ``encode``, then ``label``.
 
         Args:
             photo: path, PIL image, (H, W, 3) uint8 array or bytes, or a list of them.
-            names: what to look for: a list, a comma-separated string or a ``Vocabulary``; "sofa|couch" are synonyms.
-            mode: "semantic": one name per pixel; "panoptic": one segment per thing and one for all of a stuff;
-                "instance": things only, each with a mask of its own.
-            masks: masks to use instead of the proposer's, at the photo's size: (N, H, W) bool or a label map (H, W);
-                a list of such for a list of photos.
-            severance: none, self, gate, gate-normalized, affinity, affinity-normalized, or a ``Severance``; None: the
-                model's setting.
-            anchors: "decoder" or "pool"; None: the model's setting, or pooling where its decoder is tied to the query
-                slots of a proposer that the masks do not come from.
-            classifier: "one-pass", or "two-stream" (every proposal is cropped and encoded by itself), or a
-                ``TwoStream``.
-            threshold: minimum score, in [0, 1], of a pixel (semantic) or a segment; below it: -1, none of the names.
+            names: the class names: a list, a comma-separated string or a ``Vocabulary``; "sofa|couch" are synonyms.
+            mode: "semantic": one name per pixel; "panoptic": one segment per thing and one per kind of stuff;
+                "instance": things only, whose masks may overlap.
+            masks: masks to use instead of the proposer's, at the size of the photo: (N, H, W) bool or a label map
+                (H, W); for a list of photos, a list of these.
+            severance: "none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized" or a ``Severance``;
                 None: the model's setting.
-            background: names of what is not looked for ("road, sky"); pixels that they win are -1.
+            anchors: "decoder" or "pool"; None: the model's setting, or "pool" if the decoder is tied to query slots of
+                its own proposer and the masks come from elsewhere.
+            classifier: "one-pass", "two-stream" (each proposal is cropped and encoded by itself) or a ``TwoStream``.
+            threshold: minimum score of a pixel (semantic) or a segment, in [0, 1]; below it the result is -1, none of
+                the names. None: the model's setting.
+            background: names that compete but are not in the result ("road, sky"); pixels that they win are -1.
             templates: template set, or templates with ``{}``; None: the model's setting.
-            things: which of the names are countable things; None: guessed from a list of common stuff.
-            batch: photos that go through the networks together.
+            things: the names that are countable things; None: all except those in a list of common stuff.
+            batch: photos that are processed together.
 
         Returns:
             One ``Segmentation``, or a list for a list of photos.
@@ -152,7 +151,7 @@ class DeOP(nn.Module):
             raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
         check_request(mode, threshold, batch)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
-        self.embed(vocabulary)  # complains about names before the photos are encoded
+        self.embed(vocabulary)  # raises errors about names before photos are encoded
         results = []
         for first in range(0, len(photos), batch):
             part = slice(first, first + batch)
@@ -170,20 +169,20 @@ class DeOP(nn.Module):
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
     ) -> Vocabulary:
-        """The vocabulary of some names, with this model's templates unless others are given.
+        """Create a vocabulary; templates default to those of the model's settings.
 
         Raises:
-            VocabularyError: names that cannot be used.
+            VocabularyError: invalid names.
         """
         if templates is None and not isinstance(names, Vocabulary):
             templates = self.settings.templates
         return Vocabulary.parse(names, background=background, templates=templates, things=things)
 
     def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
-        """The calibrated embeddings of a vocabulary, on the model's device; read from the cache where possible."""
+        """Calibrated embeddings of a vocabulary on the model's device; cached until text encoder or settings change."""
         key, last = (vocabulary, self.text.identity, self.settings.calibration), self._last_embedded
         if last is None or last[0] != key:
-            # Read once and set once: another thread may ask for other names in between.
+            # Read once and set once, since another thread may embed another vocabulary in between.
             classes = embed_vocabulary(
                 vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
             )
@@ -201,17 +200,17 @@ class DeOP(nn.Module):
         anchors: str | None = None,
         classifier: str | TwoStream = "one-pass",
     ) -> list[EncodedPhoto]:
-        """Compute everything that does not depend on names: the expensive half of ``segment``, whose arguments it has.
+        """Compute everything that does not depend on names: the expensive part of ``segment``.
 
         Args:
-            photos: any number; those of one size go through the networks together.
+            photos: any number of photos; those of one size are processed together.
             masks: masks for each photo, or None for the proposer's.
             severance: as in ``segment``.
             anchors: as in ``segment``.
             classifier: as in ``segment``.
 
         Returns:
-            One ``EncodedPhoto`` for each photo; ``label`` can be called with it as often as needed.
+            One ``EncodedPhoto`` per photo, to be passed to ``label`` any number of times.
 
         Raises:
             ImageError, ProposalError, SettingError: naming the input and the remedy.
@@ -227,20 +226,20 @@ class DeOP(nn.Module):
         canvases = [canvas_of(array, self.settings.resize) for array in arrays]
         encoded: dict[int, EncodedPhoto] = {}
         for group in group_by_size(canvases, given):
-            some_canvases = [canvases[index] for index in group]
-            some_resized = [resized[index] for index in group]
+            group_canvases = [canvases[index] for index in group]
+            group_resized = [resized[index] for index in group]
             with reuse_features():
-                # The proposer gets the same tensor as the encoder where possible: a trunk that both share works once.
-                pixels = self._pixels(some_resized, self.encoder.normalization) if stream is None else None
-                proposals = self._propose([given[index] for index in group], some_canvases, some_resized, pixels)
+                # If possible, proposer and encoder get the same tensor, so that a shared trunk runs only once.
+                pixels = self._pixels(group_resized, self.encoder.normalization) if stream is None else None
+                proposals = self._propose([given[index] for index in group], group_canvases, group_resized, pixels)
                 if pixels is not None:
                     parts = encode_one_pass(
-                        self.encoder, self.anchors, self.settings, pixels, some_canvases, proposals, severed, anchors
+                        self.encoder, self.anchors, self.settings, pixels, group_canvases, proposals, severed, anchors
                     )
                 else:
                     assert stream is not None
                     parts = encode_two_stream(
-                        self.encoder, some_resized, some_canvases, proposals, stream, self.device, self.dtype
+                        self.encoder, group_resized, group_canvases, proposals, stream, self.device, self.dtype
                     )
             for index, part in zip(group, parts, strict=True):
                 photo = photos[index]
@@ -260,7 +259,7 @@ class DeOP(nn.Module):
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
     ) -> Segmentation:
-        """Name the pixels of an encoded photo: the cheap half of ``segment``, whose arguments it has.
+        """Assign names to an encoded photo: the cheap part of ``segment``, with the same arguments.
 
         Raises:
             VocabularyError, SettingError: naming the input and the remedy.
@@ -317,7 +316,7 @@ class DeOP(nn.Module):
         """Probabilities of the names for each proposal of an encoded photo (docs/method.md §6).
 
         Returns:
-            (N, K + 1) float32: the K names and, last, none of them.
+            (N, K + 1) float32: the K names and, last, "none of these".
         """
         classes = self.embed(self.vocabulary(names))
         if encoded.two_stream is None or encoded.valid is None:
@@ -338,13 +337,13 @@ class DeOP(nn.Module):
         anchors: str | None = None,
         classifier: str | TwoStream = "one-pass",
     ) -> tuple[Severance, TwoStream | None]:
-        """Check the options of ``encode`` before a photo is at stake.
+        """Check the options of ``encode`` before photos are read.
 
         Returns:
-            The severance, and how crops are classified; None: one pass.
+            The severance, and the settings of the two-stream classifier, or None for one pass.
 
         Raises:
-            SettingError: an unknown value, or two that exclude each other.
+            SettingError: an unknown value, or options that exclude each other.
         """
         severed, stream = Severance.parse(severance, self.settings.severance), TwoStream.parse(classifier)
         if anchors is not None and anchors not in ANCHORS:
@@ -353,11 +352,11 @@ class DeOP(nn.Module):
             raise SettingError('this model has no anchor decoder: use anchors="pool"')
         if stream is not None and (severance is not None or anchors is not None):
             option = "anchors" if severance is None else "severance"
-            raise SettingError(f'classifier="two-stream" encodes crops, which have no {option}: omit {option}')
+            raise SettingError(f'classifier="two-stream" encodes crops, which do not use {option}: omit {option}')
         return severed, stream
 
     def _pixels(self, resized: Sequence[np.ndarray], normalization: Normalization) -> Tensor:
-        """Photos of one padded size as a batch (B, 3, H, W), normalised and padded."""
+        """A batch (B, 3, H, W) of photos of one padded size, normalised and padded."""
         divisor = self.settings.resize.divisor
         return torch.stack(
             [to_pixels(photo, normalization, divisor, device=self.device, dtype=self.dtype) for photo in resized]
@@ -370,9 +369,9 @@ class DeOP(nn.Module):
         resized: Sequence[np.ndarray],
         pixels: Tensor | None,
     ) -> list[Proposals]:
-        """Masks of photos of one padded size: those given with all of them, else the proposer's.
+        """Proposals of photos of one padded size: given masks, or those of the proposer.
 
-        ``pixels`` are normalised for the encoder, and None where the encoder does not use them.
+        ``pixels`` are normalised for the encoder, or None if the encoder does not use them.
         """
         given = [
             given_proposals(array, canvas.photo, canvas.resized, canvas.padded).to(self.device)
@@ -395,11 +394,11 @@ class DeOP(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> "DeOP":
-        """Load a model in deop's own format from a folder or a hub repo.
+        """Load a model in deop's format from a folder or a hub repo.
 
         Raises:
-            ModelNotFoundError: not on this machine, and the hub cannot be reached; or neither a folder nor a repo.
-            CheckpointError: damaged, incomplete or of another format.
+            ModelNotFoundError: no such folder or repo, or the hub cannot be reached and the model is not cached.
+            CheckpointError: a damaged or incomplete model, or another format.
         """
         folder = existing_folder(name) or fetch(str(name), revision or "main")
         parts, state = load_model_folder(folder)
@@ -419,20 +418,19 @@ class DeOP(nn.Module):
         """Write ``config.json``, ``model.safetensors``, tokenizer and model card into a folder.
 
         Args:
-            folder: created where it is missing.
-            packed: store weights as int8 and float16, at about a quarter of the size and with some loss.
+            folder: is created if it does not exist.
+            packed: store weights as int8 and float16: a quarter of the size, with a small loss of precision.
 
         Returns:
             The folder.
 
         Raises:
-            OutputError: the folder cannot be written; nothing is left half-written.
-            SettingError: the model was loaded in int8, whose weights no other machine could read.
+            OutputError: the folder cannot be written; no partial files remain.
+            SettingError: the model was loaded in int8, whose packed weights cannot be saved.
         """
         if is_int8(self):
             raise SettingError(
-                'a model in int8 cannot be saved: load it without dtype="int8" and save that, with packed=True for a '
-                "small file"
+                'a model in int8 cannot be saved: load it without dtype="int8", and use packed=True for a small file'
             )
         parts = ModelParts(
             self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card
@@ -440,7 +438,16 @@ class DeOP(nn.Module):
         return save_model_folder(parts, self.state_dict(), Path(folder), packed=packed)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload deop model") -> str:
-        """Publish the model on the Hugging Face hub and return the address of the commit."""
+        """Publish the model on the Hugging Face hub.
+
+        Args:
+            repo_id: name of the repo; it is created if it does not exist.
+            private: whether a new repo is private; None: the default of the account.
+            message: commit message.
+
+        Returns:
+            The URL of the commit.
+        """
         from tempfile import TemporaryDirectory
 
         from huggingface_hub import HfApi

@@ -1,4 +1,4 @@
-"""Regions against class names: cosine similarities, the best synonym of each name, and "none of these"."""
+"""Classification of regions: cosine similarities to class names, the best synonym of each, and "none of these"."""
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +11,17 @@ from deop.text.embedding import Classes
 def classify(
     regions: Tensor, classes: Classes, no_object: Tensor | None = None, temperature: float = TEMPERATURE
 ) -> Tensor:
-    """Score every region against every name (docs/method.md §6).
+    """Logits of each region for each name (docs/method.md §6).
 
     Args:
         regions: (..., N, C) float, L2-normalised.
-        classes: embeddings of K names, their synonyms and the background names.
-        no_object: (C,) float, the learned "no object" vector of the model where it has one; normalised here.
+        classes: embeddings of K names, their synonyms and the background.
+        no_object: (C,) float, the learned "no object" vector, or None; need not be normalised.
         temperature: factor of the cosine similarities.
 
     Returns:
-        (..., N, K + 1) float32 logits, whatever the precision of the regions. A name scores as its best synonym. The
-        last column is "none of these": the best of the background names and the "no object" vector, -inf where there
-        is neither.
+        (..., N, K + 1) float32 logits. A name has the logit of its best synonym. The last column is "none of these":
+        the best of the background names and the "no object" vector, or -inf without either.
     """
     logits = class_logits(regions, classes, temperature)
     if no_object is not None:
@@ -32,8 +31,8 @@ def classify(
 
 
 def class_logits(regions: Tensor, classes: Classes, temperature: float = TEMPERATURE) -> Tensor:
-    """As ``classify``, with the background alone in the last column, -inf where the vocabulary has none."""
-    # bfloat16 has steps of 1/8 at a logit of 25: names would tie, and their order would decide.
+    """As ``classify`` without a "no object" vector: the last column is the background, or -inf without one."""
+    # In float32, since bfloat16 has steps of 1/8 at a logit of 25: similar names would tie.
     rows = classes.rows.to(regions.device, torch.float32)
     similarity = temperature * (regions.float() @ rows.T)
     if classes.offset is not None:

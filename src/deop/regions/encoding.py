@@ -1,7 +1,4 @@
-"""From photos to regions: everything that a model computes before it is given class names.
-
-The stages of the picture in docs/design.md between "pixels" and "regions", as functions over a model's parts.
-"""
+"""From pixels to region embeddings: everything that a model computes before it needs class names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,18 +23,18 @@ from deop.settings import ANCHORS, Settings
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """Everything that a model computes for one photo before it is given names; ``DeOP.label`` turns it into a result.
+    """Everything that a model computes for one photo before it needs names; ``DeOP.label`` turns it into a result.
 
     Attributes:
         photo: (H, W, 3) uint8.
-        canvas: where the photo lies in the masks.
+        canvas: position of the photo in the masks.
         proposals: N masks.
         regions: (N, C) float, L2-normalised embeddings, one per proposal.
-        heatmaps: (heads, N, gh, gw) float, where each embedding was taken from; None for crops.
-        two_stream: how crops are classified; None after one pass.
-        valid: (N,) bool, which proposals have a crop; None after one pass.
-        settings: what it was computed with, as the result reports it.
-        source: path of the photo, where it came from a file.
+        heatmaps: (heads, N, gh, gw) float, weights of the patches in each embedding; None for crops.
+        two_stream: settings of the two-stream classifier; None for one pass.
+        valid: (N,) bool, which proposals have a crop; None for one pass.
+        settings: options that were used, as reported in the result.
+        source: path of the photo, or None if it was not a file.
     """
 
     photo: np.ndarray
@@ -74,7 +71,7 @@ def encode_one_pass(
         anchors: "decoder", "pool" or None, as in ``DeOP.segment``.
 
     Returns:
-        B encoded photos, whose ``photo`` is empty: the caller has it.
+        B encoded photos with an empty ``photo``, which the caller fills in.
     """
     masks, valid = stack_proposals(proposals)
     sizes = [canvas.padded if settings.padding == "inside" else canvas.resized for canvas in canvases]
@@ -102,10 +99,9 @@ def encode_one_pass(
 def choose_anchors(
     requested: str | None, decoder: AnchorDecoder | None, settings: Settings, proposals: Proposals
 ) -> str:
-    """Choose "decoder" or "pool": what was requested, else the model's setting, else pooling.
+    """Choose "decoder" or "pool": the requested value, or the model's setting, or "pool" without a decoder.
 
-    Queries tied to slots mean nothing for masks that do not come from their own proposer: those are pooled, unless the
-    decoder was requested.
+    If the decoder is tied to slots, masks without slots or with unknown ones are pooled, unless "decoder" is requested.
 
     Raises:
         SettingError: an unknown value, or a decoder that is missing or does not fit the proposals.
@@ -120,7 +116,7 @@ def choose_anchors(
     unknown = decoder.config.query == "slot" and slots is not None and bool((slots >= decoder.config.slots).any())
     if requested == "decoder" and unknown:
         raise SettingError(
-            f"the anchor decoder is tied to the {decoder.config.slots} query slots of its own proposer, and this "
+            f"the anchor decoder is tied to the {decoder.config.slots} query slots of its own proposer, but this "
             'proposer has more: use anchors="pool"'
         )
     if requested is not None:
@@ -142,19 +138,19 @@ def embed_masks(
     Args:
         features: (1, C, gh, gw) patch features.
         proposals: N masks.
-        canvas: where the photo lies in the masks.
-        patch: side of a patch, pixels.
+        canvas: position of the photo in the masks.
+        patch: side of a patch in pixels.
         decoder: the anchor decoder, or None.
         settings: the model's settings.
         anchors: "decoder" or "pool", from ``choose_anchors``.
     """
     pooled = decoder is None or anchors == "pool"
     masks = proposals.logits[None].sigmoid()
-    # The decoder sees masks as the original's does, sampled at the patch centres; pooling must not lose small ones.
+    # For the decoder, masks are sampled at the patch centres as in the original; pooling must not lose small masks.
     coverage = to_patches(masks, canvas.padded, patch, antialias=pooled)
     coverage = coverage[..., : features.shape[-2], : features.shape[-1]]
     if decoder is None or pooled:
-        coverage, features = coverage.float(), features.float()  # the mean of a thousand patches; costs little
+        coverage, features = coverage.float(), features.float()  # for precision: this is a mean over a thousand patches
         features = F.normalize(features, dim=1) if settings.normalize_patches else features
         return pool_regions(features, coverage)
     slots = None if proposals.slots is None else proposals.slots[None].to(features.device, non_blocking=True)
@@ -170,19 +166,19 @@ def encode_two_stream(
     device: torch.device,
     dtype: torch.dtype,
 ) -> list[EncodedPhoto]:
-    """The two-stream baseline: cut out every mask, and encode every crop by itself (docs/method.md §8).
+    """The two-stream baseline: crop each mask and encode each crop by itself (docs/method.md §8).
 
     Args:
-        encoder: the same encoder as that of the one pass.
+        encoder: the vision encoder.
         resized: B photos (H', W', 3) uint8.
         canvases: one for each photo.
         proposals: one for each photo.
-        stream: how crops are made and classified.
+        stream: settings of the classifier.
         device: the model's device.
         dtype: the model's dtype.
 
     Returns:
-        B encoded photos, whose ``photo`` is empty: the caller has it.
+        B encoded photos with an empty ``photo``, which the caller fills in.
     """
     encoded = []
     for photo, canvas, candidates in zip(resized, canvases, proposals, strict=True):
@@ -206,13 +202,13 @@ def encode_two_stream(
 
 
 def stack_proposals(proposals: Sequence[Proposals]) -> tuple[Tensor, Tensor]:
-    """Mask logits of images with different N as one tensor.
+    """Stack mask logits of images with different N.
 
     Args:
-        proposals: B of them, with masks of one size.
+        proposals: B proposals, with masks of one size.
 
     Returns:
-        (B, N, h, w) float, with N the largest number of masks; and (B, N) bool, False for the rows that are filled up.
+        (B, N, h, w) float, with N the largest number of masks; and (B, N) bool, False for padding.
     """
     count = max(len(candidates) for candidates in proposals)
     first = proposals[0].logits
