@@ -25,6 +25,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "data_folder" in item.fixturenames:
+            item.add_marker(pytest.mark.data)
     if config.getoption("--runslow"):
         return
     for item in items:
