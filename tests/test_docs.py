@@ -229,6 +229,19 @@ def test_segmenting_page_lists_the_json_keys(working_directory, capfd):
     assert set(re.findall(r"`(\w+)`", segment_keys)) == set(result["segments"][0])
 
 
+def test_evaluation_page_lists_the_json_keys(working_directory, capfd):
+    from deop.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["evaluate", "dataset", "--model", "clip-b16", "--json", "result.json", "--limit", "1", "--skip-broken"])
+    rows = re.findall(r"^\| (`.+?) \|", section_of("evaluation.md", "## JSON results"), re.MULTILINE)
+    listed = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    result = set(json.loads(Path("result.json").read_text(encoding="utf-8")))
+    only_for_some = {"trained_names_miou", "new_names_miou", "seen_miou_absent_as_zero"}
+    assert result <= listed
+    assert listed <= result | only_for_some
+
+
 def test_models_page_lists_the_zoo():
     rows = re.findall(r"^\| `([\w-]+)` \| `(.+)` \| `(.+)` \|$", read(DOCS / "models.md"), re.MULTILINE)
     assert rows == [(name, entry.clip.repo, entry.proposer.repo) for name, entry in ZOO.items()]
