@@ -1,9 +1,8 @@
 """Open-vocabulary semantic segmentation in one pass: photo and class names in, one name per pixel out.
 
 >>> import deop
->>> model = deop.load("nano", device="cpu")
->>> model.settings.anchors in ("decoder", "pool")
-True
+>>> deop.Vocabulary.parse("cat, sofa|couch, wall").names
+('cat', 'sofa', 'wall')
 
 Public names are imported on first use, so ``import deop`` loads no other library.
 """

@@ -10,7 +10,7 @@ def test_the_command(deop, tmp_path):
     done = deop("bench", "start", "--quick", "--repeats", 3, "--json", tmp_path / "results.json")
     assert done.code == 0, done.err
     results = json.loads(done.out.splitlines()[-1])
-    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert results == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     rows = {row["label"]: row for row in results["parts"]["start"]["rows"]}
     assert rows["deop segment, nano"]["p50"] > rows["import torch"]["p50"] > rows["python"]["p50"]
 

@@ -25,28 +25,28 @@ def dataset(here):
 
 
 def test_results_report_and_maps(deop, dataset, tiny_clip, here):
-    wanted = ["--json", "found.json", "--report", "report", "--save-maps", "maps"]
-    asked = ["--proposals", "oracle", "--unseen", "unseen.txt", "--resamples", 20, "--seed", 3]
-    done = deop("evaluate", dataset, "--model", tiny_clip, *asked, *wanted)
+    outputs = ["--json", "results.json", "--report", "report", "--save-maps", "maps"]
+    options = ["--proposals", "oracle", "--unseen", "unseen.txt", "--resamples", 20, "--seed", 3]
+    done = deop("evaluate", dataset, "--model", tiny_clip, *options, *outputs)
     assert done.code == 0, done.err
-    found = json.loads((here / "found.json").read_text())
-    assert found["protocol"] == "generalized"
-    assert (found["resamples"], found["seed"], found["confidence"]) == (20, 3, 0.95)
+    results = json.loads((here / "results.json").read_text(encoding="utf-8"))
+    assert results["protocol"] == "generalized"
+    assert (results["resamples"], results["seed"], results["confidence"]) == (20, 3, 0.95)
     # The keys that docs/evaluation.md promises.
     assert {"miou", "pixel_accuracy", "mean_accuracy", "per_class", "seen_miou", "unseen_miou", "hiou",
-            "region_accuracy", "images", "seconds_per_image"} <= set(found)  # fmt: skip
-    low, high = found["intervals"]["miou"]
+            "region_accuracy", "images", "seconds_per_image"} <= set(results)  # fmt: skip
+    low, high = results["intervals"]["miou"]
     line = next(line for line in done.out.splitlines() if line.startswith("mIoU "))
-    assert f"{100 * found['miou']:.1f} %" in line
+    assert f"{100 * results['miou']:.1f} %" in line
     assert f"{100 * low:.1f} to {100 * high:.1f}" in line
     assert "hIoU" in done.out
     maps = [np.asarray(Image.open(path)) for path in sorted((here / "maps").glob("*.png"))]
-    assert [set(np.unique(one)) <= {1, 2, 255} for one in maps] == [True, True]
+    assert [set(np.unique(label_map)) <= {1, 2, 255} for label_map in maps] == [True, True]
     page = (here / "report" / "index.html").read_text(encoding="utf-8")
     words = shlex.split(printed_command(page))
     assert words[:3] == ["deop", "evaluate", str(dataset)]
     assert dict(zip(words[3::2], words[4::2], strict=True)) == {
-        "--model": str(tiny_clip), "--proposals": "oracle", "--unseen": "unseen.txt", "--json": "found.json",
+        "--model": str(tiny_clip), "--proposals": "oracle", "--unseen": "unseen.txt", "--json": "results.json",
         "--report": "report", "--save-maps": "maps", "--resamples": "20", "--seed": "3",
     }  # fmt: skip
     assert "report/index.html" in done.err
@@ -64,7 +64,7 @@ def test_the_command_in_the_report_runs_and_gives_the_same_results(deop, dataset
     options += ["--resamples", 5, "--skip-broken", "--report", "my report", "--json", "results.json"]
     done = deop("evaluate", dataset, "--model", tiny_clip, *options)
     assert done.code == 0, done.err
-    first = json.loads((here / "results.json").read_text())
+    first = json.loads((here / "results.json").read_text(encoding="utf-8"))
     command = printed_command((here / "my report/index.html").read_text(encoding="utf-8"))
     (here / "results.json").unlink()
     program, *arguments = shlex.split(command)
@@ -72,7 +72,7 @@ def test_the_command_in_the_report_runs_and_gives_the_same_results(deop, dataset
     assert "--skip-broken" in arguments
     done = deop(*arguments)
     assert done.code == 0, done.err
-    second = json.loads((here / "results.json").read_text())
+    second = json.loads((here / "results.json").read_text(encoding="utf-8"))
     for results in (first, second):
         results.pop("seconds_per_image")
     assert first == second
@@ -82,11 +82,11 @@ def test_with_background_from_the_command_line(deop, dataset, here):
     done = deop("evaluate", dataset, "--protocol", "with-background", "--background", "road, sky|clouds", "--json", "-",
                 "--device", "cpu", "--limit", 1)  # fmt: skip
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert list(found["per_class"]) == ["cat", "wall", "background"]
-    assert found["background"] == ["road", "sky", "clouds"]
-    assert found["per_class_images"] == {"cat": 1, "wall": 1, "background": 1}
-    assert found["intervals"] == {}  # a single photo has none
+    results = json.loads(done.out)
+    assert list(results["per_class"]) == ["cat", "wall", "background"]
+    assert results["background"] == ["road", "sky", "clouds"]
+    assert results["per_class_images"] == {"cat": 1, "wall": 1, "background": 1}
+    assert results["intervals"] == {}  # a single photo has none
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_broken_photos_stop_the_evaluation_or_are_skipped(deop, dataset):
     (dataset / "val/masks/2.png").write_bytes((dataset / "val/masks/0.png").read_bytes())
     done = deop("evaluate", dataset, "--skip-broken", "--json", "-", "--device", "cpu", "--resamples", 2)
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert found["images"] == 1
-    assert found["left_out"] == ["masks/2.png", "images/1.jpg"]
+    results = json.loads(done.out)
+    assert results["images"] == 1
+    assert results["left_out"] == ["masks/2.png", "images/1.jpg"]
     assert "skipped 2 files" in done.err
 
 

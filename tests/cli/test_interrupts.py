@@ -38,6 +38,8 @@ def interrupt():
 event, argument = os.environ["DEOP_TEST_INTERRUPT"].split(":")
 if event == "import":
     on_import(argument, interrupt)
+elif event == "worker-import" and "--multiprocessing-fork" in sys.orig_argv:
+    on_import(argument, lambda: os.killpg(os.getpgrp(), 2))
 elif event == "exit":
     atexit.register(interrupt)
 elif event == "begin":
@@ -73,10 +75,11 @@ def deop_command(request, tmp_path):
     return [sys.executable, str(script)]
 
 
-def run(command, hooks, event, cwd):
+def run(command, hooks, event, cwd, **options):
     return subprocess.run(
-        command, env=environment(hooks, event), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
-    )
+        command, env=environment(hooks, event), cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+        **options,
+    )  # fmt: skip
 
 
 def test_the_entry_point_is_the_module_that_handles_interrupts():
@@ -102,6 +105,18 @@ def test_while_libraries_are_imported(hooks, here, module):
     assert process.returncode == 130, process.stderr
     assert process.stderr == "interrupted\n"
     assert [path.name for path in here.iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("module", ["_socket", "numpy"])
+def test_while_worker_processes_start(hooks, here, module):
+    """A terminal interrupts the workers together with their parent; the first module is imported before our code."""
+    from tests.data import miniatures
+
+    miniatures.voc(here / "official")
+    command = [sys.executable, "-m", "deop", "prepare", "voc", "official", "--workers", "2", "--partial"]
+    process = run(command, hooks, f"worker-import:{module}", here, start_new_session=True)
+    assert (process.returncode, process.stderr) == (130, "interrupted\n")
+    assert not list(here.rglob("*.part"))
 
 
 def test_while_the_process_ends(deop_command, hooks, tmp_path):

@@ -23,7 +23,7 @@ def test_lists_every_model_with_its_licence(deop, hub):
 
 
 def test_lists_what_is_on_this_machine_without_a_network(deop, hub):
-    hub.error = AssertionError("the hub was asked")
+    hub.error = AssertionError("the hub was contacted")
     entry = ZOO["clip-b32"]
     cache(hub, entry.clip, CLIP_FILES)
     state = {line.split()[0]: line.split()[-1] for line in deop("models").out.splitlines() if line[:1].isalpha()}

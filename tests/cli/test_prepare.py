@@ -25,10 +25,10 @@ def test_lists_the_data_sets(deop):
     for name, entry in PUBLIC_SETS.items():
         line = next(line for line in done.out.splitlines() if line.startswith(f"{name} "))
         assert all(f"{count:,}" in line for count in entry.photos.values())
-    found = [json.loads(line) for line in deop("prepare", "--list", "--json").out.splitlines()]
-    assert [entry["name"] for entry in found] == list(PUBLIC_SETS)
-    assert found[0]["photos"] == {"train": 118287, "val": 5000}
-    assert "train2017.zip" in found[0]["files"]
+    report = [json.loads(line) for line in deop("prepare", "--list", "--json").out.splitlines()]
+    assert [entry["name"] for entry in report] == list(PUBLIC_SETS)
+    assert report[0]["photos"] == {"train": 118287, "val": 5000}
+    assert "train2017.zip" in report[0]["files"]
 
 
 def test_without_arguments_it_prints_help(deop):
@@ -44,9 +44,9 @@ def test_lists_the_missing_official_files_and_their_addresses(deop, here):
     for part in ("ImageSets/Segmentation/train.txt", "benchmark.tgz", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012"):
         assert part in done.err
     assert not list(here.iterdir())
-    found = json.loads(deop("prepare", "voc", here, "--split", "val", "--json").out)
-    assert not found["ok"]
-    assert {row["file"] for row in found["missing"]} == {"VOCtrainval_11-May-2012.tar"}
+    report = json.loads(deop("prepare", "voc", here, "--split", "val", "--json").out)
+    assert not report["ok"]
+    assert {row["file"] for row in report["missing"]} == {"VOCtrainval_11-May-2012.tar"}
     assert deop("prepare", "voc", here / "nowhere").code == 1
 
 
@@ -101,11 +101,11 @@ def test_check_lists_findings(deop, here):
     assert "photo p3.jpg has no mask" in done.out
     assert "images/p11.jpg" in done.out
     assert "unlisted id: 2 more; --json lists all" in done.out
-    found = json.loads(deop("prepare", "check", "set", "--void", "9", "--json").out)
-    assert not found["ok"]
-    kinds = [finding["kind"] for finding in found["splits"]["val"]["findings"]]
+    report = json.loads(deop("prepare", "check", "set", "--void", "9", "--json").out)
+    assert not report["ok"]
+    kinds = [finding["kind"] for finding in report["splits"]["val"]["findings"]]
     assert (kinds.count("unlisted id"), kinds.count("broken photo")) == (10, 1)
-    assert found["splits"]["train"]["findings"][0]["file"] == "images/p3.jpg"
+    assert report["splits"]["train"]["findings"][0]["file"] == "images/p3.jpg"
     assert deop("prepare", "check", "set", "--split", "val", "--void", "9,99").code == 1
     (here / "set/val/images/p11.jpg").write_bytes((here / "set/val/images/p10.jpg").read_bytes())
     assert deop("prepare", "check", "set", "--split", "val", "--void", "9,99").code == 0

@@ -47,7 +47,7 @@ def test_one_photo_end_to_end(segment, here):
     assert set(np.unique(labels)) <= {1, 2, 3}
     with Image.open(here / "out/a.webp") as picture:
         assert picture.format == "WEBP"
-    line = json.loads((here / "a.json").read_text())
+    line = json.loads((here / "a.json").read_text(encoding="utf-8"))
     assert line["names"] == ["cat", "sofa", "wall"]
     assert line["results"] == {"picture": "out/a.webp", "labels": "a.labels.png"}
     shares = {segment["name"]: segment["share"] for segment in line["segments"]}
@@ -123,7 +123,7 @@ def test_an_unreadable_photo_does_not_stop_the_others(segment, here):
     )
     assert done.code == 1
     assert files_in(here / "out") == files_in(here / "maps") == ["a.png"]
-    lines = [json.loads(line) for line in (here / "all.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (here / "all.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["photo"] for line in lines] == ["trip/a.jpg", "trip/b.jpg", "trip/c.jpg"]
     assert ["error" in line for line in lines] == [False, True, True]
     assert done.err.count("failed: trip/c.jpg: masks are 40 x 40") == 1
@@ -215,7 +215,7 @@ def test_an_interrupted_batch_keeps_finished_results(segment, here, monkeypatch)
     monkeypatch.setattr(DeOP, "encode", interrupted)
     done = segment("trip", "-c", "cat", "--masks", "masks", "--json", "all.jsonl", "-o", "out")
     assert done.code == 130
-    assert len((here / "all.jsonl").read_text().splitlines()) == 1
+    assert len((here / "all.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     assert files_in(here / "out") == ["a.png"]
     assert "1 of 3 photos done" in done.err
     assert "Traceback" not in done.err
@@ -230,7 +230,9 @@ def test_a_batch_that_cannot_write_a_file_keeps_finished_results(segment, here):
     assert done.code == 1
     assert "1 of 3 photos done" in done.err
     assert "error: cannot write out/b.png" in done.err
-    assert [json.loads(line)["photo"] for line in (here / "all.jsonl").read_text().splitlines()] == ["trip/a.jpg"]
+    assert [json.loads(line)["photo"] for line in (here / "all.jsonl").read_text(encoding="utf-8").splitlines()] == [
+        "trip/a.jpg"
+    ]
 
 
 def test_only_json_goes_to_stdout_when_many_names_are_embedded(segment, here):

@@ -51,12 +51,12 @@ def test_training_by_a_recipe_gives_a_model_that_segments(deop, here, recipe, ph
     assert "min left" in done.err
     assert "--model runs/small/model" in done.err
     assert done.out == ""
-    assert "seed: 3" in (here / "runs" / "small" / "recipe.yaml").read_text()
+    assert "seed: 3" in (here / "runs" / "small" / "recipe.yaml").read_text(encoding="utf-8")
     assert sorted(path.name for path in (here / "runs" / "small").iterdir()) == [
         "checkpoints", "log", "model", "recipe.yaml",
     ]  # fmt: skip
-    found = deop("segment", photos / "images" / "a.png", "--classes", "cat, wall", "--model", "runs/small/model")
-    assert found.code == 0, found.err
+    segmented = deop("segment", photos / "images" / "a.png", "--classes", "cat, wall", "--model", "runs/small/model")
+    assert segmented.code == 0, segmented.err
     again = deop("train", "deop", "--recipe", recipe, "--data", photos, "--device", "cpu", "loop.seed=3")
     assert again.code == 2
     assert "already contains a run of 2 steps: continue it with --resume" in again.err

@@ -5,11 +5,11 @@ category id. 0 marks pixels of none of the classes, and 255 pixels that are not 
 be a class, 0 marks both. Photos are linked, not copied. The official files are only read.
 """
 
-import functools
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -305,11 +305,37 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterator[bool | str]]]:
         yield map
         return
     # "spawn", because a fork of a process with threads, such as torch's, may hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
+
+    def run(*arguments: Any) -> Iterator[bool | str]:
+        with _interrupts_blocked():
+            return pool.map(*arguments, chunksize=16)  # the table is sent once per chunk
+
     try:
-        yield functools.partial(pool.map, chunksize=16)  # the table is sent once per chunk
+        yield run
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, so that processes started meanwhile never receive it.
+
+    Ctrl-C interrupts a whole group of processes. Only the parent handles it, and lets its workers finish their photos.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where the initializer of the workers has to do
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _convert(job: tuple[Item, Path], table: np.ndarray, copy: bool) -> bool | str:
