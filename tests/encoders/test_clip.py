@@ -23,6 +23,8 @@ def tower(config=SMALL, seed=0):
 
 
 class TestCLIPVision(EncoderSuite):
+    half_dtypes = (torch.bfloat16, torch.float16)
+
     @pytest.fixture
     def encoder(self):
         return tower()

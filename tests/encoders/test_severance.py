@@ -43,12 +43,12 @@ def test_parity_patch_features(parity):
     assert {variant.removesuffix("_last2") for *_, variant, _ in stored} == set(ORIGINAL)
     for key, name, kind, variant, image in stored:
         tower = original_tower(file, name, kind)
-        found = tower(
+        features = tower(
             file[f"{name}.image.{image}"],
             file[f"{name}.mask_logits.{image}"],
             severance=original_severance(file, name, kind, variant),
         )
-        assert_parity(found.patches.permute(0, 2, 3, 1), file[key])
+        assert_parity(features.patches.permute(0, 2, 3, 1), file[key])
 
 
 @torch.no_grad()
@@ -56,12 +56,12 @@ def test_parity_class_token(parity):
     file = parity("severance")
     for key, name, kind, variant, image in cases(file, "cls"):
         tower = original_tower(file, name, kind)
-        found = tower(
+        features = tower(
             file[f"{name}.image.{image}"],
             file[f"{name}.mask_logits.{image}"],
             severance=original_severance(file, name, kind, variant),
         )
-        assert_parity(found.image, file[key])
+        assert_parity(features.image, file[key])
 
 
 @torch.no_grad()
@@ -176,9 +176,9 @@ def test_any_number_stride_patch_and_size(kind, proposals, patch, stride, size):
     torch.manual_seed(0)
     tower = CLIPVision(VisionConfig(32, 3, 4, 64, patch, 4, 16))
     masks = torch.randn(2, proposals, -(-size[0] // stride), -(-size[1] // stride))
-    found = tower(torch.randn(2, 3, *size), masks, severance=Severance(kind, (1, -1)))
-    assert found.patches.shape == (2, 16, -(-size[0] // patch), -(-size[1] // patch))
-    assert found.patches.isfinite().all()
+    features = tower(torch.randn(2, 3, *size), masks, severance=Severance(kind, (1, -1)))
+    assert features.patches.shape == (2, 16, -(-size[0] // patch), -(-size[1] // patch))
+    assert features.patches.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])

@@ -1,3 +1,5 @@
+"""The trunk of the small model, and sharing it."""
+
 import gc
 import pickle
 import weakref
@@ -16,19 +18,19 @@ def test_strides_and_widths():
     assert shapes == [(1, 24, 16, 24), (1, 48, 8, 12), (1, 120, 4, 6), (1, 352, 2, 3)]
 
 
-def test_a_dense_trunk_has_the_same_weights_and_all_but_the_deepest_features():
+def test_dense_trunk_differs_only_in_the_deepest_features():
     torch.manual_seed(0)
     strided, dense = EfficientNetLite(dense=False).eval(), EfficientNetLite().eval()
     dense.load_state_dict(strided.state_dict())
     photo = torch.randn(1, 3, 64, 96)
-    *before, deepest = strided(photo)
-    *same, finer = dense(photo)
-    assert all(torch.equal(first, second) for first, second in zip(before, same, strict=True))
+    *strided_features, deepest = strided(photo)
+    *dense_features, finer = dense(photo)
+    assert all(torch.equal(a, b) for a, b in zip(strided_features, dense_features, strict=True))
     assert finer.shape[-2:] == (4, 6)
     assert deepest.shape[-2:] == (2, 3)
 
 
-def test_same_padding_at_stride_two_is_at_the_bottom_and_the_right():
+def test_same_padding_at_stride_two_pads_bottom_and_right():
     convolution, x = Convolution(2, 3, 3, 2), torch.randn(1, 2, 8, 8)
     expected = F.conv2d(F.pad(x, (0, 1, 0, 1)), convolution.weight, convolution.bias, stride=2)
     assert torch.equal(convolution(x), expected)
@@ -52,7 +54,7 @@ def test_folding_equals_convolution_then_batch_norm():
     assert set(classifier) == {"head.weight", "head.bias", "classifier.weight", "classifier.bias"}
 
 
-def test_a_photo_goes_through_the_shared_trunk_once():
+def test_shared_trunk_runs_once_per_tensor():
     class Counting(EfficientNetLite):
         calls = 0
 
@@ -71,15 +73,15 @@ def test_a_photo_goes_through_the_shared_trunk_once():
             assert Counting.calls == 2
 
 
-def test_the_shared_trunk_keeps_nothing():
-    """Weights or pixels that change in place never meet features of before, and no photo is kept or pickled."""
+def test_shared_trunk_keeps_nothing():
+    """Features follow in-place changes of weights and pixels; photos are neither kept nor pickled."""
     trunk = SharedTrunk(EfficientNetLite()).eval()
     with torch.no_grad():
         x = torch.rand(1, 3, 32, 32)
         with reuse_features():
             first = trunk(x)
         size = len(pickle.dumps(trunk))
-        kept = weakref.ref(x)
+        reference = weakref.ref(x)
         x += 1
         assert not torch.equal(trunk(x)[0], first[0])
         second = trunk(x)[0]
@@ -88,7 +90,7 @@ def test_the_shared_trunk_keeps_nothing():
         assert len(pickle.dumps(trunk)) == size
     del x
     gc.collect()
-    assert kept() is None
+    assert reference() is None
 
 
 def test_threads_do_not_share_features():

@@ -1,4 +1,4 @@
-"""Masks at other resolutions against torch's own resizing of the whole."""
+"""Resizing of parts of masks, against torch's resizing of whole masks."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from deop.networks.resampling import interpolate_rows, resize_weights, source_ro
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 50), st.integers(1, 50), st.data())
-def test_rows_equal_the_rows_of_the_whole(rows, columns, height, width, data):
+def test_rows_equal_those_of_the_whole_result(rows, columns, height, width, data):
     maps = torch.randn(3, rows, columns)
     first = data.draw(st.integers(0, height - 1))
     last = data.draw(st.integers(first + 1, height))
@@ -22,18 +22,18 @@ def test_rows_equal_the_rows_of_the_whole(rows, columns, height, width, data):
     torch.testing.assert_close(part, whole[:, first:last])
 
 
-def test_a_ramp_keeps_its_place_on_any_patch_grid():
-    """A linear ramp in y keeps its value at the patch centres, for a stride and a patch that do not divide."""
+def test_resizing_to_patches_keeps_positions():
+    """A linear ramp in y keeps its values at the patch centres, if neither stride nor patch divides the image."""
     rows = torch.arange(32.0)  # stride 4: cell r is centred at pixel 4 r + 2
     ramp = ((4 * rows + 2) / 128)[None, None, :, None].expand(1, 1, 32, 32)
-    found = to_patches(ramp, (128, 128), 14)
-    assert found.shape[-2:] == (10, 10)
+    resized = to_patches(ramp, (128, 128), 14)
+    assert resized.shape[-2:] == (10, 10)
     centres = (torch.arange(10.0) * 14 + 7) / 128
-    torch.testing.assert_close(found[0, 0, :9, 3], centres[:9])
+    torch.testing.assert_close(resized[0, 0, :9, 3], centres[:9])
 
 
 @pytest.mark.parametrize("patch", [14, 16, 32])
-def test_antialiasing_loses_no_small_mask(patch):
+def test_antialiasing_keeps_small_masks(patch):
     maps = torch.zeros(1, 1, 32, 32)
     maps[0, 0, 8, 8] = 1  # one cell of 4 x 4 pixels, away from every patch centre of 32
     assert to_patches(maps, (128, 128), patch, antialias=True).sum() > 0
@@ -47,7 +47,7 @@ def test_no_proposals():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 50), st.data())
-def test_weights_are_those_of_the_resize(source, target, data):
+def test_resize_weights(source, target, data):
     first = data.draw(st.integers(0, target - 1))
     last = data.draw(st.integers(first + 1, target))
     maps = torch.randn(2, 3, source)

@@ -1,4 +1,4 @@
-"""The refinement of a division against its formula, cell by cell, and by what it is for."""
+"""Refinement of a division: against its formula, cell by cell, and on simple photos."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from deop.proposals.refinement import REACHES, refine_division
 
 
 def by_hand(logits, colours, weight, unit):
-    """The docstring's formula with loops."""
+    """The formula of the docstring, written with loops."""
     logits, colours = logits.double().numpy(), colours.double().numpy()
     height, width = logits.shape[1:]
 
@@ -17,25 +17,25 @@ def by_hand(logits, colours, weight, unit):
 
     shares = softmax(logits)
     for reach in REACHES:
-        heard = logits.copy()
+        updated = logits.copy()
         for y in range(height):
             for x in range(width):
                 for dy in (-reach, 0, reach):
                     for dx in (-reach, 0, reach):
                         if dy or dx:
                             row, column = np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)
-                            apart = ((colours[:, y, x] - colours[:, row, column]) ** 2).sum()
-                            heard[:, y, x] += weight * np.exp(-apart / (2 * unit**2)) * shares[:, row, column]
-        shares = softmax(heard)
+                            distance = ((colours[:, y, x] - colours[:, row, column]) ** 2).sum()
+                            updated[:, y, x] += weight * np.exp(-distance / (2 * unit**2)) * shares[:, row, column]
+        shares = softmax(updated)
     return shares
 
 
 def test_formula():
     torch.manual_seed(0)
     logits, colours = 2 * torch.randn(4, 7, 9), 10 * torch.randn(3, 7, 9)
-    found = refine_division(logits, colours, weight=0.8, unit=6.0)
-    np.testing.assert_allclose(found.numpy(), by_hand(logits, colours, 0.8, 6.0), atol=1e-5)
-    torch.testing.assert_close(found.sum(0), torch.ones(7, 9))
+    shares = refine_division(logits, colours, weight=0.8, unit=6.0)
+    np.testing.assert_allclose(shares.numpy(), by_hand(logits, colours, 0.8, 6.0), atol=1e-5)
+    torch.testing.assert_close(shares.sum(0), torch.ones(7, 9))
 
 
 def test_no_weight_and_no_masks():
@@ -44,7 +44,7 @@ def test_no_weight_and_no_masks():
     assert refine_division(logits[:0], colours).shape == (0, 6, 5)
 
 
-def test_a_blurred_border_moves_to_the_edge_of_colour():
+def test_blurred_border_moves_to_the_edge_in_colour():
     columns = torch.arange(24.0)
     left = ((13 - columns) / 2).expand(20, -1)  # the division changes at column 13, slowly
     colours = torch.zeros(3, 20, 24)
@@ -54,7 +54,7 @@ def test_a_blurred_border_moves_to_the_edge_of_colour():
     assert (owner[:, 11:] == 1).all()
 
 
-def test_an_island_goes_unless_it_looks_different():
+def test_small_region_disappears_unless_it_looks_different():
     logits = torch.zeros(2, 21, 21)
     logits[0], logits[0, 9:12, 9:12], logits[1, 9:12, 9:12] = 2.0, 0.0, 2.0
     plain, spot = torch.zeros(3, 21, 21), torch.zeros(3, 21, 21)

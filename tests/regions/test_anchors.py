@@ -1,4 +1,4 @@
-"""Anchors against the original's numbers, against loops by hand, and their properties."""
+"""Anchors: parity with the original, pooling by hand, and properties."""
 
 import pytest
 import torch
@@ -36,11 +36,11 @@ def test_parity_decoder(parity, suffix):
     slots = torch.arange(coverage.shape[1]).expand(len(coverage), -1)
     assert len(variants(file)) >= 3
     for variant in variants(file):
-        found = original_decoder(file, variant)(features, coverage, slots)
-        assert_parity(found.embeddings, file[f"{variant}.embedding_bnd{suffix}"])
-        assert_parity(found.heatmaps, file[f"{variant}.heatmap_per_head{suffix}"])
-        assert_parity(found.heatmaps.mean(1), file[f"{variant}.heatmap_mean{suffix}"])
-        pooled = found.heatmaps.flatten(3) @ features.flatten(2).mT.unflatten(2, (file.info["heads"], -1)).transpose(
+        regions = original_decoder(file, variant)(features, coverage, slots)
+        assert_parity(regions.embeddings, file[f"{variant}.embedding_bnd{suffix}"])
+        assert_parity(regions.heatmaps, file[f"{variant}.heatmap_per_head{suffix}"])
+        assert_parity(regions.heatmaps.mean(1), file[f"{variant}.heatmap_mean{suffix}"])
+        pooled = regions.heatmaps.flatten(3) @ features.flatten(2).mT.unflatten(2, (file.info["heads"], -1)).transpose(
             1, 2
         )
         assert_parity(pooled.transpose(1, 2).flatten(2), file[f"{variant}.pooled_unnormalised_bnd{suffix}"])
@@ -68,14 +68,14 @@ def scene(proposals, seed=0):
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(["slot", "mask"]), st.integers(1, 9), st.integers(0, 1000))
 @torch.no_grad()
-def test_order_of_proposals_changes_nothing(query, proposals, seed):
+def test_order_of_proposals_has_no_effect(query, proposals, seed):
     features, coverage = scene(proposals, seed)
     slots = torch.randperm(9)[:proposals].expand(2, -1)
     order = torch.randperm(proposals)
     model = decoder(query)
     expected = model(features, coverage, slots).embeddings[:, order]
-    found = model(features, coverage[:, order], slots[:, order]).embeddings
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    embeddings = model(features, coverage[:, order], slots[:, order]).embeddings
+    torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("query", ["slot", "mask"])
@@ -94,7 +94,7 @@ def test_slot_queries_need_slots():
     assert decoder("mask")(features, coverage).embeddings.shape == (2, 3, 32)
 
 
-def test_an_untrained_mask_query_is_the_pooled_feature():
+def test_initial_mask_query_is_the_pooled_feature():
     features, coverage = scene(3)
     model = decoder("mask")
     torch.testing.assert_close(model._queries(features, coverage, None), pool_regions(features, coverage).embeddings)
@@ -102,8 +102,8 @@ def test_an_untrained_mask_query_is_the_pooled_feature():
 
 def test_pooling_by_hand():
     features, coverage = scene(3)
-    coverage[0, 1] = 0  # an empty mask has a zero embedding, not NaN
-    found = pool_regions(features, coverage)
+    coverage[0, 1] = 0  # the embedding of an empty mask is 0, not NaN
+    regions = pool_regions(features, coverage)
     for image in range(2):
         for proposal in range(3):
             total = torch.zeros(32)
@@ -111,8 +111,8 @@ def test_pooling_by_hand():
                 for column in range(5):
                     total += coverage[image, proposal, row, column] * features[image, :, row, column]
             expected = total / total.norm() if total.norm() > 0 else total
-            torch.testing.assert_close(found.embeddings[image, proposal], expected)
-    assert found.embeddings[0, 1].abs().sum() == 0
+            torch.testing.assert_close(regions.embeddings[image, proposal], expected)
+    assert regions.embeddings[0, 1].abs().sum() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -121,5 +121,5 @@ def test_half_precision(dtype):
     features, coverage = scene(5)
     model = decoder("mask")
     expected = model(features, coverage).embeddings
-    found = model.to(dtype)(features.to(dtype), coverage.to(dtype)).embeddings
-    assert torch.cosine_similarity(found.float(), expected, dim=-1).min() > 0.99
+    embeddings = model.to(dtype)(features.to(dtype), coverage.to(dtype)).embeddings
+    assert torch.cosine_similarity(embeddings.float(), expected, dim=-1).min() > 0.99

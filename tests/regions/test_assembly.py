@@ -1,4 +1,4 @@
-"""Assembly against the whole computation at once, by hand, and in bounded memory."""
+"""Assembly: against the computation on the whole photo, by hand, and within bounded memory."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def whole_masks(logits, canvas):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(2000, 90_000), st.integers(0, 1000))
 def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, seed):
-    """Any size of window, also looked at in quarters."""
+    """For any window size, and for windows that are split into quarters."""
     torch.manual_seed(seed)
     canvas = Canvas((37, 53), (30, 44), (32, 64))
     logits, scores = 3 * torch.randn(proposals, 8, 16), (3 * torch.randn(proposals, names + 1)).softmax(1)
@@ -38,8 +38,8 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
         patch.setattr(windows, "BLOCK", block)
         patch.setattr(assembly, "MAX_VOTES", block // 4)
         patch.setattr(assembly, "FEW_NAMES", 3)
-        found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
-    chosen = torch.from_numpy(found.labels).long()
+        result = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+    chosen = torch.from_numpy(result.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
     best = expected.amax(0)
     torch.testing.assert_close(expected.gather(0, chosen[None])[0], best, atol=1e-5, rtol=1e-4)
@@ -47,8 +47,8 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 12), st.integers(12, 60), st.booleans(), st.floats(0.1, 6), st.integers(0, 1000))
-def test_a_short_list_of_names_loses_none(proposals, names, competes, sharpness, seed):
-    """Also where names are so alike that one from outside the list wins."""
+def test_short_list_of_names_is_exact(proposals, names, competes, sharpness, seed):
+    """Also if names are so similar that one outside the list wins."""
     torch.manual_seed(seed)
     canvas = Canvas((37, 53), (30, 44), (32, 64))
     logits, scores = 3 * torch.randn(proposals, 8, 16), (sharpness * torch.randn(proposals, names + 1)).softmax(1)
@@ -58,26 +58,26 @@ def test_a_short_list_of_names_loses_none(proposals, names, competes, sharpness,
         patch.setattr(assembly, "MANY_NAMES", 10)
         patch.setattr(assembly, "LISTED_PER_MASK", 2)
         patch.setattr(windows, "WINDOW", 16)
-        found = semantic(scores, Proposals(logits), canvas, none_competes=competes)
-    chosen = torch.from_numpy(found.labels).long()
+        result = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+    chosen = torch.from_numpy(result.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
     torch.testing.assert_close(expected.gather(0, chosen[None])[0], expected.amax(0), atol=1e-5, rtol=1e-4)
 
 
-def test_a_name_that_no_mask_likes_best_can_win_by_all_of_them():
-    """By hand: twenty names of its own in each of ten masks at 0.04, one in all of them at 0.03: 0.3 against 0.04."""
+def test_a_name_that_is_best_in_no_mask_can_win():
+    """By hand: each of ten masks has twenty names at 0.04, and all masks have one name at 0.03: 0.3 beats 0.04."""
     scores = torch.zeros(10, 302)
     scores[:, 250] = 0.03
     for mask in range(10):
         scores[mask, 20 * mask : 20 * mask + 20] = 0.04
     canvas = Canvas((16, 16), (16, 16), (32, 32))
-    found = semantic(scores, Proposals(torch.full((10, 8, 8), 30.0)), canvas)
-    assert (found.labels == 250).all()
-    np.testing.assert_allclose(found.confidence, 0.03, atol=1e-4)
+    result = semantic(scores, Proposals(torch.full((10, 8, 8), 30.0)), canvas)
+    assert (result.labels == 250).all()
+    np.testing.assert_allclose(result.confidence, 0.03, atol=1e-4)
 
 
-def test_masks_that_are_flat_in_a_window_vote_all_the_same(monkeypatch):
-    """Masks cut off at a floor, as the small model's are: few of them change in any one window."""
+def test_masks_that_are_constant_in_a_window_also_vote(monkeypatch):
+    """Masks with a lower limit, like those of the small model: few of them vary within a window."""
     torch.manual_seed(0)
     canvas = Canvas((90, 130), (60, 87), (64, 96))
     logits = torch.full((40, 16, 24), -6.0)
@@ -95,9 +95,9 @@ def test_masks_that_are_flat_in_a_window_vote_all_the_same(monkeypatch):
     expected = whole_masks(logits, canvas)
     torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)
     best, winner = torch.einsum("nk,nhw->khw", scores[:, :-1], expected).max(0)
-    found = semantic(scores, Proposals(logits), canvas)
-    assert (found.labels != winner.numpy()).mean() < 1e-3
-    np.testing.assert_allclose(found.confidence, best / expected.sum(0).clamp_min(1), atol=1e-5)
+    result = semantic(scores, Proposals(logits), canvas)
+    assert (result.labels != winner.numpy()).mean() < 1e-3
+    np.testing.assert_allclose(result.confidence, best / expected.sum(0).clamp_min(1), atol=1e-5)
 
 
 def test_unclaimed_pixels_threshold_and_empty_input():
@@ -120,7 +120,7 @@ def test_unclaimed_pixels_threshold_and_empty_input():
 
 
 def scene():
-    """Two cats side by side, two pieces of wall, one mask of nothing named."""
+    """Two cats side by side, two parts of a wall, one mask of "none of these"."""
     exact = torch.zeros(5, 8, 20, dtype=torch.bool)
     exact[0, :4, :5] = exact[1, :4, 5:10] = True
     exact[2, 4:, :10] = exact[3, 4:, 10:] = True
@@ -134,7 +134,7 @@ def scene():
     )
 
 
-def test_panoptic_keeps_things_apart_and_stuff_together():
+def test_panoptic_separates_things_and_merges_stuff():
     segments, pieces = panoptic(*scene())
     assert [(piece.class_id, piece.isthing) for piece in pieces] == [(0, True), (0, True), (1, False)]
     assert pieces[2].score == pytest.approx((0.7 * 40 + 0.5 * 40) / 80)
@@ -145,23 +145,23 @@ def test_panoptic_keeps_things_apart_and_stuff_together():
     assert len(panoptic(*scene(), threshold=0.85).pieces) == 1
 
 
-def test_panoptic_drops_what_is_hidden():
+def test_panoptic_drops_hidden_proposals():
     scores, proposals, canvas, things = scene()
     exact = proposals.exact.clone()
-    exact[1] = exact[0]  # the second cat lies wholly under the first, which has the higher score
+    exact[1] = exact[0]  # the second cat is completely covered by the first, whose score is higher
     pieces = panoptic(scores, Proposals(proposals.logits, exact=exact), canvas, things).pieces
     assert [piece.class_id for piece in pieces] == [0, 1]
 
 
-def test_instances_are_things_best_first():
+def test_instances_are_things_by_descending_score():
     scores, proposals, canvas, things = scene()
-    found = list(instances(scores, proposals, canvas, things))
-    assert [(piece.class_id, round(piece.score, 3)) for piece, _ in found] == [(0, 0.9), (0, 0.8)]
-    assert torch.equal(torch.from_numpy(found[0][1]), proposals.exact[0])
+    result = list(instances(scores, proposals, canvas, things))
+    assert [(piece.class_id, round(piece.score, 3)) for piece, _ in result] == [(0, 0.9), (0, 0.8)]
+    assert torch.equal(torch.from_numpy(result[0][1]), proposals.exact[0])
     assert len(list(instances(scores, proposals, canvas, things, threshold=0.85))) == 1
 
 
-def test_order_of_proposals_and_empty_ones_change_nothing():
+def test_order_of_proposals_and_empty_proposals_have_no_effect():
     torch.manual_seed(0)
     canvas, order = Canvas((37, 53), (30, 44), (32, 64)), torch.randperm(7)
     logits, scores = 3 * torch.randn(7, 8, 16), torch.randn(7, 5).softmax(1)
@@ -169,14 +169,14 @@ def test_order_of_proposals_and_empty_ones_change_nothing():
     permuted = semantic(scores[order], Proposals(logits[order]), canvas)
     extra = torch.cat([logits, torch.full((1, 8, 16), -1e4)])
     padded = semantic(torch.cat([scores, scores[:1]]), Proposals(extra), canvas)
-    for found in (permuted, padded):
-        assert (found.labels != expected.labels).mean() < 1e-3
-        np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-5)
+    for result in (permuted, padded):
+        assert (result.labels != expected.labels).mean() < 1e-3
+        np.testing.assert_allclose(result.confidence, expected.confidence, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_memory_with_ten_thousand_names():
-    """10,000 names on a photo of 2,048 x 2,048 stay within 2 GiB over what was there before."""
+    """10,000 names on a photo of 2,048 x 2,048 need less than 2 GiB."""
     script = """
 import resource, torch
 from deop.images.canvas import Canvas
@@ -188,15 +188,15 @@ regions, rows = (torch.nn.functional.normalize(torch.randn(n, 512), dim=1) for n
 scores = (100 * regions @ rows.T).softmax(1)
 blobs = torch.nn.functional.interpolate(torch.randn(1, 100, 12, 12), size=(128, 128), mode="bicubic")[0]
 canvas = Canvas((2048, 2048), (512, 512), (512, 512))
-found = semantic(scores, Proposals(15 * (blobs - 1)), canvas)
-assert found.labels.shape == (2048, 2048)
+result = semantic(scores, Proposals(15 * (blobs - 1)), canvas)
+assert result.labels.shape == (2048, 2048)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
 """
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert float(output) < 2.0
 
 
-def test_islands_go_to_what_surrounds_them():
+def test_small_regions_get_the_label_of_their_surroundings():
     exact = torch.zeros(3, 20, 20, dtype=torch.bool)
     exact[0], exact[1, 4:7, 4:7], exact[2, 10:16, 10:16] = True, True, True
     proposals, canvas = Proposals(torch.zeros(3, 5, 5), exact=exact), Canvas((20, 20), (20, 20), (20, 20))

@@ -1,4 +1,4 @@
-"""Classification and assembly against the original's numbers, and classification against loops."""
+"""Classification: parity with the original (also of assembly), and by hand."""
 
 import torch
 from hypothesis import given, settings
@@ -40,11 +40,11 @@ def test_parity_classification_and_semantic_map(parity):
             masks = torch.cat([block for *_, block in mask_blocks(proposals, place)], 1)
             if f"{key}_{index}" in file:  # a cut file has one image
                 file.check(f"{key}_{index}", torch.einsum("kn,nhw->khw", votes, masks))
-        found = torch.from_numpy(semantic(scores[index], proposals, canvas).labels)
+        label_map = torch.from_numpy(semantic(scores[index], proposals, canvas).labels)
         if f"labels_{index}" in file:
             stride = file.info.get("stride", {}).get(f"labels_{index}", 1)
-            wrong = found[::stride, ::stride] != file[f"labels_{index}"]
-            assert wrong.float().mean() < 1e-3  # ties within rounding may fall either way
+            wrong = label_map[::stride, ::stride] != file[f"labels_{index}"]
+            assert wrong.float().mean() < 1e-3  # rounding may decide ties differently
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,16 +56,16 @@ def test_by_hand(names, background, learned, seed):
     classes = Classes(rows, owner, tuple(map(str, range(names))))
     regions = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
     no_object = torch.randn(8) if learned else None
-    found = classify(regions, classes, no_object, 100.0)
-    assert found.shape == (4, names + 1)
+    logits = classify(regions, classes, no_object, 100.0)
+    assert logits.shape == (4, names + 1)
     for n in range(4):
         for k in range(names + 1):
-            scores = [100 * float(regions[n] @ row) for row, of in zip(rows, owner, strict=True) if of == k]
+            scores = [100 * float(regions[n] @ row) for row, name in zip(rows, owner, strict=True) if name == k]
             if k == names and learned:
                 scores.append(100 * float(regions[n] @ no_object / no_object.norm()))
             expected = max(scores, default=float("-inf"))
-            torch.testing.assert_close(float(found[n, k]), expected, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(probabilities(found).sum(-1), torch.ones(4))
+            torch.testing.assert_close(float(logits[n, k]), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(probabilities(logits).sum(-1), torch.ones(4))
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,19 +74,19 @@ def test_order_of_names_permutes_scores(order, seed):
     torch.manual_seed(seed)
     rows, regions = torch.randn(5, 8), torch.randn(4, 8)
     expected = classify(regions, classes_of(rows))
-    found = classify(regions, classes_of(rows[list(order)]))
-    torch.testing.assert_close(found[:, :-1], expected[:, list(order)])
+    logits = classify(regions, classes_of(rows[list(order)]))
+    torch.testing.assert_close(logits[:, :-1], expected[:, list(order)])
 
 
-def test_half_precision_regions_tell_close_names_apart():
-    """At a logit of 99 bfloat16 knows halves: these names would tie, and the first would win whatever its row."""
+def test_half_precision_regions_distinguish_similar_names():
+    """At a logit of 99, bfloat16 has steps of 1/2: these names would tie, and the first one would win."""
     rows = torch.nn.functional.normalize(torch.tensor([[1.0, 0.06, 0], [1.0, 0.05, 0], [1.0, 0.07, 0]]), dim=1)
     region = torch.tensor([[1.0, 0, 0]])
     expected = classify(region, classes_of(rows))
-    found = classify(region.bfloat16(), classes_of(rows))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected)
-    assert found[0, :-1].argmax() == 1
+    logits = classify(region.bfloat16(), classes_of(rows))
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected)
+    assert logits[0, :-1].argmax() == 1
 
 
 def test_no_regions():

@@ -1,10 +1,12 @@
-"""The two-stream baseline against the original's crops and ensembles, and by hand."""
+"""The two-stream baseline: parity of crops and ensembles with the original, and edge cases."""
 
+import pytest
 import torch
 
 from deop.encoders.clip import CLIPVision, VisionConfig
+from deop.errors import SettingError
 from deop.images.preprocessing import CLIP
-from deop.regions.two_stream import crop_probabilities, crop_proposals, cut, encode_crops, ensemble
+from deop.regions.two_stream import TwoStream, crop_probabilities, crop_proposals, cut, encode_crops, ensemble
 from tests.conftest import assert_parity
 
 
@@ -28,23 +30,23 @@ def test_parity_crops(parity):
 def test_parity_ensemble(parity):
     file = parity("two_stream")
     valid, masks = file["ensemble.valid"].bool(), file["ensemble.mask_logits"].sigmoid()
-    own = file["ensemble.mask_cls_logits"].softmax(-1)[:, :-1]
+    proposal_scores = file["ensemble.mask_cls_logits"].softmax(-1)[:, :-1]
     crops = crop_probabilities(file["ensemble.clip_logits_valid_only"][:, :-1], valid)  # without "no object"
     seen = file["ensemble.seen_flag"].bool()
-    found = {
-        "w0.8": ensemble(own, crops, seen, 0.8),
-        "w0.7": ensemble(own, crops, seen, 0.7),
-        "w0.8_noflag": ensemble(own, crops, None, 0.8),
-        "off": own,
+    scores = {
+        "w0.8": ensemble(proposal_scores, crops, seen, 0.8),
+        "w0.7": ensemble(proposal_scores, crops, seen, 0.7),
+        "w0.8_noflag": ensemble(proposal_scores, crops, None, 0.8),
+        "off": proposal_scores,
         "clip_only": crops * valid[:, None],
     }
     stored = file.below("ensemble.semantic.")
-    assert set(stored) == set(found)
+    assert set(stored) == set(scores)
     for name, expected in stored.items():
-        assert_parity(torch.einsum("nk,nhw->khw", found[name], masks), expected)
+        assert_parity(torch.einsum("nk,nhw->khw", scores[name], masks), expected)
 
 
-def test_no_proposals_and_empty_ones():
+def test_no_proposals_and_empty_proposals():
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
     none = crop_proposals(image, torch.zeros(0, 20, 30))
     assert none.pixels.shape == (0, 3, 224, 224)
@@ -58,7 +60,7 @@ def test_no_proposals_and_empty_ones():
 
 
 @torch.no_grad()
-def test_crops_in_batches_equal_one_at_a_time():
+def test_batches_of_crops_equal_single_crops():
     torch.manual_seed(0)
     encoder = CLIPVision(VisionConfig(32, 2, 4, 64, 16, 4, 16)).eval()
     pixels = torch.randn(5, 3, 64, 64)
@@ -67,3 +69,11 @@ def test_crops_in_batches_equal_one_at_a_time():
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
     assert encode_crops(encoder, pixels[:0]).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    "values", [{"ensemble": 1.2}, {"ensemble": float("nan")}, {"expand": 0}, {"batch": 0}, {"side": 0}]
+)
+def test_wrong_settings_raise(values):
+    with pytest.raises(SettingError, match=next(iter(values))):
+        TwoStream(**values)
