@@ -28,8 +28,10 @@ def calls_without_encoding(source: str) -> list[str]:
             text = len(node.args) < positional
         elif name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and owner not in ("Image", "os"):
             # Path.open(mode), open(path, mode); a method open() without a mode may be anything, such as Data.open().
-            modes = [argument for argument in (*node.args, keywords.get("mode")) if isinstance(argument, ast.Constant)]
-            modes = [mode.value for mode in modes if isinstance(mode.value, str) and set(mode.value) <= set("rwaxbt+")]
+            values = [
+                argument.value for argument in (*node.args, keywords.get("mode")) if isinstance(argument, ast.Constant)
+            ]
+            modes = [value for value in values if isinstance(value, str) and set(value) <= set("rwaxbt+")]
             text = not any("b" in mode for mode in modes) and bool(modes or not owner)
         else:
             text = isinstance(flag := keywords.get("text", keywords.get("universal_newlines")), ast.Constant) and bool(
@@ -74,7 +76,7 @@ def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
         file.write(b"first")
         assert not path.exists()
     with pytest.raises(TypeError), replacing(path) as file:
-        file.write("not bytes")
+        file.write("not bytes")  # type: ignore[call-overload]
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(OutputError, match="it is a folder"), replacing(tmp_path):

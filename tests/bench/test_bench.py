@@ -141,7 +141,11 @@ def test_every_timed_function_is_called_by_the_model(tmp_path, monkeypatch):
     calls = set()
 
     def recorded(name, function):
-        return lambda *arguments, **keywords: (calls.add(name), function(*arguments, **keywords))[1]
+        def call(*arguments, **keywords):
+            calls.add(name)
+            return function(*arguments, **keywords)
+
+        return call
 
     functions = [pair for pairs in STAGES.values() for pair in pairs]
     for owner, name in functions:

@@ -61,7 +61,7 @@ def test_the_command_in_the_report_runs_and_gives_the_same_results(deop, dataset
     """With flags, and with values that a shell would split or expand."""
     (dataset / "val/images/1.jpg").write_bytes(b"not a photo")
     options = ["--proposals", "oracle", "--unseen", "unseen.txt", "--background", "road|street, $HOME sky"]
-    options += ["--resamples", 5, "--skip-broken", "--report", "my report", "--json", "results.json"]
+    options += ["--resamples", "5", "--skip-broken", "--report", "my report", "--json", "results.json"]
     done = deop("evaluate", dataset, "--model", tiny_clip, *options)
     assert done.code == 0, done.err
     first = json.loads((here / "results.json").read_text(encoding="utf-8"))

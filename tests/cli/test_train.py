@@ -8,10 +8,6 @@ from PIL import Image
 
 from tests.cli.conftest import write_photo
 
-pytest.importorskip("accelerate")
-pytest.importorskip("tensorboard")
-pytest.importorskip("kornia")
-
 RECIPE = """
 model: nano
 data: {folder: nowhere}

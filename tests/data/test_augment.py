@@ -12,8 +12,6 @@ from PIL import Image
 from deop.data.augment import STAGE_2, STAGE_3, Augmentation, augment, change_colours, short_sides
 from deop.errors import SettingError
 
-pytest.importorskip("kornia")
-
 
 def numbered(height, width):
     """A photo and a class map that encode the position of every pixel."""

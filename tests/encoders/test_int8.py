@@ -63,8 +63,8 @@ def test_nano_loads_in_int8_but_cannot_be_saved(tmp_path):
     assert not is_int8(exact)
     # Encoder and proposer still share one trunk.
     assert model.encoder.trunk is model.proposer.trunk
-    regions = [variant.encode([photo])[0].regions for variant in (exact, model)]
-    assert F.cosine_similarity(*regions, dim=-1).mean() > 0.98
+    first, second = (variant.encode([photo])[0].regions for variant in (exact, model))
+    assert F.cosine_similarity(first, second, dim=-1).mean() > 0.98
     assert set(np.unique(model.segment(photo, ["cat", "wall"]).label_map)) <= {-1, 0, 1, 255}
     with pytest.raises(SettingError, match="int8 cannot be saved"):
         model.save_pretrained(tmp_path / "out")

@@ -11,7 +11,6 @@ from deop.errors import SettingError
 from deop.training.recipe import plain, read_recipe, write_recipe
 from deop.training.stages.finetune import FinetuneRecipe, Measured, Report
 
-pytest.importorskip("yaml")
 FILE = Path(__file__).parents[2] / "benchmarks" / "finetune_gain.py"
 
 

@@ -90,7 +90,8 @@ def test_against_the_definition_as_loops(seed):
 
 
 def test_against_torchmetrics():
-    detection = pytest.importorskip("torchmetrics.detection")
+    from torchmetrics import detection
+
     rng = np.random.default_rng(0)
     things, stuff, unknown = {0, 1}, {2, 3}, 9
     metric = detection.PanopticQuality(things, stuff, return_per_class=True, return_sq_and_rq=True,

@@ -304,7 +304,7 @@ def test_a_scan_above_pillows_limit_is_read():
     ],
 )
 def test_resized_shape_by_hand(shape, rule, expected):
-    assert resized_shape(*shape, rule) == expected
+    assert resized_shape(shape[0], shape[1], rule) == expected
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 1000), st.integers(0, 2000))

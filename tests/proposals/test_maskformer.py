@@ -30,7 +30,7 @@ TINY = MaskFormerConfig(
 
 
 class TestMaskFormer(ProposerSuite):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def proposer(self):
         torch.manual_seed(0)
         return MaskFormer(TINY).eval()
@@ -105,7 +105,7 @@ def test_parity_when_exported_and_channels_last(original):
     last = MaskFormer(model.config).eval()
     last.load_state_dict(model.state_dict())
     use_stored_features(last, file)
-    last = last.to(memory_format=torch.channels_last)
+    last = last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         masks = last.predict(pixels.contiguous(memory_format=torch.channels_last)).mask_logits
     assert_parity(masks, file["mask_logits"])

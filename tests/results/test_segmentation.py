@@ -145,9 +145,9 @@ def test_shapes_and_ranges_are_checked():
     with pytest.raises(SettingError, match="segment_map"):
         Segmentation.from_panoptic(photo, NAMES, LABELS, [])
     with pytest.raises(SettingError, match="belongs to a photo"):
-        Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 0, 1, np.ones((2, 2), bool))], photo)
+        Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 0, 1, np.ones((2, 2), bool))], photo)  # type: ignore[list-item]
     with pytest.raises(SettingError, match="class_id 1, which is not the index"):
-        Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 1, 1, LABELS > 0)], photo)
+        Segmentation(NAMES, LABELS, [Segment.from_mask("cat", 1, 1, LABELS > 0)], photo)  # type: ignore[list-item]
     with pytest.raises(SettingError, match="box"):
         Segment("cat", 0, 1.0, (0, 0, 9, 1), 3, (4, 4))
     with pytest.raises(SettingError, match="area"):

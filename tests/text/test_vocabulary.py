@@ -269,7 +269,12 @@ def test_long_names_in_other_alphabets_warn(tiny_clip):
 def test_ten_thousand_names_in_batches_with_a_progress_bar(capsys):
     encoder, sizes = Letters(), []
     embed = encoder.embed
-    encoder.embed = lambda texts: sizes.append(len(texts)) or embed(texts)
+
+    def record(texts):
+        sizes.append(len(texts))
+        return embed(texts)
+
+    encoder.embed = record
     names = [f"name {index}" for index in range(10_000)]
     with pytest.warns(VocabularyWarning, match="same embedding"):  # the encoder counts letters alone
         classes = embed_vocabulary(Vocabulary.parse(names, templates="photo"), encoder, progress=True)

@@ -22,8 +22,6 @@ from deop.training.schedules import Schedule
 from deop.training.task import Group, LoopSettings, Optimizer, Task, split_groups
 from tests.training.tiny_task import Circle, settings_of
 
-pytest.importorskip("accelerate")
-pytest.importorskip("tensorboard")
 ROOT = Path(__file__).parents[2]
 
 

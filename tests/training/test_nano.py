@@ -15,8 +15,6 @@ from deop.networks.efficientnet import EfficientNetLite
 from deop.training.loop import fit
 from deop.training.recipe import plain, read_recipe
 
-pytest.importorskip("accelerate")
-pytest.importorskip("tensorboard")
 FOLDER = Path(__file__).parents[2] / "recipes" / "nano"
 
 

@@ -11,8 +11,6 @@ from deop.errors import SettingError
 from deop.training.recipe import build, plain, read_recipe, write_recipe
 from deop.training.task import LoopSettings
 
-pytest.importorskip("yaml")
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -32,10 +32,6 @@ from deop.training.stages.finetune import (
 from tests.cli.conftest import write_photo
 from tests.training.stages.test_stages import NETWORK
 
-pytest.importorskip("accelerate")
-pytest.importorskip("tensorboard")
-pytest.importorskip("kornia")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

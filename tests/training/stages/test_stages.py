@@ -32,9 +32,6 @@ from deop.training.stages.common import ClassNames, Data, PhotoBatches, Validati
 from deop.training.task import LoopSettings
 from tests.cli.conftest import write_photo
 
-pytest.importorskip("accelerate")
-pytest.importorskip("tensorboard")
-pytest.importorskip("kornia")
 ROOT = Path(__file__).parents[3]
 NETWORK = {
     "depth": 50, "stem_width": 4, "width": 4, "hidden": 16, "heads": 2, "ffn": 16, "decoder_layers": 2, "queries": 6,
@@ -172,7 +169,7 @@ def test_windows_lie_inside_and_have_the_requested_area(size):
     rng = np.random.default_rng(0)
     shares = []
     for _ in range(200):
-        y, x, height, width = prompt_stage.random_window(*size, (0.08, 1.0), 4 / 3, rng)
+        y, x, height, width = prompt_stage.random_window(size[0], size[1], (0.08, 1.0), 4 / 3, rng)
         assert 0 <= y <= size[0] - height
         assert 0 <= x <= size[1] - width
         assert min(height, width) >= 1
