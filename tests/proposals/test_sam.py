@@ -34,7 +34,7 @@ class TestSamProposer(ProposerSuite):
     fixed_number = False
     differentiable = False
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def proposer(self, network):
         return SamProposer(network, IMAGENET, EVERYTHING)
 
