@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,20 @@ from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
 from deop.proposals.types import Proposals
 from deop.protocols import Proposer, TextEncoder, VisionEncoder
-from deop.regions import assembly
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import classify, probabilities
-from deop.regions.encoding import EncodedPhoto, encode_one_pass, encode_two_stream
+from deop.regions.encoding import EncodedPhoto, check_anchors, encode_one_pass, encode_two_stream
+from deop.regions.labelling import assemble
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
 from deop.results.checks import check_request
 from deop.results.segmentation import Segmentation
-from deop.settings import ANCHORS, Card, Settings
+from deop.settings import Card, Settings
 from deop.text.calibration import Calibration
 from deop.text.embedding import Classes, embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.vocabulary import Vocabulary
 from deop.weights.format import ModelParts, load_model_folder, save_model_folder
-from deop.weights.hub import fetch
+from deop.weights.hub import fetch, publish
 
 Names = Sequence[str] | str | Vocabulary
 """Class names in any accepted form."""
@@ -267,9 +268,7 @@ class DeOP(nn.Module):
         check_request(mode, threshold)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         scores = self.class_probabilities(encoded, vocabulary)
-        calibration = self.settings.calibration
         threshold = self.settings.threshold if threshold is None else threshold
-        raw_threshold = calibration.raw(threshold)
         record = {
             "model": self.card.name,
             **encoded.settings,
@@ -278,38 +277,7 @@ class DeOP(nn.Module):
             "background": list(vocabulary.background),
             "threshold": threshold,
         }
-        photo, display, source = encoded.photo, vocabulary.names, encoded.source
-        isthing = np.array(vocabulary.things, dtype=bool)
-        if mode == "semantic":
-            labels, confidence = assembly.semantic(
-                scores,
-                encoded.proposals,
-                encoded.canvas,
-                threshold=raw_threshold,
-                claim=self.settings.claim,
-                none_competes=bool(vocabulary.background),
-                smallest_region=self.settings.smallest_region,
-            )
-            result = Segmentation.from_semantic(
-                photo, display, labels, confidence, record, isthing=vocabulary.things, source=source
-            )
-        elif mode == "panoptic":
-            segments, pieces = assembly.panoptic(
-                scores,
-                encoded.proposals,
-                encoded.canvas,
-                isthing,
-                threshold=raw_threshold,
-                smallest_region=self.settings.smallest_region,
-            )
-            result = Segmentation.from_panoptic(photo, display, segments, pieces, record, source=source)
-        else:
-            masks = assembly.instances(scores, encoded.proposals, encoded.canvas, isthing, threshold=raw_threshold)
-            result = Segmentation.from_instances(photo, display, masks, record, source=source)
-        if not calibration.curve:
-            return result
-        segments_scored = [replace(segment, score=calibration.score(segment.score)) for segment in result.segments]
-        return replace(result, segments=segments_scored)
+        return assemble(encoded, scores, vocabulary, self.settings, mode, threshold, record)
 
     @torch.inference_mode()
     def class_probabilities(self, encoded: EncodedPhoto, names: Names) -> Tensor:
@@ -346,10 +314,7 @@ class DeOP(nn.Module):
             SettingError: an unknown value, or options that exclude each other.
         """
         severed, stream = Severance.parse(severance, self.settings.severance), TwoStream.parse(classifier)
-        if anchors is not None and anchors not in ANCHORS:
-            raise SettingError(f"unknown anchors {anchors!r}: choose one of {', '.join(ANCHORS)}")
-        if anchors == "decoder" and self.anchors is None:
-            raise SettingError('this model has no anchor decoder: use anchors="pool"')
+        check_anchors(anchors, self.anchors)
         if stream is not None and (severance is not None or anchors is not None):
             option = "anchors" if severance is None else "severance"
             raise SettingError(f'classifier="two-stream" encodes crops, which do not use {option}: omit {option}')
@@ -448,12 +413,5 @@ class DeOP(nn.Module):
         Returns:
             The URL of the commit.
         """
-        from tempfile import TemporaryDirectory
-
-        from huggingface_hub import HfApi
-
-        api = HfApi()
         with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
+            return publish(self.save_pretrained(folder), repo_id, private=private, message=message)

@@ -96,6 +96,18 @@ def encode_one_pass(
     return encoded
 
 
+def check_anchors(requested: str | None, decoder: AnchorDecoder | None) -> None:
+    """Refuse an unknown value, and a decoder that the model does not have.
+
+    Raises:
+        SettingError: naming the value.
+    """
+    if requested is not None and requested not in ANCHORS:
+        raise SettingError(f"unknown anchors {requested!r}: choose one of {', '.join(ANCHORS)}")
+    if requested == "decoder" and decoder is None:
+        raise SettingError('this model has no anchor decoder: use anchors="pool"')
+
+
 def choose_anchors(
     requested: str | None, decoder: AnchorDecoder | None, settings: Settings, proposals: Proposals
 ) -> str:
@@ -106,10 +118,7 @@ def choose_anchors(
     Raises:
         SettingError: an unknown value, or a decoder that is missing or does not fit the proposals.
     """
-    if requested is not None and requested not in ANCHORS:
-        raise SettingError(f"unknown anchors {requested!r}: choose one of {', '.join(ANCHORS)}")
-    if requested == "decoder" and decoder is None:
-        raise SettingError('this model has no anchor decoder: use anchors="pool"')
+    check_anchors(requested, decoder)
     if decoder is None:
         return "pool"
     slots = proposals.slots

@@ -225,6 +225,15 @@ def _record_conversion(repo: str, revision: str, commit: str, conversion: str) -
         file.write((json.dumps(_records(repo) | {revision: record, commit: record}, indent=1) + "\n").encode())
 
 
+def publish(folder: Path, repo: str, *, private: bool | None = None, message: str) -> str:
+    """Upload a model folder to the hub; see ``DeOP.push_to_hub``."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+
+
 def _explain(repo: str, revision: str, error: Exception) -> NoReturn:
     from huggingface_hub import errors
 

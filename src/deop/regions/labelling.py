@@ -1,0 +1,73 @@
+"""From scored proposals to a result: the map of a mode, with calibrated scores."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from deop.regions import assembly
+from deop.regions.encoding import EncodedPhoto
+from deop.results.segmentation import Segmentation
+from deop.settings import Settings
+from deop.text.vocabulary import Vocabulary
+
+
+def assemble(
+    encoded: EncodedPhoto,
+    scores: Tensor,
+    vocabulary: Vocabulary,
+    settings: Settings,
+    mode: str,
+    threshold: float,
+    record: Mapping[str, Any],
+) -> Segmentation:
+    """Assemble the result of one photo (docs/method.md §6).
+
+    Args:
+        encoded: the photo and its N proposals.
+        scores: (N, K + 1) probabilities of the K names and, last, "none of these".
+        vocabulary: the K names.
+        settings: the model's settings.
+        mode: "semantic", "panoptic" or "instance", as in ``DeOP.segment``.
+        threshold: minimum calibrated score in [0, 1].
+        record: how the result was made, which is saved with it.
+
+    Returns:
+        The result, at the photo's own size.
+    """
+    calibration = settings.calibration
+    raw_threshold = calibration.raw(threshold)
+    photo, names, source = encoded.photo, vocabulary.names, encoded.source
+    isthing = np.array(vocabulary.things, dtype=bool)
+    if mode == "semantic":
+        labels, confidence = assembly.semantic(
+            scores,
+            encoded.proposals,
+            encoded.canvas,
+            threshold=raw_threshold,
+            claim=settings.claim,
+            none_competes=bool(vocabulary.background),
+            smallest_region=settings.smallest_region,
+        )
+        result = Segmentation.from_semantic(
+            photo, names, labels, confidence, record, isthing=vocabulary.things, source=source
+        )
+    elif mode == "panoptic":
+        segments, pieces = assembly.panoptic(
+            scores,
+            encoded.proposals,
+            encoded.canvas,
+            isthing,
+            threshold=raw_threshold,
+            smallest_region=settings.smallest_region,
+        )
+        result = Segmentation.from_panoptic(photo, names, segments, pieces, record, source=source)
+    else:
+        masks = assembly.instances(scores, encoded.proposals, encoded.canvas, isthing, threshold=raw_threshold)
+        result = Segmentation.from_instances(photo, names, masks, record, source=source)
+    if not calibration.curve:
+        return result
+    calibrated = [replace(segment, score=calibration.score(segment.score)) for segment in result.segments]
+    return replace(result, segments=calibrated)
