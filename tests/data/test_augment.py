@@ -160,8 +160,8 @@ def test_colours_equal_the_formulas():
             expected[place] = colorsys.hsv_to_rgb(hue, chroma, value)
         if used[1] and not first:
             expected = np.clip(expected * contrast, 0, 1)
-        found = change_colours(photo, draw(seed))
-        assert np.abs(found - expected * 255).max() <= 1
+        actual = change_colours(photo, draw(seed))
+        assert np.abs(actual - expected * 255).max() <= 1
     assert len(kinds) > 15
 
 

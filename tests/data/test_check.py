@@ -36,17 +36,17 @@ def damaged(tmp_path):
 def test_every_problem_is_named(damaged):
     with pytest.raises(DataError, match=r"p5\.jpg has no mask, and 1 more"):
         open_folder(damaged)
-    found = survey(open_folder(damaged, skip_unpaired=True))
-    assert {(finding.kind, finding.file) for finding in found.findings} == {
+    actual = survey(open_folder(damaged, skip_unpaired=True))
+    assert {(finding.kind, finding.file) for finding in actual.findings} == {
         ("unpaired", "images/p5.jpg"), ("unpaired", "masks/p6.png"), ("broken photo", "images/p1.jpg"),
         ("broken mask", "masks/p2.png"), ("size", "masks/p3.png"), ("unlisted id", "masks/p4.png"),
     }  # fmt: skip
-    details = {finding.kind: finding.detail for finding in found.findings}
+    details = {finding.kind: finding.detail for finding in actual.findings}
     assert details["size"] == "6 x 5, its photo p3.jpg 6 x 4"
     assert "truncated" in details["broken photo"]
     assert "99" in details["unlisted id"]
-    assert found.photos == 5
-    assert found.present["p0"] == (0, 1, 7, 9, 255)
+    assert actual.photos == 5
+    assert actual.present["p0"] == (0, 1, 7, 9, 255)
 
 
 def test_void_ids_need_not_be_listed(damaged):

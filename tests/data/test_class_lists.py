@@ -41,8 +41,8 @@ def test_the_unseen_classes_of_coco_stuff():
         "wall-concrete": (160, 171),
     }  # fmt: skip
     classes = official_classes("coco-stuff")
-    found = {entry.name: (index, entry.official) for index, entry in enumerate(classes) if not entry.seen}
-    assert found == expected
+    actual = {entry.name: (index, entry.official) for index, entry in enumerate(classes) if not entry.seen}
+    assert actual == expected
     assert sum(bool(entry.isthing) for entry in classes) == 80
     gaps = set(range(182)) - {entry.official for entry in classes}
     assert sorted(value + 1 for value in gaps) == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91]

@@ -121,8 +121,8 @@ def test_parity_template_sentences(parity, clip_tokenizer, key, templates):
     sentences = [fill(template, noun) for template in templates for noun in file.info["nouns"]]
     ids = file[f"tokens.{key}"].flatten(0, 1)
     ours = clip_tokenizer(sentences, padding="max_length", max_length=ids.shape[1])
-    found = torch.tensor(ours["input_ids"]) * torch.tensor(ours["attention_mask"])  # the original pads with 0
-    assert torch.equal(found, ids.long())
+    actual = torch.tensor(ours["input_ids"]) * torch.tensor(ours["attention_mask"])  # the original pads with 0
+    assert torch.equal(actual, ids.long())
 
 
 @settings(max_examples=300, deadline=None)
@@ -130,9 +130,9 @@ def test_parity_template_sentences(parity, clip_tokenizer, key, templates):
 @example("The DOG's   12345 café-crème!? I'll, don't")
 @example("犬と猫 🐕🐈 naïve ﬁsh")
 def test_tokens_equal_an_independent_tokenizer(clip_tokenizer, text):
-    start, *found, end = clip_tokenizer(text)["input_ids"]
+    start, *actual, end = clip_tokenizer(text)["input_ids"]
     assert (start, end) == (49406, 49407)
-    assert found == instant_clip_tokenizer.Tokenizer().encode(text)
+    assert actual == instant_clip_tokenizer.Tokenizer().encode(text)
 
 
 def transformers_features(folder, texts):

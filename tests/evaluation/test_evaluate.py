@@ -51,7 +51,7 @@ def model(tiny_clip):
 @pytest.mark.parametrize("names", ["all", "present"])
 def test_against_counts_of_the_predictions(model, dataset, names):
     data = open_folder(dataset)
-    found = evaluate(model, data, Protocol("oracle", names, unseen=("wall",)))
+    result = evaluate(model, data, Protocol("oracle", names, unseen=("wall",)))
     inter, union, hits, pixels, regions = np.zeros(4), np.zeros(4), 0, 0, []
     for pair in data.pairs:
         ids = np.asarray(Image.open(pair.mask)).astype(int)
@@ -65,14 +65,14 @@ def test_against_counts_of_the_predictions(model, dataset, names):
         hits, pixels = hits + (predicted == ids)[ids > 0].sum(), pixels + (ids > 0).sum()
         regions += [(predicted[ids == label] == label).all() for label in present]
     expected = [inter[k] / union[k] if k < 3 else None for k in range(4)]  # no photo has a sofa
-    assert list(found["per_class"]) == ["cat", "dog", "wall", "sofa"]
-    assert list(found["per_class"].values()) == pytest.approx(expected)
-    assert found["miou"] == pytest.approx(np.mean(expected[:3]))
-    assert found["pixel_accuracy"] == pytest.approx(hits / pixels)
-    assert found["region_accuracy"] == pytest.approx(np.mean(regions))
-    assert found["unseen_miou"] == pytest.approx(expected[2])
-    assert found["seen_miou"] == pytest.approx(np.mean(expected[:2]))
-    assert found["images"] == 3
+    assert list(result["per_class"]) == ["cat", "dog", "wall", "sofa"]
+    assert list(result["per_class"].values()) == pytest.approx(expected)
+    assert result["miou"] == pytest.approx(np.mean(expected[:3]))
+    assert result["pixel_accuracy"] == pytest.approx(hits / pixels)
+    assert result["region_accuracy"] == pytest.approx(np.mean(regions))
+    assert result["unseen_miou"] == pytest.approx(expected[2])
+    assert result["seen_miou"] == pytest.approx(np.mean(expected[:2]))
+    assert result["images"] == 3
 
 
 def recount(data, folder, background=False):
@@ -95,12 +95,12 @@ def recount(data, folder, background=False):
     return iou, math.fsum(defined) / len(defined), math.fsum(defined) / either, sum(hits) / sum(truth)
 
 
-def assert_recounts(found, data, folder, background=False):
+def assert_recounts(result, data, folder, background=False):
     iou, mean, original, accuracy = recount(data, folder, background)
-    assert list(found["per_class"].values()) == iou  # exactly
-    assert found["miou"] == pytest.approx(mean, rel=1e-14)  # the order of the sum may differ
-    assert found["miou_absent_as_zero"] == pytest.approx(original, rel=1e-14)
-    assert found["pixel_accuracy"] == accuracy
+    assert list(result["per_class"].values()) == iou  # exactly
+    assert result["miou"] == pytest.approx(mean, rel=1e-14)  # the order of the sum may differ
+    assert result["miou_absent_as_zero"] == pytest.approx(original, rel=1e-14)
+    assert result["pixel_accuracy"] == accuracy
 
 
 def test_saved_maps_have_the_same_scores(model, dataset, tmp_path):
@@ -109,8 +109,8 @@ def test_saved_maps_have_the_same_scores(model, dataset, tmp_path):
     def save(photo):
         photo.space.save(photo.label_map, tmp_path / "maps" / f"{photo.pair.photo.stem}.png")
 
-    found = evaluate(model, data, Protocol("oracle"), watch=save)
-    assert_recounts(found, data, tmp_path / "maps")
+    result = evaluate(model, data, Protocol("oracle"), watch=save)
+    assert_recounts(result, data, tmp_path / "maps")
     wide = replace(data, classes=(*data.classes, LabelClass(300, "sea")))
     LabelSpace.of(wide, model, Protocol()).save(np.array([[0, 4, -1]]), tmp_path / "wide.png")
     assert np.asarray(Image.open(tmp_path / "wide.png")).tolist() == [[1, 300, 65535]]
@@ -133,13 +133,13 @@ def real_photos(folder, tmp_path, more):
     arguments = ["evaluate", str(folder), "--json", str(tmp_path / "found.json"), "--save-maps", str(tmp_path / "maps")]
     done = CliRunner().invoke(app, [*arguments, *more])
     assert done.exit_code == 0, done.output
-    found, data = json.loads((tmp_path / "found.json").read_text()), open_folder(folder, "val")
-    assert len(list((tmp_path / "maps").iterdir())) == found["images"]
-    assert_recounts(found, data, tmp_path / "maps")
-    low, high = found["intervals"]["miou"]
+    result, data = json.loads((tmp_path / "found.json").read_text()), open_folder(folder, "val")
+    assert len(list((tmp_path / "maps").iterdir())) == result["images"]
+    assert_recounts(result, data, tmp_path / "maps")
+    low, high = result["intervals"]["miou"]
     assert 0 <= low < high <= 1
-    assert found["proposal_quality"]["truth"] == ("panoptic" if name_has_panoptic(data) else "components")
-    assert (found["panoptic_quality"] is not None) == name_has_panoptic(data)
+    assert result["proposal_quality"]["truth"] == ("panoptic" if name_has_panoptic(data) else "components")
+    assert (result["panoptic_quality"] is not None) == name_has_panoptic(data)
 
 
 def name_has_panoptic(data):
@@ -151,12 +151,12 @@ def test_generalized_asks_for_all_names_at_once(model, dataset):
     protocol = Protocol("oracle", unseen=("wall",))
     assert protocol.kind == "generalized"
     assert Protocol("oracle", "present", unseen=("wall",)).kind == "plain"
-    found = evaluate(model, data, protocol, bootstrap=Bootstrap(50))
-    assert found["protocol"] == "generalized"
-    assert found["hiou"] == pytest.approx(
-        2 * found["seen_miou"] * found["unseen_miou"] / (found["seen_miou"] + found["unseen_miou"] or 1)
+    result = evaluate(model, data, protocol, bootstrap=Bootstrap(50))
+    assert result["protocol"] == "generalized"
+    assert result["hiou"] == pytest.approx(
+        2 * result["seen_miou"] * result["unseen_miou"] / (result["seen_miou"] + result["unseen_miou"] or 1)
     )
-    assert {"miou", "hiou", "seen_miou", "region_accuracy"} <= set(found["intervals"])
+    assert {"miou", "hiou", "seen_miou", "region_accuracy"} <= set(result["intervals"])
 
 
 def test_unseen_names_from_the_data_set_and_with_synonyms(model, dataset):
@@ -174,14 +174,14 @@ def test_unseen_names_from_the_data_set_and_with_synonyms(model, dataset):
 
 def test_cross_dataset_separates_trained_and_new_names(model, dataset):
     data = open_folder(dataset)
-    found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
-    assert "new_names_miou" not in found  # this model has no list of trained names
+    result = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
+    assert "new_names_miou" not in result  # this model has no list of trained names
     model.settings = replace(model.settings, calibration=Calibration(trained_names=("Puppy", "wall", "horse")))
-    found = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
-    score = found["per_class"]
-    assert found["trained_names_miou"] == pytest.approx((score["dog"] + score["wall"]) / 2)
-    assert found["new_names_miou"] == pytest.approx(score["cat"])  # no photo has a sofa
-    assert found["miou"] == pytest.approx((score["dog"] + score["wall"] + score["cat"]) / 3)
+    result = evaluate(model, data, Protocol("oracle", kind="cross-dataset"))
+    score = result["per_class"]
+    assert result["trained_names_miou"] == pytest.approx((score["dog"] + score["wall"]) / 2)
+    assert result["new_names_miou"] == pytest.approx(score["cat"])  # no photo has a sofa
+    assert result["miou"] == pytest.approx((score["dog"] + score["wall"] + score["cat"]) / 3)
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -195,14 +195,14 @@ def test_background_is_an_additional_class(model, dataset, tmp_path, listed):
     def save(photo):
         photo.space.save(photo.label_map, tmp_path / "maps" / f"{photo.pair.photo.stem}.png")
 
-    found = evaluate(model, data, Protocol(kind="with-background", threshold=0.26), watch=save)
-    assert list(found["per_class"]) == ["cat", "dog", "wall", "sofa", "background"]
+    result = evaluate(model, data, Protocol(kind="with-background", threshold=0.26), watch=save)
+    assert list(result["per_class"]) == ["cat", "dog", "wall", "sofa", "background"]
     named = replace(data, classes=tuple(entry for entry in data.classes if entry.id))
-    assert_recounts(found, named, tmp_path / "maps", background=True)
-    assert 0 < found["per_class"]["background"] < 1
+    assert_recounts(result, named, tmp_path / "maps", background=True)
+    assert 0 < result["per_class"]["background"] < 1
     plain = evaluate(model, named, Protocol(threshold=0.26))
     assert "background" not in plain["per_class"]
-    assert plain["per_class"]["cat"] >= found["per_class"]["cat"]  # where background pixels are ignored
+    assert plain["per_class"]["cat"] >= result["per_class"]["cat"]  # where background pixels are ignored
 
 
 class Halves:
@@ -219,17 +219,17 @@ class Halves:
 def test_watch_gets_each_photo_and_its_scores(model, dataset):
     model.set_proposer(Halves())
     photos = []
-    found = evaluate(model, open_folder(dataset), watch=photos.append)
+    result = evaluate(model, open_folder(dataset), watch=photos.append)
     assert [photo.pair.photo.stem for photo in photos] == ["0", "1", "2"]
     counts = sum(photo.confusion.counts for photo in photos)
-    np.testing.assert_array_equal(iou(counts)[:3], list(found["per_class"].values())[:3])
+    np.testing.assert_array_equal(iou(counts)[:3], list(result["per_class"].values())[:3])
     for photo in photos:
         assert len(photo.scores) == len(photo.correct) <= 2
         hits, _, named = photo.confusion.counts
         labels = sorted(set(photo.label_map.ravel()) - {-1}, key=lambda label: -(photo.label_map == label).sum())
         assert list(photo.correct) == [bool(hits[label] / named[label] > 0.5) for label in labels if named[label]]
-    assert found["per_class_images"] == {"cat": 3, "dog": 3, "wall": 3, "sofa": 0}
-    quality = found["proposal_quality"]
+    assert result["per_class_images"] == {"cat": 3, "dog": 3, "wall": 3, "sofa": 0}
+    quality = result["proposal_quality"]
     assert quality["truth"] == "components"
     assert quality["proposals_per_image"] == 2
 
@@ -243,10 +243,10 @@ def test_command_line(tiny_clip, dataset, tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--json", str(out)])
     assert done.exit_code == 0, done.output
     assert "mIoU" in done.output
-    found = json.loads(out.read_text())
-    assert found["images"] == 2
-    assert found["severance"] == "gate"
-    assert json.loads(CliRunner().invoke(app, [*arguments, "--json", "-"]).stdout)["miou"] == found["miou"]
+    result = json.loads(out.read_text())
+    assert result["images"] == 2
+    assert result["severance"] == "gate"
+    assert json.loads(CliRunner().invoke(app, [*arguments, "--json", "-"]).stdout)["miou"] == result["miou"]
 
 
 def test_unusable_options_are_reported(model, dataset):

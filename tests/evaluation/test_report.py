@@ -107,9 +107,9 @@ def report(tmp_path_factory, tiny_clip):
                  settings=Settings(resize=Resize(64), templates="none")).eval()  # fmt: skip
     gallery = Gallery(count=3)
     data = LabelledFolder(folder, classes, tuple(pairs))
-    found = evaluate(FakeModel(model), data, bootstrap=Bootstrap(100), watch=gallery.add)
-    path = write_report(folder / "out", found, gallery, "deop evaluate 'my data' --report out")
-    return found, gallery, path
+    result = evaluate(FakeModel(model), data, bootstrap=Bootstrap(100), watch=gallery.add)
+    path = write_report(folder / "out", result, gallery, "deop evaluate 'my data' --report out")
+    return result, gallery, path
 
 
 def test_the_page_is_valid_and_has_no_external_files(report):
@@ -143,17 +143,17 @@ def test_images_are_few_readable_and_described(report):
 
 
 def test_the_page_shows_the_scores_of_the_evaluation(report):
-    found, gallery, path = report
+    result, gallery, path = report
     page = Page(path.read_text(encoding="utf-8"))
-    low, high = found["intervals"]["miou"]
-    for number in (found["miou"], found["pixel_accuracy"], low, high, *filter(None, found["per_class"].values())):
+    low, high = result["intervals"]["miou"]
+    for number in (result["miou"], result["pixel_accuracy"], low, high, *filter(None, result["per_class"].values())):
         assert f"{100 * number:.1f}" in page.text
     rows = {attributes["data-value"] for attributes in page.of("th") if "data-value" in attributes}
     assert rows == {"cat", "<b>dog</b> & co", "wall"}
     assert "not in the truth of these photos: sea" in page.text
     assert "1 of the 3 classes occur in fewer than three photos" in page.text
     assert "deop evaluate 'my data' --report out" in page.text
-    assert sum(np.histogram(gallery.accuracies, 10, (0, 1))[0]) == found["images"] == 14
+    assert sum(np.histogram(gallery.accuracies, 10, (0, 1))[0]) == result["images"] == 14
     matrix = gallery.confusion.matrix
     share = f"{100 * matrix[0, 2] / matrix[0].sum():.0f} %"
     bars = [attributes["aria-label"] for attributes in page.of("div") if attributes.get("role") == "img"]
@@ -182,8 +182,8 @@ def test_thumbnails_show_unknown_pixels_in_grey(report):
 
 
 def test_a_report_without_scores_or_worst_photos(report, tmp_path):
-    found, _, _ = report
-    empty = {**found, "intervals": {}, "images": 1, "per_class": dict.fromkeys(NAMES), "miou": None}
+    result, _, _ = report
+    empty = {**result, "intervals": {}, "images": 1, "per_class": dict.fromkeys(NAMES), "miou": None}
     page = Page(write_report(tmp_path, empty, Gallery(), "none").read_text(encoding="utf-8"))
     assert "There are no intervals for a single photo." in page.text
     assert not page.of("img")

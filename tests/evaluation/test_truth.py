@@ -13,13 +13,13 @@ from deop.evaluation.truth import PanopticTruth, components, has_panoptic
 
 def test_things_are_split_into_components_and_stuff_is_not():
     truth = np.array([[0, 0, 1, 1, 0, 0], [-1, 1, 0, 1, 0, 0], [1, -1, 0, 0, 0, 1]])
-    found = components(truth, np.array([False, True]))
-    assert found.classes.tolist() == [0, 1, 1]  # stuff; a thing connected at corners; another thing
-    assert (found.segment_map == 0).sum() == (truth == 0).sum()
-    assert found.segment_map[2, 0] == found.segment_map[1, 1] == found.segment_map[0, 3] == 1
-    assert found.segment_map[2, 5] == 2
-    assert ((found.segment_map < 0) == (truth < 0)).all()
-    assert not found.crowd.any()
+    actual = components(truth, np.array([False, True]))
+    assert actual.classes.tolist() == [0, 1, 1]  # stuff; a thing connected at corners; another thing
+    assert (actual.segment_map == 0).sum() == (truth == 0).sum()
+    assert actual.segment_map[2, 0] == actual.segment_map[1, 1] == actual.segment_map[0, 3] == 1
+    assert actual.segment_map[2, 5] == 2
+    assert ((actual.segment_map < 0) == (truth < 0)).all()
+    assert not actual.crowd.any()
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ def pair_of(folder, stem="a"):
 
 def test_segments_from_panoptic_files(panoptic):
     assert has_panoptic(panoptic)
-    found = PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
-    assert found.segment_map.tolist() == [[0, 0, 1, 1], [2, -1, -1, -1]]  # 77 is not among the classes
-    assert found.classes.tolist() == [0, 1, 1]
-    assert found.crowd.tolist() == [False, True, False]
+    actual = PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
+    assert actual.segment_map.tolist() == [[0, 0, 1, 1], [2, -1, -1, -1]]  # 77 is not among the classes
+    assert actual.classes.tolist() == [0, 1, 1]
+    assert actual.crowd.tolist() == [False, True, False]
 
 
 def test_unusable_files_are_reported(panoptic):
@@ -111,5 +111,5 @@ def test_real_panoptic_files_match_the_masks(data_folder):
     truth = PanopticTruth(data.root, [entry.id for entry in data.classes])
     for pair in data.pairs[:8]:
         labels = data.labels(pair)
-        found = truth.segments(pair, labels.shape)
-        np.testing.assert_array_equal(np.append(found.classes, -1)[found.segment_map], labels)
+        actual = truth.segments(pair, labels.shape)
+        np.testing.assert_array_equal(np.append(actual.classes, -1)[actual.segment_map], labels)

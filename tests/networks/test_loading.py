@@ -22,13 +22,13 @@ def test_packed_weights_come_back_within_half_a_step(tmp_path):
     packed = pack(state)
     assert packed["matrix"].dtype == packed["convolution"].dtype == torch.int8
     save_file(packed, tmp_path / "model.safetensors")
-    found = read_weights(tmp_path)
-    assert found.keys() == state.keys()
+    actual = read_weights(tmp_path)
+    assert actual.keys() == state.keys()
     for key in ("matrix", "convolution", "zero"):
         step = state[key].flatten(1).abs().amax(1) / 127
-        assert ((found[key] - state[key]).flatten(1).abs() <= 0.501 * step[:, None] + 1e-12).all()
-    torch.testing.assert_close(found["bias"].float(), state["bias"], atol=1e-3, rtol=1e-3)
-    assert found["count"] == 7
+        assert ((actual[key] - state[key]).flatten(1).abs() <= 0.501 * step[:, None] + 1e-12).all()
+    torch.testing.assert_close(actual["bias"].float(), state["bias"], atol=1e-3, rtol=1e-3)
+    assert actual["count"] == 7
 
 
 class Twins(nn.Module):

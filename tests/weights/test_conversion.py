@@ -58,12 +58,12 @@ def test_full_size_checkpoints_load_and_run(stage, tmp_path, tiny_clip):
     path.unlink()
     model = deop.load(folder, device="cpu")
     masks = np.arange(50 * 70).reshape(50, 70) // 1000 if stage == 1 else None
-    found = model.segment(photo(), "cat, dog|puppy, wall", masks=masks)
-    assert found.label_map.shape == (50, 70)
-    assert found.settings["severance"] == ("gate" if stage == 3 else "self")
-    assert found.settings["anchors"] == ("decoder" if stage == 3 else "pool")
+    actual = model.segment(photo(), "cat, dog|puppy, wall", masks=masks)
+    assert actual.label_map.shape == (50, 70)
+    assert actual.settings["severance"] == ("gate" if stage == 3 else "self")
+    assert actual.settings["anchors"] == ("decoder" if stage == 3 else "pool")
     if stage > 1:
-        assert (found.label_map >= 0).all()
+        assert (actual.label_map >= 0).all()
         assert model.segment(photo(), "cat, dog", classifier="two-stream").label_map.shape == (50, 70)
 
 
@@ -143,8 +143,8 @@ def test_openai_layout(tmp_path):
         expected = theirs.visual_projection(theirs.vision_model(pixels).pooler_output)
         torch.testing.assert_close(model.encoder(pixels).image, expected, atol=1e-4, rtol=1e-3)
         ids = theirs.text_model(torch.tensor([[522, 513, 523]])).pooler_output
-        found = model.text.encode_tokens(torch.tensor([[522, 513, 523]]))
-        torch.testing.assert_close(found, theirs.text_projection(ids), atol=1e-4, rtol=1e-3)
+        actual = model.text.encode_tokens(torch.tensor([[522, 513, 523]]))
+        torch.testing.assert_close(actual, theirs.text_projection(ids), atol=1e-4, rtol=1e-3)
 
 
 def test_hub_folder_with_pickled_weights(tmp_path, tiny_clip):

@@ -40,18 +40,18 @@ def test_parity_of_losses_and_gradients(parity):
     sizes = [tuple(pixels.shape[-2:])] * 2
     losses = map_losses(model, pixels, sizes, proposals, labels, classes)
     weights = AnchorWeights()
-    for found, key in (
+    for actual, key in (
         (weights.focal * losses.focal, "train.weighted.loss_ce"),
         (weights.dice * losses.dice, "train.weighted.loss_decoder_dice"),
         (losses.total(weights), "train.total"),
     ):
-        torch.testing.assert_close(found, file[key].squeeze(), rtol=1e-4, atol=0)
+        torch.testing.assert_close(actual, file[key].squeeze(), rtol=1e-4, atol=0)
 
     losses.total(weights).backward()
     visual = "clip_adapter.clip_model.visual."
     learned = encoder.learned_positions
     width = decoder.config.width
-    found = {
+    actual = {
         visual + "learned_position": learned["input"].grad,
         visual + "transformer.resblocks.1.learned_position": learned["1"].grad,
         visual + "transformer.resblocks.2.learned_position": learned["2"].grad,
@@ -60,11 +60,11 @@ def test_parity_of_losses_and_gradients(parity):
         "query_embedding.weight": decoder.queries.grad,
     }
     if prefix is not None:
-        found["clip_adapter.prompt_learner.prefix_prompt"] = prefix.grad
+        actual["clip_adapter.prompt_learner.prefix_prompt"] = prefix.grad
     packed = "decoder.outlayer.multihead_attn_my.in_proj_"
     expected = file.below("train.grad.")
-    assert set(found) | {packed + "weight", packed + "bias"} == set(expected)
-    for key, value in found.items():
+    assert set(actual) | {packed + "weight", packed + "bias"} == set(expected)
+    for key, value in actual.items():
         assert_parity(value, expected[key], 1e-4)
     for part in ("weight", "bias"):
         assert_parity(getattr(decoder.query_key, part).grad, expected[packed + part][: 2 * width], 1e-4)

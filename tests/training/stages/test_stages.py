@@ -93,19 +93,19 @@ def changed(before, after):
 
 def segments(run, folder):
     model = deop.load(run.model)
-    found = model.segment(folder / "train" / "images" / "0.png", ["cat", "wall"])
-    assert found.label_map.shape == (64, 96)
+    actual = model.segment(folder / "train" / "images" / "0.png", ["cat", "wall"])
+    assert actual.label_map.shape == (64, 96)
     return model
 
 
 def test_only_seen_classes_are_used(folder):
-    found = Data(str(folder)).open()
-    assert found.names == ("cat", "wall")
-    labels = found.labels(found.pairs[0])
+    actual = Data(str(folder)).open()
+    assert actual.names == ("cat", "wall")
+    labels = actual.labels(actual.pairs[0])
     assert set(np.unique(labels)) == {-1, 0, 1}
     assert (labels[50:, :30] == -1).all()  # the dog is void
     assert Data(str(folder), unseen=("cat",)).open().names == ("wall", "dog")
-    assert [pair.photo.stem for pair in found.pairs] == ["0", "1", "2", "3"]  # the others have no seen class
+    assert [pair.photo.stem for pair in actual.pairs] == ["0", "1", "2", "3"]  # the others have no seen class
     with pytest.raises(DataError, match="has no class named cow"):
         Data(str(folder), unseen=("cow",)).open()
     with pytest.raises(DataError, match="no photo shows any of the 0 seen classes"):
@@ -137,15 +137,15 @@ def test_stage_1_loss_by_hand(base, folder):
     batch = crops(range(6))
     assert not batch.inside.all()
     task = prompt_stage.PromptTask(model, ["cat", "wall"], crops, recipe).train()
-    found = task(batch)["entropy"]
+    actual = task(batch)["entropy"]
 
     mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP.mean, CLIP.std))
     pixels = torch.where(batch.inside[:, None], (batch.pixels - mean) / std, torch.zeros(()))
     with torch.no_grad():
         images = F.normalize(model.encoder(pixels).image, dim=-1)
     rows = F.normalize(model.text.embed(["cat", "wall"]), dim=-1)
-    torch.testing.assert_close(found, F.cross_entropy(100 * images @ rows.T, batch.labels))
-    found.backward()
+    torch.testing.assert_close(actual, F.cross_entropy(100 * images @ rows.T, batch.labels))
+    actual.backward()
     assert model.text.prompt.prefix.grad.abs().sum() > 0
     original = prompt_stage.masked_pixels(batch, CLIP, "original")
     outside = ~batch.inside[:, None].expand_as(pixels)
@@ -156,8 +156,8 @@ def test_crops_are_tight_around_the_class(folder):
     recipe = recipe_of(prompt_stage.PromptRecipe, "nowhere", folder, area=[1.0, 1.0], aspect=1.0, shots=2, flip=0.0)
     crops = prompt_stage.CropBatches(recipe.data.open(), recipe, 32)
     photo, label = crops.pairs[0]
-    pixels, inside, found = crops.crop(int(np.argsort(prompt_stage.shuffled(len(crops.pairs), 0, 0))[0]))
-    assert (label, found) == (0, 0)
+    pixels, inside, actual = crops.crop(int(np.argsort(prompt_stage.shuffled(len(crops.pairs), 0, 0))[0]))
+    assert (label, actual) == (0, 0)
     assert inside.all()  # the cat is a rectangle, and the window of ratio 1 lies in it
     source = np.asarray(Image.open(folder / "train" / "images" / f"{photo}.png"))[10:40, 25:55]
     expected = np.asarray(Image.fromarray(source).resize((32, 32), Image.Resampling.BILINEAR))
@@ -191,14 +191,14 @@ def test_stage_2(base, folder, tmp_path):
 def test_stage_2_groups(base, folder):
     recipe = recipe_of(proposal_stage.ProposalRecipe, base, folder, network=NETWORK)
     task = proposal_stage.ProposalTask(proposal_stage.prepare(recipe), ["cat"], fake_batches(recipe), recipe)
-    found = {name: (group.rate, group.decay) for group in task.groups() for name in group.names}
+    actual = {name: (group.rate, group.decay) for group in task.groups() for name in group.names}
     network = "model.proposer.network."
-    assert found[network + "backbone.stem.conv1.conv.weight"] == pytest.approx((1e-5, 1e-4))
-    assert found[network + "decoder.queries"] == (1e-4, 0.0)
-    assert found[network + "decoder.norm.weight"] == (1e-4, 0.0)
-    assert found[network + "mask_head.layers.0.weight"] == (1e-4, 1e-4)
-    assert found["model.no_object"] == (1e-4, 1e-4)
-    assert not any("encoder" in name or "text" in name for name in found)
+    assert actual[network + "backbone.stem.conv1.conv.weight"] == pytest.approx((1e-5, 1e-4))
+    assert actual[network + "decoder.queries"] == (1e-4, 0.0)
+    assert actual[network + "decoder.norm.weight"] == (1e-4, 0.0)
+    assert actual[network + "mask_head.layers.0.weight"] == (1e-4, 1e-4)
+    assert actual["model.no_object"] == (1e-4, 1e-4)
+    assert not any("encoder" in name or "text" in name for name in actual)
 
 
 def fake_batches(recipe):
