@@ -57,8 +57,8 @@ def test_against_counts_of_the_predictions(model, dataset, names):
         ids = np.asarray(Image.open(pair.mask)).astype(int)
         present = sorted(set(ids.ravel()) - {0})
         requested = range(1, 5) if names == "all" else present
-        result = model.segment(pair.photo, [NAMES[index - 1] for index in requested], masks=ids)
-        predicted = np.array([*requested, 0])[result.label_map]
+        segmentation = model.segment(pair.photo, [NAMES[index - 1] for index in requested], masks=ids)
+        predicted = np.array([*requested, 0])[segmentation.label_map]
         for label in range(1, 5):
             inter[label - 1] += ((predicted == label) & (ids == label)).sum()
             union[label - 1] += ((predicted == label) | (ids == label))[ids > 0].sum()
