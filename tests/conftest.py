@@ -3,6 +3,7 @@
 import json
 import lzma
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from tests.fixtures.cut_parity import SUFFIX, unpack
 from tests.fixtures.small_sets import write_small_sets
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+# A shell script starts background jobs with SIGINT ignored, and commands that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

@@ -73,7 +73,7 @@ def test_nano_loads_in_int8_but_cannot_be_saved(tmp_path):
 
 def test_int8_on_a_gpu_raises(monkeypatch):
     monkeypatch.setattr("deop.zoo.choose_device", lambda choice: torch.device("meta"))
-    with pytest.raises(SettingError, match="for CPUs"):
+    with pytest.raises(SettingError, match="needs a CPU"):
         load("nano", dtype="int8")
 
 
