@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,61 +21,96 @@ MEAN, STD = (torch.tensor(values)[:, None, None] for values in (NORMALIZATION.me
 MOST, SMALLEST = 63, 30  # segments a photo, and pixels of the smallest
 
 
+@dataclass(frozen=True)
+class Example:
+    """One photo.
+
+    Attributes:
+        photo: (H, W, 3) uint8.
+        classes: (H, W) uint8, index of the class + 1, 0: no label.
+        segments: (H, W) uint8, number of the segment + 1, 0: none.
+    """
+
+    photo: np.ndarray
+    classes: np.ndarray
+    segments: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The photos of one data set, and its classes: their names, and (K,) which are things."""
+
+    photos: tuple[Example, ...]
+    names: tuple[str, ...]
+    things: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+
 @dataclass
 class Photos:
     """Photos of one data set on a canvas of one size."""
 
     images: Tensor  # (P, 3, S, S) uint8
-    classes: Tensor  # (P, S, S) uint8, index of the name + 1, 0: void
-    segments: Tensor  # (P, S, S) uint8, number of the segment + 1, 0: void
+    labels: Tensor  # (P, S, S) uint8, label of the ``Space`` + 1, 0: void
+    segments: Tensor  # (P, S, S) uint8, number of the segment + 1, 0: none
     sizes: Tensor  # (P, 2) height and width
-    names: tuple[str, ...]
-    things: Tensor  # (K,) bool
+    chances: Tensor  # (P,) of being drawn
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def without(self, forbidden: tuple[str, ...]) -> "Photos":
-        """The same without some names: their pixels are void, their segments stay."""
-        kept = [index for index, name in enumerate(self.names) if name not in forbidden]
-        table = torch.zeros(len(self.names) + 1, dtype=torch.uint8)
-        for index, old in enumerate(kept):
-            table[old + 1] = index + 1
-        names = tuple(self.names[index] for index in kept)
-        return replace(self, classes=table[self.classes.int()], names=names, things=self.things[torch.tensor(kept)])
-
     def to(self, device: torch.device) -> "Photos":
         """The same on another device."""
-        moved = (x.to(device) for x in (self.images, self.classes, self.segments, self.sizes))
-        return Photos(*moved, self.names, self.things.to(device))
+        return Photos(*(x.to(device) for x in (self.images, self.labels, self.segments, self.sizes, self.chances)))
 
 
-def load(folder: LabelledFolder) -> Photos:
-    """All photos of a labelled folder, on a square canvas as wide as the longest side of any.
+def read_folder(folder: LabelledFolder) -> Examples:
+    """All photos of a labelled folder.
 
     Segments are the panoptic ones where the folder has them, else made from the classes.
     """
     things = np.array([is_thing(e.name) if e.isthing is None else bool(e.isthing) for e in folder.classes])
     ids = np.array([entry.id for entry in folder.classes])
     panoptic = PanopticTruth(folder.root, ids) if has_panoptic(folder.root) else None
-    images, classes, segments = [], [], []
+    found = []
     for pair in folder.pairs:
         truth = folder.labels(pair)
         known = panoptic.segments(pair, truth.shape) if panoptic else components(truth, things)
-        images.append(read_photo(pair.photo))
-        classes.append((truth + 1).astype(np.uint8))
-        segments.append(numbered(np.where(truth >= 0, known.segment_map + 1, 0)))
-    sizes = torch.tensor([photo.shape[:2] for photo in images])
+        segments = numbered(np.where(truth >= 0, known.segment_map + 1, 0))
+        found.append(Example(read_photo(pair.photo), (truth + 1).astype(np.uint8), segments))
+    return Examples(tuple(found), folder.names, things)
+
+
+def read_unlabelled(folder: Path) -> Examples:
+    """Photos of which nothing is known."""
+    photos = [read_photo(path) for path in sorted((folder / "images").iterdir())]
+    blank = [np.zeros(photo.shape[:2], np.uint8) for photo in photos]
+    return Examples(tuple(map(Example, photos, blank, blank)), (), np.zeros(0, bool))
+
+
+def on_canvas(examples: Examples, table: Tensor) -> Photos:
+    """Photos on a square canvas as wide as the longest side of any.
+
+    Args:
+        examples: of one data set.
+        table: (K + 1,) label of "no label" and of the classes, as in ``Space.tables``.
+    """
+    sizes = torch.tensor([example.photo.shape[:2] for example in examples.photos])
     side = int(sizes.max())
+    lookup = (table + 1).numpy().astype(np.uint8)
 
-    def on_canvas(pictures: list[np.ndarray]) -> Tensor:
-        canvas = np.zeros((len(pictures), side, side, *pictures[0].shape[2:]), np.uint8)
-        for row, picture in zip(canvas, pictures, strict=True):
+    def canvas(pictures: Iterable[np.ndarray], *channels: int) -> Tensor:
+        whole = np.zeros((len(examples), side, side, *channels), np.uint8)
+        for row, picture in zip(whole, pictures, strict=True):
             row[: picture.shape[0], : picture.shape[1]] = picture
-        return torch.from_numpy(canvas)
+        return torch.from_numpy(whole)
 
-    pixels = on_canvas(images).permute(0, 3, 1, 2).contiguous()
-    return Photos(pixels, on_canvas(classes), on_canvas(segments), sizes, folder.names, torch.from_numpy(things))
+    images = canvas((example.photo for example in examples.photos), 3).permute(0, 3, 1, 2).contiguous()
+    labels = canvas(lookup[example.classes] for example in examples.photos)
+    segments = canvas(example.segments for example in examples.photos)
+    return Photos(images, labels, segments, sizes, chances_of(examples))
 
 
 def numbered(ids: np.ndarray) -> np.ndarray:
@@ -94,11 +130,13 @@ def load_imagenet(folder: Path) -> tuple[Tensor, list[str]]:
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous(), list(names.values())
 
 
-def sampler(photos: Photos) -> Tensor:
+def chances_of(examples: Examples) -> Tensor:
     """Chances of photos: those with rare names come more often."""
-    held = torch.zeros(len(photos), len(photos.names) + 1, dtype=torch.bool)
-    for row, classes in zip(held, photos.classes, strict=True):
-        row[classes.unique().long()] = True
+    if not examples.names:
+        return torch.ones(len(examples))
+    held = torch.zeros(len(examples), len(examples.names) + 1, dtype=torch.bool)
+    for row, example in zip(held, examples.photos, strict=True):
+        row[torch.from_numpy(np.unique(example.classes)).long()] = True
     held = held[:, 1:]
     frequency = held.float().mean(0).clamp_min(1e-6)
     repeat = (0.1 / frequency).sqrt().clamp(1, 3)
@@ -134,7 +172,8 @@ def normalize(x: Tensor) -> Tensor:
 
 
 def warp(photos: Photos, rows: Tensor, crop: int, short: int, scales: tuple[float, float]) -> tuple[Tensor, ...]:
-    """Random crops of photos: (B, 3, crop, crop) in 0..255 float, classes and segments (B, crop, crop) int64."""
+    """Random crops of photos: (B, 3, crop, crop) in 0..255 float, labels + 1 and segments + 1 (B, crop, crop)
+    int64, 0: void."""
     device, batch, canvas = photos.images.device, len(rows), photos.images.shape[-1]
     height, width = photos.sizes[rows].float().unbind(1)
     scale = torch.exp(uniform(batch, math.log(scales[0]), math.log(scales[1]), device))
@@ -165,36 +204,45 @@ def warp(photos: Photos, rows: Tensor, crop: int, short: int, scales: tuple[floa
     image = torch.where(outside[:, None], torch.tensor(NORMALIZATION.mean, device=device)[:, None, None], image)
     column, row = x.long().clamp(0, canvas - 1), y.long().clamp(0, canvas - 1)
     place = rows[:, None, None]
-    classes = photos.classes[place, row, column].long().masked_fill(outside, 0)
+    labels = photos.labels[place, row, column].long().masked_fill(outside, 0)
     segments = photos.segments[place, row, column].long().masked_fill(outside, 0)
-    return image, classes, segments
+    return image, labels, segments
 
 
-def paste(image: Tensor, classes: Tensor, segments: Tensor, things: Tensor, chance: float) -> tuple[Tensor, ...]:
-    """Things of one crop laid over another (copy-paste); segments of the pasted are numbered from 64 on."""
+def paste(image: Tensor, labels: Tensor, segments: Tensor, things: Tensor, chance: float) -> tuple[Tensor, ...]:
+    """Things of one crop laid over another (copy-paste); segments of the pasted are numbered from 64 on.
+
+    Args:
+        image: (B, 3, S, S).
+        labels: (B, S, S), label + 1, 0: void.
+        segments: (B, S, S), number + 1, 0: none.
+        things: (L,) bool, which labels are of things.
+        chance: that something is laid over a crop.
+    """
     batch, device = len(image), image.device
-    other = torch.roll(torch.arange(batch, device=device), 1)
+    step = int(torch.randint(1, max(batch, 2), ()))
+    other = torch.roll(torch.arange(batch, device=device), step)
     keep = torch.rand(batch, 64, device=device) < 0.5
     few = segments[:, ::4, ::4].flatten(1)
     area = torch.zeros(batch, 64, device=device).scatter_add_(1, few, torch.ones_like(few, dtype=torch.float))
     keep &= (area < 0.35 * few.shape[1]) & (torch.rand(batch, 1, device=device) < chance)
     chosen = keep[other].gather(1, segments[other].flatten(1).clamp_max(63)).view_as(segments)
-    isthing = torch.cat([torch.zeros(1, dtype=torch.bool, device=device), things])[classes[other]]
+    isthing = torch.cat([torch.zeros(1, dtype=torch.bool, device=device), things])[labels[other]]
     chosen &= isthing & (segments[other] > 0)
     image = torch.where(chosen[:, None], image[other], image)
-    return image, torch.where(chosen, classes[other], classes), torch.where(chosen, segments[other] + 63, segments)
+    return image, torch.where(chosen, labels[other], labels), torch.where(chosen, segments[other] + 63, segments)
 
 
-def renumber(segments: Tensor, most: int) -> Tensor:
-    """Segments (B, H, W), 0: void, numbered anew: -1 void, 0.. by falling area, the rest void."""
-    batch = len(segments)
-    count = torch.zeros(batch, 128, device=segments.device)
-    few = segments[:, ::4, ::4].flatten(1)  # what is too small to be met here is left out
+def renumber(numbers: Tensor, most: int, kinds: int = 128) -> Tensor:
+    """Numbers (B, H, W) below ``kinds``, 0: void, anew: -1 void, 0.. by falling area; all beyond ``most`` are void."""
+    batch = len(numbers)
+    count = torch.zeros(batch, kinds, device=numbers.device)
+    few = numbers[:, ::4, ::4].flatten(1)  # what is too small to be met here is left out
     count.scatter_add_(1, few, torch.ones_like(few, dtype=torch.float))
     count[:, 0] = 0
     rank = (-count).argsort(1).argsort(1)
     rank = torch.where((count > 0) & (rank < most), rank, -1)
-    return rank.gather(1, segments.flatten(1)).view_as(segments)
+    return rank.gather(1, numbers.flatten(1)).view_as(numbers)
 
 
 def mosaic(photos: Tensor, count: int, crop: int) -> tuple[Tensor, Tensor, Tensor]:

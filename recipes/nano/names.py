@@ -40,20 +40,18 @@ def sample(table: Tensor, alias: float, noise: float) -> Tensor:
     return F.normalize(rows + noise * width**-0.5 * torch.randn_like(rows), dim=-1)
 
 
-def parents(names: Sequence[str], imagenet: list[str]) -> Tensor:
-    """For each ImageNet class the index of the name that it is a kind of, or -1 (``parents.txt``)."""
+def parents(imagenet: list[str], listed: Path = HERE / "parents.txt") -> dict[int, str]:
+    """For classes of ImageNet the name that they are a kind of."""
     first: dict[str, int] = {}
     for index, name in enumerate(imagenet):
         first.setdefault(name, index)
-    result = torch.full((len(imagenet),), -1)
-    for parent, kinds in read_lists(HERE / "parents.txt").items():
-        if parent not in names:
-            continue
+    result = {}
+    for parent, kinds in read_lists(listed).items():
         for kind in kinds:
             low, _, high = kind.partition("..")
             if low not in first or (high and high not in first):
                 raise SettingError(f"parents.txt: no ImageNet class {kind!r}")
             start, stop = first[low], first[high or low] + 1
             # Some names occur twice, and a range may begin after its end for the second of them.
-            result[start : max(stop, start + 1)] = list(names).index(parent)
+            result.update(dict.fromkeys(range(start, max(stop, start + 1)), parent))
     return result

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from sets import SETS
 from torch import nn
 
 from deop.encoders.nano import NanoConfig, NanoEncoder, RegionBranch
@@ -20,7 +21,7 @@ class Weights:
     """Of the losses.
 
     Attributes:
-        region: true regions named; those of camvid-mini count for 0.3 of it.
+        region: true regions named.
         tile: photos of ImageNet in mosaics named.
         cell: every cell named by itself.
         proposal: the proposer's masks named.
@@ -29,6 +30,11 @@ class Weights:
         divide: photos divided among queries.
         parts: of both branches by themselves, where there are two, beside their sum.
         area: power of a region's area in its loss.
+        rest: of a pixel that is only known not to be one of a set's names.
+        msrc: of that set's labels, half by what they allow, half among its own names.
+        pets: of that set's labels.
+        guess: of pixels that the teacher has labelled.
+        camvid: of that set's labels.
     """
 
     region: float = 1.0
@@ -40,6 +46,34 @@ class Weights:
     divide: float = 1.0
     parts: float = 0.5
     area: float = 0.25
+    rest: float = 0.2
+    msrc: float = 0.6
+    pets: float = 0.5
+    guess: float = 0.5
+    camvid: float = 0.4
+
+    def joint(self, name: str) -> float:
+        """What a crop of a data set counts for, where its labels are sets of the joint names."""
+        return {"msrc": self.msrc / 2, "pets": self.pets}.get(name, 1.0)
+
+    def own(self, name: str) -> float:
+        """What a data set's own names count for."""
+        return {"msrc": self.msrc / 2, "camvid": self.camvid}[name]
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """Labels that the average of the model so far gives to pixels that have none.
+
+    Attributes:
+        start: share of the run after which it does so; 1: never.
+        sure: least share of the votes that the name must have.
+        keep: of the average, a step.
+    """
+
+    start: float = 1.0
+    sure: float = 0.6
+    keep: float = 0.99
 
 
 @dataclass(frozen=True)
@@ -47,13 +81,18 @@ class NanoRecipe:
     """The small model.
 
     Attributes:
-        data: a folder with coco-mini, camvid-mini and imagenet-mini.
+        data: a folder with the data sets, or with the files that ``packed.py`` makes of them.
         trunk: weights of ImageNet's trunk, as ``trunk.py`` writes them.
-        loop: for how long; its batch is coco + camvid + mosaics.
+        loop: for how long; its batch is the sum of all crops of a step.
         words: a table of ``text_table.py``; "": that of the model that ships.
-        coco: crops of coco-mini a step.
-        camvid: crops of camvid-mini a step; 0: that set takes no part at all.
-        mosaics: mosaics of ImageNet's photos a step.
+        coco: crops of coco-mini a step. A set without crops takes no part at all.
+        msrc: crops of msrc.
+        pets: crops of pets.
+        things: crops of coco-things.
+        unlabelled: crops of coco-unlabelled, for the teacher to label.
+        bsds: crops of bsds, for masks only.
+        camvid: crops of camvid-mini.
+        mosaics: mosaics of ImageNet's photos.
         singles: photos of ImageNet by themselves in every fourth step.
         crop: side of a crop, pixels.
         short: the photo's shorter side at scale 1, and in use.
@@ -66,8 +105,8 @@ class NanoRecipe:
         noise: on vectors of names, of their length.
         alias: share of names that an alias stands for.
         smooth: smoothing of labels.
-        unseen: names of coco-mini that are not trained on.
-        tune: every n-th training photo is kept apart, to be measured on; 0: all are trained on.
+        unseen: names that are not trained on.
+        tune: every n-th training photo of each set is kept apart, to be measured on; 0: all are trained on.
         fold: which of every n photos is kept apart, from the last.
         layers: of the transformer.
         residual: weight of the residual stream in its severed layers.
@@ -80,16 +119,24 @@ class NanoRecipe:
         cells: every n-th cell of the region branch a side learns.
         divide_every: steps from one with the losses of masks to the next.
         weights: of the losses.
+        pseudo: labels for what has none.
         threshold: of the finished model; chosen for the one that ships with calibrate.py, see NOTES.md.
         seen_penalty: likewise, chosen with names held out (``Calibration``).
+        snapshot: a file that the weights are written to with every validation and in the end, as float16, to be made a
+            model of elsewhere (``unpack.py``); "": none.
     """
 
     data: str
     trunk: str
     loop: LoopSettings
     words: str = ""
-    coco: int = 12
-    camvid: int = 4
+    coco: int = 10
+    msrc: int = 0
+    pets: int = 0
+    things: int = 0
+    unlabelled: int = 0
+    bsds: int = 0
+    camvid: int = 0
     mosaics: int = 2
     singles: int = 16
     crop: int = 512
@@ -116,19 +163,27 @@ class NanoRecipe:
     cells: int = 1
     divide_every: int = 1
     weights: Weights = Weights()
+    pseudo: Pseudo = Pseudo()
     threshold: float = 0.05
     seen_penalty: float = 3.0
+    snapshot: str = ""
 
     def __post_init__(self) -> None:
-        if self.loop.batch != sum(self.counts):
-            raise SettingError(f"loop.batch is {self.loop.batch}, coco + camvid + mosaics are {sum(self.counts)}")
-        if self.pool and (self.trunk_rate or self.singles):
-            raise SettingError("features that are kept (pool) need a trunk that stays: set trunk_rate and singles to 0")
+        if self.loop.batch != sum(self.counts.values()):
+            found = " + ".join(name for name, count in self.counts.items() if count)
+            raise SettingError(f"loop.batch is {self.loop.batch}, {found} are {sum(self.counts.values())}")
+        if self.pool and (self.trunk_rate or self.singles or self.pseudo.start < 1):
+            raise SettingError(
+                "features that are kept (pool) need a trunk that stays: set trunk_rate and singles to 0 and "
+                "pseudo.start to 1"
+            )
+        if self.unlabelled and self.pseudo.start >= 1:
+            raise SettingError("photos without labels need the teacher: set pseudo.start below 1, or unlabelled to 0")
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        """Crops of each set in a step."""
-        return self.coco, self.camvid, self.mosaics
+    def counts(self) -> dict[str, int]:
+        """Crops of each set in a step, in the order of a batch."""
+        return {name: getattr(self, name) for name in SETS}
 
 
 class Nano(nn.Module):
