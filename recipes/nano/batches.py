@@ -28,7 +28,8 @@ class Batch:
         labels: (B, S, S) int64, as in ``Space``, -1: void.
         segments: (B, S, S) int64, numbered by falling area; -1: unknown, -2: none of the segments.
         rows: of each set that is there.
-        plain: (B, 3, S, S) what the teacher of ``pseudo`` sees: pixels without another colour; None: it does not.
+        plain: (B, 3, S, S) what the teacher of ``pseudo`` sees: pixels in the photo's own colours; None: it sees the
+            same features, of a trunk that stays as it is.
     """
 
     features: list[Tensor]

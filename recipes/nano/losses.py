@@ -121,21 +121,24 @@ def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> Tensor:
             dice = 1 - (2 * overlap + 1) / (area[..., None] + share.sum(2)[:, None] + 1)
             costs.append(torch.where((area > 0)[..., None], entropy.clamp_max(20) + 2 * dice, 0.0))
         prepared.append((truth, valid, other, one_hot, log_p, share, area))
-    host = torch.stack(costs).cpu().numpy()
+    # All layers are matched at once: each way to the host and back waits for the device.
+    present = torch.stack([area > 0 for *_, area in prepared])
+    host, present = torch.stack(costs).cpu().numpy(), present.cpu().numpy()
+    match = np.zeros(present.shape, np.int64)  # (layers, B, S) -> query
+    taken = np.zeros((*present.shape[:2], outputs[0].shape[1]), bool)
+    for place in np.ndindex(present.shape[:2]):
+        chosen = np.flatnonzero(present[place])
+        _, queries = linear_sum_assignment(host[place][chosen])
+        match[place][chosen] = queries
+        taken[place][queries] = True
+    matches, takens = (torch.from_numpy(found).to(segments.device) for found in (match, taken))
     total = outputs[0].new_zeros((), dtype=torch.float32)
     for layer, (truth, valid, other, one_hot, log_p, share, area) in enumerate(prepared):
-        present = (area > 0).cpu().numpy()
-        match, taken = np.zeros(present.shape, np.int64), np.zeros((len(present), log_p.shape[1]), bool)
-        for image, rows in enumerate(present):
-            chosen = np.flatnonzero(rows)
-            _, queries = linear_sum_assignment(host[layer, image][chosen])
-            match[image, chosen] = queries
-            taken[image, queries] = True
-        matched = torch.from_numpy(match).to(truth.device)  # (B, S) -> query
+        matched = matches[layer]
         there = (area > 0).float()
         target = matched.gather(1, truth.clamp_min(0))
         nll = -log_p.gather(1, target[:, None])[:, 0] * valid
-        free = log_p.masked_fill(torch.from_numpy(taken).to(truth.device)[..., None], -torch.inf).logsumexp(1)
+        free = log_p.masked_fill(takens[layer][..., None], -torch.inf).logsumexp(1)
         even = (nll.sum() - (free * other).sum()) / (valid.sum() + other.sum()).clamp_min(1)
         each = (one_hot @ nll[..., None])[..., 0] / area.clamp_min(1)
         each = (each * there).sum() / there.sum().clamp_min(1)

@@ -103,12 +103,15 @@ def guesses(average: Nano, batch: Batch, space: Space, text: Tensor, sure: float
     """
     found = torch.full_like(batch.labels, -1)
     present = [batch.rows[name] for name in ("things", "unlabelled") if name in batch.rows]
-    if batch.plain is None or not present:
+    if not present:
         return found
     rows = slice(present[0].start, present[-1].stop)
     labels = batch.labels[rows]
     open_to = (labels >= 0) & ~space.region[labels.clamp_min(0)]
-    features = average.trunk(data.normalize(batch.plain[rows]))
+    if batch.plain is None:
+        features = [feature[rows] for feature in batch.features]
+    else:
+        features = average.trunk(data.normalize(batch.plain[rows]))
     patches = encode(average, features)[0][0]
     division = average.proposer.divide(features)[-1].float().softmax(1)
     shares = F.avg_pool2d(division, 2)

@@ -172,11 +172,8 @@ class NanoRecipe:
         if self.loop.batch != sum(self.counts.values()):
             found = " + ".join(name for name, count in self.counts.items() if count)
             raise SettingError(f"loop.batch is {self.loop.batch}, {found} are {sum(self.counts.values())}")
-        if self.pool and (self.trunk_rate or self.singles or self.pseudo.start < 1):
-            raise SettingError(
-                "features that are kept (pool) need a trunk that stays: set trunk_rate and singles to 0 and "
-                "pseudo.start to 1"
-            )
+        if self.pool and (self.trunk_rate or self.singles):
+            raise SettingError("features that are kept (pool) need a trunk that stays: set trunk_rate and singles to 0")
         if self.unlabelled and self.pseudo.start >= 1:
             raise SettingError("photos without labels need the teacher: set pseudo.start below 1, or unlabelled to 0")
 
