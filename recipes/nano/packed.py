@@ -112,7 +112,7 @@ def read(file: Path) -> Examples:
         def parted(key: str) -> list[np.ndarray]:
             whole = np.frombuffer(lzma.decompress(stored[key].tobytes()), np.uint8)
             parts = np.split(whole, np.cumsum(areas)[:-1])
-            return [part.reshape(size) for part, size in zip(parts, sizes, strict=True)]
+            return [part.reshape(tuple(size)) for part, size in zip(parts, sizes.tolist(), strict=True)]
 
         found = map(Example, photos, parted("classes"), parted("segments"))
         return Examples(tuple(found), tuple(json.loads(str(stored["names"]))), stored["things"])

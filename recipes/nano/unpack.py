@@ -5,6 +5,7 @@ python recipes/nano/unpack.py seed0.safetensors OUT
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import safe_open
@@ -13,11 +14,10 @@ from deop import load
 from deop.encoders.nano import NanoEncoder
 from deop.model import DeOP
 from deop.proposals.nano import NanoProposer
-from deop.settings import Card, Settings
 
 
 def main() -> None:
-    """Write the folder; the words are those of the model that ships."""
+    """Write the folder; the words, and how it is used, are those of the model that ships."""
     parser = argparse.ArgumentParser()
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("out", type=Path)
@@ -34,8 +34,11 @@ def main() -> None:
         missing, strange = module.load_state_dict(own, strict=False)
         if strange or any(not key.startswith("trunk.") for key in missing):
             raise SystemExit(f"error: {args.snapshot} does not fit: {[*missing, *strange][:5]}")
-    settings, card = Settings.from_json(about["settings"]), Card(**about["card"])
-    model = DeOP(encoder, load("nano").text, proposer, settings=settings, card=card).eval()
+    shipped = load("nano")
+    learned = {key: tuple(about["settings"]["calibration"][key]) for key in ("trained_names", "rivals")}
+    settings = replace(shipped.settings, calibration=replace(shipped.settings.calibration, **learned))
+    card = replace(shipped.card, training_data=about["card"]["training_data"], scores="")
+    model = DeOP(encoder, shipped.text, proposer, settings=settings, card=card).eval()
     print(f"wrote {model.save_pretrained(args.out)}, {sum(entry['steps'] for entry in about['history'])} steps")
 
 
