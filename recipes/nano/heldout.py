@@ -21,20 +21,18 @@ def count(model: DeOP, data: LabelledFolder, penalties: list[float]) -> np.ndarr
     """(penalties, 2, 2): of seen and unseen names the regions that are named right, and all of them."""
     trained = set(model.settings.calibration.trained_names)
     seen = np.array([bool(set(name.split("|")) & trained) for name in data.names])
-    classes = []
-    for penalty in penalties:
-        calibration = replace(model.settings.calibration, seen_penalty=penalty)
-        model.settings = replace(model.settings, calibration=calibration)
-        classes.append(model.embed(model.vocabulary(list(data.names))))
     found = np.zeros((len(penalties), 2, 2), int)
     for pair in data.pairs:
         truth = data.labels(pair)
         present = np.unique(truth[truth >= 0])
         if not len(present):
             continue
-        look = model.look([pair.photo], [np.stack([truth == label for label in present])])[0]
-        for row, names in zip(found, classes, strict=True):
-            right = model.votes(look, names)[:, : len(data.names)].argmax(1).cpu().numpy() == present
+        encoded = model.encode([pair.photo], [np.stack([truth == label for label in present])])[0]
+        for row, penalty in zip(found, penalties, strict=True):
+            calibration = replace(model.settings.calibration, seen_penalty=penalty)
+            model.settings = replace(model.settings, calibration=calibration)
+            shares = model.class_probabilities(encoded, data.names)[:, : len(data.names)]
+            right = shares.argmax(1).cpu().numpy() == present
             for number, part in enumerate((seen[present], ~seen[present])):
                 row[number] += [int(right[part].sum()), int(part.sum())]
     return found
