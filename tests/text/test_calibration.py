@@ -57,6 +57,15 @@ def test_seen_names_are_lowered_only_beside_unseen_names():
         assert calibrate_classes(classes, vocabulary.texts, Calibration(trained, 2.0)).offset is None
 
 
+@pytest.mark.parametrize(("requested", "offset"), [(["cat|puss", "dog"], None), (["cat|puss", "robot"], [-2, -2, 0])])
+def test_name_is_seen_if_any_synonym_is(requested, offset):
+    vocabulary = Vocabulary.parse(requested, templates="none")
+    owner = torch.tensor([index for index, texts in enumerate(vocabulary.synonyms) for _ in texts])
+    classes = Classes(torch.eye(3), owner, vocabulary.names)
+    actual = calibrate_classes(classes, vocabulary.texts, Calibration(("cat", "dog"), 2.0)).offset
+    assert (None if actual is None else actual.tolist()) == offset
+
+
 @pytest.mark.parametrize(
     ("requested", "offset"), [(["robot"], [0, -2, 0]), (["cat"], None), (["cat", "robot"], [-2, 0, -2, 0])]
 )

@@ -16,7 +16,7 @@ class Calibration:
     """How a model's scores are calibrated.
 
     Attributes:
-        trained_names: the seen names, which training used.
+        trained_names: the seen names, which training used. A requested name is seen if any of its synonyms is listed.
         seen_penalty: subtracted from the logits of seen names (also of rivals) if unseen names are requested too, so
             that seen names do not always win ("calibrated stacking", Chao et al., ECCV 2016).
         rivals: names that stand for everything that was not requested. No pixel gets them, but their share of the

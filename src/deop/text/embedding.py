@@ -117,6 +117,11 @@ def calibrate_classes(
         texts += [rivals[index] for index in far.tolist()]
     trained = {name.casefold() for name in calibration.trained_names}
     seen = [text.casefold() in trained for text in texts]
+    # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.
+    owners = owner.tolist()
+    names = range(len(classes.names))  # rows with another owner belong to no name
+    seen_names = {index for index, is_seen in zip(owners[:count], seen, strict=False) if is_seen and index in names}
+    seen = [is_seen or index in seen_names for index, is_seen in zip(owners, seen, strict=True)]
     # If every name was seen, or no row at all, the offset would have no effect.
     mixed = any(seen) and not all(seen[:count])
     if not mixed or not calibration.seen_penalty:
