@@ -101,8 +101,10 @@ class TextEncoder(Protocol):
 class Proposer(Protocol):
     """Proposes class-agnostic masks from pixels."""
 
-    normalization: Normalization
-    """Normalisation that the pixels need."""
+    @property
+    def normalization(self) -> Normalization:
+        """Normalisation that the pixels need."""
+        ...
 
     def __call__(self, pixels: Tensor) -> list[Proposals]:
         """Propose masks.
