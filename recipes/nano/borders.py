@@ -1,7 +1,7 @@
-"""How well borders are met, and how many tiny islands there are, where a photo is asked for the names in it.
+"""Measure accuracy near borders and the number of small regions, with the names present in each photo requested.
 
-python recipes/nano/borders.py --data ../shared/data/coco-mini [--model nano] [--split train] [--every 1]
-    [--smoothing 3.0] [--island 0.0005] [--superpixels 36 100]
+python -m recipes.nano.borders --data ../shared/data/coco-mini [--model nano] [--split train] [--every 1]
+    [--smoothing 3.0] [--smallest-region 0.0005] [--superpixels 36 100]
 """
 
 import argparse
@@ -14,64 +14,69 @@ from scipy import ndimage
 import deop
 from deop.data.folder import open_folder
 from deop.evaluation.metrics import Confusion, mean
+from deop.proposals.nano import NanoProposer
 
 BANDS = (3, 5, 10, np.inf)
-"""Pixels from a true border within which pixels count."""
-TINY = 0.0005
-"""Share of the photo below which a stretch of one name is a tiny island."""
+"""Only pixels within this distance of a ground-truth border count."""
+SMALL = 0.0005
+"""Fraction of the photo below which a connected region counts as small."""
 
 
-def distance_to_border(truth: np.ndarray) -> np.ndarray:
-    """(H, W) pixels to the nearest pixel whose label differs from that of one beside it."""
-    border = np.zeros(truth.shape, bool)
+def distance_to_border(labels: np.ndarray) -> np.ndarray:
+    """(H, W), the distance in pixels to the nearest pixel at a border between two labels; inf without borders."""
+    border = np.zeros(labels.shape, bool)
     for axis in (0, 1):
-        change = np.diff(truth, axis=axis) != 0
+        change = np.diff(labels, axis=axis) != 0
         border |= np.pad(change, [(0, int(axis == side)) for side in (0, 1)])
         border |= np.pad(change, [(int(axis == side), 0) for side in (0, 1)])
-    return ndimage.distance_transform_edt(~border) if border.any() else np.full(truth.shape, np.inf)
+    return ndimage.distance_transform_edt(~border) if border.any() else np.full(labels.shape, np.inf)
 
 
-def tiny_islands(labels: np.ndarray) -> int:
-    """How many stretches of one name are tiny."""
-    found = 0
+def count_small_regions(labels: np.ndarray) -> int:
+    """The number of small connected regions of one label."""
+    count = 0
     for value in np.unique(labels):
         areas = np.bincount(ndimage.label(labels == value)[0].ravel())[1:]
-        found += int((areas < TINY * labels.size).sum())
-    return found
+        count += int((areas < SMALL * labels.size).sum())
+    return count
 
 
 def main() -> None:
-    """Print one line for each band, then the islands."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--smoothing", type=float, default=3.0)
-    parser.add_argument("--island", type=float, default=0.0)
-    parser.add_argument("--superpixels", type=int, nargs="*", default=[])
+    """Print one line for each band, then the number of small regions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="labelled data set")
+    parser.add_argument("--model", default="nano", help="model to evaluate (default: nano)")
+    parser.add_argument("--split", default="train", help="split of the data set (default: train)")
+    parser.add_argument("--every", type=int, default=1, help="evaluate every n-th photo (default: 1)")
+    parser.add_argument("--smoothing", type=float, default=3.0, help="smoothing of the masks (default: 3)")
+    parser.add_argument("--smallest-region", type=float, default=0.0, help="Settings.smallest_region (default: 0)")
+    parser.add_argument("--superpixels", type=int, nargs="*", default=[], help="numbers of additional superpixels")
     args = parser.parse_args()
     model = deop.load(args.model, device="cpu")
     proposer = model.proposer
-    assert proposer is not None
+    if not isinstance(proposer, NanoProposer):
+        raise SystemExit(f"error: {args.model} does not have the proposer of nano")
     proposer.config = replace(proposer.config, smoothing=args.smoothing, superpixels=tuple(args.superpixels))
-    model.settings = replace(model.settings, smallest_region=args.island)
+    model.settings = replace(model.settings, smallest_region=args.smallest_region)
     data = open_folder(args.data, args.split, skip_unpaired=True)
     confusions = [Confusion(len(data.names)) for _ in BANDS]
-    islands = []
+    small_regions = []
     for pair in data.pairs[:: args.every]:
         truth = data.labels(pair)
         present = np.unique(truth[truth >= 0])
         if not len(present):
             continue
-        found = model.segment(pair.photo, [data.names[index] for index in present]).label_map
-        islands.append(tiny_islands(found))
+        result = model.segment(pair.photo, [data.names[index] for index in present])
+        assert isinstance(result, deop.Segmentation)
+        labels = result.label_map
+        small_regions.append(count_small_regions(labels))
         distance = distance_to_border(truth)
         for band, confusion in zip(BANDS, confusions, strict=True):
-            confusion.add(np.where(distance <= band, truth, -1), np.append(present, -1)[found])
+            confusion.add(np.where(distance <= band, truth, -1), np.append(present, -1)[labels])
     for band, confusion in zip(BANDS, confusions, strict=True):
-        print(f"within {band} px: mIoU {100 * mean(confusion.iou):.1f}, pixels {100 * confusion.pixel_accuracy:.1f}")
-    print(f"tiny islands a photo: {np.mean(islands):.1f}")
+        miou, pixels = mean(confusion.iou) or 0.0, confusion.pixel_accuracy or 0.0
+        print(f"within {band} px: mIoU {100 * miou:.1f}, pixels {100 * pixels:.1f}")
+    print(f"small regions per photo: {np.mean(small_regions):.1f}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How far the small model's scores can be believed, and the threshold for "none of these".
+"""Choose the score threshold of the small model, and measure the calibration of its scores.
 
-python recipes/nano/calibrate.py --model FOLDER --data DATA [--picture FILE]
+    python -m recipes.nano.calibrate --model FOLDER --data DATA [--plot FILE]
 
-The threshold is chosen on every second photo of coco-mini/val; the other photos are reported. Each photo is asked for
-the names in it, for each of them alone, for all of them and five that are not in it, for all names, and for three
-absent names one at a time. The picture needs matplotlib.
+The threshold is chosen on every second photo of coco-mini/val, and the results are reported on the others. The names
+requested of each photo are: those present, each of them alone, those present and five absent ones, all names, and three
+absent names one at a time. The plot needs matplotlib.
 """
 
 import argparse
@@ -22,114 +22,132 @@ from deop.model import DeOP
 from deop.regions.assembly import semantic
 
 SEED = 0
-ABSENT = 3  # single names that are not in a photo
-MIXED = 5  # absent names beside those in it
-STEP = 4  # every fourth pixel a side is looked at
+ABSENT = 3
+"""Absent names per photo that are requested alone."""
+MIXED = 5
+"""Absent names that are requested beside those present."""
+STEP = 4
+"""Every n-th pixel per axis is evaluated."""
 
 
 @dataclass
-class Answers:
-    """Answers to many questions."""
+class Predictions:
+    """Predictions for many requests.
+
+    Attributes:
+        segment_scores: mean score of each predicted segment of which at least half is labelled.
+        segment_correct: whether most of its labelled pixels are correct.
+        present: per photo, (P, 2): score and correctness of each pixel if the names present are requested.
+        alone: per present name, (P, 2): score of each pixel, and whether it shows the name, if that alone is requested.
+        absent: per absent name, (P,): score of each pixel if that name alone is requested.
+    """
 
     segment_scores: list[float] = field(default_factory=list)
-    segment_right: list[bool] = field(default_factory=list)
-    asked: list[np.ndarray] = field(default_factory=list)  # (P, 2) of a question by names in the photo: score, right
-    alone: list[np.ndarray] = field(default_factory=list)  # (P, 2) of one name that is in the photo: score, true
-    absent: list[np.ndarray] = field(default_factory=list)  # (P,) scores where one absent name was asked for
+    segment_correct: list[bool] = field(default_factory=list)
+    present: list[np.ndarray] = field(default_factory=list)
+    alone: list[np.ndarray] = field(default_factory=list)
+    absent: list[np.ndarray] = field(default_factory=list)
 
 
-def questions(present: list[str], names: list[str], chance: random.Random) -> Iterator[tuple[str, list[str]]]:
-    """What a photo with the names ``present`` is asked for."""
-    others = [name for name in names if name not in present]
+def requests(present: list[str], names: list[str], rng: random.Random) -> Iterator[tuple[str, list[str]]]:
+    """Yield the kind of each request and its names, for a photo that shows the names ``present``."""
+    absent = [name for name in names if name not in present]
     yield "present", present
-    yield "mixed", [*present, *chance.sample(others, MIXED)]
+    yield "mixed", [*present, *rng.sample(absent, MIXED)]
     yield "all", names
     for name in present:
         yield "alone", [name]
-    for name in chance.sample(others, ABSENT):
+    for name in rng.sample(absent, ABSENT):
         yield "absent", [name]
 
 
-def gather(model: DeOP, data: LabelledFolder, pairs: list[Pair]) -> Answers:
-    """Put the questions to a model."""
-    names, answers, chance = list(data.names), Answers(), random.Random(SEED)
+def predict(model: DeOP, data: LabelledFolder, pairs: list[Pair]) -> Predictions:
+    """Run all requests on some photos."""
+    names, predictions, rng = list(data.names), Predictions(), random.Random(SEED)
     for pair in pairs:
         truth = data.labels(pair)
         present = [names[index] for index in np.unique(truth[truth >= 0])]
         encoded = model.encode([pair.photo])[0]
-        for kind, asked in questions(present, names, chance):
-            votes = model.class_probabilities(encoded, asked)
-            labels, scores = semantic(votes, encoded.proposals, encoded.canvas)
-            right = np.array([*(names.index(name) for name in asked), -2])[labels] == truth
+        for kind, requested in requests(present, names, rng):
+            probabilities = model.class_probabilities(encoded, requested)
+            labels, scores = semantic(probabilities, encoded.proposals, encoded.canvas)
+            correct = np.array([*(names.index(name) for name in requested), -2])[labels] == truth
             if kind == "absent":
-                answers.absent.append(scores[::STEP, ::STEP].ravel())
+                predictions.absent.append(scores[::STEP, ::STEP].ravel())
             elif kind in ("present", "alone"):
-                known = (truth >= 0)[::STEP, ::STEP]
-                counted = answers.asked if kind == "present" else answers.alone
-                counted.append(np.stack([scores[::STEP, ::STEP][known], right[::STEP, ::STEP][known]], 1))
-            for name in range(len(asked)):
-                own = labels == name
-                known = own & (truth >= 0)
-                if own.any() and known.sum() >= 0.5 * own.sum():
-                    answers.segment_scores.append(float(scores[own].mean()))
-                    answers.segment_right.append(bool(right[known].mean() > 0.5))
-    return answers
+                labelled = (truth >= 0)[::STEP, ::STEP]
+                target = predictions.present if kind == "present" else predictions.alone
+                target.append(np.stack([scores[::STEP, ::STEP][labelled], correct[::STEP, ::STEP][labelled]], 1))
+            for index in range(len(requested)):
+                segment = labels == index
+                labelled = segment & (truth >= 0)
+                if segment.any() and labelled.sum() >= 0.5 * segment.sum():
+                    predictions.segment_scores.append(float(scores[segment].mean()))
+                    predictions.segment_correct.append(bool(correct[labelled].mean() > 0.5))
+    return predictions
 
 
-def shares(answers: Answers, threshold: float) -> list[float]:
-    """At a threshold: pixels right and pixels named where the names in a photo are asked for, the mean IoU of one of
-    them asked for alone, and pixels named where a name is asked for that is not there."""
-    asked = np.concatenate(answers.asked)
-    kept = asked[:, 0] >= threshold
-    overlaps = []
-    for scores, true in (pairs.T for pairs in answers.alone):
-        named = scores >= threshold
-        overlaps.append((named * true).sum() / max((named | (true > 0)).sum(), 1))
-    absent = float(np.mean([(scores >= threshold).mean() for scores in answers.absent]))
-    return [float((asked[:, 1] * kept).mean()), float(kept.mean()), float(np.mean(overlaps)), absent]
+def rates(predictions: Predictions, threshold: float) -> list[float]:
+    """Evaluate a threshold.
+
+    Returns:
+        With the names present requested, the fraction of pixels that are correct, and that are labelled; the mean IoU
+        of a present name requested alone; the fraction of pixels that are labelled if an absent name is requested.
+    """
+    present = np.concatenate(predictions.present)
+    is_labelled = present[:, 0] >= threshold
+    ious = []
+    for scores, truth in (pixels.T for pixels in predictions.alone):
+        predicted = scores >= threshold
+        ious.append((predicted * truth).sum() / max((predicted | (truth > 0)).sum(), 1))
+    absent = float(np.mean([(scores >= threshold).mean() for scores in predictions.absent]))
+    return [float((present[:, 1] * is_labelled).mean()), float(is_labelled.mean()), float(np.mean(ious)), absent]
 
 
-def draw(rows: list[tuple[float, float, int]], photos: int, file: Path) -> None:
-    """The reliability diagram."""
+def plot(rows: list[tuple[float, float, int]], photos: int, file: Path) -> None:
+    """Plot the reliability diagram."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(4.6, 4.4), layout="constrained")
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="score = share of right ones")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="perfect calibration")
     axes.plot([row[0] for row in rows], [row[1] for row in rows], "o-", color="tab:blue", label="nano", markersize=4)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score of a segment", ylabel="share that is right", aspect="equal")
-    axes.set_title(f"{sum(row[2] for row in rows)} segments of {photos} photos, tenths of equal number", fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score of a segment", ylabel="fraction that is correct", aspect="equal")
+    axes.set_title(f"{sum(row[2] for row in rows)} segments of {photos} photos, ten bins of equal size", fontsize=9)
     axes.legend(frameon=False, fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=130)
 
 
 def main() -> None:
-    """Print, and draw."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--picture", type=Path)
-    parser.add_argument("--limit", type=int)
+    """Print the tables, and save the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="the model to evaluate")
+    parser.add_argument("--data", type=Path, required=True, help="directory that contains coco-mini")
+    parser.add_argument("--plot", type=Path, help="save the reliability diagram to this file")
+    parser.add_argument("--limit", type=int, help="only use the first photos")
     args = parser.parse_args()
     data = open_folder(args.data / "coco-mini", "val")
     model = load(args.model)
     pairs = data.pairs[: args.limit]
-    chosen, kept = (gather(model, data, list(pairs[start::2])) for start in (0, 1))
-    print("           to choose by                 reported")
-    print("threshold  right named alone absent     right named alone absent")
+    chosen_on, reported_on = (predict(model, data, list(pairs[start::2])) for start in (0, 1))
+    print("           chosen on                       reported on")
+    print("threshold  correct labelled alone absent   correct labelled alone absent")
     for threshold in (0, 0.02, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5):
-        row = [f"{value:.3f}" for part in (chosen, kept) for value in shares(part, threshold)]
-        print(f"{threshold:9.2f}  {' '.join(row[:4])}      {' '.join(row[4:])}")
-    rows = reliability(kept.segment_scores, kept.segment_right)
-    print("segments of the photos reported, in tenths of equal number: score, share that is right, number")
-    for score, share, count in rows:
-        print(f"  {score:.3f} {share:.3f} {count}")
+        columns = [
+            f"{correct:7.3f} {labelled:8.3f} {alone:.3f}  {absent:.3f}"
+            for correct, labelled, alone, absent in (rates(part, threshold) for part in (chosen_on, reported_on))
+        ]
+        print(f"{threshold:9.2f}  {'   '.join(columns)}")
+    rows = reliability(reported_on.segment_scores, reported_on.segment_correct)
+    print("segments of the photos reported on, in ten bins of equal size: mean score, fraction correct, number")
+    for score, correct, count in rows:
+        print(f"  {score:.3f} {correct:.3f} {count}")
     print(f"expected calibration error {calibration_error(rows):.3f}")
-    if args.picture:
-        draw(rows, len(pairs[1::2]), args.picture)
+    if args.plot:
+        plot(rows, len(pairs[1::2]), args.plot)
 
 
 if __name__ == "__main__":

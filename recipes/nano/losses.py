@@ -1,4 +1,6 @@
-"""What the small model is trained with: naming, dividing, and keeping what ImageNet taught the trunk."""
+"""Loss functions of the small model: classification with partial labels, and the partition of a photo into masks."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -6,144 +8,228 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+AUXILIARY_WEIGHT = 0.4
+"""Weight of the partition loss of every decoder layer but the last."""
 
-def coverage_of(numbers: Tensor, most: int, stride: int) -> Tensor:
-    """Region numbers (B, H, W), -1: none -> how far each covers each cell (B, most, H / stride, W / stride)."""
-    numbers, stride = numbers[:, ::2, 1::2], stride // 2  # every fourth pixel tells enough
+
+def region_coverage(numbers: Tensor, max_regions: int, stride: int) -> Tensor:
+    """The share of each cell that each region covers, estimated from every fourth pixel.
+
+    Args:
+        numbers: (B, H, W) int64 region numbers below ``max_regions``; -1: no region.
+        max_regions: N, number of regions per crop.
+        stride: side of a cell in pixels.
+
+    Returns:
+        (B, N, H / stride, W / stride) float32 in [0, 1].
+    """
+    numbers, stride = numbers[:, ::2, 1::2], stride // 2
     batch, height, width = numbers.shape
     rows, columns = height // stride, width // stride
     cell = (
         torch.arange(height, device=numbers.device)[:, None] // stride * columns
         + torch.arange(width, device=numbers.device) // stride
     )
-    place = (torch.arange(batch, device=numbers.device)[:, None, None] * most + numbers) * (rows * columns) + cell
-    place = torch.where(numbers >= 0, place, batch * most * rows * columns)
-    # Not bincount, which waits for the device.
-    count = torch.zeros(batch * most * rows * columns + 1, device=numbers.device)
-    count.scatter_add_(0, place.flatten(), torch.ones_like(place.flatten(), dtype=torch.float))
-    return count[:-1].view(batch, most, rows, columns) / stride**2
+    position = (torch.arange(batch, device=numbers.device)[:, None, None] * max_regions + numbers) * (
+        rows * columns
+    ) + cell
+    position = torch.where(numbers >= 0, position, batch * max_regions * rows * columns).flatten()
+    # scatter_add_ instead of bincount, which synchronizes with the GPU.
+    count = torch.zeros(batch * max_regions * rows * columns + 1, device=numbers.device)
+    count.scatter_add_(0, position, torch.ones_like(position, dtype=torch.float))
+    return count[:-1].view(batch, max_regions, rows, columns) / stride**2
 
 
-def pool(patches: Tensor, coverage: Tensor) -> Tensor:
-    """Patches (B, C, h, w) under masks (B, N, h, w) -> (B, N, C), L2-normalised, as ``anchors.pool_regions``."""
-    pooled = torch.einsum("bnhw,bchw->bnc", coverage.float(), patches.float())
+def pool_regions(patches: Tensor, masks: Tensor) -> Tensor:
+    """Average patches (B, C, h, w) under masks (B, N, h, w); returns (B, N, C), L2-normalized."""
+    pooled = torch.einsum("bnhw,bchw->bnc", masks.float(), patches.float())
     return F.normalize(pooled, dim=-1, eps=1e-6)
 
 
 def similarity(regions: Tensor, text: Tensor) -> Tensor:
-    """100 x cosine of (..., C + 1) against names (K, C), which have 0 in the constant's place."""
+    """Logits (..., K): 100 x cosine of regions (..., C + 1) and names (K, C).
+
+    The last channel of a region is constant; names have 0 there.
+    """
     return 100 * regions[..., :-1] @ text.T
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, smooth: float = 0.0) -> Tensor:
-    """Weighted mean over rows (R, K) of the cross-entropy with distributions (R, K)."""
-    log_p = logits.float().log_softmax(-1)
-    loss = -(target * log_p).sum(-1) * (1 - smooth) - smooth * log_p.mean(-1)
-    return (loss * weight).sum() / weight.sum().clamp_min(1e-6)
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over all entries; 0 if all weights are 0."""
+    return (values * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def label_loss(logits: Tensor, labels: Tensor, allowed: Tensor, smooth: float = 0.0) -> Tensor:
-    """Minus the log probability of all that a label allows.
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Weighted mean of the cross-entropy with target distributions.
 
     Args:
-        logits: (R, G) of names.
-        labels: (R,), -1: void, which costs nothing.
-        allowed: (L, G) bool.
-        smooth: share of the target that all names have alike.
-
-    Returns:
-        (R,).
+        logits: (..., K).
+        target: (..., K), distributions.
+        weight: (...).
+        smoothing: label smoothing, in [0, 1].
     """
     log_p = logits.float().log_softmax(-1)
-    usable = allowed[labels.clamp_min(0)]
-    # What allows no name gets 0 below, whatever it is here.
-    inside = log_p.masked_fill(~usable, -torch.inf).masked_fill(~usable.any(-1, keepdim=True), 0.0).logsumexp(-1)
-    loss = -inside * (1 - smooth) - smooth * log_p.mean(-1)
-    return torch.where(teaches(labels, allowed), loss, 0.0)
+    loss = -(target * log_p).sum(-1) * (1 - smoothing) - smoothing * log_p.mean(-1)
+    return weighted_mean(loss, weight)
 
 
-def teaches(labels: Tensor, allowed: Tensor) -> Tensor:
-    """Whether a label says anything: it allows some name, and not all."""
-    some = allowed.any(-1) & ~allowed.all(-1)
-    return (labels >= 0) & some[labels.clamp_min(0)]
-
-
-def shares_loss(logits: Tensor, shares: Tensor, allowed: Tensor, several: Tensor, smooth: float = 0.0) -> Tensor:
-    """The same for masks that several labels have a share in.
+def label_loss(logits: Tensor, labels: Tensor, allowed: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Negative log probability of all names that a label allows, together.
 
     Args:
-        logits: (..., G).
-        shares: (..., L) of the labels, the first G of which are the names; 0 for those that teach nothing.
-        allowed: (L, G) bool.
-        several: numbers of the labels from G on that teach something.
-        smooth: as in ``label_loss``.
+        logits: (..., G), of the joint names.
+        labels: (...) int64; -1: void, which has loss 0.
+        allowed: (L, G) bool, the names that each label allows.
+        smoothing: label smoothing, in [0, 1].
+
+    Returns:
+        (...).
+    """
+    log_p = logits.float().log_softmax(-1)
+    allowed_names = allowed[labels.clamp_min(0)]
+    # The value of labels without names does not matter (their loss is 0), but must be finite for the gradient.
+    log_allowed = log_p.masked_fill(~allowed_names, -torch.inf)
+    log_allowed = log_allowed.masked_fill(~allowed_names.any(-1, keepdim=True), 0.0).logsumexp(-1)
+    loss = -log_allowed * (1 - smoothing) - smoothing * log_p.mean(-1)
+    return torch.where(is_informative(labels, allowed), loss, 0.0)
+
+
+def is_informative(labels: Tensor, allowed: Tensor) -> Tensor:
+    """Whether each label (...) allows at least one name, but not all; False for -1."""
+    informative = allowed.any(-1) & ~allowed.all(-1)
+    return (labels >= 0) & informative[labels.clamp_min(0)]
+
+
+def label_shares_loss(
+    logits: Tensor, shares: Tensor, allowed: Tensor, multi_name_labels: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """``label_loss`` for masks that contain several labels.
+
+    Args:
+        logits: (..., G), of the joint names.
+        shares: (..., L), each label's share of a mask; labels 0 to G - 1 are the names. 0 for uninformative labels.
+        allowed: (L, G) bool, the names that each label allows.
+        multi_name_labels: the informative labels from G on.
+        smoothing: label smoothing, in [0, 1].
 
     Returns:
         (...), not divided by the sum of the shares.
     """
     log_p = logits.float().log_softmax(-1)
-    inside = log_p[..., None, :].masked_fill(~allowed[several], -torch.inf).logsumexp(-1)
-    known = torch.cat([shares[..., : log_p.shape[-1]], shares[..., several]], -1)
-    exact = -(known * torch.cat([log_p, inside], -1)).sum(-1)
-    return exact * (1 - smooth) - smooth * log_p.mean(-1) * known.sum(-1)
+    log_allowed = log_p[..., None, :].masked_fill(~allowed[multi_name_labels], -torch.inf).logsumexp(-1)
+    informative = torch.cat([shares[..., : log_p.shape[-1]], shares[..., multi_name_labels]], -1)
+    loss = -(informative * torch.cat([log_p, log_allowed], -1)).sum(-1)
+    return loss * (1 - smoothing) - smoothing * log_p.mean(-1) * informative.sum(-1)
 
 
-def mean(losses: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean of all of them; 0 where nothing has weight."""
-    return (losses * weight).sum() / weight.sum().clamp_min(1e-6)
+@dataclass
+class PartitionLayer:
+    """One decoder layer's partition and the ground truth at its resolution of h x w = P pixels.
+
+    Attributes:
+        truth: (B, P) int64 segment numbers; -1: unknown, -2: outside all segments.
+        one_hot: (B, S, P) float32, the segments as masks.
+        log_p: (B, Q, P), log probability that a pixel belongs to a query.
+    """
+
+    truth: Tensor
+    one_hot: Tensor
+    log_p: Tensor
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, segments: Tensor, max_segments: int) -> "PartitionLayer":
+        """Prepare logits (B, Q, h, w) and segments (B, H, W), as in ``partition_loss``."""
+        stride = segments.shape[-1] // logits.shape[-1]
+        truth = segments[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1)
+        one_hot = (F.one_hot(truth.clamp_min(0), max_segments) * (truth >= 0)[..., None]).mT.float()
+        return cls(truth, one_hot, logits.float().flatten(2).log_softmax(1))
+
+    @property
+    def inside(self) -> Tensor:
+        """(B, P) bool, pixels of a segment."""
+        return self.truth >= 0
+
+    @property
+    def outside(self) -> Tensor:
+        """(B, P) bool, pixels that are known to be outside all segments."""
+        return self.truth == -2
+
+    @property
+    def area(self) -> Tensor:
+        """(B, S), pixels of each segment."""
+        return self.one_hot.sum(2)
+
+    @property
+    def query_masks(self) -> Tensor:
+        """(B, Q, P), probabilities, 0 where the ground truth is unknown."""
+        return self.log_p.exp() * (self.inside | self.outside)[:, None]
+
+    @torch.no_grad()
+    def matching_cost(self) -> Tensor:
+        """(B, S, Q), the cost of matching each segment with each query: cross-entropy + 2 x dice loss."""
+        area, masks = self.area, self.query_masks
+        entropy = -(self.one_hot @ self.log_p.mT) / area.clamp_min(1)[..., None]
+        intersection = self.one_hot @ masks.mT
+        dice = 1 - (2 * intersection + 1) / (area[..., None] + masks.sum(2)[:, None] + 1)
+        return torch.where((area > 0)[..., None], entropy.clamp_max(20) + 2 * dice, 0.0)
+
+    def loss(self, query_of_segment: Tensor, is_matched: Tensor) -> Tensor:
+        """Cross-entropy, averaged over pixels and over segments with weight 0.5 each, + 2 x dice loss.
+
+        Args:
+            query_of_segment: (B, S) int64.
+            is_matched: (B, Q) bool.
+        """
+        inside, outside, area, masks = self.inside, self.outside, self.area, self.query_masks
+        exists = (area > 0).float()
+        target = query_of_segment.gather(1, self.truth.clamp_min(0))
+        entropy = -self.log_p.gather(1, target[:, None])[:, 0] * inside
+        # Outside all segments, a pixel may belong to any query that is not matched.
+        log_unmatched = self.log_p.masked_fill(is_matched[..., None], -torch.inf).logsumexp(1)
+        pixel_mean = entropy.sum() - (log_unmatched * outside).sum()
+        pixel_mean = pixel_mean / (inside.sum() + outside.sum()).clamp_min(1)
+        segment_entropy = (self.one_hot @ entropy[..., None])[..., 0] / area.clamp_min(1)
+        segment_mean = (segment_entropy * exists).sum() / exists.sum().clamp_min(1)
+        matched_masks = masks.gather(1, query_of_segment[..., None].expand(-1, -1, masks.shape[2]))
+        dice = 1 - (2 * (matched_masks * self.one_hot).sum(2) + 1) / (area + matched_masks.sum(2) + 1)
+        dice = (dice * exists).sum() / exists.sum().clamp_min(1)
+        return 0.5 * pixel_mean + 0.5 * segment_mean + 2 * dice
 
 
-def divide_loss(outputs: list[Tensor], segments: Tensor, most: int) -> Tensor:
-    """How well queries divide the photo: matched segments, cross-entropy over queries and dice.
+def match_layers(layers: list[PartitionLayer]) -> tuple[Tensor, Tensor]:
+    """Match segments with queries by the Hungarian algorithm.
 
-    Args:
-        outputs: logits (B, Q, h, w) of each layer.
-        segments: (B, H, W) numbers of segments; -1: unknown, -2: none of them, so that a query that a segment is
-            matched with has no share in it.
-        most: segments a photo.
+    All layers are matched together, because each copy between GPU and CPU waits for the GPU.
 
     Returns:
-        The loss of all layers together.
+        The query of each segment, (layers, B, S) int64, and whether a query is matched, (layers, B, Q) bool.
     """
-    side = segments.shape[-1]
-    prepared, costs = [], []
-    for logits in outputs:
-        stride = side // logits.shape[-1]
-        truth = segments[:, stride // 2 :: stride, stride // 2 :: stride].flatten(1)
-        valid, other = truth >= 0, truth == -2
-        one_hot = (F.one_hot(truth.clamp_min(0), most) * valid[..., None]).mT.float()  # (B, S, L)
-        log_p = logits.float().flatten(2).log_softmax(1)  # (B, Q, L)
-        share = log_p.exp() * (valid | other)[:, None]
-        area = one_hot.sum(2)
-        with torch.no_grad():
-            entropy = -(one_hot @ log_p.mT) / area.clamp_min(1)[..., None]
-            overlap = one_hot @ share.mT
-            dice = 1 - (2 * overlap + 1) / (area[..., None] + share.sum(2)[:, None] + 1)
-            costs.append(torch.where((area > 0)[..., None], entropy.clamp_max(20) + 2 * dice, 0.0))
-        prepared.append((truth, valid, other, one_hot, log_p, share, area))
-    # All layers are matched at once: each way to the host and back waits for the device.
-    present = torch.stack([area > 0 for *_, area in prepared])
-    host, present = torch.stack(costs).cpu().numpy(), present.cpu().numpy()
-    match = np.zeros(present.shape, np.int64)  # (layers, B, S) -> query
-    taken = np.zeros((*present.shape[:2], outputs[0].shape[1]), bool)
-    for place in np.ndindex(present.shape[:2]):
-        chosen = np.flatnonzero(present[place])
-        _, queries = linear_sum_assignment(host[place][chosen])
-        match[place][chosen] = queries
-        taken[place][queries] = True
-    matches, takens = (torch.from_numpy(found).to(segments.device) for found in (match, taken))
+    exists = torch.stack([layer.area > 0 for layer in layers]).cpu().numpy()
+    costs = torch.stack([layer.matching_cost() for layer in layers]).cpu().numpy()
+    query_of_segment = np.zeros(exists.shape, np.int64)
+    is_matched = np.zeros((*exists.shape[:2], costs.shape[-1]), bool)
+    for index in np.ndindex(exists.shape[:2]):
+        segments = np.flatnonzero(exists[index])
+        _, queries = linear_sum_assignment(costs[index][segments])
+        query_of_segment[index][segments] = queries
+        is_matched[index][queries] = True
+    device = layers[0].truth.device
+    return torch.from_numpy(query_of_segment).to(device), torch.from_numpy(is_matched).to(device)
+
+
+def partition_loss(outputs: list[Tensor], segments: Tensor, max_segments: int) -> Tensor:
+    """How well the queries partition a photo into its segments, summed over decoder layers.
+
+    Args:
+        outputs: per layer, logits (B, Q, h, w) of the query that a pixel belongs to.
+        segments: (B, H, W) int64 segment numbers; -1: unknown, -2: outside all segments, so that a query that is
+            matched with a segment must not cover it.
+        max_segments: S, number of segments per photo.
+    """
+    layers = [PartitionLayer.from_logits(logits, segments, max_segments) for logits in outputs]
+    query_of_segment, is_matched = match_layers(layers)
     total = outputs[0].new_zeros((), dtype=torch.float32)
-    for layer, (truth, valid, other, one_hot, log_p, share, area) in enumerate(prepared):
-        matched = matches[layer]
-        there = (area > 0).float()
-        target = matched.gather(1, truth.clamp_min(0))
-        nll = -log_p.gather(1, target[:, None])[:, 0] * valid
-        free = log_p.masked_fill(takens[layer][..., None], -torch.inf).logsumexp(1)
-        even = (nll.sum() - (free * other).sum()) / (valid.sum() + other.sum()).clamp_min(1)
-        each = (one_hot @ nll[..., None])[..., 0] / area.clamp_min(1)
-        each = (each * there).sum() / there.sum().clamp_min(1)
-        own = share.gather(1, matched[..., None].expand(-1, -1, share.shape[2]))
-        dice = 1 - (2 * (own * one_hot).sum(2) + 1) / (area + own.sum(2) + 1)
-        dice = (dice * there).sum() / there.sum().clamp_min(1)
-        total = total + (0.5 * even + 0.5 * each + 2 * dice) * (1.0 if layer == len(prepared) - 1 else 0.4)
+    for index, layer in enumerate(layers):
+        weight = 1.0 if index == len(layers) - 1 else AUXILIARY_WEIGHT
+        total = total + layer.loss(query_of_segment[index], is_matched[index]) * weight
     return total

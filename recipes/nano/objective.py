@@ -1,324 +1,383 @@
-"""What a batch teaches: regions, cells and proposals named, whole photos named, photos divided."""
+"""The losses of a training step.
+
+Regions, cells and the proposer's masks are classified from severed patches, whole photos from unsevered embeddings, and
+the masks themselves are trained by ``partition_loss``. Every classification happens in the joint softmax, and for some
+data sets in a softmax over their own names, too (``sets.py``).
+
+Dimensions: B crops, the first P of photos and the first J of data sets with joint labels; N = SEGMENTS regions per
+crop; Q queries (the proposer's masks); h x w cells at stride 8; G joint names; L labels, the first ``first_imagenet``
+of which photos have.
+"""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from batches import Batch
-from losses import (
-    coverage_of,
-    cross_entropy,
-    divide_loss,
-    label_loss,
-    mean,
-    pool,
-    shares_loss,
-    similarity,
-    teaches,
-)
-from recipe import SEGMENTS, Nano, NanoRecipe, Teacher
-from sets import PLACES, Space
 from torch import Tensor
 
-import data
-from deop.encoders.nano import coarse, confident
+from recipes.nano import data
+from recipes.nano.batches import Batch
+from recipes.nano.forward import CellGrid, Outputs
+from recipes.nano.losses import (
+    cross_entropy,
+    is_informative,
+    label_loss,
+    label_shares_loss,
+    partition_loss,
+    pool_regions,
+    region_coverage,
+    similarity,
+    weighted_mean,
+)
+from recipes.nano.recipe import SEGMENTS, ImageNetClassifier, NanoRecipe
+from recipes.nano.sets import DATA_SETS, LabelSpace
+
+Losses = dict[str, Tensor]
 
 
 @dataclass
-class Seen:
-    """A batch as the networks see it.
+class Labels:
+    """The labels of a batch and their meaning: what all losses need.
 
     Attributes:
         batch: the crops.
-        views: severed patches (B, C + 1, h, w) of the encoder; where there is a local branch, of both together first,
-            then of each.
-        whole: (B, C + 1) of images, nothing severed.
-        divisions: of each layer the logits (B, Q, h, w) of which query owns a pixel, of photos.
-        hidden: (B, 1280, h, w) before ImageNet's classifier.
-        phase: the first row and column of the cells that are there.
-        single: photos of ImageNet by themselves: (n, C + 1), the classifier's belief (n, 1000), which they are (n,)
+        recipe: the recipe of the run.
+        space: the meaning of the labels.
+        text: embeddings (K, C) of the names: "joint", "mosaics" (ImageNet's classes), and each data set's own.
+        grid: the cells of the stride-8 grid that the patches have.
+        is_pseudo: (B, S, S) bool, which labels are pseudo-labels; None: none is.
     """
 
     batch: Batch
-    views: list[Tensor]
-    whole: Tensor
-    divisions: list[Tensor]
-    hidden: Tensor
-    phase: tuple[int, int]
-    single: tuple[Tensor, Tensor, Tensor] | None = None
+    recipe: NanoRecipe
+    space: LabelSpace
+    text: dict[str, Tensor]
+    grid: CellGrid
+    is_pseudo: Tensor | None
+
+    def __post_init__(self) -> None:
+        rows = self.batch.rows
+        joint_rows = {name: rows[name] for name in rows if name in DATA_SETS and DATA_SETS[name].joint}
+        self.joint = slice(0, max(own.stop for own in joint_rows.values()))
+        """The rows with joint labels; they come first."""
+        weights = [
+            torch.full((own.stop - own.start, 1), self.recipe.weights.of_joint_labels(name))
+            for name, own in joint_rows.items()
+        ]
+        self.joint_weight = torch.cat(weights).to(self.batch.labels.device)
+        """(J, 1), the weight of each crop's joint labels."""
+
+    def own_softmax(self) -> Iterator[tuple[str, slice]]:
+        """The sources with a softmax over their own names, and their rows; the last are the mosaics."""
+        return ((name, self.batch.rows[name]) for name in self.space.own_index if name in self.batch.rows)
+
+    def own_target(self, source: str, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (...) as one-hot rows (..., K) among a source's own names, and whether they are in it (0 or 1)."""
+        index = torch.where(labels >= 0, self.space.own_index[source][labels.clamp_min(0)], -1)
+        return F.one_hot(index.clamp_min(0), len(self.text[source])).float(), (index >= 0).float()
+
+    def joint_loss(self, embeddings: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """Weighted mean loss of embeddings (..., C + 1) with labels (...) in the joint softmax."""
+        logits = similarity(embeddings, self.text["joint"])
+        loss = label_loss(logits, labels, self.space.allowed, self.recipe.smooth)
+        return weighted_mean(loss, weight * is_informative(labels, self.space.allowed))
+
+    def cells(self, pixels: Tensor) -> Tensor:
+        """The value of the photos' cells, (P, cells): that of the pixel (4, 4) of each, from (B, S, S)."""
+        return self.grid.select(pixels[: self.batch.photo_count, 4::8, 4::8]).flatten(1)
+
+    def informative(self) -> Tensor:
+        """(first_imagenet,) bool, the labels of photos that allow at least one joint name, but not all."""
+        labels = torch.arange(self.space.first_imagenet, device=self.batch.labels.device)
+        return is_informative(labels, self.space.allowed)
+
+    def label_weight(self) -> Tensor:
+        """(first_imagenet,), 1, or less for labels that only exclude names."""
+        return torch.where(self.space.positive[: self.space.first_imagenet], 1.0, self.recipe.weights.negative)
 
 
-def see(model: Nano, teacher: Teacher, batch: Batch, recipe: NanoRecipe, imagenet: Tensor, divide: bool) -> Seen:
-    """Put a batch through all networks, in whatever precision is set.
+@dataclass
+class Regions:
+    """Ground-truth regions.
 
-    Args:
-        model: all parts.
-        teacher: the trunk as ImageNet left it.
-        batch: crops as the trunk saw them.
-        recipe: the run's.
-        imagenet: photos of one object each.
-        divide: whether masks are trained in this step too.
+    Attributes:
+        coverage: (B, N, S / 8, S / 8), the share of each cell that a region covers.
+        labels: (B, N) int64; -1: void.
+        weight: (B, N); 0 for void or tiny regions.
     """
-    # A random phase of every n-th cell, to save time; regions are pooled over the cells that are there.
-    phase = (random.randrange(recipe.cells), random.randrange(recipe.cells))
-    views, whole = encode(model, batch.features, recipe.cells, phase)
-    with torch.set_grad_enabled(divide):
-        divisions = model.proposer.divide([feature[: batch.photos] for feature in batch.features])
-    with torch.no_grad():
-        hidden = F.relu6(teacher.head(batch.old))
-    seen = Seen(batch, views, whole, divisions, hidden, phase)
-    if recipe.singles and random.random() < 0.25:
-        seen.single = see_singles(model, teacher, imagenet, recipe.singles)
-    return seen
+
+    coverage: Tensor
+    labels: Tensor
+    weight: Tensor
 
 
-def see_singles(model: Nano, teacher: Teacher, imagenet: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Some photos of ImageNet by themselves, as in ``Seen.single``."""
-    chosen = torch.randint(0, len(imagenet), (count,), device=imagenet.device)
-    side = random.choice((160, 192, 224, 256))
-    photo = F.interpolate(imagenet[chosen].float(), size=(side, side), mode="bilinear", align_corners=False)
-    photo = torch.where(torch.rand(len(photo), 1, 1, 1, device=photo.device) < 0.5, photo, photo.flip(-1))
-    photo = data.normalize(data.colour(photo))
-    single = encode(model, model.trunk(photo))[1]
-    with torch.no_grad():
-        hidden = F.relu6(teacher.head(teacher.trunk(photo)[-1])).mean((2, 3))
-        belief = teacher.classifier(hidden).float().softmax(-1)
-    return single, belief, chosen
+@dataclass
+class Cells:
+    """The photos' cells.
 
-
-@torch.no_grad()
-def guesses(average: Nano, batch: Batch, space: Space, text: Tensor, sure: float) -> Tensor:
-    """Labels for pixels that have none of their own, by votes of masks, as a model in use has them.
-
-    Args:
-        average: of the model so far.
-        batch: its ``things`` and ``unlabelled``; a pixel of the former gets no name of a thing.
-        space: what labels mean.
-        text: rows of the joint names.
-        sure: least share of the votes of what may be.
-
-    Returns:
-        (B, S, S), as ``batch.labels``; -1 where nothing is sure, or where there is a label already.
+    Attributes:
+        labels: (P, cells) int64; -1: void.
+        balance: (P, cells), larger for rare labels.
+        weight: (P, cells), in the joint softmax.
     """
-    found = torch.full_like(batch.labels, -1)
-    present = [batch.rows[name] for name in ("things", "unlabelled") if name in batch.rows]
-    if not present:
-        return found
-    rows = slice(present[0].start, present[-1].stop)
-    labels = batch.labels[rows]
-    open_to = (labels >= 0) & ~space.region[labels.clamp_min(0)]
-    if batch.plain is None:
-        features = [feature[rows] for feature in batch.features]
-    else:
-        features = average.trunk(data.normalize(batch.plain[rows]))
-    patches = encode(average, features)[0][0]
-    division = average.proposer.divide(features)[-1].float().softmax(1)
-    shares = F.avg_pool2d(division, 2)
-    # What a crop's open pixels may be: they all have one label.
-    label = torch.where(open_to, labels, -1).flatten(1).amax(1).clamp_min(0)
-    with torch.autocast(shares.device.type, enabled=False):
-        logits = similarity(pool(patches, shares), text).masked_fill(~space.allowed[label][:, None], -torch.inf)
-        votes = torch.einsum("bqk,bqhw->bkhw", logits.softmax(-1), shares)
-    share, name = votes.max(1)
-    name = torch.where(share > sure, name, -1).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    found[rows] = torch.where(open_to, name, -1)
-    return found
+
+    labels: Tensor
+    balance: Tensor
+    weight: Tensor
 
 
-def losses_of(seen: Seen, teacher: Teacher, recipe: NanoRecipe, space: Space, text: dict[str, Tensor],
-              guessed: Tensor | None, divide: bool) -> dict[str, Tensor]:  # fmt: skip
+@dataclass
+class Proposals:
+    """The proposer's masks on photos, labelled by the pixels in them.
+
+    Attributes:
+        masks: (P, Q, h, w), probabilities.
+        label_area: (P, Q, first_imagenet), pixels at stride 4 of each label.
+        area: (P, Q), pixels at stride 4.
+        target: (P, Q, first_imagenet), weighted share of each label among the informative ones.
+        weight: (P, Q), in the joint softmax; 0 for masks that are tiny or mostly unlabelled.
+    """
+
+    masks: Tensor
+    label_area: Tensor
+    area: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+def batch_losses(
+    outputs: Outputs, classifier: ImageNetClassifier, recipe: NanoRecipe, space: LabelSpace, text: dict[str, Tensor],
+    is_pseudo: Tensor | None, train_masks: bool,
+) -> Losses:  # fmt: skip
     """The weighted losses of a batch, in float32.
 
     Args:
-        seen: of ``see``.
-        teacher: its classifier.
-        recipe: the run's.
-        space: what labels mean.
-        text: rows of the names: "joint", and of each set with a softmax of its own.
-        guessed: (B, S, S) bool, which labels are guesses.
-        divide: as in ``see``.
+        outputs: what the networks computed.
+        classifier: the ImageNet classifier.
+        recipe: the recipe of the run.
+        space: the meaning of the labels.
+        text: embeddings of the names, as in ``Labels``.
+        is_pseudo: (B, S, S) bool, which labels are pseudo-labels; None: none is.
+        train_masks: whether the partition loss is computed.
     """
-    batch, weights = seen.batch, recipe.weights
-    labels, rows, every, phase = batch.labels, batch.rows, recipe.cells, seen.phase
-    photos, smooth, number = batch.photos, recipe.smooth, space.imagenet  # of labels that photos have
-    joint_rows = {name: own for name, own in rows.items() if name != "mosaics" and PLACES[name].joint}
-    end = max(own.stop for own in joint_rows.values())  # they come first
-    share_of_row = torch.cat(
-        [labels.new_full((own.stop - own.start,), weights.joint(name), dtype=torch.float)
-         for name, own in joint_rows.items()]
-    )[:, None]  # fmt: skip
-    own_rows = {name: rows[name] for name in space.own if name in rows}
-    means = space.region[labels.clamp_min(0)] & (labels >= 0)
-    if guessed is not None:
-        means &= ~guessed
-
-    numbers = batch.segments.clamp_min(-1)
-    if random.random() < 0.5:  # one region a name, as it is tested
-        named = torch.where(means, labels + 1, 0)[:photos]
-        numbers = torch.cat([data.renumber(named, SEGMENTS, number + 1), numbers[photos:]])
-
-    # True regions.
-    coverage = coverage_of(numbers, SEGMENTS, 8)
-    fewer = coverage[:, :, phase[0] :: every, phase[1] :: every]
-    size = coverage.sum((2, 3))
-    region = class_of_regions(numbers, torch.where(means, labels, -1))
-    weight = ((size > 0.5) & (region >= 0)).float() * size.clamp_max(16).div(16).sqrt()
-    weight = weight * (size / 100).clamp(0.16, 40) ** weights.area
-
-    losses: dict[str, Tensor] = {}
-
-    def add(key: str, loss: Tensor) -> None:
-        losses[key] = losses[key] + loss if key in losses else loss
-
-    def own_target(name: str, label: Tensor) -> tuple[Tensor, Tensor]:
-        """One-hot rows among a set's own names, and which of them are there."""
-        place = torch.where(label >= 0, space.own[name][label.clamp_min(0)], -1)
-        return F.one_hot(place.clamp_min(0), len(text[name])).float(), (place >= 0).float()
-
-    def joint_loss(logits: Tensor, label: Tensor, amount: Tensor) -> Tensor:
-        amount = amount * teaches(label, space.allowed)
-        return mean(label_loss(logits, label, space.allowed, smooth), amount)
-
-    def name_regions(regions: Tensor, share: float) -> None:
-        logits = similarity(regions[:end], text["joint"])
-        add("region", weights.region * share * joint_loss(logits, region[:end], weight[:end] * share_of_row))
-        for name, own in own_rows.items():
-            target, there = own_target(name, region[own])
-            logits = similarity(regions[own], text[name])
-            loss = cross_entropy(logits, target, weight[own] * there, smooth)
-            if name == "mosaics":
-                loss = loss + joint_loss(similarity(regions[own], text["joint"]), region[own], weight[own])
-            amount = weights.tile if name == "mosaics" else weights.region * weights.own(name)
-            add(f"{name}_region", loss * amount * share)
-
-    # Cells, and masks of the proposer: a mask is what lies in it.
-    few = labels[:photos, 4::8, 4::8][:, phase[0] :: every, phase[1] :: every].flatten(1)
-    counted = torch.zeros(number + 1, device=few.device).scatter_add_(
-        0, (few + 1).flatten(), torch.ones_like(few, dtype=torch.float).flatten()
-    )[1:].clamp_min(1)  # fmt: skip
-    balance = (1 + (counted.mean() / counted).sqrt()).clamp_max(4)
-    # What a label counts for: all but those that only say what is not there count in full.
-    counts_for = torch.where(space.region[:number], 1.0, weights.rest)
-    cell_weight = (balance * counts_for)[few.clamp_min(0)] * (few >= 0)
-    division = seen.divisions[-1].detach().float().softmax(1)
-    quarter = labels[:photos, 2::4, 2::4]
-    same = (quarter[..., None] == torch.arange(number, device=quarter.device)).float()
-    histogram = torch.einsum("bqhw,bhwk->bqk", division, same)
-    total = division.sum((2, 3))
-    large = total > 0.001 * quarter[0].numel()
-    shares = F.avg_pool2d(division, 2)[:, :, phase[0] :: every, phase[1] :: every]
-    certain = torch.ones_like(total)
-    if guessed is not None:
-        guess_cells = guessed[:photos, 4::8, 4::8][:, phase[0] :: every, phase[1] :: every].flatten(1)
-        cell_weight = torch.where(guess_cells, balance[few.clamp_min(0)] * weights.guess, cell_weight)
-        inside = torch.einsum("bqhw,bhw->bq", division, guessed[:photos, 2::4, 2::4].float())
-        certain = 1 - (1 - weights.guess) * inside / total.clamp_min(1e-3)
-    telling = teaches(torch.arange(number, device=few.device), space.allowed)
-    known = (histogram * telling).sum(-1)
-    wanted = histogram * telling * counts_for / known.clamp_min(1e-3)[..., None]
-    trust = ((known > 0.5 * total) & large).float() * total.sqrt() * certain
-
-    def name_cells(patches: Tensor, share: float) -> None:
-        logits = similarity(patches[:end].flatten(2).mT, text["joint"])
-        add("cell", weights.cell * share * joint_loss(logits, few[:end], cell_weight[:end] * share_of_row))
-        pooled = pool(patches[:photos], shares)
-        loss = shares_loss(similarity(pooled[:end], text["joint"]), wanted[:end], space.allowed, space.several, smooth)
-        amount = trust[:end] * share_of_row
-        loss = (loss * amount).sum() / (wanted[:end].sum(-1) * amount).sum().clamp_min(1e-6)
-        add("proposal", weights.proposal * share * loss)
-        for name, own in own_rows.items():
-            if name == "mosaics":
-                continue
-            amount = share * weights.own(name)
-            target, there = own_target(name, few[own])
-            logits = similarity(patches[own].flatten(2).mT, text[name])
-            loss = cross_entropy(logits, target, balance[few[own].clamp_min(0)] * there, smooth)
-            add(f"{name}_cell", weights.cell * amount * loss)
-            place = space.own[name][:number]
-            to_own = F.one_hot(place.clamp_min(0), len(text[name])).float() * (place >= 0)[:, None]
-            inside = histogram[own] @ to_own
-            sum_inside = inside.sum(-1)
-            sure = ((sum_inside > 0.5 * total[own]) & large[own]).float() * total[own].sqrt()
-            loss = cross_entropy(
-                similarity(pooled[own], text[name]), inside / sum_inside.clamp_min(1e-3)[..., None], sure, smooth
-            )
-            add(f"{name}_proposal", weights.proposal * amount * loss)
-
-    for index, patches in enumerate(seen.views):
-        share = 1.0 if index == 0 else weights.parts
-        regions = pool(patches, fewer)  # (B, S, C + 1)
-        name_regions(regions, share)
-        name_cells(patches, share)
+    labels = Labels(outputs.batch, recipe, space, text, outputs.grid, is_pseudo)
+    regions = label_regions(labels)
+    cells = label_cells(labels)
+    proposals = label_proposals(labels, outputs.partitions[-1])
+    losses: Losses = {}
+    for index, patches in enumerate(outputs.views):
+        embeddings = pool_regions(patches, outputs.grid.select(regions.coverage))
+        view_losses = region_losses(labels, regions, embeddings)
+        view_losses |= cell_losses(labels, cells, patches)
+        view_losses |= proposal_losses(labels, proposals, patches)
+        for key, loss in view_losses.items():
+            losses[key] = losses.get(key, 0) + loss * (recipe.weights.parts if index else 1.0)
         if index == 0:
-            # What the ImageNet classifier sees in a region.
-            covered = F.avg_pool2d(coverage, 4)
-            felt = torch.einsum("bnhw,bchw->bnc", covered, seen.hidden.float())
-            felt = felt / covered.sum((2, 3)).clamp_min(1e-4)[..., None]
-            belief = teacher.classifier(felt).softmax(-1)
-            losses["distil"] = weights.distil * cross_entropy(
-                similarity(regions, text["mosaics"]), belief, weight * belief.amax(-1)
-            )
-
-    # Whole photos, nothing severed: what the class token learns from. Photos that are labelled in part say little.
-    if "coco" in rows:
-        own = rows["coco"]
-        present = F.one_hot(region[own].clamp_min(0), number) * weight[own][..., None]
-        present = (present * telling).sum(1) / weight[own].sum(1).clamp_min(1e-3)[:, None]
-        logits = similarity(seen.whole[own], text["joint"])
-        loss = shares_loss(logits, present, space.allowed, space.several)
-        add("image", weights.image * mean(loss, (weight[own].sum(1) > 0).float()))
-    for name, own in own_rows.items():
-        target, there = own_target(name, region[own])
-        amount = weight[own] * there
-        present = (target * amount[..., None]).sum(1) / amount.sum(1).clamp_min(1e-3)[:, None]
-        loss = cross_entropy(similarity(seen.whole[own], text[name]), present, (amount.sum(1) > 0).float())
-        add("image", weights.image * loss)
-    if seen.single is not None:
-        single, belief, chosen = seen.single
-        target = 0.5 * belief + 0.5 * F.one_hot(chosen, belief.shape[1])
-        one = torch.ones(len(single), device=single.device)
-        losses["single"] = 2 * weights.image * cross_entropy(similarity(single, text["mosaics"]), target, one)
-
-    # Masks last: matching waits for the device.
-    if divide:
-        divided = [logits[:photos] for logits in seen.divisions]
-        losses["divide"] = weights.divide * 0.5 * divide_loss(divided, batch.segments[:photos], SEGMENTS)
+            losses["distil"] = distillation_loss(labels, regions, embeddings, outputs.hidden, classifier)
+    losses["image"] = image_loss(labels, regions, outputs.images)
+    if outputs.singles is not None:
+        losses["single"] = singles_loss(labels, outputs)
+    if train_masks:  # last, because matching waits for the GPU
+        count = outputs.batch.photo_count
+        masks = partition_loss(
+            [logits[:count] for logits in outputs.partitions], outputs.batch.segments[:count], SEGMENTS
+        )
+        losses["divide"] = recipe.weights.divide * 0.5 * masks
     return losses
 
 
-def class_of_regions(numbers: Tensor, classes: Tensor) -> Tensor:
-    """The label (B, H, W) of each of the regions (B, H, W), -1 for none, as (B, SEGMENTS), -1: void."""
-    found = torch.zeros(len(numbers), SEGMENTS, dtype=torch.int64, device=numbers.device)
-    flat = numbers.flatten(1)
-    found.scatter_(1, flat.clamp_min(0), torch.where(flat >= 0, classes.flatten(1) + 1, 0))
-    # A void pixel may have written region 0's class: that is found once more, as the largest among its own pixels.
-    found[:, 0] = torch.where(flat == 0, classes.flatten(1) + 1, 0).amax(1)
-    return found - 1
+def label_regions(labels: Labels) -> Regions:
+    """Ground-truth regions: segments or, in half of the steps, all pixels of a name together, as in evaluation."""
+    batch, space = labels.batch, labels.space
+    is_named = space.positive[batch.labels.clamp_min(0)] & (batch.labels >= 0)
+    if labels.is_pseudo is not None:
+        is_named &= ~labels.is_pseudo
+    numbers = batch.segments.clamp_min(-1)
+    if random.random() < 0.5:
+        named = torch.where(is_named, batch.labels + 1, 0)[: batch.photo_count]
+        by_name = data.renumber_by_area(named, SEGMENTS, space.first_imagenet)
+        numbers = torch.cat([by_name, numbers[batch.photo_count :]])
+    coverage = region_coverage(numbers, SEGMENTS, 8)
+    size = coverage.sum((2, 3))  # in cells
+    label = labels_of_regions(numbers, torch.where(is_named, batch.labels, -1))
+    weight = ((size > 0.5) & (label >= 0)).float() * size.clamp_max(16).div(16).sqrt()
+    weight = weight * (size / 100).clamp(0.16, 40) ** labels.recipe.weights.area
+    return Regions(coverage, label, weight)
 
 
-def encode(
-    model: Nano, features: list[Tensor], every: int = 1, phase: tuple[int, int] = (0, 0)
-) -> tuple[list[Tensor], Tensor]:
-    """The encoder on features that are there already: severed patches as in ``Seen.views``, and whole images.
+def labels_of_regions(numbers: Tensor, labels: Tensor) -> Tensor:
+    """The label of each region.
 
     Args:
-        model: all parts.
-        features: of the trunk.
-        every: only every n-th cell a side.
-        phase: the first row and column of those.
+        numbers: (B, H, W) int64, region numbers below N; -1: no region.
+        labels: (B, H, W) int64, of the pixels; all pixels of a region have the same one. -1: void.
+
+    Returns:
+        (B, N) int64; -1: void.
     """
-    encoder = model.encoder
-    residuals = encoder.severance.residuals(len(encoder.blocks))
-    x = whole = encoder.tokens(features)
-    for index, block in enumerate(encoder.blocks):
-        if residuals and index >= min(residuals):
-            whole = block(whole, None, None, 1.0)
-            x = block(x, None, (lambda values: values) if index in residuals else None, residuals.get(index, 1.0))
+    result = torch.zeros(len(numbers), SEGMENTS, dtype=torch.int64, device=numbers.device)
+    numbers, labels = numbers.flatten(1), labels.flatten(1) + 1
+    result.scatter_(1, numbers.clamp_min(0), torch.where(numbers >= 0, labels, 0))
+    # Pixels without region may have overwritten region 0.
+    result[:, 0] = torch.where(numbers == 0, labels, 0).amax(1)
+    return result - 1
+
+
+def label_cells(labels: Labels) -> Cells:
+    """The photos' cells, weighted against the imbalance of labels."""
+    label = labels.cells(labels.batch.labels)
+    count = torch.zeros(labels.space.first_imagenet + 1, device=label.device)
+    count.scatter_add_(0, (label + 1).flatten(), torch.ones_like(label, dtype=torch.float).flatten())
+    count = count[1:].clamp_min(1)
+    balance_of_label = (1 + (count.mean() / count).sqrt()).clamp_max(4)
+    balance = balance_of_label[label.clamp_min(0)]
+    weight = (balance_of_label * labels.label_weight())[label.clamp_min(0)] * (label >= 0)
+    if labels.is_pseudo is not None:
+        weight = torch.where(labels.cells(labels.is_pseudo), balance * labels.recipe.weights.pseudo, weight)
+    return Cells(label, balance, weight)
+
+
+def label_proposals(labels: Labels, logits: Tensor) -> Proposals:
+    """Label the proposer's masks.
+
+    Args:
+        labels: the labels of the batch.
+        logits: (P, Q, 2h, 2w) at stride 4, of the query that a pixel belongs to.
+    """
+    partition = logits.detach().float().softmax(1)
+    pixel_labels = labels.batch.labels[: len(logits), 2::4, 2::4]
+    label_numbers = torch.arange(labels.space.first_imagenet, device=logits.device)
+    one_hot = (pixel_labels[..., None] == label_numbers).float()
+    label_area = torch.einsum("bqhw,bhwk->bqk", partition, one_hot)
+    area = partition.sum((2, 3))
+    informative_area = label_area * labels.informative()
+    labelled = informative_area.sum(-1)
+    target = informative_area * labels.label_weight() / labelled.clamp_min(1e-3)[..., None]
+    weight = proposal_weight(labelled, area, pixel_labels[0].numel())
+    if labels.is_pseudo is not None:
+        is_pseudo = labels.is_pseudo[: len(logits), 2::4, 2::4].float()
+        pseudo_share = torch.einsum("bqhw,bhw->bq", partition, is_pseudo) / area.clamp_min(1e-3)
+        weight = weight * (1 - (1 - labels.recipe.weights.pseudo) * pseudo_share)
+    masks = labels.grid.select(F.avg_pool2d(partition, 2))
+    return Proposals(masks, label_area, area, target, weight)
+
+
+def proposal_weight(labelled: Tensor, area: Tensor, pixels: int) -> Tensor:
+    """The square root of a mask's area; 0 if it is tiny (0.1 % of the ``pixels`` of a crop) or mostly unlabelled."""
+    return ((labelled > 0.5 * area) & (area > 0.001 * pixels)).float() * area.sqrt()
+
+
+def region_losses(labels: Labels, regions: Regions, embeddings: Tensor) -> Losses:
+    """Classification of ground-truth regions from their embeddings (B, N, C + 1)."""
+    weights, joint = labels.recipe.weights, labels.joint
+    weight = regions.weight[joint] * labels.joint_weight
+    losses = {"region": weights.region * labels.joint_loss(embeddings[joint], regions.labels[joint], weight)}
+    for source, rows in labels.own_softmax():
+        target, exists = labels.own_target(source, regions.labels[rows])
+        logits = similarity(embeddings[rows], labels.text[source])
+        loss = cross_entropy(logits, target, regions.weight[rows] * exists, labels.recipe.smooth)
+        if source == "mosaics":
+            loss = loss + labels.joint_loss(embeddings[rows], regions.labels[rows], regions.weight[rows])
+            losses["mosaics_region"] = weights.tile * loss
         else:
-            x = whole = block(x, None, None, 1.0)
-    views = [encoder.finish(x, features, every, phase)[1]]
-    if model.local is not None:
-        local = model.local(features[1], coarse(features), features[2].shape[-2:], every, phase)
-        views = [views[0] + local, views[0], local]
-    return [confident(view) for view in views], confident(encoder.projection(encoder.norm(whole[:, 0])))
+            losses[f"{source}_region"] = weights.region * weights.of_own_labels(source) * loss
+    return losses
+
+
+def cell_losses(labels: Labels, cells: Cells, patches: Tensor) -> Losses:
+    """Classification of single cells from severed patches (B, C + 1, h, w)."""
+    weights, joint = labels.recipe.weights, labels.joint
+    embeddings = patches.flatten(2).mT
+    weight = cells.weight[joint] * labels.joint_weight
+    losses = {"cell": weights.cell * labels.joint_loss(embeddings[joint], cells.labels[joint], weight)}
+    for source, rows in labels.own_softmax():
+        if source == "mosaics":
+            continue
+        target, exists = labels.own_target(source, cells.labels[rows])
+        logits = similarity(embeddings[rows], labels.text[source])
+        loss = cross_entropy(logits, target, cells.balance[rows] * exists, labels.recipe.smooth)
+        losses[f"{source}_cell"] = weights.cell * weights.of_own_labels(source) * loss
+    return losses
+
+
+def proposal_losses(labels: Labels, proposals: Proposals, patches: Tensor) -> Losses:
+    """Classification of the proposer's masks from severed patches (B, C + 1, h, w)."""
+    weights, joint, space, smooth = labels.recipe.weights, labels.joint, labels.space, labels.recipe.smooth
+    embeddings = pool_regions(patches[: labels.batch.photo_count], proposals.masks)
+    logits, target = similarity(embeddings[joint], labels.text["joint"]), proposals.target[joint]
+    weight = proposals.weight[joint] * labels.joint_weight
+    loss = label_shares_loss(logits, target, space.allowed, space.multi_name_labels, smooth) * weight
+    losses = {"proposal": weights.proposal * loss.sum() / (target.sum(-1) * weight).sum().clamp_min(1e-6)}
+    pixels = (labels.batch.labels.shape[-1] // 4) ** 2
+    for source, rows in labels.own_softmax():
+        if source == "mosaics":
+            continue
+        all_labels = torch.arange(space.first_imagenet, device=patches.device)
+        to_own, exists = labels.own_target(source, all_labels)
+        own_area = proposals.label_area[rows] @ (to_own * exists[:, None])
+        labelled = own_area.sum(-1)
+        loss = cross_entropy(
+            similarity(embeddings[rows], labels.text[source]),
+            own_area / labelled.clamp_min(1e-3)[..., None],
+            proposal_weight(labelled, proposals.area[rows], pixels),
+            smooth,
+        )
+        losses[f"{source}_proposal"] = weights.proposal * weights.of_own_labels(source) * loss
+    return losses
+
+
+def distillation_loss(
+    labels: Labels, regions: Regions, embeddings: Tensor, hidden: Tensor, classifier: ImageNetClassifier
+) -> Tensor:
+    """Cross-entropy with the ImageNet classifier's prediction for each region.
+
+    Args:
+        labels: the labels of the batch.
+        regions: ground-truth regions.
+        embeddings: (B, N, C + 1), of the regions.
+        hidden: (B, 1280, S / 32, S / 32), the last feature map before the classifier.
+        classifier: the ImageNet classifier.
+    """
+    coverage = F.avg_pool2d(regions.coverage, 4)
+    pooled = torch.einsum("bnhw,bchw->bnc", coverage, hidden.float())
+    pooled = pooled / coverage.sum((2, 3)).clamp_min(1e-4)[..., None]
+    probabilities = classifier.classifier(pooled).softmax(-1)
+    logits = similarity(embeddings, labels.text["mosaics"])
+    weight = regions.weight * probabilities.amax(-1)
+    return labels.recipe.weights.distil * cross_entropy(logits, probabilities, weight)
+
+
+def image_loss(labels: Labels, regions: Regions, images: Tensor) -> Tensor:
+    """Classification of whole photos from unsevered embeddings (B, C + 1), which trains the class token.
+
+    The target are the shares of the names in the photo. In the joint softmax only coco-mini takes part, because other
+    photos are labelled in part.
+    """
+    space, total = labels.space, images.new_zeros((), dtype=torch.float32)
+    if "coco" in labels.batch.rows:
+        rows = labels.batch.rows["coco"]
+        weight = regions.weight[rows]
+        shares = F.one_hot(regions.labels[rows].clamp_min(0), space.first_imagenet) * weight[..., None]
+        shares = (shares * labels.informative()).sum(1) / weight.sum(1).clamp_min(1e-3)[:, None]
+        logits = similarity(images[rows], labels.text["joint"])
+        loss = label_shares_loss(logits, shares, space.allowed, space.multi_name_labels)
+        total = total + weighted_mean(loss, (weight.sum(1) > 0).float())
+    for source, rows in labels.own_softmax():
+        target, exists = labels.own_target(source, regions.labels[rows])
+        weight = regions.weight[rows] * exists
+        shares = (target * weight[..., None]).sum(1) / weight.sum(1).clamp_min(1e-3)[:, None]
+        logits = similarity(images[rows], labels.text[source])
+        total = total + cross_entropy(logits, shares, (weight.sum(1) > 0).float())
+    return labels.recipe.weights.image * total
+
+
+def singles_loss(labels: Labels, outputs: Outputs) -> Tensor:
+    """Classification of single ImageNet photos; the target is half the true class, half the classifier's prediction."""
+    singles = outputs.singles
+    assert singles is not None
+    target = 0.5 * singles.probabilities + 0.5 * F.one_hot(singles.classes, singles.probabilities.shape[1])
+    logits = similarity(singles.embeddings, labels.text["mosaics"])
+    weight = torch.ones(len(logits), device=logits.device)
+    return 2 * labels.recipe.weights.image * cross_entropy(logits, target, weight)

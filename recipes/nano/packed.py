@@ -1,9 +1,9 @@
-"""Data sets shrunk into a file each, to be taken to a machine that is lent for some minutes.
+"""Compress the data sets into one small file each, for a GPU machine that the directories would not fit on.
 
-    python recipes/nano/packed.py --data ../shared/data --out DATA [--unlabelled 200]
+    python -m recipes.nano.packed --data ../shared/data --out PACKED [--unlabelled 200]
 
-A recipe whose ``data`` is such a folder trains as from the folders themselves, on smaller photos. ``words.npz`` beside
-them is what the recipe's ``words`` takes: no more of the table than training needs.
+A recipe whose ``data`` is PACKED trains as from the directories, but on smaller photos. PACKED/words.npz is a word
+table for the recipe's ``words``, with only the rows that training needs.
 """
 
 import argparse
@@ -18,169 +18,180 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from names import HERE, read_lists
 from PIL import Image
-from sets import PLACES, first
 from torch import Tensor
 
-import data
-from data import Example, Examples
 from deop.data.check import checked_folder
 from deop.data.folder import open_folder
 from deop.encoders.nano_text import NanoText
+from recipes.nano import data
+from recipes.nano.data import Example, Examples
+from recipes.nano.names import FOLDER, read_lists, without_synonyms
+from recipes.nano.sets import DATA_SETS
 
 
 @dataclass(frozen=True)
-class Shrink:
-    """How small photos become: the longer side in pixels, and the quality of WebP."""
+class Compression:
+    """Maximum length of the longer side in pixels, and quality of WebP."""
 
     side: int
     quality: int
 
-    def photo(self, photo: np.ndarray) -> tuple[bytes, tuple[int, int]]:
-        """The encoded photo, and its height and width."""
-        picture = Image.fromarray(photo)
-        factor = min(1.0, self.side / max(picture.size))
+    def encode(self, photo: np.ndarray) -> tuple[bytes, tuple[int, int]]:
+        """Compress a photo (H, W, 3) uint8; returns the file, and its height and width."""
+        image = Image.fromarray(photo)
+        factor = min(1.0, self.side / max(image.size))
         if factor < 1:
-            size = (round(picture.width * factor), round(picture.height * factor))
-            picture = picture.resize(size, Image.Resampling.LANCZOS)
+            size = (round(image.width * factor), round(image.height * factor))
+            image = image.resize(size, Image.Resampling.LANCZOS)
         file = io.BytesIO()
-        picture.save(file, "WEBP", quality=self.quality, method=6)
-        return file.getvalue(), (picture.height, picture.width)
+        image.save(file, "WEBP", quality=self.quality, method=6)
+        return file.getvalue(), (image.height, image.width)
 
 
-SHRINK = {
-    "coco": Shrink(576, 65),
-    "msrc": Shrink(320, 55),
-    "pets": Shrink(288, 58),
-    "things": Shrink(544, 60),
-    "unlabelled": Shrink(320, 50),
-    "bsds": Shrink(400, 58),
-    "camvid": Shrink(480, 62),
-    "mosaics": Shrink(160, 50),
+COMPRESSION = {
+    "coco": Compression(576, 65),
+    "msrc": Compression(320, 55),
+    "pets": Compression(288, 58),
+    "things": Compression(544, 60),
+    "unlabelled": Compression(320, 50),
+    "bsds": Compression(400, 58),
+    "camvid": Compression(480, 62),
+    "mosaics": Compression(160, 50),
 }
-"""Those that most is learned from are left largest: all of them together make 30 MB."""
+"""The most important sets have the largest photos; all together take 30 MB."""
 
 
-def nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) at another size."""
+def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize labels (H, W) to another height and width."""
     rows, columns = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, labels.shape, strict=True))
     return labels[rows.astype(int)[:, None], columns.astype(int)]
 
 
-def write(file: Path, examples: Examples, shrink: Shrink) -> None:
+def write_examples(file: Path, examples: Examples, compression: Compression) -> None:
     """Write a data set."""
     with ThreadPoolExecutor(2) as pool:
-        encoded = list(pool.map(shrink.photo, (example.photo for example in examples.photos)))
+        encoded = list(pool.map(compression.encode, (example.photo for example in examples.photos)))
     photos, sizes = zip(*encoded, strict=True)
 
-    def joined(maps: Sequence[np.ndarray]) -> np.ndarray:
-        small = b"".join(nearest(one, size).tobytes() for one, size in zip(maps, sizes, strict=True))
-        return np.frombuffer(lzma.compress(small, preset=6), np.uint8)
+    def compress(maps: Sequence[np.ndarray]) -> np.ndarray:
+        resized = b"".join(resize_nearest(labels, size).tobytes() for labels, size in zip(maps, sizes, strict=True))
+        return np.frombuffer(lzma.compress(resized, preset=6), np.uint8)
 
     np.savez(
         file,
         photos=np.frombuffer(b"".join(photos), np.uint8),
         lengths=np.array([len(photo) for photo in photos]),
         sizes=np.array(sizes),
-        classes=joined([example.classes for example in examples.photos]),
-        segments=joined([example.segments for example in examples.photos]),
+        classes=compress([example.classes for example in examples.photos]),
+        segments=compress([example.segments for example in examples.photos]),
         names=np.array(json.dumps(examples.names)),
         things=examples.things,
     )
 
 
-def decode(photos: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """The encoded photos that lie one after the other."""
+def decode_photos(files: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """Decode image files that are stored one after the other.
+
+    Args:
+        files: uint8, the bytes of all files.
+        lengths: the length of each file.
+    """
     ends = np.cumsum(lengths)
 
-    def one(start: int, end: int) -> np.ndarray:
-        with Image.open(io.BytesIO(photos[start:end].tobytes())) as picture:
-            return np.asarray(picture.convert("RGB"))
+    def decode(start: int, end: int) -> np.ndarray:
+        with Image.open(io.BytesIO(files[start:end].tobytes())) as image:
+            return np.asarray(image.convert("RGB"))
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, ends - lengths, ends))
+        return list(pool.map(decode, ends - lengths, ends))
 
 
-def read(file: Path) -> Examples:
-    """Read a data set that ``write`` has written."""
+def read_examples(file: Path) -> Examples:
+    """Read a data set that ``write_examples`` has written."""
     with np.load(file) as stored:
         sizes = stored["sizes"]
-        photos = decode(stored["photos"], stored["lengths"])
+        photos = decode_photos(stored["photos"], stored["lengths"])
         areas = sizes.prod(1)
 
-        def parted(key: str) -> list[np.ndarray]:
-            whole = np.frombuffer(lzma.decompress(stored[key].tobytes()), np.uint8)
-            parts = np.split(whole, np.cumsum(areas)[:-1])
-            return [part.reshape(tuple(size)) for part, size in zip(parts, sizes.tolist(), strict=True)]
+        def decompress(key: str) -> list[np.ndarray]:
+            pixels = np.frombuffer(lzma.decompress(stored[key].tobytes()), np.uint8)
+            maps = np.split(pixels, np.cumsum(areas)[:-1])
+            return [labels.reshape(tuple(size)) for labels, size in zip(maps, sizes.tolist(), strict=True)]
 
-        found = map(Example, photos, parted("classes"), parted("segments"))
-        return Examples(tuple(found), tuple(json.loads(str(stored["names"]))), stored["things"])
+        examples = map(Example, photos, decompress("classes"), decompress("segments"))
+        return Examples(tuple(examples), tuple(json.loads(str(stored["names"]))), stored["things"])
 
 
-def read_set(root: Path, name: str) -> Examples:
-    """All training photos of a data set, from its file or its folder."""
-    place = PLACES[name]
-    if (root / f"{place.folder}.npz").exists():
-        return read(root / f"{place.folder}.npz")
-    if not place.splits:
-        return data.read_unlabelled(root / place.folder)
-    parts = [
-        data.read_folder(checked_folder(open_folder(root / place.folder, split, skip_unpaired=True))) for split in place.splits
-    ]
+def read_set(root: Path, source: str) -> Examples:
+    """Read all training photos of a data set, from its compressed file if there is one, or else its directory."""
+    data_set = DATA_SETS[source]
+    if (root / f"{data_set.folder}.npz").exists():
+        return read_examples(root / f"{data_set.folder}.npz")
+    if not data_set.splits:
+        return data.read_unlabelled(root / data_set.folder)
+    folders = (open_folder(root / data_set.folder, split, skip_unpaired=True) for split in data_set.splits)
+    parts = [data.read_folder(checked_folder(folder)) for folder in folders]
     return Examples(tuple(photo for part in parts for photo in part.photos), parts[0].names, parts[0].things)
 
 
 def read_imagenet(root: Path) -> tuple[Tensor, list[str]]:
-    """One photo of each of ImageNet's classes, and their names, as ``data.load_imagenet``."""
+    """Read one photo per ImageNet class and the class names, as ``data.load_imagenet``."""
     file = root / "imagenet-mini.npz"
     if not file.exists():
         return data.load_imagenet(root / "imagenet-mini")
     with np.load(file) as stored:
-        photos = np.stack(decode(stored["photos"], stored["lengths"]))
+        photos = np.stack(decode_photos(stored["photos"], stored["lengths"]))
         return torch.from_numpy(photos).permute(0, 3, 1, 2).contiguous(), json.loads(str(stored["names"]))
 
 
 def write_words(file: Path, imagenet: Sequence[str]) -> None:
-    """Those rows of the table of words that training looks up, each text as a phrase of its own."""
+    """Write the embeddings of all names and aliases of the recipe.
+
+    Args:
+        file: the file to write, beside the compressed data sets.
+        imagenet: the names of ImageNet's classes.
+    """
     from deop import load
 
     text = load("nano").text
     assert isinstance(text, NanoText)
-    aliases = read_lists(HERE / "aliases.txt")
-    classes = [part for place in PLACES.values() for part in names_of(file.parent / f"{place.folder}.npz")]
-    texts = dict.fromkeys([*aliases, *(one for more in aliases.values() for one in more), *classes])
+    aliases = read_lists(FOLDER / "aliases.txt")
+    classes = [
+        name for data_set in DATA_SETS.values() for name in names_in(file.parent / f"{data_set.folder}.npz")
+    ]  # fmt: skip
+    texts = dict.fromkeys([*aliases, *(alias for group in aliases.values() for alias in group), *classes])
     texts.update(dict.fromkeys(name.lower() for name in imagenet))
-    phrases = {" ".join(re.findall(r"[a-z0-9'-]+", one.lower())): one for one in texts}
+    phrases = {" ".join(re.findall(r"[a-z0-9'-]+", name.lower())): name for name in texts}
     rows = text.embed(list(phrases.values()))[:, :-1]
     np.savez_compressed(file, rows=rows.numpy().astype(np.float16), words=np.array(list(phrases)))
 
 
-def names_of(file: Path) -> list[str]:
-    """The names in a packed set, without synonyms."""
+def names_in(file: Path) -> list[str]:
+    """The class names in a compressed data set, without synonyms."""
     with np.load(file) as stored:
-        return [first(name) for name in json.loads(str(stored["names"]))]
+        return [without_synonyms(name) for name in json.loads(str(stored["names"]))]
 
 
 def main() -> None:
-    """Write all sets."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--unlabelled", type=int, default=200, help="photos without labels")
+    """Compress all data sets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="directory of the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write")
+    parser.add_argument("--unlabelled", type=int, default=200, help="number of unlabelled photos (default: 200)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, place in PLACES.items():
-        examples = read_set(args.data, name)
-        if name == "unlabelled":
+    for source, data_set in DATA_SETS.items():
+        examples = read_set(args.data, source)
+        if source == "unlabelled":
             examples = Examples(examples.photos[: args.unlabelled], (), examples.things)
         if len(examples):
-            file = args.out / f"{place.folder}.npz"
-            write(file, examples, SHRINK[name])
-            print(f"{name}: {len(examples)} photos, {file.stat().st_size / 1e6:.2f} MB", flush=True)
+            file = args.out / f"{data_set.folder}.npz"
+            write_examples(file, examples, COMPRESSION[source])
+            print(f"{source}: {len(examples)} photos, {file.stat().st_size / 1e6:.2f} MB", flush=True)
     photos, names = data.load_imagenet(args.data / "imagenet-mini")
     with ThreadPoolExecutor(2) as pool:
-        encoded = list(pool.map(SHRINK["mosaics"].photo, photos.permute(0, 2, 3, 1).numpy()))
+        encoded = list(pool.map(COMPRESSION["mosaics"].encode, photos.permute(0, 2, 3, 1).numpy()))
     np.savez(
         args.out / "imagenet-mini.npz",
         photos=np.frombuffer(b"".join(photo for photo, _ in encoded), np.uint8),

@@ -1,9 +1,8 @@
-"""What a training run of the small model is made of: its recipe, and the parts that learn."""
+"""The recipe of a training run of the small model, and the modules that it trains."""
 
 from dataclasses import dataclass
 
 import torch
-from sets import SETS
 from torch import nn
 
 from deop.encoders.nano import NanoConfig, NanoEncoder, RegionBranch
@@ -12,29 +11,31 @@ from deop.networks.efficientnet import EfficientNetLite
 from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 from deop.training.task import LoopSettings
+from recipes.nano.sets import CROP_SOURCES
 
-SEGMENTS = 40  # segments a crop that are trained on
+SEGMENTS = 40
+"""The number of segments per crop that take part in training, largest first."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the losses.
+    """Weights of the losses.
 
     Attributes:
-        region: true regions named.
-        tile: photos of ImageNet in mosaics named.
-        cell: every cell named by itself.
-        proposal: the proposer's masks named.
-        image: whole photos named, nothing severed.
-        distil: what ImageNet's classifier sees in a region.
-        divide: photos divided among queries.
-        parts: of both branches by themselves, where there are two, beside their sum.
-        area: power of a region's area in its loss.
-        rest: of a pixel that is only known not to be one of a set's names.
-        msrc: of that set's labels, half by what they allow, half among its own names.
-        pets: of that set's labels.
-        guess: of pixels that the teacher has labelled.
-        camvid: of that set's labels.
+        region: classification of ground-truth regions.
+        tile: classification of the photos in mosaics of ImageNet.
+        cell: classification of single cells.
+        proposal: classification of the proposer's masks.
+        image: classification of whole photos, without severance.
+        distil: the ImageNet classifier's prediction for a region.
+        divide: partition of a photo into masks.
+        parts: classification by each of the two branches alone, relative to their sum.
+        area: exponent of a region's area in its weight.
+        negative: pixels whose label only excludes names, relative to labelled ones.
+        msrc: labels of msrc; half for its labels as sets of names, half for the softmax over its own names.
+        pets: labels of pets.
+        pseudo: pixels with pseudo-labels, relative to labelled ones.
+        camvid: labels of camvid-mini.
     """
 
     region: float = 1.0
@@ -46,84 +47,84 @@ class Weights:
     divide: float = 1.0
     parts: float = 0.5
     area: float = 0.25
-    rest: float = 0.2
+    negative: float = 0.2
     msrc: float = 0.6
     pets: float = 0.5
-    guess: float = 0.5
+    pseudo: float = 0.5
     camvid: float = 0.4
 
-    def joint(self, name: str) -> float:
-        """What a crop of a data set counts for, where its labels are sets of the joint names."""
-        return {"msrc": self.msrc / 2, "pets": self.pets}.get(name, 1.0)
+    def of_joint_labels(self, source: str) -> float:
+        """The weight of a data set's labels in the joint softmax."""
+        return {"msrc": self.msrc / 2, "pets": self.pets}.get(source, 1.0)
 
-    def own(self, name: str) -> float:
-        """What a data set's own names count for."""
-        return {"msrc": self.msrc / 2, "camvid": self.camvid}[name]
+    def of_own_labels(self, source: str) -> float:
+        """The weight of a data set's labels in the softmax over its own names."""
+        return {"msrc": self.msrc / 2, "camvid": self.camvid}[source]
 
 
 @dataclass(frozen=True)
 class Pseudo:
-    """Labels that the average of the model so far gives to pixels that have none.
+    """Pseudo-labels: a moving average of the model labels pixels that have no label.
 
     Attributes:
-        start: share of the run after which it does so; 1: never.
-        sure: least share of the votes that the name must have.
-        keep: of the average, a step.
+        start: fraction of the run after which pseudo-labels are used; 1: never.
+        confidence: minimum probability of a pseudo-label.
+        decay: decay of the moving average per step.
     """
 
     start: float = 1.0
-    sure: float = 0.6
-    keep: float = 0.99
+    confidence: float = 0.6
+    decay: float = 0.99
 
 
 @dataclass(frozen=True)
 class NanoRecipe:
-    """The small model.
+    """A training run of the small model.
 
     Attributes:
-        data: a folder with the data sets, or with the files that ``packed.py`` makes of them.
-        trunk: weights of ImageNet's trunk, as ``trunk.py`` writes them.
-        loop: for how long; its batch is the sum of all crops of a step.
-        words: a table of ``text_table.py``; "": that of the model that ships.
-        coco: crops of coco-mini a step. A set without crops takes no part at all.
-        msrc: crops of msrc.
-        pets: crops of pets.
-        things: crops of coco-things.
-        unlabelled: crops of coco-unlabelled, for the teacher to label.
-        bsds: crops of bsds, for masks only.
-        camvid: crops of camvid-mini.
-        mosaics: mosaics of ImageNet's photos.
-        singles: photos of ImageNet by themselves in every fourth step.
+        data: directory of the data sets, or of the files that ``packed.py`` writes.
+        trunk: ImageNet weights of the trunk, a file written by ``trunk.py``.
+        loop: length and optimization; its batch must be the sum of all crops of a step.
+        words: a word table written by ``text_table.py``; "": the one of the shipped model.
+        coco: crops of coco-mini per step. A data set with 0 crops is not read.
+        msrc: crops of msrc per step.
+        pets: crops of pets per step.
+        things: crops of coco-things per step.
+        unlabelled: crops of coco-unlabelled per step; they have pseudo-labels only.
+        bsds: crops of bsds per step; they train the masks only.
+        camvid: crops of camvid-mini per step.
+        mosaics: mosaics of ImageNet photos per step.
+        singles: single photos of ImageNet, in a quarter of the steps.
         crop: side of a crop, pixels.
-        short: the photo's shorter side at scale 1, and in use.
-        low: the least scale of a crop.
-        high: the largest.
-        paste: share of crops with things of another laid over.
+        short: shorter side of a photo at scale 1 and at inference, pixels.
+        min_scale: minimum scale of a photo in a crop.
+        max_scale: maximum scale.
+        paste: fraction of crops onto which objects of another crop are pasted.
         rate: base learning rate.
-        trunk_rate: of the trunk; 0: it stays as it is.
+        trunk_rate: learning rate of the trunk; 0: the trunk is frozen.
         decay: weight decay of matrices; the trunk has 0.01.
-        noise: on vectors of names, of their length.
-        alias: share of names that an alias stands for.
-        smooth: smoothing of labels.
-        unseen: names that are not trained on.
-        tune: every n-th training photo of each set is kept apart, to be measured on; 0: all are trained on.
-        fold: which of every n photos is kept apart, from the last.
-        layers: of the transformer.
-        residual: weight of the residual stream in its severed layers.
+        noise: noise on the embeddings of names, relative to their length.
+        alias: probability that an alias replaces a name.
+        smooth: label smoothing.
+        unseen: names that are excluded from training.
+        tune: hold out every n-th training photo of each set for evaluation; 0: train on all.
+        fold: which of every n photos is held out, counted from the last.
+        layers: transformer layers.
+        residual: weight of the residual connection in severed layers.
         region_width: channels of the region branch.
-        region_hidden: of its inner layer.
-        dropout: in it.
-        local_width: channels of the local branch, which takes part in training only; 0: there is none.
-        pool: crops a photo whose features are made once and kept, so that the trunk stays as it is; 0: new crops each
-            step.
-        cells: every n-th cell of the region branch a side learns.
-        divide_every: steps from one with the losses of masks to the next.
-        weights: of the losses.
-        pseudo: labels for what has none.
-        threshold: of the finished model; chosen for the one that ships with calibrate.py, see NOTES.md.
-        seen_penalty: likewise, chosen with names held out (``Calibration``).
-        snapshot: a file that the weights are written to with every validation and in the end, as float16, to be made a
-            model of elsewhere (``unpack.py``); "": none.
+        region_hidden: channels of its hidden layer.
+        dropout: dropout of the region branch.
+        local_width: channels of the local branch, which is used in training only; 0: none.
+        pool: crops per photo whose features are computed once and reused, which needs a frozen trunk; 0: new crops in
+            every step.
+        cells: step between the cells of the region branch that are trained, per axis.
+        divide_every: the losses of masks are computed every n-th step.
+        weights: weights of the losses.
+        pseudo: pseudo-labels.
+        threshold: score threshold of the finished model; chosen with ``calibrate.py``, see NOTES.md.
+        seen_penalty: penalty for seen names of the finished model (``Calibration``); chosen with held-out names.
+        snapshot: file to which each validation and the end of training write the weights as float16, for
+            ``unpack.py``; "": none.
     """
 
     data: str
@@ -141,8 +142,8 @@ class NanoRecipe:
     singles: int = 16
     crop: int = 512
     short: int = 448
-    low: float = 0.5
-    high: float = 2.0
+    min_scale: float = 0.5
+    max_scale: float = 2.0
     paste: float = 0.5
     rate: float = 8e-4
     trunk_rate: float = 5e-5
@@ -170,21 +171,23 @@ class NanoRecipe:
 
     def __post_init__(self) -> None:
         if self.loop.batch != sum(self.counts.values()):
-            found = " + ".join(name for name, count in self.counts.items() if count)
-            raise SettingError(f"loop.batch is {self.loop.batch}, {found} are {sum(self.counts.values())}")
+            sources = " + ".join(name for name, count in self.counts.items() if count)
+            raise SettingError(
+                f"loop.batch is {self.loop.batch}, but {sources} is {sum(self.counts.values())}; the two must be equal"
+            )
         if self.pool and (self.trunk_rate or self.singles):
-            raise SettingError("features that are kept (pool) need a trunk that stays: set trunk_rate and singles to 0")
+            raise SettingError("cached features (pool) need a frozen trunk: set trunk_rate and singles to 0")
         if self.unlabelled and self.pseudo.start >= 1:
-            raise SettingError("photos without labels need the teacher: set pseudo.start below 1, or unlabelled to 0")
+            raise SettingError("unlabelled photos need pseudo-labels: set pseudo.start below 1, or unlabelled to 0")
 
     @property
     def counts(self) -> dict[str, int]:
-        """Crops of each set in a step, in the order of a batch."""
-        return {name: getattr(self, name) for name in SETS}
+        """Crops of each source in a step, in the order of a batch."""
+        return {name: getattr(self, name) for name in CROP_SOURCES}
 
 
 class Nano(nn.Module):
-    """All parts that learn."""
+    """The modules that are trained."""
 
     def __init__(self, recipe: NanoRecipe) -> None:
         super().__init__()
@@ -197,20 +200,22 @@ class Nano(nn.Module):
             dropout=recipe.dropout,
         )
         self.encoder = NanoEncoder(config, self.trunk)
-        # Beside the transformer, in training only: it sees the trunk's features alone, and keeps what they know of
-        # names from being learned by attention over a hundred photos.
+        # Used in training only: it sees the trunk's features but no attention, so that what those know about names is
+        # not learned by attention, which would overfit to a hundred photos.
         self.local = RegionBranch(config, sum(config.sources[2:]), recipe.local_width) if recipe.local_width else None
         self.proposer = NanoProposer(NanoProposerConfig(), self.trunk)
 
 
-class Teacher(nn.Module):
-    """The trunk as ImageNet left it, and its classifier: what it sees in a photo or a region of it."""
+class ImageNetClassifier(nn.Module):
+    """The trunk with its original ImageNet weights, and its classifier."""
 
     def __init__(self, weights: dict[str, torch.Tensor]) -> None:
         super().__init__()
         self.trunk = EfficientNetLite(dense=False)
-        own = {key.removeprefix("trunk."): value.float() for key, value in weights.items() if key.startswith("trunk.")}
-        self.trunk.load_state_dict(own)
+        trunk = {
+            key.removeprefix("trunk."): value.float() for key, value in weights.items() if key.startswith("trunk.")
+        }
+        self.trunk.load_state_dict(trunk)
         self.head, self.classifier = nn.Conv2d(352, 1280, 1), nn.Linear(1280, 1000)
         self.head.load_state_dict({"weight": weights["head.weight"][:, :, None, None], "bias": weights["head.bias"]})
         self.classifier.load_state_dict({key: weights[f"classifier.{key}"] for key in ("weight", "bias")})

