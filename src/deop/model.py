@@ -15,7 +15,7 @@ from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.files import existing_folder
 from deop.images.canvas import Canvas, canvas_of, group_by_size
-from deop.images.preprocessing import Normalization, resize_photo, to_pixels
+from deop.images.preprocessing import Normalization, resize_photo, to_batch
 from deop.images.reading import Photo, read_photo
 from deop.networks.loading import load_strictly
 from deop.networks.shared_trunk import reuse_features
@@ -322,10 +322,7 @@ class DeOP(nn.Module):
 
     def _pixels(self, resized: Sequence[np.ndarray], normalization: Normalization) -> Tensor:
         """A batch (B, 3, H, W) of photos of one padded size, normalised and padded."""
-        divisor = self.settings.resize.divisor
-        return torch.stack(
-            [to_pixels(photo, normalization, divisor, device=self.device, dtype=self.dtype) for photo in resized]
-        )
+        return to_batch(resized, normalization, self.settings.resize.divisor, self.device, self.dtype)
 
     def _propose(
         self,

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from deop.errors import ImageError, SettingError
-from deop.images.preprocessing import CLIP, IMAGENET, Normalization, Resize, resize_photo, resized_shape, to_pixels
+from deop.images.preprocessing import (
+    CLIP,
+    IMAGENET,
+    Normalization,
+    Resize,
+    resize_photo,
+    resized_shape,
+    to_batch,
+    to_pixels,
+)
 from deop.images.reading import count_pixels, read_photo
 
 
@@ -338,6 +347,14 @@ def test_pixels_are_normalised_then_padded(photo, norm):
     assert to_pixels(photo, norm).shape == (3, 40, 60)
     half = to_pixels(photo, norm, dtype=torch.bfloat16)
     assert torch.equal(half, to_pixels(photo, norm).bfloat16())
+
+
+def test_a_batch_holds_the_pixels_of_each_photo(photo):
+    photos = [photo, 255 - photo, photo[:33, :50]]
+    batch = to_batch(photos, CLIP, 32, torch.device("cpu"), torch.bfloat16)
+    assert batch.shape == (3, 3, 64, 64)
+    for pixels, one in zip(batch, photos, strict=True):
+        assert torch.equal(pixels, to_pixels(one, CLIP, 32, dtype=torch.bfloat16))
 
 
 def test_read_only_photos_raise_no_warning(photo):

@@ -1,7 +1,9 @@
 """From photos to the input of a network: resizing, normalising and padding (docs/method.md §1)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -160,12 +162,70 @@ def to_pixels(
     _check_photo(photo)
     if divisor < 1:
         raise SettingError(f"divisor must be at least 1, not {divisor}")
-    pixels = torch.tensor(photo, device=device).permute(2, 0, 1).to(torch.float32)
-    mean = pixels.new_tensor(normalization.mean).view(3, 1, 1)
-    std = pixels.new_tensor(normalization.std).view(3, 1, 1)
-    pixels = (pixels - mean) / std
-    bottom, right = -photo.shape[0] % divisor, -photo.shape[1] % divisor
+    return normalize(torch.tensor(photo, device=device)[None], normalization, divisor, dtype)[0]
+
+
+def to_batch(
+    photos: Sequence[np.ndarray],
+    normalization: Normalization,
+    divisor: int,
+    device: "torch.device",
+    dtype: "torch.dtype | None" = None,
+) -> "torch.Tensor":
+    """``to_pixels`` of B photos whose padded sizes are equal, as one tensor.
+
+    Photos of one size are copied to a GPU in one transfer from pinned memory, for which the host does not wait.
+
+    Returns:
+        Tensor (B, 3, H'', W'').
+    """
+    import torch
+
+    if device.type != "cuda" or len({photo.shape for photo in photos}) > 1:
+        return torch.stack([to_pixels(photo, normalization, divisor, device, dtype) for photo in photos])
+    for photo in photos:
+        _check_photo(photo)
+    pinned = torch.empty(len(photos), *photos[0].shape, dtype=torch.uint8, pin_memory=True)
+    np.stack(photos, out=pinned.numpy())
+    return normalize(pinned.to(device, non_blocking=True), normalization, divisor, dtype)
+
+
+def normalize(
+    photos: "torch.Tensor", normalization: Normalization, divisor: int = 1, dtype: "torch.dtype | None" = None
+) -> "torch.Tensor":
+    """Normalise and pad photos (B, H, W, 3) uint8 on their device, as ``to_pixels`` does: (B, 3, H'', W'')."""
+    import torch
+
+    mean, std = statistics_on(normalization, photos.device)
+    pixels = (photos.permute(0, 3, 1, 2).to(torch.float32) - mean) / std
+    bottom, right = -photos.shape[1] % divisor, -photos.shape[2] % divisor
     return torch.nn.functional.pad(pixels, (0, right, 0, bottom)).to(dtype or torch.float32).contiguous()
+
+
+def statistics_on(normalization: Normalization, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Mean and standard deviation (3, 1, 1) float32 on a device."""
+    mean, std = (constant_on(values, device).view(3, 1, 1) for values in (normalization.mean, normalization.std))
+    return mean, std
+
+
+def constant_on(values: tuple[Any, ...], device: "torch.device") -> "torch.Tensor":
+    """A float32 tensor of constant values on a device; not to be modified.
+
+    On a GPU it is created once and kept, because copying it there makes the host wait for the device.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return _kept_constant(values, device)
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+@cache
+def _kept_constant(values: tuple[Any, ...], device: "torch.device") -> "torch.Tensor":
+    import torch
+
+    with torch.inference_mode(False):  # an inference tensor could not be used in training
+        return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _check_photo(photo: np.ndarray) -> None:
