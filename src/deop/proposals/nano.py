@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.images.preprocessing import Normalization
+from deop.images.preprocessing import Normalization, constant_on, statistics_on
 from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
 from deop.networks.positions import sine_positions
 from deop.networks.resampling import resize_bilinear
@@ -248,11 +248,11 @@ def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
     """
     height, width = pixels.shape[-2:]
     cells = F.avg_pool2d(F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate"), 4)
-    mean, std = (torch.tensor(part, device=pixels.device)[:, None, None] for part in
-                 (normalization.mean, normalization.std))  # fmt: skip
+    mean, std = statistics_on(normalization, pixels.device)
     linear = ((cells * std + mean) / 255).clamp(0, 1) ** 2.2
     # Adding 1e-3 approximates the linear part of the curve near black.
-    x, y, z = (torch.einsum("ij,bjhw->ibhw", linear.new_tensor(TO_XYZ), linear) + 1e-3) ** (1 / 3)
+    to_xyz = constant_on(TO_XYZ, pixels.device).to(linear.dtype)
+    x, y, z = (torch.einsum("ij,bjhw->ibhw", to_xyz, linear) + 1e-3) ** (1 / 3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
