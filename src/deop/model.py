@@ -188,8 +188,9 @@ class DeOP(nn.Module):
                 vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
             )
             last = (key, classes)
-            self._last_embedded = last
-        return last[1].to(self.device)
+        classes = last[1].to(self.device)
+        self._last_embedded = (key, classes)  # on the device, so that they are copied there only once
+        return classes
 
     @torch.inference_mode()
     def encode(
