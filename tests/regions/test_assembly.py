@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deop.images.canvas import Canvas
 from deop.proposals.types import Proposals
 from deop.regions import assembly, windows
-from deop.regions.assembly import instances, panoptic, semantic
+from deop.regions.assembly import instances, label_without_waiting, panoptic, semantic
 from deop.regions.windows import mask_windows
 
 
@@ -62,6 +62,22 @@ def test_short_list_of_names_is_exact(proposals, names, competes, sharpness, see
     chosen = torch.from_numpy(result.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
     torch.testing.assert_close(expected.gather(0, chosen[None])[0], expected.amax(0), atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.sampled_from([0.0, 0.4]), st.integers(0, 1000))
+def test_the_map_computed_on_a_gpu_equals_that_of_windows(proposals, names, competes, limit, seed):
+    """The same steps on the CPU give the same labels, except where the votes of two names are practically equal."""
+    torch.manual_seed(seed)
+    canvas = Canvas((37, 53), (30, 44), (32, 64))
+    masks, scores = Proposals(3 * torch.randn(proposals, 8, 16)), (3 * torch.randn(proposals, names + 1)).softmax(1)
+    expected = semantic(scores, masks, canvas, none_competes=competes, threshold=limit, claim=limit)
+    votes = scores if competes else scores[:, :-1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "GPU_BLOCK", 30_000)  # several blocks of rows
+        labels, confidence = label_without_waiting(votes, masks, canvas, names=names, threshold=limit, claim=limit)
+    np.testing.assert_allclose(confidence.numpy(), expected.confidence, atol=1e-5)
+    assert (labels.numpy() == expected.labels).mean() > 0.995
 
 
 def test_a_name_that_is_best_in_no_mask_can_win():

@@ -21,6 +21,8 @@ MANY_NAMES = 256
 """Number of names above which a short list is voted on first."""
 LISTED_PER_MASK = 8
 """Names of each mask that are on the short list."""
+GPU_BLOCK = 1 << 26
+"""Numbers in memory at once on a GPU (256 MiB in float32), where small steps would not use the device."""
 FEW_NAMES = 8
 """Number of names up to which all are compared, without first excluding names that cannot win."""
 
@@ -98,6 +100,10 @@ def semantic(
     confidence = np.zeros(canvas.photo, np.float32)
     if not len(proposals) or not names:
         return SemanticMap(labels, confidence)
+    if votes.device.type == "cuda" and proposals.exact is None and votes.shape[1] <= MANY_NAMES:
+        parts = label_without_waiting(votes, proposals, canvas, names=names, threshold=threshold, claim=claim)
+        labels, confidence = (part.cpu().numpy() for part in parts)
+        return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
     short, listed = _shortlist(votes)
     for window in mask_windows(proposals, canvas):
         coverage = window.masks.sum(0) + window.constant.sum()
@@ -113,6 +119,43 @@ def semantic(
         labels[part] = torch.where(unlabelled, -1, winner).to(torch.int32).cpu().numpy()
         confidence[part] = score.clamp(0, 1).cpu().numpy()
     return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
+
+
+def label_without_waiting(
+    votes: Tensor,
+    proposals: Proposals,
+    canvas: Canvas,
+    *,
+    names: int,
+    threshold: float = 0.0,
+    claim: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Compute the map of ``semantic`` in a few large steps, and leave it on the device.
+
+    ``semantic`` saves work by looking at the values in each window, and each look waits for the device. On a GPU, doing
+    all of the work takes less time than the waits.
+
+    Args:
+        votes: (N, K) float32, or (N, K + 1) if "none of these" takes part.
+        proposals: N masks, at least one.
+        canvas: position of the photo in the masks.
+        names: K, at least 1.
+        threshold: as in ``semantic``.
+        claim: as in ``semantic``.
+
+    Returns:
+        Labels (H, W) int32, -1 for none, before small regions are absorbed; and confidences (H, W) float32 in [0, 1].
+    """
+    labels = torch.empty(canvas.photo, dtype=torch.int32, device=votes.device)
+    confidence = torch.empty(canvas.photo, device=votes.device)
+    for first, last, masks in mask_blocks(proposals, canvas, votes.shape[1] + 3, limit=GPU_BLOCK):
+        coverage = masks.sum(0)
+        best, winner = (values.view_as(coverage) for values in (votes.T @ masks.flatten(1)).max(0))
+        score = best / coverage.clamp_min(1.0)
+        unlabelled = (coverage <= claim) | (score < threshold) | (winner == names)
+        labels[first:last] = winner.int().masked_fill_(unlabelled, -1)
+        confidence[first:last] = score.clamp_(0, 1)
+    return labels, confidence
 
 
 def _shortlist(votes: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -98,8 +98,10 @@ def _strip(cells: int, padded: int, resized: int, photo: int, first: int, side: 
     return _Strip(pixels, sources, inner.to(device), outer)
 
 
-def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterator[tuple[int, int, Tensor]]:
-    """The masks at the size of the photo, some rows at a time, so that about ``BLOCK`` numbers are in memory.
+def mask_blocks(
+    proposals: Proposals, canvas: Canvas, extra: int = 0, *, limit: int | None = None
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The masks at the size of the photo, some rows at a time, so that about ``limit`` numbers are in memory.
 
     Logits are resized bilinearly to the network input and cropped to the image; their sigmoid is resized to the photo
     (docs/method.md §6). Given masks are used as they are.
@@ -108,12 +110,13 @@ def mask_blocks(proposals: Proposals, canvas: Canvas, extra: int = 0) -> Iterato
         proposals: N masks.
         canvas: position of the photo in the masks.
         extra: further numbers per pixel that the caller has in memory, which reduce the size of the blocks.
+        limit: numbers in memory at once; None: ``BLOCK``.
 
     Yields:
         First row, one past the last row, and (N, rows, W) float32 probabilities.
     """
     height, width = canvas.photo
-    step = max(1, BLOCK // ((3 * len(proposals) + extra + 1) * max(width, canvas.resized[1])))
+    step = max(1, (limit or BLOCK) // ((3 * len(proposals) + extra + 1) * max(width, canvas.resized[1])))
     for first in range(0, height, step):
         last = min(first + step, height)
         if proposals.exact is not None:
