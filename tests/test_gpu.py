@@ -1,14 +1,19 @@
 """Results on a GPU, in all precisions, against those of the CPU in float32. Skipped without a GPU."""
 
+import numpy as np
 import pytest
 import torch
 
+from deop.bench.subjects import RandomText
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import KINDS, Severance
 from deop.encoders.types import VisionFeatures
+from deop.images.preprocessing import CLIP, Resize, to_batch
+from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
 from deop.proposals.types import Proposals
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
+from deop.regions.assembly import label_without_waiting
 from deop.regions.encoding import encode_one_pass
 from deop.settings import Settings
 
@@ -95,3 +100,49 @@ def test_proposals_and_anchors():
     for key, minimum, share in ((("cuda", torch.float32), 0.9999, 0.999), (("cuda", torch.bfloat16), 0.97, 0.9)):
         assert torch.cosine_similarity(results[key][0], regions).min() > minimum, key
         assert (results[key][1] == labels).mean() > share, key
+
+
+def test_photos_of_one_size_are_copied_together():
+    photos = [np.random.default_rng(seed).integers(0, 255, (40, 60, 3), np.uint8) for seed in range(3)]
+    expected = to_batch(photos, CLIP, 32, torch.device("cpu"))
+    torch.testing.assert_close(to_batch(photos, CLIP, 32, torch.device("cuda")).cpu(), expected)
+
+
+@pytest.fixture
+def forbid_waits():
+    """A function after whose call everything that waits for the device raises, until the test ends."""
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def test_from_photos_to_maps_without_waiting(forbid_waits):
+    """The second time: the first time, names and constants are copied to the device."""
+    torch.manual_seed(0)
+    model = DeOP(
+        CLIPVision(B16),
+        RandomText(512),
+        MaskFormer(MaskFormerConfig(depth=50)),
+        anchors=AnchorDecoder(AnchorConfig()),
+        settings=Settings(resize=Resize(192), severance=Severance("gate"), anchors="decoder"),
+    )
+    model = model.to("cuda", torch.bfloat16).eval()
+    model.cache = None
+    photos = [np.random.default_rng(seed).integers(0, 255, (192, 256, 3), np.uint8) for seed in range(2)]
+    vocabulary = model.vocabulary(["cat", "dog", "sofa"])
+
+    @torch.inference_mode()
+    def compute_maps():
+        encoded = model.encode(photos)
+        votes = [model.class_probabilities(photo, vocabulary)[:, :-1].contiguous() for photo in encoded]
+        return [
+            label_without_waiting(vote, photo.proposals, photo.canvas, names=3)[0]
+            for vote, photo in zip(votes, encoded, strict=True)
+        ]
+
+    compute_maps()
+    forbid_waits()
+    maps = compute_maps()
+    torch.cuda.set_sync_debug_mode("default")
+    assert [tuple(labels.shape) for labels in maps] == [(192, 256)] * 2
+    for photo, labels in zip(model.encode(photos), maps, strict=True):
+        assert (model.label(photo, vocabulary).label_map == labels.cpu().numpy()).mean() > 0.99
