@@ -187,7 +187,7 @@ def test_wrong_usage_exits_with_2_and_writes_nothing(segment, here, options, mes
 def test_unwritable_results_leave_nothing_behind(segment, here, options):
     done = segment(*write_inputs(here), *options)
     assert done.code == 1
-    assert done.err.startswith("error: cannot write")
+    assert done.err.lstrip().startswith("error: cannot write")  # rich before 14.3 ends the progress bar with a line
     assert files_in(here) == ["a.jpg", "m.npy"]
 
 
