@@ -11,8 +11,6 @@ from deop.data.folder import open_folder
 from deop.data.samples import TrainingPhotos, binary_masks, collate
 from deop.errors import DataError
 
-pytest.importorskip("kornia")
-
 SMALL = Augmentation(short_sides=(24, 40), crop=32, pad=32)
 UNCHANGED = Augmentation(short_sides=None, crop=None, colour=False, flip=0, pad=None)
 
