@@ -119,6 +119,11 @@ def label_map():
     return ids
 
 
+def test_a_set_of_masks_is_refused():
+    with pytest.raises(ProposalError, match="the masks are a set, which has no order"):
+        as_masks({torch.ones(4, 6), torch.zeros(4, 6)})
+
+
 def test_label_images_of_8_and_16_bits(tmp_path, label_map):
     expected = np.stack([label_map == 3, label_map == 200])
     Image.fromarray(label_map.astype(np.uint8)).save(tmp_path / "8.png")
