@@ -134,7 +134,7 @@ def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndar
             f"masks are a path, {masks}: read the file first with deop.proposals.given.read_masks({str(masks)!r})"
         )
     if isinstance(masks, set | frozenset):
-        raise ProposalError("the masks are a set, which has no order: give a list, so that proposals keep their numbers")
+        raise ProposalError("the masks are a set, which has no order: give a list, so that masks keep their numbers")
     if len(masks) == 0:
         return np.zeros((0, *(photo_shape or (0, 0))), bool)
     planes = [np.asarray(m.detach().cpu() if isinstance(m, Tensor) else m) for m in masks]
