@@ -361,6 +361,17 @@ def test_backward_after_segment(tiny_clip, name):
     assert all(parameter.grad is not None for parameter in model.encoder.parameters())
 
 
+def test_names_copied_to_another_device_can_take_part_in_training(model, monkeypatch):
+    """On a GPU the copy of the embedded names is what is kept; "meta" stands for a device other than the CPU."""
+    vocabulary = model.vocabulary("cat copied, dog copied")
+    monkeypatch.setattr(DeOP, "device", torch.device("meta"))
+    with torch.inference_mode():
+        classes = model.embed(vocabulary)
+    assert classes.rows.device.type == "meta"
+    assert not classes.rows.is_inference()
+    assert not model.embed(vocabulary).rows.is_inference()
+
+
 def test_encoder_and_proposer_share_one_pass_of_the_trunk(monkeypatch):
     model = load("nano", device="cpu")
     model.settings = replace(model.settings, resize=Resize(64))

@@ -188,7 +188,8 @@ class DeOP(nn.Module):
                 vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
             )
             last = (key, classes)
-        classes = last[1].to(self.device)
+        with torch.inference_mode(False):  # inference tensors that are kept could not be used in training
+            classes = last[1].to(self.device)
         self._last_embedded = (key, classes)  # on the device, so that they are copied there only once
         return classes
 
