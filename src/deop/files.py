@@ -81,6 +81,12 @@ def parse_json(path: Path) -> Any:
         raise ValueError("its values are nested too deeply") from None
 
 
+def move_model_files(source: Path, target: Path) -> None:
+    """Move the files of a model folder into another folder, ``config.json`` last: without it a folder is no model."""
+    for file in sorted(source.iterdir(), key=lambda file: file.name == "config.json"):
+        file.replace(target / file.name)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder.
 

@@ -15,7 +15,7 @@ from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.encoders.severance import Severance
 from deop.errors import CheckpointError, DeopError, OutputError
-from deop.files import PICKLE_SUFFIXES, existing_folder, existing_path
+from deop.files import PICKLE_SUFFIXES, existing_folder, existing_path, move_model_files
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
 from deop.networks.loading import building_model, list_some, load_strictly, read_weights
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
@@ -276,8 +276,7 @@ def _rewrite(source: Path, state: dict[str, Tensor], folder: Path) -> Path:
             save_file(_cloned(state), str(beside / "model.safetensors"), metadata={"format": "pt"})
             for file in files:
                 shutil.copyfile(file, beside / file.name)
-            for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):
-                file.replace(folder / file.name)
+            move_model_files(beside, folder)
     except OSError as error:
         raise OutputError(
             f"cannot write {folder}: {error.strerror or error}. Choose a folder you may write to"

@@ -21,7 +21,7 @@ from deop.encoders.clip_text import CLIPText
 from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
 from deop.errors import CheckpointError, OutputError
-from deop.files import read_json, sha256
+from deop.files import move_model_files, read_json, sha256
 from deop.networks.loading import building_model, pack, read_weights, stored_once
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Card, Settings
@@ -80,8 +80,7 @@ def save_model_folder(parts: ModelParts, state: dict[str, Tensor], folder: Path,
             (beside / "README.md").write_text(_model_card(parts), encoding="utf-8")
             config["sha256"] = sha256(beside / "model.safetensors")
             (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):
-                file.replace(folder / file.name)
+            move_model_files(beside, folder)
     except OSError as error:
         raise OutputError(
             f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
