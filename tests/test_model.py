@@ -396,7 +396,9 @@ WRONG_OPTIONS = [
     ({"threshold": 5}, r"threshold 5 is not in \[0, 1\]"),
     ({"threshold": -0.1}, r"threshold -0.1 is not in \[0, 1\]"),
     ({"threshold": float("nan")}, r"threshold nan is not in \[0, 1\]"),
-    ({"threshold": "0.5"}, r"threshold must be a number in \[0, 1\], not '0.5'"),
+    ({"threshold": "high"}, "'high' is not a threshold"),
+    ({"threshold": [0.5]}, r"threshold must be a number in \[0, 1\], not \[0.5\]"),
+    ({"threshold": {"dgo": 0.5}}, "'dgo', which is not among the names"),
     ({"threshold": True}, "threshold must be a number"),
 ]
 WRONG_ENCODING = [
@@ -446,3 +448,18 @@ def test_wrong_inputs_raise(model, tmp_path):
         model.segment(photo, [], masks=masks)
     with pytest.raises(ImageError, match=r"nothing\.jpg"):
         model.segment(tmp_path / "nothing.jpg", "cat", masks=masks)
+
+
+@pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])
+def test_a_threshold_of_one_name_leaves_the_others_as_they_are(model, mode):
+    photo, masks = scene(count=12)
+    names = ["cat", "dog", "horse", "cup", "bird"]
+    free = model.segment(photo, names, masks=masks, mode=mode, threshold=0)
+    dropped = free.segments[0].name
+    assert len({segment.name for segment in free.segments}) > 1
+    result = model.segment(photo, names, masks=masks, mode=mode, threshold={"*": 0.0, dropped.upper(): 1.0})
+    kept = [(segment.name, segment.area, segment.score) for segment in free.segments if segment.name != dropped]
+    assert [(segment.name, segment.area, segment.score) for segment in result.segments] == kept
+    expected = np.where(free.label_map == names.index(dropped), -1, free.label_map)
+    assert np.array_equal(result.label_map, expected)
+    assert result.settings["threshold"] == {"*": 0.0, dropped.upper(): 1.0}

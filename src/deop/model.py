@@ -34,6 +34,7 @@ from deop.settings import Card, Settings
 from deop.text.calibration import Calibration
 from deop.text.embedding import Classes, embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
+from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
 from deop.weights.format import ModelParts, load_model_folder, save_model_folder
 from deop.weights.hub import fetch, publish
@@ -108,7 +109,7 @@ class DeOP(nn.Module):
         severance: str | Severance | None = None,
         anchors: str | None = None,
         classifier: str | TwoStream = "one-pass",
-        threshold: float | None = None,
+        threshold: ThresholdValue = None,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
@@ -129,7 +130,8 @@ class DeOP(nn.Module):
                 its own proposer and the masks come from elsewhere.
             classifier: "one-pass", "two-stream" (each proposal is cropped and encoded by itself) or a ``TwoStream``.
             threshold: minimum score of a pixel (semantic) or a segment, in [0, 1]; below it the result is -1, none of
-                the names. None: the model's setting.
+                the names. One number, or one for each name: {"*": 0.3, "dog": 0.6} or "0.3, dog=0.6". None: the
+                model's setting.
             background: names that compete but are not in the result ("road, sky"); pixels that they win are -1.
             templates: template set, or templates with ``{}``; None: the model's setting.
             things: the names that are countable things; None: all except those in a list of common stuff.
@@ -150,16 +152,18 @@ class DeOP(nn.Module):
             )
         if len(given) != len(photos):
             raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
-        check_request(mode, threshold, batch)
+        check_request(mode, batch)
+        thresholds = Thresholds.parse(threshold)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
-        self.embed(vocabulary)  # raises errors about names before photos are encoded
+        thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
+        self.embed(vocabulary)
         results = []
         for first in range(0, len(photos), batch):
             part = slice(first, first + batch)
             encoded = self.encode(
                 photos[part], given[part], severance=severance, anchors=anchors, classifier=classifier
             )
-            results += [self.label(one, vocabulary, mode=mode, threshold=threshold) for one in encoded]
+            results += [self.label(one, vocabulary, mode=mode, threshold=thresholds) for one in encoded]
         return results[0] if single else results
 
     def vocabulary(
@@ -257,7 +261,7 @@ class DeOP(nn.Module):
         names: Names,
         *,
         mode: str = "semantic",
-        threshold: float | None = None,
+        threshold: ThresholdValue = None,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
@@ -267,19 +271,20 @@ class DeOP(nn.Module):
         Raises:
             VocabularyError, SettingError: naming the input and the remedy.
         """
-        check_request(mode, threshold)
+        check_request(mode)
+        thresholds = Thresholds.parse(threshold)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        limits = thresholds.values(vocabulary, self.settings.threshold)
         scores = self.class_probabilities(encoded, vocabulary)
-        threshold = self.settings.threshold if threshold is None else threshold
         record = {
             "model": self.card.name,
             **encoded.settings,
             "templates": list(vocabulary.templates) if self.text.uses_templates else None,
             "synonyms": vocabulary.synonyms,
             "background": list(vocabulary.background),
-            "threshold": threshold,
+            "threshold": thresholds.record(self.settings.threshold),
         }
-        return assemble(encoded, scores, vocabulary, self.settings, mode, threshold, record)
+        return assemble(encoded, scores, vocabulary, self.settings, mode, limits, record)
 
     @torch.inference_mode()
     def class_probabilities(self, encoded: EncodedPhoto, names: Names) -> Tensor:

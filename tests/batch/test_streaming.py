@@ -94,7 +94,7 @@ def test_an_error_takes_the_place_of_a_result_and_the_others_follow(model, photo
         ({"classifier": "crops"}, SettingError, "unknown classifier"),
         ({"mode": "panotpic"}, SettingError, "unknown mode 'panotpic'"),
         ({"threshold": 5}, SettingError, "threshold"),
-        ({"threshold": "0.5"}, SettingError, "threshold"),
+        ({"threshold": "high"}, SettingError, "threshold"),
         ({"batch": 0}, SettingError, "batch"),
         ({"batch": 2.5}, SettingError, "batch"),
         ({"names": []}, VocabularyError, "empty"),

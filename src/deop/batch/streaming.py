@@ -15,6 +15,7 @@ from deop.images.canvas import canvas_of, group_by_size
 from deop.images.reading import Photo, count_pixels, read_photo
 from deop.results.checks import check_request
 from deop.results.segmentation import Segmentation
+from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def segment_stream(
     *,
     masks: "Sequence[Callable[[], Masks] | None] | None" = None,
     mode: str = "semantic",
-    threshold: float | None = None,
+    threshold: ThresholdValue = None,
     batch: int | None = None,
     severance: "str | Severance | None" = None,
     anchors: str | None = None,
@@ -84,13 +85,15 @@ def segment_stream(
         raise SettingError(f"segment_stream takes a list of photos, not a {type(photos).__name__}: give [photo, ...]")
     if batch is None:
         batch = 1 if model.device.type == "cpu" else 8
-    check_request(mode, threshold, batch)
+    check_request(mode, batch)
+    thresholds = Thresholds.parse(threshold)
     model.check_encoding(severance, anchors, classifier)
     readers_of_masks = _check_masks(masks, len(photos), model.proposer is None)
     vocabulary = model.vocabulary(names)
+    thresholds.values(vocabulary, model.settings.threshold)  # raises errors before any photo is read
     model.embed(vocabulary)
     encoding = {"severance": severance, "anchors": anchors, "classifier": classifier}
-    labelling = {"mode": mode, "threshold": threshold}
+    labelling = {"mode": mode, "threshold": thresholds}
     return _results(model, photos, readers_of_masks, vocabulary, batch, encoding, labelling)
 
 

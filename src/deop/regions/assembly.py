@@ -70,7 +70,7 @@ def semantic(
     proposals: Proposals,
     canvas: Canvas,
     *,
-    threshold: float = 0.0,
+    threshold: float | Tensor = 0.0,
     claim: float = 0.0,
     none_competes: bool = False,
     smallest_region: float = 0.0,
@@ -84,7 +84,8 @@ def semantic(
         probabilities: (N, K + 1), softmax over the names and, last, "none of these".
         proposals: N masks.
         canvas: position of the photo in the masks.
-        threshold: pixels whose confidence S_k / max(1, sum_n M_n) is lower are -1.
+        threshold: pixels whose confidence S_k / max(1, sum_n M_n) is lower are -1; one number, or (K,) float, one for
+            each name.
         claim: pixels with sum_n M_n up to this are -1.
         none_competes: whether "none of these" takes part, so that pixels that it wins are -1. The original drops its
             column without renormalising the others.
@@ -104,6 +105,7 @@ def semantic(
         parts = label_without_waiting(votes, proposals, canvas, names=names, threshold=threshold, claim=claim)
         labels, confidence = (part.cpu().numpy() for part in parts)
         return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
+    limits = _limits(threshold, names, votes.device)
     short, listed = _shortlist(votes)
     for window in mask_windows(proposals, canvas):
         coverage = window.masks.sum(0) + window.constant.sum()
@@ -114,7 +116,7 @@ def semantic(
             else:
                 winner = listed[winner - 1]
         score = best / coverage.clamp_min(1.0)
-        unlabelled = (coverage <= claim) | (score < threshold) | (winner == names)
+        unlabelled = (coverage <= claim) | (score < limits[winner]) | (winner == names)
         part = window.rows, window.columns
         labels[part] = torch.where(unlabelled, -1, winner).to(torch.int32).cpu().numpy()
         confidence[part] = score.clamp(0, 1).cpu().numpy()
@@ -127,7 +129,7 @@ def label_without_waiting(
     canvas: Canvas,
     *,
     names: int,
-    threshold: float = 0.0,
+    threshold: float | Tensor = 0.0,
     claim: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Compute the map of ``semantic`` in a few large steps, and leave it on the device.
@@ -148,14 +150,22 @@ def label_without_waiting(
     """
     labels = torch.empty(canvas.photo, dtype=torch.int32, device=votes.device)
     confidence = torch.empty(canvas.photo, device=votes.device)
+    limits = _limits(threshold, names, votes.device)
     for first, last, masks in mask_blocks(proposals, canvas, votes.shape[1] + 3, limit=GPU_BLOCK):
         coverage = masks.sum(0)
         best, winner = (values.view_as(coverage) for values in (votes.T @ masks.flatten(1)).max(0))
         score = best / coverage.clamp_min(1.0)
-        unlabelled = (coverage <= claim) | (score < threshold) | (winner == names)
+        unlabelled = (coverage <= claim) | (score < limits[winner]) | (winner == names)
         labels[first:last] = winner.int().masked_fill_(unlabelled, -1)
         confidence[first:last] = score.clamp_(0, 1)
     return labels, confidence
+
+
+def _limits(threshold: float | Tensor, names: int, device: torch.device) -> Tensor:
+    """The minimum score of each name and, last, of "none of these", which has none: (K + 1,) float."""
+    limits = torch.zeros(names + 1, device=device)
+    limits[:-1] = threshold
+    return limits
 
 
 def _shortlist(votes: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -223,7 +233,7 @@ def panoptic(
     canvas: Canvas,
     things: np.ndarray,
     *,
-    threshold: float = 0.0,
+    threshold: float | Tensor = 0.0,
     overlap: float = 0.8,
     smallest_region: float = 0.0,
 ) -> PanopticMap:
@@ -238,7 +248,7 @@ def panoptic(
         proposals: N masks.
         canvas: position of the photo in the masks.
         things: (K,) bool, True for names of countable things.
-        threshold: in [0, 1].
+        threshold: minimum score, in [0, 1]; one number, or (K,) float, one for each name.
         overlap: in [0, 1].
         smallest_region: as in ``semantic``, for regions of one segment; segments may lose all pixels.
 
@@ -246,7 +256,8 @@ def panoptic(
         The segments at the size of the photo.
     """
     segments = np.full(canvas.photo, -1, np.int32)
-    kept, scores, classes = _confident(probabilities, threshold)
+    limits = _limits(threshold, probabilities.shape[1] - 1, probabilities.device)
+    kept, scores, classes = _confident(probabilities, limits)
     if not len(kept):
         return PanopticMap(segments, [])
     proposals = proposals.keep(kept)
@@ -286,7 +297,7 @@ def instances(
     canvas: Canvas,
     things: np.ndarray,
     *,
-    threshold: float = 0.0,
+    threshold: float | Tensor = 0.0,
 ) -> Iterator[tuple[Piece, np.ndarray]]:
     """All things with their masks, highest score first; masks may overlap.
 
@@ -297,14 +308,16 @@ def instances(
         proposals: N masks.
         canvas: position of the photo in the masks.
         things: (K,) bool, True for names of countable things; proposals of other names are dropped.
-        threshold: minimum score, in [0, 1].
+        threshold: minimum score, in [0, 1]; one number, or (K,) float, one for each name.
 
     Yields:
         A piece and its mask (H, W) bool.
     """
-    kept, scores, classes = _confident(probabilities, threshold)
+    limits = _limits(threshold, probabilities.shape[1] - 1, probabilities.device)
+    kept, scores, classes = _confident(probabilities, limits)
     is_thing = torch.from_numpy(things[classes.cpu().numpy()]).to(kept.device)
     kept, scores, classes = kept[is_thing], scores[is_thing], classes[is_thing]
+    limits = limits[classes]
     if not len(kept):
         return
     proposals = proposals.keep(kept)
@@ -315,18 +328,23 @@ def instances(
         area += covers.sum((1, 2))
     scores = scores * inside / area.clamp_min(1)
     for index in scores.argsort(descending=True, stable=True).tolist():
-        if area[index] == 0 or scores[index] < threshold:
+        if area[index] == 0 or scores[index] < limits[index]:
             continue
         one = proposals.keep(torch.tensor([index], device=kept.device))
         rows = [(masks[0] >= 0.5).cpu().numpy() for _, _, masks in mask_blocks(one, canvas)]
         yield Piece(int(classes[index]), float(scores[index]), True), np.concatenate(rows)
 
 
-def _confident(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Index, score and name of the proposals whose best column is a name with at least ``threshold``."""
+def _confident(probabilities: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Index, score and name of the proposals whose best column is a name with at least its minimum score.
+
+    Args:
+        probabilities: (N, K + 1), the last column "none of these".
+        limits: (K + 1,) minimum scores.
+    """
     if probabilities.shape[0] == 0 or probabilities.shape[1] == 1:
         empty = torch.zeros(0, dtype=torch.int64, device=probabilities.device)
         return empty, empty.float(), empty
     scores, classes = probabilities.float().max(1)
-    kept = ((classes < probabilities.shape[1] - 1) & (scores >= threshold)).nonzero()[:, 0]
+    kept = ((classes < probabilities.shape[1] - 1) & (scores >= limits[classes])).nonzero()[:, 0]
     return kept, scores[kept], classes[kept]

@@ -1,10 +1,11 @@
 """From scored proposals to a result: the map of a mode, with calibrated scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from deop.regions import assembly
@@ -20,7 +21,7 @@ def assemble(
     vocabulary: Vocabulary,
     settings: Settings,
     mode: str,
-    threshold: float,
+    thresholds: Sequence[float],
     record: Mapping[str, Any],
 ) -> Segmentation:
     """Assemble the result of one photo (docs/method.md §6).
@@ -31,14 +32,14 @@ def assemble(
         vocabulary: the K names.
         settings: the model's settings.
         mode: "semantic", "panoptic" or "instance", as in ``DeOP.segment``.
-        threshold: minimum calibrated score in [0, 1].
+        thresholds: minimum calibrated score of each name, K numbers in [0, 1].
         record: how the result was made, which is saved with it.
 
     Returns:
         The result, at the photo's own size.
     """
     calibration = settings.calibration
-    raw_threshold = calibration.raw(threshold)
+    limits = torch.tensor([calibration.raw(limit) for limit in thresholds], device=scores.device)
     photo, names, source = encoded.photo, vocabulary.names, encoded.source
     isthing = np.array(vocabulary.things, dtype=bool)
     if mode == "semantic":
@@ -46,7 +47,7 @@ def assemble(
             scores,
             encoded.proposals,
             encoded.canvas,
-            threshold=raw_threshold,
+            threshold=limits,
             claim=settings.claim,
             none_competes=bool(vocabulary.background),
             smallest_region=settings.smallest_region,
@@ -60,12 +61,12 @@ def assemble(
             encoded.proposals,
             encoded.canvas,
             isthing,
-            threshold=raw_threshold,
+            threshold=limits,
             smallest_region=settings.smallest_region,
         )
         result = Segmentation.from_panoptic(photo, names, segments, pieces, record, source=source)
     else:
-        masks = assembly.instances(scores, encoded.proposals, encoded.canvas, isthing, threshold=raw_threshold)
+        masks = assembly.instances(scores, encoded.proposals, encoded.canvas, isthing, threshold=limits)
         result = Segmentation.from_instances(photo, names, masks, record, source=source)
     if not calibration.curve:
         return result

@@ -1,7 +1,7 @@
-"""Checks of the arguments that several modules take: mode, threshold, batch, names and maps."""
+"""Checks of the arguments that several modules take: mode, batch, names and maps."""
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 
@@ -10,12 +10,11 @@ from deop.errors import SettingError
 MODES = ("semantic", "panoptic", "instance")
 
 
-def check_request(mode: str, threshold: float | None, batch: int = 1) -> None:
+def check_request(mode: str, batch: int = 1) -> None:
     """Check the options of ``DeOP.segment`` before a photo is read.
 
     Args:
         mode: one of ``MODES``.
-        threshold: a number in [0, 1], or None.
         batch: an integer of at least 1.
 
     Raises:
@@ -25,10 +24,6 @@ def check_request(mode: str, threshold: float | None, batch: int = 1) -> None:
         raise SettingError(f"batch must be an integer of at least 1, not {batch!r}")
     if not isinstance(mode, str) or mode not in MODES:
         raise SettingError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, Real)):
-        raise SettingError(f"threshold must be a number in [0, 1], not {threshold!r}")
-    if threshold is not None and not 0 <= threshold <= 1:  # also NaN
-        raise SettingError(f"threshold {threshold} is not in [0, 1]")
 
 
 def as_names(names: Sequence[str]) -> tuple[str, ...]:

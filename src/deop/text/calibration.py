@@ -56,7 +56,7 @@ class Calibration:
         if not self.curve:
             return score
         if score > self._shares[-1]:
-            return float(np.nextafter(1, 2))  # no score is that high
+            return float(np.nextafter(np.float32(1), np.float32(2)))  # no score is that high, also in float32
         return 0.0 if score <= self._shares[0] else float(np.interp(score, self._shares, self._raw_scores))
 
     @property
