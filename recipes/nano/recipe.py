@@ -12,6 +12,7 @@ from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 from deop.training.task import LoopSettings
 from recipes.nano.sets import CROP_SOURCES
+from recipes.nano.snapshot import snapshot_parts
 
 SEGMENTS = 40
 """The number of segments per crop that take part in training, largest first."""
@@ -85,6 +86,8 @@ class NanoRecipe:
         data: directory of the data sets, or of the files that ``packed.py`` writes.
         trunk: ImageNet weights of the trunk, a file written by ``trunk.py``.
         loop: length and optimization; its batch must be the sum of all crops of a step.
+        start: snapshot of an earlier run whose weights this one starts from, as ``snapshot`` or ``snapshot.py`` wrote
+            it; "": the trunk starts from ``trunk`` and everything else at random. The optimizer starts anew.
         words: a word table written by ``text_table.py``; "": the one of the shipped model.
         coco: crops of coco-mini per step. A data set with 0 crops is not read.
         msrc: crops of msrc per step.
@@ -130,6 +133,7 @@ class NanoRecipe:
     data: str
     trunk: str
     loop: LoopSettings
+    start: str = ""
     words: str = ""
     coco: int = 10
     msrc: int = 0
@@ -177,6 +181,8 @@ class NanoRecipe:
             )
         if self.pool and (self.trunk_rate or self.singles):
             raise SettingError("cached features (pool) need a frozen trunk: set trunk_rate and singles to 0")
+        if self.start and self.local_width:
+            raise SettingError("a snapshot has no local branch, so a run that starts from one needs local_width: 0")
         if self.unlabelled and self.pseudo.start >= 1:
             raise SettingError("unlabelled photos need pseudo-labels: set pseudo.start below 1, or unlabelled to 0")
 
@@ -204,6 +210,10 @@ class Nano(nn.Module):
         # not learned by attention, which would overfit to a hundred photos.
         self.local = RegionBranch(config, sum(config.sources[2:]), recipe.local_width) if recipe.local_width else None
         self.proposer = NanoProposer(NanoProposerConfig(), self.trunk)
+
+    def snapshot_parts(self) -> dict[str, nn.Module]:
+        """The modules in a snapshot: all but the local branch."""
+        return snapshot_parts(self.trunk, self.encoder, self.proposer)
 
 
 class ImageNetClassifier(nn.Module):

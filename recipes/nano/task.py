@@ -48,6 +48,7 @@ from recipes.nano.objective import batch_losses
 from recipes.nano.packed import read_imagenet, read_set
 from recipes.nano.recipe import ImageNetClassifier, Nano, NanoRecipe
 from recipes.nano.sets import DATA_SETS, build_label_space
+from recipes.nano.snapshot import load_snapshot, snapshot_tensors
 from recipes.nano.trunk import read_trunk
 
 SOURCE = (
@@ -105,6 +106,8 @@ class NanoTask(Task):
         seed_everything(recipe.loop.seed, 5)
         self.model, self.classifier = Nano(recipe), ImageNetClassifier(weights)
         self.model.trunk.trunk.load_state_dict(self.classifier.trunk.state_dict())
+        if recipe.start:
+            load_snapshot(Path(recipe.start), self.model.snapshot_parts())
         self.average = deepcopy(self.model).eval().requires_grad_(False) if recipe.pseudo.start < 1 else None
         self.averaged_steps = 0
         self.start_time: float | None = None  # of the first step, by time.monotonic()
@@ -235,13 +238,7 @@ class NanoTask(Task):
         """Write the current weights as float16, with what ``unpack.py`` needs, and the history as JSON beside it."""
         if not self.recipe.snapshot:
             return
-        parts = {"trunk": self.model.trunk.trunk, "encoder": self.model.encoder, "proposer": self.model.proposer}
-        tensors = {
-            f"{part}.{key}": value.detach().half().cpu().contiguous()
-            for part, module in parts.items()
-            for key, value in module.state_dict().items()
-            if not key.startswith("trunk.") or part == "trunk"
-        }
+        tensors = snapshot_tensors(self.model.snapshot_parts())
         about = {
             "encoder": self.model.encoder.config_dict(),
             "proposer": self.model.proposer.config_dict(),

@@ -22,25 +22,31 @@ LEVELS = 511
 """Quantization levels on either side of 0."""
 
 
-def write_quantized(state: dict[str, Tensor], file: Path) -> None:
-    """Write weights as integers with one step size per output channel, and biases as float32."""
+def write_quantized(state: dict[str, Tensor], file: Path, levels: int = LEVELS) -> None:
+    """Write weights as integers with one step size per output channel, and biases as float32.
+
+    Args:
+        state: the weights.
+        file: the file to write.
+        levels: quantization levels on either side of 0.
+    """
+    kind = np.int8 if levels < 128 else np.int16
     arrays: dict[str, np.ndarray] = {}
     for key, value in state.items():
         if value.ndim < 2:
             arrays[key] = value.float().numpy()
             continue
-        step = (value.flatten(1).abs().amax(1) / LEVELS).clamp_min(1e-12)
+        step = (value.flatten(1).abs().amax(1) / levels).clamp_min(1e-12)
         arrays[f"{key}:step"] = step.float().numpy()
-        arrays[f"{key}:number"] = (value.flatten(1) / step[:, None]).round().reshape(value.shape).short().numpy()
+        numbers = (value.flatten(1) / step[:, None]).round().reshape(value.shape)
+        arrays[f"{key}:number"] = numbers.numpy().astype(kind)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     file.write_bytes(lzma.compress(buffer.getvalue(), preset=9))
 
 
-def read_trunk(file: Path) -> dict[str, Tensor]:
-    """Read a file written by this script, as float32."""
-    if file.suffix != ".npz":
-        return {key: value.float() for key, value in load_file(file).items()}
+def read_quantized(file: Path) -> dict[str, Tensor]:
+    """Read a file written by ``write_quantized``, as float32."""
     state = {}
     with np.load(io.BytesIO(lzma.decompress(file.read_bytes()))) as stored:
         for key in stored.files:
@@ -51,6 +57,13 @@ def read_trunk(file: Path) -> dict[str, Tensor]:
             elif not kind:
                 state[name] = torch.from_numpy(stored[key])
     return state
+
+
+def read_trunk(file: Path) -> dict[str, Tensor]:
+    """Read a file written by this script, as float32."""
+    if file.suffix == ".npz":
+        return read_quantized(file)
+    return {key: value.float() for key, value in load_file(file).items()}
 
 
 def main() -> None:

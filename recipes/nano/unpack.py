@@ -12,8 +12,10 @@ from safetensors import safe_open
 
 from deop import load
 from deop.encoders.nano import NanoEncoder
+from deop.errors import DeopError
 from deop.model import DeOP
 from deop.proposals.nano import NanoProposer
+from recipes.nano.snapshot import load_snapshot, snapshot_parts
 
 
 def main() -> None:
@@ -24,17 +26,11 @@ def main() -> None:
     args = parser.parse_args()
     with safe_open(args.snapshot, "pt") as stored:
         about = json.loads(stored.metadata()["about"])
-        tensors = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118 - not a dict
 
     encoder = NanoEncoder.from_config(about["encoder"])
     proposer = NanoProposer.from_config(about["proposer"])
     proposer.share_trunk(encoder.trunk)
-    for part, module in (("trunk", encoder.trunk.trunk), ("encoder", encoder), ("proposer", proposer)):
-        weights = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-        missing, unexpected = module.load_state_dict(weights, strict=False)
-        missing = [key for key in missing if not key.startswith("trunk.")]
-        if missing or unexpected:
-            raise SystemExit(f"error: {args.snapshot} does not fit the {part}: {[*missing, *unexpected][:5]}")
+    load_snapshot(args.snapshot, snapshot_parts(encoder.trunk, encoder, proposer))
     shipped = load("nano")
     trained_names, rivals = (tuple(about["settings"]["calibration"][key]) for key in ("trained_names", "rivals"))
     calibration = replace(shipped.settings.calibration, trained_names=trained_names, rivals=rivals)
@@ -45,4 +41,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DeopError as error:
+        raise SystemExit(f"error: {error}") from error

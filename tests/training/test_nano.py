@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from recipes.nano import data, losses, objective, packed, trunk
-from recipes.nano.recipe import NanoRecipe
+from recipes.nano import data, losses, objective, packed, snapshot, trunk
+from recipes.nano.recipe import Nano, NanoRecipe
 from recipes.nano.sets import build_label_space
 from recipes.nano.task import NanoTask
 from safetensors.torch import load_file, save_file
 
 import deop
-from deop.errors import SettingError, TrainingError
+from deop.errors import CheckpointError, SettingError, TrainingError
 from deop.networks.efficientnet import EfficientNetLite
 from deop.training.loop import fit
 from deop.training.recipe import plain, read_recipe
@@ -125,6 +125,45 @@ def test_unlabelled_photos_get_pseudo_labels_and_the_snapshot_unpacks(small_data
 
 
 @pytest.mark.slow
+def test_a_run_starts_from_the_snapshot_of_another(small_data, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    train(small_recipe(small_data, "gpu.yaml", "singles=0", f"snapshot={file}"), tmp_path / "first")
+    recipe = small_recipe(small_data, "continue.yaml", "singles=0", "local_width=0", f"start={file}")
+    task = NanoTask(recipe, tmp_path / "crops.safetensors", torch.device("cpu"))
+    tensors, expected = snapshot.snapshot_tensors(task.model.snapshot_parts()), load_file(file)
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+    run = fit(task, recipe.loop, tmp_path / "second", recipe=plain(recipe), device="cpu", progress=False)
+    assert run.steps == 4
+
+
+def test_a_snapshot_must_fit_the_model(small_data, tmp_path):
+    recipe = small_recipe(small_data, "continue.yaml", "local_width=0")
+    first, second = Nano(recipe), Nano(recipe)
+    tensors = snapshot.snapshot_tensors(first.snapshot_parts())
+    key = "encoder.class_token"
+    assert not torch.equal(first.encoder.class_token, second.encoder.class_token)
+    save_file(tensors, tmp_path / "fits.safetensors")
+    snapshot.load_snapshot(tmp_path / "fits.safetensors", second.snapshot_parts())
+    assert torch.equal(second.encoder.class_token, tensors[key].float())
+    without = {name: value for name, value in tensors.items() if name != key}
+    for number, wrong in enumerate(({**tensors, "local.x": torch.zeros(1)}, without, {**tensors, key: torch.zeros(1)})):
+        save_file(wrong, tmp_path / f"{number}.safetensors")
+        with pytest.raises(CheckpointError, match="1 weights differ, such as"):
+            snapshot.load_snapshot(tmp_path / f"{number}.safetensors", second.snapshot_parts())
+
+
+def test_quantized_snapshots_have_127_levels(tmp_path):
+    torch.manual_seed(0)
+    state = {"encoder.weight": torch.randn(3, 4, 2), "encoder.bias": torch.randn(3)}
+    trunk.write_quantized(state, tmp_path / "weights.npz", snapshot.LEVELS)
+    read = snapshot.read_snapshot(tmp_path / "weights.npz")
+    assert torch.equal(read["encoder.bias"], state["encoder.bias"])
+    step = state["encoder.weight"].flatten(1).abs().amax(1)[:, None, None] / 127
+    assert ((read["encoder.weight"] - state["encoder.weight"]).abs() <= 0.501 * step).all()
+
+
+@pytest.mark.slow
 def test_held_out_photos_and_unseen_names_are_not_trained_on(small_data, tmp_path):
     settings = ("pool=1", "camvid=0", "coco=3", "tune=4", "unseen=[person]")
     recipe = small_recipe(small_data, "two-cores.yaml", *settings)
@@ -137,7 +176,7 @@ def test_held_out_photos_and_unseen_names_are_not_trained_on(small_data, tmp_pat
     assert set(task.validate()) == {"regions", "true_miou", "miou", "pixels"}
 
 
-@pytest.mark.parametrize("file", ["gpu.yaml", "two-cores.yaml"])
+@pytest.mark.parametrize("file", ["gpu.yaml", "continue.yaml", "two-cores.yaml"])
 def test_yaml_files_are_valid(file):
     assert read_recipe(NanoRecipe, FOLDER / file).loop.batch
 
@@ -147,12 +186,14 @@ def test_contradictory_recipes_are_rejected():
         read_recipe(NanoRecipe, FOLDER / "gpu.yaml", ("coco=11",))
     with pytest.raises(SettingError, match="trunk_rate"):
         read_recipe(NanoRecipe, FOLDER / "gpu.yaml", ("pool=3",))
+    with pytest.raises(SettingError, match="no local branch"):
+        read_recipe(NanoRecipe, FOLDER / "continue.yaml", ("local_width=64",))
     with pytest.raises(SettingError, match="need pseudo-labels"):
         read_recipe(NanoRecipe, FOLDER / "gpu.yaml", ("unlabelled=3", "loop.batch=24", "pseudo.start=1.0"))
 
 
-PAGES = ("recipes/nano/NOTES.md", "recipes/nano/gpu.yaml", "recipes/nano/two-cores.yaml", "README.md",
-         "docs/training.md", "src/deop/assets/nano/README.md")  # fmt: skip
+PAGES = ("recipes/nano/NOTES.md", "recipes/nano/gpu.yaml", "recipes/nano/continue.yaml",
+         "recipes/nano/two-cores.yaml", "README.md", "docs/training.md", "src/deop/assets/nano/README.md")  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES)
