@@ -1,8 +1,26 @@
 """The errors that deop raises on purpose. Each message names the input, what is wrong with it, and the remedy."""
 
+from typing import ClassVar
+
+EXIT_CODES = {
+    0: "success",
+    1: "failure: a photo, mask or data set cannot be used (other photos are still processed), or any other error",
+    2: "wrong usage: an option, a class name or deop.toml",
+    3: "a result cannot be written",
+    4: "a model cannot be used: not found, damaged, or a library that it needs is not installed",
+    130: "interrupted (Ctrl-C)",
+}
+"""What the exit codes of the command line mean. The attribute ``exit_code`` of each error is one of them."""
+
 
 class DeopError(Exception):
-    """Base class of every error that deop raises on purpose."""
+    """Base class of every error that deop raises on purpose.
+
+    Attributes:
+        exit_code: the exit code of the command line, a key of ``EXIT_CODES``.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class ImageError(DeopError, ValueError):
@@ -12,6 +30,8 @@ class ImageError(DeopError, ValueError):
 class VocabularyError(DeopError, ValueError):
     """Class names cannot be used: they are empty, blank or repeated."""
 
+    exit_code = 2
+
 
 class ProposalError(DeopError, ValueError):
     """Masks do not fit the photo, or a source of masks cannot be used."""
@@ -20,13 +40,19 @@ class ProposalError(DeopError, ValueError):
 class CheckpointError(DeopError, ValueError):
     """Weights or their configuration are damaged, incomplete, or belong to another model."""
 
+    exit_code = 4
+
 
 class ModelNotFoundError(DeopError, LookupError):
     """A model is not on this machine and cannot be downloaded."""
 
+    exit_code = 4
+
 
 class SettingError(DeopError, ValueError):
     """An option is unknown, or has a value that is not allowed."""
+
+    exit_code = 2
 
 
 class ResourceError(DeopError, MemoryError):
@@ -36,9 +62,13 @@ class ResourceError(DeopError, MemoryError):
 class OutputError(DeopError, OSError):
     """A result cannot be written to the requested place."""
 
+    exit_code = 3
+
 
 class MissingDependencyError(DeopError, ImportError):
     """An optional library is required but not installed."""
+
+    exit_code = 4
 
 
 class DataError(DeopError, ValueError):
