@@ -1,8 +1,12 @@
 """The text encoder of the small model: the common suite, and how texts are split."""
 
+import string
+
 import pytest
 import torch
 
+import deop
+from deop.encoders import nano_text
 from deop.encoders.nano_text import NanoText, WordsConfig
 from deop.errors import CheckpointError, VocabularyError
 from tests.encoders.suite import TextEncoderSuite
@@ -43,8 +47,37 @@ def test_embedding_is_the_mean_of_the_pieces_and_a_zero(table):
 
 
 def test_texts_without_a_known_word_raise(table):
-    with pytest.raises(VocabularyError, match="'猫' has no word"):
+    with pytest.raises(VocabularyError, match="'猫' has no letter that this model reads"):
         table.embed(["dog", "猫"])
+
+
+@pytest.mark.parametrize("text", ["döG", "\uff44\uff4f\uff47", "dog!", "«dog»"])
+def test_letters_are_folded(table, text):
+    assert table.pieces(text) == [0]
+    assert table.unread(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "unread"),
+    [("猫 dog", "猫"), ("dog ☕☕", "☕"), ("кот", "кот"), ("setx", "x"), ("dog 7", "7"), ("dog", "")],
+)
+def test_letters_without_a_row_are_unread(table, text, unread):
+    assert table.unread(text) == unread
+
+
+def test_words_of_the_model_in_the_package_cover_latin_letters_and_digits():
+    """Every letter with an accent is read; before, "façade" was read as "fa", "ad" and "e"."""
+    text = deop.load("nano").text
+    assert [text.words[row] for row in text.pieces("façade")] == ["facade"]
+    assert text.pieces("Crème brûlée") == text.pieces("creme brulee")
+    letters = string.ascii_letters + string.digits + "àçéîñöüßøåæœłđþ"
+    assert text.unread(" ".join(letters)) == text.unread(letters) == ""
+
+
+def test_embeddings_that_were_cached_before_folding_are_not_used(table, monkeypatch):
+    before = table.identity
+    monkeypatch.setattr(nano_text, "_READING", "other")
+    assert NanoText(table.config, WORDS).identity != before
 
 
 def test_word_list_is_saved_and_checked(table, tmp_path):

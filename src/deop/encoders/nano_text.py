@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from deop.config import from_json
 from deop.errors import CheckpointError, VocabularyError
 from deop.networks.state_hash import StateHash
+from deop.text.folding import fold, unread_letters
 
 WORDS = "words.txt"
 """File name of the word list: line i names row i of the table."""
+
+_READING = "letters are folded"
+"""Part of the hash: embeddings that earlier releases cached for names with accents are not used."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class WordsConfig:
 
 class NanoText(nn.Module):
     """Vectors of words, word pieces ("##ing") and phrases; the embedding of a text is the mean of its vectors.
+
+    Texts are folded first: "Façade" is read as "facade" (``deop.text.folding``).
 
     Args:
         config: sizes of the table; its rows are 0 until weights are loaded.
@@ -68,8 +74,8 @@ class NanoText(nn.Module):
 
     @property
     def identity(self) -> str:
-        """Hash of the words and their vectors, in their dtype."""
-        words = (f"{word}\n".encode() for word in self.words)
+        """Hash of the words and their vectors, in their dtype, and of how texts are read."""
+        words = (f"{word}\n".encode() for word in (_READING, *self.words))
         return f"nano-{self._hash.digest(self.state_dict(), key=self.words, prefix=words)[:32]}"
 
     def count_tokens(self, text: str) -> int:
@@ -93,15 +99,25 @@ class NanoText(nn.Module):
             pieces = self.pieces(text)
             if not pieces:
                 raise VocabularyError(
-                    f"{text!r} has no word that this model knows: use English words in Latin letters, or another model"
+                    f"{text!r} has no letter that this model reads: use English words, or a CLIP model (--model)"
                 )
             rows[number] = self.rows[pieces].float().mean(0)
         return F.pad(rows, (0, 1))
 
+    def unread(self, text: str) -> str:
+        """The letters, digits and signs of a text that have no effect on its embedding, each once."""
+        return self._read(text)[1]
+
     def pieces(self, text: str) -> list[int]:
         """Split a text into rows of the table: the longest known phrases from the left, unknown words in pieces."""
-        words = re.findall(r"[a-z0-9'-]+", text.lower())
+        return self._read(text)[0]
+
+    def _read(self, text: str) -> tuple[list[int], str]:
+        """The rows of a text, and the letters that are not part of any."""
+        folded = fold(text)
+        words = re.findall(r"[a-z0-9'-]+", folded)
         pieces: list[int] = []
+        unread = unread_letters(folded)
         position = 0
         while position < len(words):
             for length in range(min(self.longest, len(words) - position), 0, -1):
@@ -112,14 +128,16 @@ class NanoText(nn.Module):
                     break
             else:
                 for part in re.findall(r"[a-z]+|[0-9]", words[position]):
-                    whole = self.index.get(part)
-                    pieces.extend([whole] if whole is not None else self._split(part))
+                    known, rest = self._split(part)
+                    pieces += known
+                    unread += rest
                 position += 1
-        return pieces
+        return pieces, "".join(dict.fromkeys(unread))
 
-    def _split(self, word: str) -> list[int]:
-        """Split a word greedily into the longest known word pieces."""
-        pieces, start = [], 0
+    def _split(self, word: str) -> tuple[list[int], str]:
+        """Split a word greedily into the longest known word pieces, up to the first letter without one."""
+        pieces: list[int] = []
+        start = 0
         while start < len(word):
             for end in range(len(word), start, -1):
                 piece = self.index.get(("##" if start else "") + word[start:end])
@@ -128,8 +146,8 @@ class NanoText(nn.Module):
                     start = end
                     break
             else:
-                return pieces
-        return pieces
+                break
+        return pieces, word[start:]
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values; ``from_config`` reads it."""
