@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
 
 from deop.errors import SettingError
 
@@ -132,20 +131,41 @@ def segments_of_map(
         scores: (n) confidence of each value.
         isthing: (n) True for a thing, False for stuff, None if not known, of each value.
     """
-    labels = values + 1  # for find_objects and bincount, which take 0 as the background
-    areas = np.bincount(labels.ravel(), minlength=len(class_ids) + 1)[1:]
+    boxes, areas = _measure(values, len(class_ids))
+    shape = (values.shape[0], values.shape[1])
     segments: list[Segment] = []
-    for value, slices in enumerate(ndimage.find_objects(labels, max_label=len(class_ids))):
-        if slices is None:
-            continue
-        rows, columns = slices
-        box = (columns.start, rows.start, columns.stop, rows.stop)
+    for value in np.flatnonzero(areas).tolist():
+        x0, y0, x1, y1 = boxes[value].tolist()
         class_id, area = int(class_ids[value]), int(areas[value])
-        shape = (values.shape[0], values.shape[1])
-        segments.append(
-            Segment(names[class_id], class_id, float(scores[value]), box, area, shape, isthing[value], values, value)
-        )
+        score, box = float(scores[value]), (x0, y0, x1, y1)
+        segments.append(Segment(names[class_id], class_id, score, box, area, shape, isthing[value], values, value))
     return sorted(segments, key=lambda segment: (-segment.area, segment.name, segment.box))
+
+
+def _measure(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The box (count, 4) and the area (count,) of each value of a map; 0 for a value without a pixel.
+
+    Rows are divided into runs of one value. A map has far fewer runs than pixels, and only runs are counted.
+    """
+    height, width = values.shape
+    flat = np.ascontiguousarray(values).ravel()
+    begins = np.empty(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[::width] = True
+    starts = np.flatnonzero(begins)
+    run_values = flat[starts]
+    lengths = np.diff(starts, append=flat.size)
+    named = run_values >= 0
+    run_values, starts, lengths = run_values[named], starts[named], lengths[named]
+    rows, left = np.divmod(starts, width)
+    boxes = np.tile(np.array([width, height, 0, 0]), (count, 1))
+    np.minimum.at(boxes[:, 0], run_values, left)
+    np.minimum.at(boxes[:, 1], run_values, rows)
+    np.maximum.at(boxes[:, 2], run_values, left + lengths)
+    np.maximum.at(boxes[:, 3], run_values, rows + 1)
+    areas = np.bincount(run_values, lengths, minlength=count).astype(np.int64)
+    boxes[areas == 0] = 0
+    return boxes, areas
 
 
 def paint_segments(segments: Sequence[Segment], shape: tuple[int, int]) -> np.ndarray:
