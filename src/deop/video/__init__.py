@@ -1,0 +1,1 @@
+"""Videos: reading and writing frames, segmenting them in order, and smoothing labels over time."""
