@@ -1,11 +1,54 @@
 """The terminal: messages and progress bars go to stderr, results to stdout."""
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from deop.cli.interrupts import raised_in_imports
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that change the direction of text, and can make a terminal show it in another order."""
+
+
+class PlainConsole(Console):
+    """A console that shows names and paths as they are: square brackets and ":cat:" are not interpreted.
+
+    Control characters are shown as escapes, since names and paths may come from other people's files, and a raw escape
+    sequence could recolour or rewrite the terminal.
+
+    Args:
+        stderr: print on stderr instead of stdout.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a string to rich's ``Text``; rich calls this for every string that it prints."""
+        return super().render_str(printable(text), **options)
+
+
+def printable(text: str) -> str:
+    r"""A text without characters that control a terminal, which are replaced by escapes; line breaks are kept.
+
+    >>> printable("cat\x1b[31m")
+    'cat\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if (unicodedata.category(character) in ("Cc", "Zl", "Zp") and character != "\n") or character in _REORDERING
+        else character
+        for character in text
+    )
 
 
 def say(message: str, style: str = "") -> None:
@@ -13,15 +56,29 @@ def say(message: str, style: str = "") -> None:
 
     On a terminal, long lines are wrapped, except indented ones: those are commands and paths to copy.
     """
-    console = Console(stderr=True)
-    for line in message.splitlines():
+    console = PlainConsole(stderr=True)
+    for line in message.split("\n"):
         keep_whole = line.startswith("  ") or not console.is_terminal
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=keep_whole)
+        console.print(line, style=style, soft_wrap=keep_whole)
+
+
+def rate(speed: float | None) -> str:
+    """The speed of a progress bar in words; empty if it is not known yet.
+
+    Args:
+        speed: items per second.
+
+    >>> rate(12.5), rate(0.25), rate(None)
+    ('12.5 per s', '4.0 s each', '')
+    """
+    if not speed:
+        return ""
+    return f"{speed:.1f} per s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
 @contextmanager
 def progress_bar(description: str = "photos", *, visible: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr where that is a terminal.
+    """Show a progress bar with rate and remaining time on stderr where that is a terminal.
 
     Args:
         description: what is counted.
@@ -30,10 +87,20 @@ def progress_bar(description: str = "photos", *, visible: bool = True) -> Iterat
     Yields:
         A function to call with the number of finished items and the total.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class RateColumn(ProgressColumn):
+        def render(self, task: "Task") -> Text:
+            return Text(rate(task.speed), style="progress.data.speed")
+
+    console = PlainConsole(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+    )
     hidden = not visible or not console.is_terminal
     with raised_in_imports(), Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task(description, total=None)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from deop.cli.console import progress_bar, say
+from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import METHOD, OUTPUT, Anchors, DataType, Debug, Device, Model, Severance, command_line, option
 from deop.cli.output import write_text
 
@@ -239,7 +238,7 @@ _ROWS = {
 
 
 def _print(scores: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = PlainConsole()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from deop.cli.console import PlainConsole
 from deop.cli.options import Debug
 
 _DOWNLOADED = {(True, True): "yes", (True, False): "encoder", (False, True): "masks", (False, False): "no"}
@@ -44,7 +44,7 @@ def models(
     for name, entry in ZOO.items():
         licences = f"{entry.clip.license}; masks: {entry.proposer.license}"
         table.add_row(name, entry.purpose, licences, str(entry.megabytes), _DOWNLOADED[downloaded[name]])
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(table)
     console.print("\nA model is downloaded when it is first used, for example by:")
     console.print('  deop segment PHOTO --classes "cat, sofa, wall" --model clip-b16', soft_wrap=True)

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
-from deop.cli.console import say
+from deop.cli.console import PlainConsole, say
 
 if TYPE_CHECKING:
     from deop.results.segmentation import Segmentation
@@ -43,7 +42,7 @@ def print_table(result: "Segmentation", files: Mapping[str, str], seconds: float
     unnamed = float((result.label_map < 0).mean())
     if unnamed > 0:
         table.add_row("none of these", *([""] if counts_segments else []), f"{unnamed:.1%}", "", style="dim")
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(table)
     written = f"wrote {', '.join(files.values())} in " if files else ""
     console.print(f"{written}{seconds:.1f} s", style="dim", soft_wrap=True)

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from deop.cli.console import progress_bar, say
+from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import Debug, option
 from deop.data.official import PUBLIC_SETS, PublicSet
 
@@ -58,7 +56,7 @@ def overview(
         table.add_row(
             entry.name, entry.title, *(f"{entry.photos[split]:,}" if entry.photos else "" for split in ("train", "val"))
         )
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(table)
     console.print("\nTo list the official files that are missing in DIR, with their addresses, run:")
     console.print("  deop prepare NAME DIR", soft_wrap=True)
@@ -127,7 +125,7 @@ def _absent_classes(classes: Any, present: dict[str, tuple[int, ...]]) -> list[s
 
 
 def _show(reports: dict[str, dict[str, Any]]) -> None:
-    console = Console(highlight=False)
+    console = PlainConsole()
     for name, report in reports.items():
         findings = report["findings"]
         console.print(
@@ -143,7 +141,7 @@ def _show(reports: dict[str, dict[str, Any]]) -> None:
             for finding in findings:
                 counts[finding["kind"]] += 1
                 if counts[finding["kind"]] <= _SHOWN:
-                    table.add_row(finding["kind"], escape(finding["file"]), escape(finding["detail"]))
+                    table.add_row(finding["kind"], finding["file"], finding["detail"])
             console.print(table)
             for kind, count in counts.items():
                 if count > _SHOWN:
@@ -231,11 +229,11 @@ def _add(public: PublicSet) -> None:
 
 def _show_missing(public: PublicSet, source: Path, missing_files: Any) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"Missing in {escape(str(source))}", overflow="fold")
+    table.add_column(f"Missing in {source}", overflow="fold")
     table.add_column("Part of", overflow="fold")
     for part in missing_files:
-        table.add_row(escape(part.paths[0]), escape(part.source.name))
-    console = Console(stderr=True)
+        table.add_row(part.paths[0], part.source.name)
+    console = PlainConsole(stderr=True)
     console.print(table)
     for name, url in {part.source.name: part.source.url for part in missing_files}.items():
         say(f"  {name}: {url}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deop.cli.console import say
+from deop.cli.console import PlainConsole, say
 from deop.cli.options import Debug, option
 from deop.errors import SettingError
 
@@ -106,7 +106,6 @@ def _stage(stage: StageName) -> tuple[type[Any], Any]:
 
 
 def _print_report(run: Any) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from deop.training.stages.finetune import read_report
@@ -124,6 +123,6 @@ def _print_report(run: Any) -> None:
     for label, values in rows.items():
         if values[0] is not None:
             table.add_row(label, *(f"{100 * (value or 0):.1f}" for value in values))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(f"{100 * report.unchanged:.1f} % of pixels keep their name, among names it was not fine-tuned on")
