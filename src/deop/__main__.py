@@ -15,6 +15,9 @@ def main() -> None:
     """Run the command line of the process and end the process."""
     try:
         with interrupts.raised():
+            from deop.networks.threads import sleep_while_waiting
+
+            sleep_while_waiting()  # before torch is imported
             from deop.cli import main as run_command_line
 
             run_command_line()
