@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,8 +215,6 @@ def test_arrays_of_unsupported_form(array, message):
 
 
 def test_unsupported_types_are_rejected():
-    with pytest.raises(ImageError, match=r"permute\(1, 2, 0\)"):
-        read_photo(torch.zeros(3, 4, 5))
     with pytest.raises(ImageError, match="a list: pass a path"):
         read_photo([1, 2])
     with pytest.raises(ImageError, match="a set has no order"):
@@ -271,8 +270,8 @@ def test_missing_files_folders_and_web_addresses(tmp_path):
         read_photo(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="folder"):
         read_photo(tmp_path)
-    with pytest.raises(ImageError, match="download"):
-        read_photo("https://example.org/a.jpg")
+    with pytest.raises(ImageError, match="pass it as a string"):
+        read_photo(Path("https://example.org/a.jpg"))
     with pytest.raises(ImageError, match="cannot read"):
         read_photo("a\0b")
     with pytest.raises(ImageError, match="no pixels"):

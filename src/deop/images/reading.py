@@ -3,18 +3,21 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from contextlib import contextmanager, suppress
+from io import BytesIO, TextIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from deop.errors import ImageError
+from deop.images.bit_depth import has_16_bit_colours, read_dark_colours, to_8_bits, warn_if_dark
+from deop.images.download import fetch, is_url
+from deop.images.file_types import HEAD, file_type, register_plugins
 
-Photo = str | Path | bytes | Image.Image | np.ndarray
-"""Every form in which a photo can be passed."""
+Photo = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Any
+"""Every form in which a photo can be passed; the last are tensors of torch, which is not imported here."""
 
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB: accepts large scans, rejects decompression bombs
 
@@ -29,34 +32,27 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-# Files that are often passed by mistake: their first bytes, what they are, and the remedy.
-_OTHER_FILES = (
-    (b"%pdf", "a PDF: export the page as PNG"),
-    (b"<svg", "an SVG drawing: export it as PNG"),
-    (b"<!doctype", "a web page: download the image itself"),
-    (b"<html", "a web page: download the image itself"),
-    (b"#?radiance", "a Radiance HDR image: tone-map it to 8 bits first"),
-    (b"\x76\x2f\x31\x01", "an OpenEXR image: tone-map it to 8 bits first"),
-    (b"\x93numpy", "a NumPy file: load it with numpy.load and pass the array"),
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the image with `git lfs pull`"),
-    (b"pk\x03\x04", "a zip archive: unpack it first"),
-)
 # Image.open reads its pixel limit from a global; the lock keeps threads from restoring it for each other.
 _limit_lock = threading.Lock()
 
 
-def read_photo(source: Photo, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_photo(source: Photo, max_pixels: int = MAX_PIXELS, *, allow_urls: bool = True) -> np.ndarray:
     """Read a photo in any common form as upright 8-bit RGB.
 
-    EXIF orientation is applied. Transparent pixels are composited over white. 16-bit grey values, of files and of
-    arrays, are scaled so that 65535 becomes 255. The first frame of an animated file is read; a PIL image is read at
-    its current frame. Colour profiles are not applied, because the published vision-language models were trained
-    without them.
+    EXIF orientation is applied. Transparent pixels are composited over white. The first frame of an animated file is
+    read; a PIL image is read at its current frame. Colour profiles are not applied, because the published
+    vision-language models were trained without them.
+
+    Values of 16 bits are scaled so that the greatest one becomes 255: 65535, unless a file states another, or
+    contains only values of 14 bits or fewer. The latter is reported by a warning. Arrays are always scaled by 65535.
 
     Args:
-        source: path; bytes of an image file; PIL image of any mode; or array (H, W), (H, W, 1), (H, W, 3) RGB or
-            (H, W, 4) RGBA of uint8, uint16, bool, floats in [0, 1], or other integers in 0..255.
+        source: path; https address; bytes of an image file; binary file object, which is read from its start if it can
+            be; PIL image of any mode; array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, bool,
+            floats in [0, 1], or other integers in 0..255; or tensor of torch of these types and shapes, or with the
+            channels first.
         max_pixels: files and PIL images with more pixels are rejected before they are decoded.
+        allow_urls: False to refuse web addresses, as a server must that passes on what others send.
 
     Returns:
         Array (H, W, 3) uint8, RGB. A copy, unless ``source`` is a read-only array of this form that owns its memory.
@@ -74,16 +70,22 @@ def read_photo(source: Photo, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _from_image(source, name, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
         return _from_bytes(bytes(source), name, max_pixels)
+    if isinstance(source, str) and is_url(source):
+        if not allow_urls:
+            raise ImageError(f"cannot read {name}: web addresses are not allowed here; pass the file itself")
+        return _from_bytes(fetch(source), name, max_pixels)
     if isinstance(source, str | os.PathLike):
         return _from_bytes(_read_file(Path(source), name), name, max_pixels)
-    if type(source).__module__.partition(".")[0] == "torch":
-        raise ImageError(
-            f"cannot read {name}: the channel order of a tensor is ambiguous; pass an array (H, W, 3), which is "
-            "tensor.permute(1, 2, 0).cpu().numpy() for a tensor (3, H, W)"
-        )
+    if hasattr(source, "read"):
+        return _from_bytes(_read_object(source, name), name, max_pixels)
+    if _is_tensor(source):
+        return _from_array(_tensor_to_array(source, name), name)
     if isinstance(source, set | frozenset):
         raise ImageError(f"cannot read {name}: a set has no order; pass several photos as a list")
-    raise ImageError(f"cannot read {name}: pass a path, bytes, a PIL image or a NumPy array")
+    raise ImageError(
+        f"cannot read {name}: pass a path, an https address, bytes, a binary file object, a PIL image, a NumPy array "
+        "or a tensor"
+    )
 
 
 def count_pixels(source: Photo) -> int:
@@ -93,7 +95,8 @@ def count_pixels(source: Photo) -> int:
         source: as in ``read_photo``.
 
     Returns:
-        H x W; 0 for a source that cannot be opened. ``read_photo`` raises the error that says why.
+        H x W; 0 for a web address, and for a source that cannot be opened: ``read_photo`` raises the error that says
+        why. The position of a file object stays as it was.
 
     >>> count_pixels(np.zeros((2, 3), np.uint8))
     6
@@ -103,11 +106,45 @@ def count_pixels(source: Photo) -> int:
             return source.shape[0] * source.shape[1]
         if isinstance(source, Image.Image):
             return source.width * source.height
-        file = BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
-        with no_pixel_limit(), Image.open(file) as image:
-            return image.width * image.height
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _pixels_of_file(BytesIO(source))
+        if isinstance(source, str | os.PathLike):
+            return 0 if is_url(source) else _pixels_of_file(source)
+        if hasattr(source, "read"):
+            return _pixels_of_object(source)
+        tensor: Any = source
+        height, width, _ = _tensor_layout(tuple(tensor.shape), "")
+        return height * width
     except Exception:  # Pillow's plugins raise almost any exception for a damaged header
         return 0
+
+
+def _pixels_of_file(file: Any) -> int:
+    with no_pixel_limit(), _open(file) as image:
+        return image.width * image.height
+
+
+def _pixels_of_object(file: Any) -> int:
+    """The pixels of a photo in a file object, whose position stays as it was."""
+    if not file.seekable():
+        return 0
+    position = file.tell()
+    try:
+        file.seek(0)
+        with no_pixel_limit():
+            image = Image.open(file)  # not closed, which would close the file object
+        return image.width * image.height
+    finally:
+        file.seek(position)
+
+
+def _open(file: Any) -> Image.Image:
+    """``Image.open``; formats that need a plugin, if that is installed, too."""
+    try:
+        return Image.open(file)
+    except Image.UnidentifiedImageError:
+        register_plugins()
+        return Image.open(file)
 
 
 @contextmanager
@@ -132,6 +169,9 @@ def _describe(source: Any) -> str:
         return f"photo from bytes ({_kilobytes(len(source))})"
     if isinstance(source, str | os.PathLike):
         return str(source)
+    if hasattr(source, "read"):
+        name = getattr(source, "name", "")
+        return f"file object {name}" if isinstance(name, str) and name else f"a file object ({type(source).__name__})"
     if hasattr(source, "shape"):
         return f"{type(source).__name__} {tuple(source.shape)}"
     return f"a {type(source).__name__}"
@@ -142,8 +182,8 @@ def _kilobytes(count: int) -> str:
 
 
 def _read_file(path: Path, name: str) -> bytes:
-    if name.startswith(("http://", "https://")):
-        raise ImageError(f"cannot read {name}: it is a web address; download the photo and pass the file")
+    if name.startswith(("http:/", "https:/")):
+        raise ImageError(f"cannot read {name}: a web address is not a path; pass it as a string")
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -155,12 +195,66 @@ def _read_file(path: Path, name: str) -> bytes:
         raise ImageError(f"cannot read {name}: {reason}; check the path and its permissions") from error
 
 
+def _read_object(file: Any, name: str) -> bytes:
+    """All bytes of a file object, from its start if it can be moved there."""
+    if isinstance(file, TextIOBase):
+        raise ImageError(f'cannot read {name}: it is opened as text; open it with mode "rb"')
+    try:
+        with suppress(OSError, AttributeError):  # a stream, which is read from where it is
+            file.seek(0)
+        data = file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot read {name}: {reason}") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f'cannot read {name}: it returns {type(data).__name__}, not bytes; open it with mode "rb"')
+    return bytes(data)
+
+
+def _is_tensor(source: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(source).__mro__) and hasattr(
+        source, "detach"
+    )
+
+
+def _tensor_to_array(tensor: Any, name: str) -> np.ndarray:
+    """The values of a tensor as an array (H, W) or (H, W, channels)."""
+    _, _, channels_first = _tensor_layout(tuple(tensor.shape), name)
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) in ("torch.bfloat16", "torch.float16"):
+        tensor = tensor.float()
+    array: np.ndarray = tensor.numpy()
+    return array.transpose(1, 2, 0) if channels_first else array
+
+
+def _tensor_layout(shape: tuple[int, ...], name: str) -> tuple[int, int, bool]:
+    """Height, width, and whether the channels come first.
+
+    Raises:
+        ImageError: another shape than that of a photo, or one that can be read in both ways.
+    """
+    channels = (1, 3, 4)
+    if len(shape) == 2:
+        return shape[0], shape[1], False
+    if len(shape) == 4:
+        raise ImageError(f"cannot read {name}: it is a batch; pass its photos as a list, such as list(tensor)")
+    if len(shape) != 3 or not (shape[0] in channels or shape[2] in channels):
+        raise ImageError(f"cannot read {name}: pass a tensor (3, H, W), (1, H, W), (H, W, 3) or (H, W)")
+    if shape[0] in channels and shape[2] in channels:
+        raise ImageError(
+            f"cannot read {name}: its channels may be first or last; pass an array (H, W, channels), which is "
+            "tensor.permute(1, 2, 0).numpy() if they are first, and tensor.numpy() if they are last"
+        )
+    first = shape[0] in channels
+    return (shape[1], shape[2], True) if first else (shape[0], shape[1], False)
+
+
 def _from_bytes(data: bytes, name: str, max_pixels: int) -> np.ndarray:
     if not data:
         raise ImageError(f"cannot read {name}: it is empty (0 bytes); copy or download it again")
     try:
         with no_pixel_limit():
-            image = Image.open(BytesIO(data))
+            image = _open(BytesIO(data))
     except Exception as error:  # Pillow's plugins raise almost any exception for a damaged header
         raise ImageError(f"cannot read {name}: {_why_not_an_image(data)}") from error
     return _from_image(image, name, max_pixels, data)
@@ -175,6 +269,7 @@ def _from_image(image: Image.Image, name: str, max_pixels: int, data: bytes = b"
             f"cannot read {name}: {width} x {height} px is more than the {max_pixels / 1e6:g} million pixels "
             "allowed; shrink or tile it, or raise max_pixels if you trust the file"
         )
+    wide = has_16_bit_colours(image)
     try:
         image.load()
     except MemoryError:
@@ -184,17 +279,19 @@ def _from_image(image: Image.Image, name: str, max_pixels: int, data: bytes = b"
         truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
         reason = f"truncated {form} ({_present_size(data)})" if truncated else f"damaged {form} ({error})"
         raise ImageError(f"cannot read {name}: {reason}; copy or download it again") from error
-    rgb = _to_rgb(image, name)
-    # Read the tag after load(): for some formats Pillow applies it while loading, and then removes it.
-    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    rgb = _to_rgb(read_dark_colours(image, data, name) if wide else image, name)
+    transposition = transposition_of(image)
     return np.array(rgb if transposition is None else rgb.transpose(transposition))
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # the image is usable although its EXIF record is damaged
-        return 1
+def transposition_of(image: Image.Image) -> Image.Transpose | None:
+    """The transposition that makes an image upright; None if it is, or if its EXIF record is damaged.
+
+    Call it after ``image.load()``: for some formats Pillow applies the orientation while loading, and removes the tag.
+    """
+    with suppress(Exception):
+        return _TRANSPOSITIONS.get(int(image.getexif().get(_ORIENTATION, 1)))
+    return None
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -209,7 +306,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
                 f"cannot read {name}: its 32-bit values range from {values.min()} to {values.max()}; "
                 "scale them to 8 or 16 bits first"
             )
-        return Image.fromarray(_from_array(values.astype(np.uint16 if wide else np.uint8), name))
+        pixels = to_8_bits(values.astype(np.uint16), image, name) if wide else values.astype(np.uint8)
+        return Image.fromarray(pixels).convert("RGB")
     try:
         if image.mode == "La":  # Pillow converts this mode to RGBA only through LA
             image = image.convert("LA")
@@ -251,6 +349,7 @@ def _to_8_bits(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
+        warn_if_dark(array, name)
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # round(x / 257): 65535 -> 255
     if array.dtype.kind not in "iuf":
         raise ImageError(f"cannot read {name}: pass uint8, uint16 or floats in [0, 1]")
@@ -274,14 +373,12 @@ def _over_white(rgba: Image.Image) -> Image.Image:
 
 def _why_not_an_image(data: bytes) -> str:
     """Why Pillow cannot open a file, and the remedy."""
-    start = data[:512].lstrip().lower()
-    for prefix, hint in _OTHER_FILES:
-        if start.startswith(prefix):
-            return f"it is {hint}"
-    if start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf"):
-        return "it is a HEIC image: convert it to JPEG, or `pip install pillow-heif` and register its opener"
-    if start.startswith((b"\xff\xd8", b"\x89png", b"riff", b"gif8", b"bm")):
-        return f"truncated or damaged image ({_present_size(data)}); copy or download it again"
+    kind = file_type(data[:HEAD])
+    if kind.readable:
+        return f"truncated or damaged {kind.name} ({_present_size(data)}); copy or download it again"
+    if kind.name:
+        article = "an" if kind.name.startswith(("A", "SVG", "Open")) else "a"
+        return f"it is {article} {kind.name}" + (f": {kind.remedy}" if kind.remedy else "")
     return f"Pillow cannot identify its format (it starts with {data[:8]!r}); convert it to JPEG or PNG"
 
 
