@@ -7,6 +7,12 @@ import pytest
 from PIL import Image
 
 
+@pytest.fixture(autouse=True)
+def no_user_configuration(tmp_path, monkeypatch):
+    """Tests leave the user's deop.toml alone."""
+    monkeypatch.setattr("typer.get_app_dir", lambda name: str(tmp_path / "configuration" / name))
+
+
 @pytest.fixture
 def deop(capfd, monkeypatch):
     """``deop("models", "--json")`` -> exit code, stdout, stderr."""

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from deop import __version__
-from deop.errors import ImageError, SettingError
+from deop import errors as deop_errors
+from deop.errors import EXIT_CODES, DeopError, ImageError, SettingError
 
 
 def python(code, cwd):
@@ -78,6 +79,29 @@ def test_our_errors_are_one_message_on_stderr(deop, monkeypatch, error, code):
     assert done.err == f"error: {error}\n", "one line, without traceback, and markup is not interpreted"
 
 
+ERRORS = [value for value in vars(deop_errors).values() if isinstance(value, type) and issubclass(value, DeopError)]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_each_class_of_error_has_its_exit_code(deop, monkeypatch, error):
+    def fail(entry):
+        raise error("no luck")
+
+    monkeypatch.setattr("deop.zoo.on_this_machine", fail)
+    done = deop("models")
+    assert (done.code, done.err) == (error.exit_code, "error: no luck\n")
+    assert error.exit_code in EXIT_CODES
+    expected = {"VocabularyError": 2, "SettingError": 2, "OutputError": 3, "ModelNotFoundError": 4}
+    expected |= {"CheckpointError": 4, "MissingDependencyError": 4}
+    assert error.exit_code == expected.get(error.__name__, 1)
+
+
+def test_help_lists_the_exit_codes(deop):
+    shown = " ".join(deop("--help").out.split())
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} {meaning}" in shown
+
+
 def test_unexpected_errors_are_one_message_and_how_to_report_them(deop, monkeypatch):
     def fail(entry):
         raise KeyError("weight\nmap")
@@ -143,15 +167,15 @@ def test_a_reader_that_ends_early_is_not_an_error(tmp_path):
     assert done.stderr == ""
 
 
-def test_warnings_are_one_line(deop, monkeypatch):
+def test_warnings_are_one_line_and_shown_once(deop, monkeypatch):
     import warnings
 
     def warn(entry):
-        warnings.warn("a name is too long", stacklevel=1)
+        warnings.warn_explicit("a name is too long", UserWarning, "module.py", len(entry.name))
         return True, True
 
     monkeypatch.setattr("deop.zoo.on_this_machine", warn)
-    assert deop("models").err.splitlines()[0] == "warning: a name is too long"
+    assert deop("models").err == "warning: a name is too long\n", "once, although several lines of code warn"
 
 
 def commands():

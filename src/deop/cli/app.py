@@ -19,11 +19,10 @@ from deop.cli.interrupts import EXIT_CODE, received
 from deop.cli.models import models
 from deop.cli.prepare import prepare
 from deop.cli.segment import segment
+from deop.cli.show_config import config
+from deop.cli.signature import flat
 from deop.cli.train import train
-from deop.errors import DeopError, SettingError, VocabularyError
-
-USAGE_ERRORS = (SettingError, VocabularyError)
-"""Errors of the command line itself, with exit code 2 like an unknown option. All others have exit code 1."""
+from deop.errors import EXIT_CODES, DeopError
 
 
 def _help_text(command: Callable[..., Any]) -> str:
@@ -36,13 +35,14 @@ def _help_text(command: Callable[..., Any]) -> str:
 app = typer.Typer(
     name="deop",
     help="Open-vocabulary image segmentation: label every pixel with class names of your choice.",
+    epilog="Exit codes:\n\n" + "\n\n".join(f"{code}  {meaning}" for code, meaning in EXIT_CODES.items()),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # ``run`` reports errors; with --debug as a plain traceback, ready to be copied
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (segment, evaluate, train, models, convert, bench):
-    app.command(no_args_is_help=command not in (models, bench), help=_help_text(command))(command)
+    app.command(no_args_is_help=command not in (models, bench), help=_help_text(command))(flat(command))
+app.command()(config)
 app.add_typer(prepare, name="prepare")
 
 
@@ -67,18 +67,26 @@ def _print_version(requested: bool) -> None:
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and end the process.
 
-    Errors are printed as one line on stderr; with ``--debug`` among the arguments they are raised.
+    Errors are printed as one line on stderr; with ``--debug`` among the arguments they are raised. Each warning is
+    printed once.
 
     Raises:
-        SystemExit: with 0 for success, 1 for a failure, 2 for wrong usage and 130 for an interrupt.
+        SystemExit: with one of ``EXIT_CODES``.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings address programmers
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" instead of failing
+    shown: set[str] = set()
+
+    def show_once(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            say(f"warning: {message}", style="yellow")
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", style="yellow")
+        warnings.showwarning = show_once
         try:
             app(args=arguments, prog_name="deop")
         except SystemExit as end:
@@ -95,7 +103,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             if "--debug" in arguments:
                 raise
             say(_describe(error), style="red")
-            sys.exit(2 if isinstance(error, USAGE_ERRORS) else 1)
+            for note in getattr(error, "__notes__", ()):
+                say(f"note: {note}")
+            sys.exit(error.exit_code if isinstance(error, DeopError) else 1)
     sys.exit(0)
 
 

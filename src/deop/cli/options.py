@@ -1,7 +1,10 @@
 """Options that several commands share, the panels of the help pages, and command lines to print."""
 
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,8 +20,33 @@ def option(*flags: str, help: str, panel: str | None = None, metavar: str | None
     return typer.Option(*flags, help=help, rich_help_panel=panel, metavar=metavar, **{"show_default": False, **more})
 
 
+@dataclass(frozen=True)
+class InFile:
+    """How an option is written in deop.toml, if not as its type says. Part of the option's annotation.
+
+    Attributes:
+        hint: type of the value in the file.
+        convert: called with the value and the directory of the file; returns the value as on the command line.
+    """
+
+    hint: Any
+    convert: Callable[[Any, Path], Any]
+
+
+def name_list(value: str | list[str], directory: Path) -> str:
+    """Class names of the file, as one string or a list of them, as on the command line."""
+    return value if isinstance(value, str) else "".join(f"{name};" for name in value)
+
+
+def model_place(value: str, directory: Path) -> str:
+    """A model of the file: a path is relative to the file; a name and a hub repo are kept."""
+    place = directory / Path(value).expanduser()
+    return str(place) if "/" in value and place.is_dir() else value
+
+
 Model = Annotated[
     str,
+    InFile(str, model_place),
     option(
         "--model", "-m", metavar="MODEL", panel=METHOD, show_default=True,
         help="A name that `deop models` lists, a directory, or a hub repo (org/name).",
@@ -53,6 +81,13 @@ DataType = Annotated[
         help="Precision of the weights: float32, bfloat16, float16 or int8 (CPU only). Default: float32.",
     ),
 ]  # fmt: skip
+Threads = Annotated[
+    int | None,
+    option(
+        "--threads", metavar="N", panel=RUNTIME, min=1,
+        help="Number of CPU threads. Default: one per core, or OMP_NUM_THREADS.",
+    ),
+]  # fmt: skip
 Debug = Annotated[bool, option("--debug", panel=RUNTIME, help="Show the traceback if an error occurs.")]
 
 
@@ -61,7 +96,7 @@ def command_line(context: typer.Context) -> str:
     words = context.command_path.split()
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
-        if value is None or value == parameter.default:
+        if value is None or value == parameter.default or parameter.name in ("config", "no_config"):
             continue
         if value is True or value is False:
             words += [parameter.opts[0]] if value else parameter.secondary_opts[:1]
