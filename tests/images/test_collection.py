@@ -1,4 +1,4 @@
-"""Which files of a directory are images: hidden files, links, cycles, types by content, and what is said about the rest."""
+"""Which files of a directory are images: hidden files, links, cycles, types by content, and what is said."""
 
 import io
 import os
@@ -55,7 +55,7 @@ def test_the_content_decides_for_unusual_suffixes(tmp_path):
         "i.dat": picture("BMP"), "j.x": picture("TIFF"),
         "notes.txt": b"P6 is a format", "BM.txt": b"BM is short for bitmap, and this is a text", "Thumbs.db": b"12",
         "phone.heic": HEIC, "page.pdf": b"%PDF-1.7", "clip.mp4": b"\0\0\0\x20ftypisom" + bytes(20),
-        "clip.avi": b"RIFF\0\0\0\0AVI LIST", "raw.NEF": picture("TIFF"), "new.jxl": b"\xff\x0a" + bytes(9), "empty": b"",
+        "clip.avi": b"RIFF\0\0\0\0AVI LIST", "empty": b"", "raw.NEF": picture("TIFF"), "new.jxl": b"\xff\x0a" + bytes(9),
     })  # fmt: skip
     assert names(tmp_path) == [
         "a.jfif", "b.HEIC", "c", "d.jpg_original", "e.jp2", "f.ppm", "g.avif", "h.gif", "i.dat", "j.x",

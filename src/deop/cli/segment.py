@@ -244,7 +244,7 @@ def _plan(
     arguments: list[str], output: Path | None, labels: Path | None, masks: Path | None
 ) -> tuple[list[Job], Path | None]:
     """One job per photo, checked before anything slow starts; and where the images go."""
-    photos = find_photos(arguments, [place for place in (output, labels) if place])
+    photos = find_photos(arguments, [place for place in (output, labels) if place]).photos
     if output == RESULTS_FOLDER and len(photos) == 1 and not output.is_dir():
         output = Path(f"{photos[0].result.name}{IMAGE_SUFFIX}")
     images = place_results(photos, output) if output else [None] * len(photos)

@@ -148,8 +148,7 @@ class _Search:
                 self.leave_out(path, f"file that cannot be read ({error.strerror or error})")
                 return
             if not kind.readable:
-                known = f"{kind.name}: {kind.remedy}" if kind.remedy else kind.name
-                self.leave_out(path, known or NOT_AN_IMAGE)
+                self.leave_out(path, kind.reason or NOT_AN_IMAGE)
                 return
         real = os.path.realpath(path)
         if real in self.visited and self.unique:

@@ -59,6 +59,11 @@ class FileType:
     remedy: str = ""
     readable: bool = False
 
+    @property
+    def reason(self) -> str:
+        """Why a file is left out: its name and the remedy; "" if it is unknown."""
+        return f"{self.name}: {self.remedy}" if self.remedy else self.name
+
 
 UNKNOWN = FileType()
 """A file whose first bytes are not those of any known type, such as a text file."""
