@@ -4,10 +4,10 @@ from typing import ClassVar
 
 EXIT_CODES = {
     0: "success",
-    1: "failure: a photo, mask or data set cannot be used (other photos are still processed), or any other error",
-    2: "wrong usage: an option, a class name or deop.toml",
+    1: "failure, for example a photo that cannot be read (others are processed)",
+    2: "wrong usage: an option, class names or deop.toml",
     3: "a result cannot be written",
-    4: "a model cannot be used: not found, damaged, or a library that it needs is not installed",
+    4: "a model cannot be loaded, or a library is not installed",
     130: "interrupted (Ctrl-C)",
 }
 """What the exit codes of the command line mean. The attribute ``exit_code`` of each error is one of them."""
@@ -53,6 +53,10 @@ class SettingError(DeopError, ValueError):
     """An option is unknown, or has a value that is not allowed."""
 
     exit_code = 2
+
+
+class NotFoundInPhotoError(DeopError, LookupError):
+    """A picture was requested of a name that no pixel of the photo has."""
 
 
 class ResourceError(DeopError, MemoryError):
