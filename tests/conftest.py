@@ -10,6 +10,8 @@ from pathlib import Path
 # pytest-xdist runs a process for each core: one thread each, in those and in the commands that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+# As the deop command does: on a busy machine, waiting threads that spin make tests many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
