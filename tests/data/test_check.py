@@ -74,7 +74,7 @@ def test_photos_that_share_a_name(tmp_path):
         open_folder(tmp_path / "set")
     folder = open_folder(tmp_path / "set", skip_unpaired=True)
     assert [pair.photo.stem for pair in folder.pairs] == ["p1"]
-    assert [path.name for path in folder.unpaired] == ["p0.jpg", "p0.png"]
+    assert [entry.path.name for entry in folder.unpaired] == ["p0.jpg", "p0.png"]
 
 
 def test_the_size_of_a_rotated_photo_is_that_of_the_upright_one(tmp_path):
@@ -91,7 +91,7 @@ def test_the_result_is_cached_until_a_file_changes(tmp_path, cache, monkeypatch)
     first = survey(folder, use_cache=True)
     assert len(list((cache / "checks").iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("deop.data.check._inspect", lambda pair: pytest.fail("read again"))
+        patch.setattr("deop.data.check._inspect", lambda pair, colours: pytest.fail("read again"))
         assert survey(folder, use_cache=True) == first
     (tmp_path / "set/masks/p0.png").write_bytes(b"not an image")
     assert [finding.kind for finding in survey(folder, use_cache=True).unusable()] == ["broken mask"]
@@ -132,3 +132,32 @@ def test_splits(tmp_path):
     write(tmp_path / "set/val")
     assert splits_of(tmp_path / "set") == ("train", "val")
     assert splits_of(tmp_path / "set/val") == (None,)
+
+
+def test_a_folder_without_any_listed_id_is_refused(tmp_path):
+    write(tmp_path / "set", classes=((3, "cat"), (4, "dog")))
+    with pytest.raises(DataError, match=r"The masks have 0, 1, 7, 9, 255, and classes\.json lists 3, 4"):
+        checked_folder(open_folder(tmp_path / "set"))
+    assert checked_folder(open_folder(tmp_path / "set"), counted=[0]).pairs
+
+
+def test_ids_that_are_not_listed_are_warned_of_on_request(tmp_path):
+    write(tmp_path / "set", count=3)
+    Image.fromarray(np.full((4, 6), 7, np.uint8)).save(tmp_path / "set/masks/p1.png")
+    folder = open_folder(tmp_path / "set")
+    with pytest.warns(UserWarning, match=r"2 of 3 masks have ids that classes\.json does not list \(9\)"):
+        checked_folder(folder, warn=True)
+
+
+def test_colours_that_are_not_listed_are_found_and_the_cache_knows_the_colours(tmp_path):
+    write(tmp_path / "set", count=1)
+    rgb = np.zeros((4, 6, 3), np.uint8)
+    rgb[0], rgb[1] = (220, 20, 60), (1, 2, 3)
+    Image.fromarray(rgb).save(tmp_path / "set/masks/p0.png")
+    assert [finding.kind for finding in survey(open_folder(tmp_path / "set"), use_cache=True).findings] == [
+        "broken mask"
+    ]
+    entries = [{"id": 1, "name": "cat", "color": "#dc143c"}, {"id": 7, "name": "wall"}]
+    (tmp_path / "set/classes.json").write_text(json.dumps(entries))
+    (finding,) = survey(open_folder(tmp_path / "set"), use_cache=True).findings
+    assert (finding.kind, finding.detail) == ("unlisted id", "colours not in classes.json")

@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from deop.data.folder import LabelClass, open_folder, photo_size, read_mask
 from deop.errors import DataError
+from deop.images.reading import read_photo
 
 
 def write(folder, count=2, size=(4, 6), classes=((1, "cat"), (7, "wall"))):
@@ -65,8 +66,8 @@ def test_every_problem_is_named(tmp_path):
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "masks" / "p0.png")
     with pytest.raises(DataError, match=r"p0\.png is 6 x 5, its photo p0\.jpg 6 x 4"):
         data.labels(data.pairs[0])
-    Image.new("RGB", (6, 4)).save(tmp_path / "masks" / "p0.png")
-    with pytest.raises(DataError, match="mode RGB"):
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "masks" / "p0.png")
+    with pytest.raises(DataError, match=r"in colour \(mode RGB\).*classes\.json"):
         data.labels(data.pairs[0])
     (tmp_path / "masks" / "p0.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"cannot read the mask .*p0\.png"):
@@ -102,8 +103,12 @@ def test_every_problem_is_named(tmp_path):
         (b'[{"id": 1, "name": null}]', "not a class"),
         (b'[{"id": 1, "name": "cat", "isthing": "yes"}]', "'isthing' of 'cat'"),
         (b'[{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]', "lists the id 1 more than once"),
+        (b'[{"id": 1, "name": "cat", "color": "red"}]', "the color of 'cat' is 'red'"),
+        (b'[{"id": 1, "name": "cat", "color": [1, 2, 256]}]', "the color of 'cat'"),
+        (b'[{"id": 1, "name": "cat", "color": [1, 2, 2.5]}]', "the color of 'cat'"),
+        (b'[{"id": 1, "name": "a", "color": "#0a0b0c"}, {"id": 2, "name": "b", "color": [10, 11, 12]}]', "#0a0b0c"),
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_a_damaged_list_of_classes_is_reported(tmp_path, content, message):
     write(tmp_path)
@@ -133,7 +138,8 @@ def test_images_that_pillow_rejects_are_reported(tmp_path, monkeypatch, name, da
     image.save(path, "PNG", pnginfo=info)
     content = bytearray(path.read_bytes())
     if damage == "bomb":
-        monkeypatch.setattr("deop.data.folder.MAX_PIXELS", 20)
+        for module in ("deop.data.folder", "deop.images.id_maps"):
+            monkeypatch.setattr(f"{module}.MAX_PIXELS", 20)
     elif damage == "zlib":
         start = content.index(b"IDAT") + 4
         content[start : start + 4] = b"\xff" * 4
@@ -158,3 +164,92 @@ def test_a_mask_with_ids_out_of_range_is_refused(tmp_path):
         Image.fromarray(np.full((4, 6), value, np.int32)).save(tmp_path / "masks" / "p0.png", "TIFF")
         with pytest.raises(DataError, match="expected 0 to 65535"):
             read_mask(tmp_path / "masks" / "p0.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_ids_of_few_bits_are_those_of_the_file(tmp_path, bits):
+    """Pillow scales grey values of 1, 2 and 4 bits to 0..255."""
+    from tests.images.test_id_maps import png
+
+    ids = np.arange(24).reshape(4, 6) % (1 << bits)
+    write(tmp_path, count=1, classes=((0, "floor"), (1, "cat"), (15, "dog")))
+    (tmp_path / "masks" / "p0.png").write_bytes(png(ids, bits))
+    data = open_folder(tmp_path)
+    expected = np.select([ids == 0, ids == 1, ids == 15], [0, 1, 2], -1)
+    np.testing.assert_array_equal(data.labels(data.pairs[0]), expected)
+
+
+def test_masks_in_colour_are_read_through_the_colours_of_the_classes(tmp_path):
+    write(tmp_path, count=2)
+    entries = [{"id": 1, "name": "cat", "color": "#dc143c"}, {"id": 7, "name": "wall", "color": [0, 64, 128]}]
+    (tmp_path / "classes.json").write_text(json.dumps(entries))
+    rgb = np.zeros((4, 6, 3), np.uint8)
+    rgb[0], rgb[1], rgb[2] = (220, 20, 60), (0, 64, 128), (1, 2, 3)
+    Image.fromarray(rgb).save(tmp_path / "masks" / "p0.png")
+    data = open_folder(tmp_path)
+    assert data.classes[0] == LabelClass(1, "cat", colour=(220, 20, 60))
+    assert data.labels(data.pairs[0])[:, 0].tolist() == [0, 1, -1, -1]
+    assert data.ids(data.pairs[0])[:, 0].tolist() == [1, 7, -1, 0]
+    assert data.labels(data.pairs[1])[0, :4].tolist() == [0, 1, -1, -1], "grey masks are still read by their ids"
+
+
+def test_suffixes_in_upper_case_and_other_formats(tmp_path):
+    write(tmp_path, count=3)
+    (tmp_path / "masks" / "p0.png").rename(tmp_path / "masks" / "p0.PNG")
+    Image.open(tmp_path / "masks" / "p1.png").save(tmp_path / "masks" / "p1.tif")
+    (tmp_path / "masks" / "p1.png").unlink()
+    (tmp_path / "images" / "p0.jpg").rename(tmp_path / "images" / "p0.JPG")
+    (tmp_path / "images" / "p1.jpg").rename(tmp_path / "images" / "p1.jfif")
+    Image.open(tmp_path / "images" / "p2.jpg").save(tmp_path / "images" / "p2.webp")
+    (tmp_path / "images" / "p2.jpg").unlink()
+    data = open_folder(tmp_path)
+    assert [(pair.photo.name, pair.mask.name) for pair in data.pairs] == [
+        ("p0.JPG", "p0.PNG"), ("p1.jfif", "p1.tif"), ("p2.webp", "p2.png"),
+    ]  # fmt: skip
+    for pair in data.pairs:
+        assert data.labels(pair)[0].tolist() == [0, 1, -1, -1, -1, -1]
+
+
+def test_folders_below_images_and_links(tmp_path):
+    write(tmp_path / "set", count=1)
+    write(tmp_path / "other", count=2)
+    for name in ("images", "masks"):
+        (tmp_path / "set" / name / "city").symlink_to(tmp_path / "other" / name, target_is_directory=True)
+        (tmp_path / "set" / name / "._p0.png").write_bytes(b"Mac OS X")
+        (tmp_path / "set" / name / ".cache").mkdir()
+        (tmp_path / "set" / name / ".cache" / "p9.png").write_bytes(b"")
+    (tmp_path / "set" / "masks" / "notes.txt").write_text("who drew them")
+    data = open_folder(tmp_path / "set")
+    assert [data.key(pair) for pair in data.pairs] == ["city/p0", "city/p1", "p0"]
+    assert {entry.path.name for entry in data.left_out} == {"._p0.png", ".cache", "notes.txt"}
+    assert data.unpaired == ()
+
+
+def test_several_photos_may_have_one_mask_through_links(tmp_path):
+    write(tmp_path, count=2)
+    (tmp_path / "masks" / "p1.png").unlink()
+    (tmp_path / "masks" / "p1.png").symlink_to("p0.png")
+    assert len(open_folder(tmp_path).pairs) == 2
+
+
+def test_masks_without_a_usable_photo_say_why(tmp_path):
+    write(tmp_path)
+    (tmp_path / "images" / "p1.jpg").unlink()
+    (tmp_path / "images" / "p1.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    with pytest.raises(DataError, match=r"mask p1\.png has no photo: p1\.heic is not used \(HEIC image: .*pillow-heif"):
+        open_folder(tmp_path)
+    (tmp_path / "masks" / "p0.TIF").write_bytes((tmp_path / "masks" / "p0.png").read_bytes())
+    unpaired = {entry.path.name: entry.reason for entry in _unpaired(tmp_path)}
+    assert unpaired["p0.jpg"] == "photo p0.jpg has 2 masks, p0.TIF, p0.png: keep one"
+
+
+def _unpaired(folder):
+    Image.new("RGB", (6, 4)).save(folder / "images" / "p5.jpg")
+    (folder / "masks" / "p5.png").write_bytes((folder / "masks" / "p0.png").read_bytes())
+    return open_folder(folder, skip_unpaired=True).unpaired
+
+
+def test_a_rotated_tiff_has_the_size_of_the_upright_photo(tmp_path):
+    for orientation in (1, 6):
+        Image.new("RGB", (6, 4)).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation})
+        assert photo_size(tmp_path / "a.tif") == read_photo(tmp_path / "a.tif").shape[:2]

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from deop.images.collection import HIDDEN, NOT_AN_IMAGE, LeftOut, collect, describe_left_out
 from deop.images.file_types import file_type, file_type_at, has_heif_plugin, register_plugins
@@ -51,14 +51,14 @@ def test_hidden_files_and_directories_are_left_out(tmp_path):
 def test_the_content_decides_for_unusual_suffixes(tmp_path):
     write(tmp_path, **{
         "a.jfif": picture(), "b.HEIC": picture(), "c": picture("PNG"), "d.jpg_original": picture("WEBP"),
-        "e.jp2": picture("JPEG2000"), "f.ppm": picture("PPM"), "g.avif": picture("AVIF"), "h.gif": picture("GIF"),
+        "e.jp2": picture("JPEG2000"), "f.ppm": picture("PPM"), "h.gif": picture("GIF"),
         "i.dat": picture("BMP"), "j.x": picture("TIFF"),
         "notes.txt": b"P6 is a format", "BM.txt": b"BM is short for bitmap, and this is a text", "Thumbs.db": b"12",
         "phone.heic": HEIC, "page.pdf": b"%PDF-1.7", "clip.mp4": b"\0\0\0\x20ftypisom" + bytes(20),
-        "clip.avi": b"RIFF\0\0\0\0AVI LIST", "empty": b"", "raw.NEF": picture("TIFF"), "new.jxl": b"\xff\x0a" + bytes(9),
+        "clip.avi": b"RIFF....AVI LIST", "empty": b"", "raw.NEF": picture("TIFF"), "new.jxl": b"\xff\x0a" + bytes(9),
     })  # fmt: skip
     assert names(tmp_path) == [
-        "a.jfif", "b.HEIC", "c", "d.jpg_original", "e.jp2", "f.ppm", "g.avif", "h.gif", "i.dat", "j.x",
+        "a.jfif", "b.HEIC", "c", "d.jpg_original", "e.jp2", "f.ppm", "h.gif", "i.dat", "j.x",
     ]  # fmt: skip
     for path in collect(tmp_path).files:
         assert read_photo(path).shape == (10, 20, 3)
@@ -69,6 +69,15 @@ def test_the_content_decides_for_unusual_suffixes(tmp_path):
     assert left["clip.mp4"] == left["clip.avi"] == "video: extract the frames you need"
     assert left["raw.NEF"].startswith("camera raw file: ")
     assert left["new.jxl"].startswith("JPEG XL image: ")
+
+
+def test_avif_images_are_read_where_pillow_can(tmp_path):
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x20ftypavif" + bytes(20))
+    supported = "avif" in features.get_supported()
+    assert (names(tmp_path) == ["a.avif"]) == supported
+    if supported:
+        (tmp_path / "a.avif").write_bytes(picture("AVIF"))
+        assert read_photo(tmp_path / "a.avif").shape == (10, 20, 3)
 
 
 def test_a_damaged_photo_is_kept_so_that_it_is_reported(tmp_path):

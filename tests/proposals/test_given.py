@@ -145,6 +145,31 @@ def test_array_files(tmp_path, label_map):
         assert np.array_equal(read_masks(tmp_path / name), masks), name
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_label_images_of_few_bits(tmp_path, bits):
+    """Pillow scales grey values of 1, 2 and 4 bits to 0..255."""
+    from tests.images.test_id_maps import png
+
+    ids = np.arange(48).reshape(6, 8) % (1 << bits)
+    (tmp_path / "m.png").write_bytes(png(ids, bits))
+    assert np.array_equal(read_masks(tmp_path / "m.png"), np.stack([ids == label for label in range(1, 1 << bits)]))
+
+
+def test_a_folder_of_masks_leaves_out_hidden_files_and_refuses_what_would_be_lost(tmp_path, label_map):
+    Image.fromarray(label_map > 0).save(tmp_path / "a.PNG")  # 1 bit
+    Image.fromarray(((label_map == 3) * 255).astype(np.uint8)).convert("RGB").save(tmp_path / "b.tif")
+    (tmp_path / "._a.png").write_bytes(b"Mac OS X")
+    (tmp_path / "link.png").symlink_to("a.PNG")
+    assert np.array_equal(read_masks(tmp_path), np.stack([label_map > 0, label_map == 3, label_map > 0]))
+    Image.fromarray(label_map.astype(np.uint8)).save(tmp_path / "c.jpg")
+    with pytest.raises(ProposalError, match=r"c\.jpg is a JPEG file, whose compression changes ids"):
+        read_masks(tmp_path)
+    (tmp_path / "c.jpg").unlink()
+    np.save(tmp_path / "d.npy", label_map)
+    with pytest.raises(ProposalError, match=r"d\.npy is in a directory with one mask per image"):
+        read_masks(tmp_path)
+
+
 def test_folder_of_binary_images(tmp_path, label_map):
     for name, ids in (("b.png", 200), ("a.png", 3)):
         Image.fromarray((label_map == ids).astype(np.uint8) * 255).save(tmp_path / name)
@@ -157,7 +182,7 @@ def test_errors_name_the_file(tmp_path):
     (tmp_path / "mixed").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "mixed" / "a.png")
     Image.new("L", (5, 4)).save(tmp_path / "mixed" / "b.png")
-    Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "colour.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (tmp_path / "broken.npy").write_bytes(b"nothing")
     np.savez_compressed(tmp_path / "cut.npz", masks=np.random.default_rng(0).random((9, 9)) > 0.5)

@@ -3,22 +3,28 @@
 import hashlib
 import json
 import os
+import shlex
+import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 
-from deop.data.folder import LabelledFolder, Pair, describe_unpaired, photo_size, read_mask
+from deop.data.folder import LabelledFolder, Pair, photo_size, read_mask
 from deop.errors import DataError, DeopError, ImageError
 from deop.files import parse_json, replacing
+from deop.images.id_maps import UNLISTED_COLOUR, Colours
 from deop.images.reading import read_photo
 from deop.text.embedding_cache import default_cache_folder
 
 IGNORED = (0, 255)
 """Ids that need not be listed in classes.json."""
+
+_FORMAT = 2  # of the cache: to be raised when masks or photos are read differently
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Survey:
     Attributes:
         photos: number of pairs that were read.
         findings: all problems.
-        present: for each readable mask, by the stem of its file name, the ids in it, listed or not.
+        present: for each readable mask, by ``LabelledFolder.key``, the ids in it, listed or not, and
+            ``UNLISTED_COLOUR`` for colours that are not listed.
     """
 
     photos: int
@@ -84,29 +91,35 @@ def survey(
             with suppress(DeopError), replacing(cache_file) as file:  # without a cache, the next call reads all again
                 file.write(json.dumps(asdict(result)).encode())
     listed = {entry.id for entry in folder.classes} | set(IGNORED) | set(void)
-    unlisted = {pair.mask: sorted({*result.present.get(pair.mask.stem, ())} - listed) for pair in folder.pairs}
+    unlisted = {pair.mask: sorted({*result.present.get(folder.key(pair), ())} - listed) for pair in folder.pairs}
     findings = tuple(
-        Finding("unlisted id", _name(folder, mask), f"{', '.join(map(str, ids))} not in classes.json")
+        Finding("unlisted id", _name(folder, mask), f"{describe_ids(ids)} not in classes.json")
         for mask, ids in unlisted.items()
         if ids
     )
     return replace(result, findings=result.findings + findings)
 
 
+def describe_ids(ids: Collection[int]) -> str:
+    """Ids of masks in words: "7, 9", or "7, 9 and colours" if there are colours that are not listed."""
+    numbers = ", ".join(str(label) for label in ids if label != UNLISTED_COLOUR)
+    return " and ".join(part for part in (numbers, "colours" if UNLISTED_COLOUR in ids else "") if part)
+
+
 def _inspect_all(folder: LabelledFolder, workers: int | None, progress: Callable[[int, int], None] | None) -> Survey:
-    findings = [Finding("unpaired", _name(folder, path), describe_unpaired(path)) for path in folder.unpaired]
+    findings = [Finding("unpaired", _name(folder, entry.path), entry.reason) for entry in folder.unpaired]
     present: dict[str, tuple[int, ...]] = {}
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for done, (pair, ids, problems) in enumerate(pool.map(_inspect, folder.pairs)):
+        for done, (pair, ids, problems) in enumerate(pool.map(_inspect, folder.pairs, repeat(folder.colours))):
             findings += [Finding(kind, _name(folder, path), detail) for kind, path, detail in problems]
             if ids is not None:
-                present[pair.mask.stem] = ids
+                present[folder.key(pair)] = ids
             if progress:
                 progress(done + 1, len(folder.pairs))
     return Survey(len(folder.pairs), tuple(findings), present)
 
 
-def _inspect(pair: Pair) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Path, str]]]:
+def _inspect(pair: Pair, colours: Colours) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Path, str]]]:
     """Read a pair. Returns the pair, the ids in its mask, and (kind, file, detail) of each problem."""
     problems: list[tuple[str, Path, str]] = []
     size = mask = None
@@ -117,7 +130,7 @@ def _inspect(pair: Pair) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, 
         with suppress(DataError):  # the header may still be readable
             size = photo_size(pair.photo)
     try:
-        mask = read_mask(pair.mask)
+        mask = read_mask(pair.mask, colours)
     except DataError as error:
         problems.append(("broken mask", pair.mask, str(error)))
     if mask is None:
@@ -125,40 +138,63 @@ def _inspect(pair: Pair) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, 
     if size is not None and mask.shape != size:
         detail = f"{mask.shape[1]} x {mask.shape[0]}, its photo {pair.photo.name} {size[1]} x {size[0]}"
         problems.append(("size", pair.mask, detail))
-    return pair, tuple(np.flatnonzero(np.bincount(mask.ravel())).tolist()), problems
+    first = UNLISTED_COLOUR  # bincount takes no negative numbers
+    return pair, tuple((np.flatnonzero(np.bincount(mask.ravel().astype(np.int32) - first)) + first).tolist()), problems
 
 
-def checked_folder(folder: LabelledFolder, skip_broken: bool = False) -> LabelledFolder:
+def checked_folder(
+    folder: LabelledFolder, skip_broken: bool = False, *, counted: Collection[int] = (), warn: bool = False
+) -> LabelledFolder:
     """Check every file of a folder, or use the cached result while no file has changed.
 
     Args:
         folder: one split.
         skip_broken: leave out photos that cannot be used, instead of raising an error.
+        counted: ids that count although classes.json does not list them.
+        warn: warn about masks with ids that are not listed.
 
     Returns:
         The folder without unusable photos.
 
     Raises:
-        DataError: a photo or mask cannot be used (the message names the first), or none can.
+        DataError: a photo or mask cannot be used (the message names the first), none can, or no mask has a listed id.
     """
-    unusable = [finding for finding in survey(folder, use_cache=True).unusable() if finding.kind != "unpaired"]
-    if not unusable:
-        return folder
+    result = survey(folder, use_cache=True)
+    unusable = [finding for finding in result.unusable() if finding.kind != "unpaired"]
+    check = shlex.join(["deop", "prepare", "check", str(folder.root)])
     files = {finding.file for finding in unusable}
-    if not skip_broken:
+    if unusable and not skip_broken:
         first = unusable[0]
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""
         raise DataError(
-            f"{folder.root}: {first.kind} {first.file}: {first.detail}{more}. `deop prepare check {folder.root}` lists "
-            "all; --skip-broken (skip_broken in a recipe) leaves them out"
+            f"{folder.root}: {first.kind} {first.file}: {first.detail}{more}. `{check}` lists all; --skip-broken "
+            "(skip_broken in a recipe) leaves them out"
         )
     usable = tuple(pair for pair in folder.pairs if not {_name(folder, pair.photo), _name(folder, pair.mask)} & files)
     if not usable:
+        raise DataError(f"{folder.root}: none of its {len(folder.pairs)} photos can be used; `{check}` says why")
+    kept = replace(folder, pairs=usable) if unusable else folder
+    listed = {entry.id for entry in folder.classes} | set(counted)
+    ids = {label for pair in usable for label in result.present.get(folder.key(pair), ())}
+    if not ids & listed:
         raise DataError(
-            f"{folder.root}: none of its {len(folder.pairs)} photos can be used; `deop prepare check {folder.root}` "
-            "says why"
+            f"{folder.root}: no pixel of its masks has an id of classes.json. The masks have {_some(ids)}, and "
+            f"classes.json lists {_some(listed)}: correct one of them"
         )
-    return replace(folder, pairs=usable)
+    if warn and (unlisted := ids - listed - set(IGNORED)):
+        count = sum(bool(unlisted & set(result.present.get(folder.key(pair), ()))) for pair in usable)
+        warnings.warn(
+            f"{folder.root}: {count:,} of {len(usable):,} masks have ids that classes.json does not list "
+            f"({_some(unlisted)}); their pixels are ignored",
+            stacklevel=2,
+        )
+    return kept
+
+
+def _some(ids: Collection[int]) -> str:
+    """The first ids in words."""
+    ordered = sorted(ids)
+    return describe_ids(ordered[:10]) + (", ..." if len(ordered) > 10 else "")
 
 
 def only_seen(folder: LabelledFolder, unseen: Collection[str] | None = None) -> LabelledFolder:
@@ -182,7 +218,7 @@ def only_seen(folder: LabelledFolder, unseen: Collection[str] | None = None) -> 
     seen_ids = {entry.id for entry in classes}
     present = survey(folder, use_cache=True).present
     # A pair with an unreadable mask stays, so that checked_folder reports it.
-    pairs = tuple(pair for pair in folder.pairs if seen_ids & set(present.get(pair.mask.stem, seen_ids)))
+    pairs = tuple(pair for pair in folder.pairs if seen_ids & set(present.get(folder.key(pair), seen_ids)))
     if not pairs:
         raise DataError(f"{folder.root}: no photo shows any of the {len(classes)} seen classes")
     return replace(folder, classes=classes, pairs=pairs)
@@ -197,8 +233,11 @@ def _cache_file(folder: LabelledFolder) -> Path | None:
     cache = default_cache_folder()
     if cache is None:
         return None
-    digest = hashlib.sha256()
-    for path in [*folder.unpaired, *(path for pair in folder.pairs for path in (pair.photo, pair.mask))]:
+    digest = hashlib.sha256(f"{_FORMAT} {sorted(folder.colours.items())}\n".encode())
+    for path in [
+        *(entry.path for entry in folder.unpaired),
+        *(path for pair in folder.pairs for path in (pair.photo, pair.mask)),
+    ]:
         with suppress(OSError):
             status = path.stat()
             digest.update(

@@ -1,14 +1,18 @@
 """A data set as a folder: photos, a class id for every pixel, and a list of classes.
 
-    images/*.jpg|jpeg|png    masks/*.png (one 8- or 16-bit id per pixel)    classes.json
+    images/*.jpg|png|...    masks/*.png|tif|... (one id of up to 16 bits per pixel)    classes.json
 
 ``classes.json`` is ``[{"id": 1, "name": "person", "isthing": true}, ...]``; a class may also say whether it is
-``"seen"`` in zero-shot training. A data set with splits has a folder with images and masks for each (``train/``,
-``val/``), and the list may be in the folder above. Pixels whose id is not listed are ignored; that includes 0 and 255,
-unless they are listed. ``check.py`` reads every file; ``prepare.py`` makes such folders from the public data sets.
+``"seen"`` in zero-shot training, and the ``"color"`` of its pixels, for masks in colour. Photos and masks have the same
+path below ``images/`` and ``masks/``, except for the suffix; ``images.collection`` says which files count. A data set
+with splits has a folder with images and masks for each (``train/``, ``val/``), and the list may be in the folder above.
+Pixels whose id is not listed are ignored; that includes 0 and 255, unless they are listed. ``check.py`` reads every
+file; ``prepare.py`` makes such folders from the public data sets.
 """
 
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +21,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deop.errors import DataError
+from deop.errors import DataError, ImageError
 from deop.files import parse_json
-from deop.images.reading import MAX_PIXELS, no_pixel_limit
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
-MAX_ID = 65535  # masks have at most 16 bits
+from deop.images.collection import Collection, LeftOut, collect, describe_left_out
+from deop.images.id_maps import MAX_ID, Colours, read_id_map
+from deop.images.reading import MAX_PIXELS, no_pixel_limit, open_image
 
 _EXIF_ORIENTATION = 0x0112
 _EXAMPLE = '[{"id": 1, "name": "person", "isthing": true}, ...]'
@@ -37,12 +40,14 @@ class LabelClass:
         name: the name, possibly with synonyms: "sofa|couch".
         isthing: True for countable things, False for stuff; None if the data set does not say.
         seen: whether zero-shot training sees the class; None if the data set does not say.
+        colour: RGB of its pixels in masks in colour, 0..255; None if the data set does not say.
     """
 
     id: int
     name: str
     isthing: bool | None = None
     seen: bool | None = None
+    colour: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,19 +65,47 @@ class LabelledFolder:
     Attributes:
         root: folder of the split.
         classes: the K classes.
-        pairs: photos and masks, sorted by file name.
-        unpaired: files that are left out, because they have no partner or more than one.
+        pairs: photos and masks, sorted by path.
+        unpaired: photos and masks that are left out because they have no partner or more than one, with the reasons.
+        left_out: other files and directories that are not used, with the reasons.
     """
 
     root: Path
     classes: tuple[LabelClass, ...]
     pairs: tuple[Pair, ...]
-    unpaired: tuple[Path, ...] = ()
+    unpaired: tuple[LeftOut, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The K names, in the order of ``classes``."""
         return tuple(entry.name for entry in self.classes)
+
+    @property
+    def colours(self) -> Colours:
+        """The colours of the classes by their ids; empty if the data set does not say."""
+        return {entry.id: entry.colour for entry in self.classes if entry.colour is not None}
+
+    def key(self, pair: Pair) -> str:
+        """What photo and mask of a pair have in common: the path below images/, without the suffix."""
+        return pair.photo.relative_to(self.root / "images").with_suffix("").as_posix()
+
+    def ids(self, pair: Pair) -> np.ndarray:
+        """The id of every pixel of a photo.
+
+        Returns:
+            (H, W) integers, 0..65535, or ``UNLISTED_COLOUR`` (-1) for a colour that classes.json does not list.
+
+        Raises:
+            DataError: a mask that cannot be read, has another format, or has another size than its photo.
+        """
+        ids = read_mask(pair.mask, self.colours)
+        size = photo_size(pair.photo)
+        if ids.shape != size:
+            raise DataError(
+                f"{pair.mask} is {ids.shape[1]} x {ids.shape[0]}, its photo {pair.photo.name} {size[1]} x {size[0]}"
+            )
+        return ids
 
     def labels(self, pair: Pair) -> np.ndarray:
         """The true class of every pixel of a photo.
@@ -81,15 +114,13 @@ class LabelledFolder:
             (H, W) int32: index into ``classes``, or -1 for a pixel to ignore.
 
         Raises:
-            DataError: a mask that cannot be read, has another format, or has another size than its photo.
+            DataError: as ``ids``.
         """
-        ids = read_mask(pair.mask)
-        size = photo_size(pair.photo)
-        if ids.shape != size:
-            raise DataError(
-                f"{pair.mask} is {ids.shape[1]} x {ids.shape[0]}, its photo {pair.photo.name} {size[1]} x {size[0]}"
-            )
-        index_of_id = np.full(MAX_ID + 1, -1, np.int32)
+        return self.labels_of(self.ids(pair))
+
+    def labels_of(self, ids: np.ndarray) -> np.ndarray:
+        """The true classes of pixels, as ``labels`` gives them, from their ids."""
+        index_of_id = np.full(MAX_ID + 2, -1, np.int32)  # the last entry is for UNLISTED_COLOUR
         for index, entry in enumerate(self.classes):
             index_of_id[entry.id] = index
         return index_of_id[ids]
@@ -108,7 +139,7 @@ def opening_image(path: Path, what: str) -> Iterator[Image.Image]:
     """
     try:
         with no_pixel_limit():
-            image = Image.open(path)
+            image = open_image(path)
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(
@@ -129,7 +160,7 @@ def photo_size(path: Path) -> tuple[int, int]:
         DataError: the file is not a readable image.
     """
     with opening_image(path, "photo") as photo:
-        transposed = photo.getexif().get(_EXIF_ORIENTATION, 1) >= 5
+        transposed = photo.getexif().get(_EXIF_ORIENTATION, 1) >= 5 and photo.format != "TIFF"  # Pillow turns the size
         return (photo.width, photo.height) if transposed else (photo.height, photo.width)
 
 
@@ -138,7 +169,8 @@ def splits_of(folder: str | Path) -> tuple[str | None, ...]:
     root = Path(folder)
     if (root / "images").is_dir():
         return (None,)
-    return tuple(sorted(path.parent.name for path in root.glob("*/images"))) or (None,)
+    names = sorted(path.parent.name for path in root.glob("*/images") if path.is_dir())
+    return tuple(name for name in names if not name.startswith(".")) or (None,)
 
 
 def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: bool = False) -> LabelledFolder:
@@ -168,39 +200,74 @@ def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: 
     listing = next((path for path in (place / "classes.json", root / "classes.json") if path.is_file()), None)
     if listing is None:
         raise DataError(f"{root} has no classes.json: expected {_EXAMPLE}")
-    pairs, unpaired = _find_pairs(place)
+    pairs, unpaired, left_out = _find_pairs(place)
     if unpaired and not skip_unpaired:
         more = f", and {len(unpaired) - 1} more" if len(unpaired) > 1 else ""
+        check = shlex.join(["deop", "prepare", "check", str(root)])
         raise DataError(
-            f"{place}: {describe_unpaired(unpaired[0])}{more}; `deop prepare check {root}` lists all, and "
-            "--skip-broken (skip_unpaired=True in Python) leaves them out"
+            f"{place}: {unpaired[0].reason}{more}; `{check}` lists all, and --skip-broken (skip_unpaired=True in "
+            "Python) leaves them out"
         )
     if not pairs:
-        raise DataError(f"no photos in {place / 'images'}: expected {', '.join(PHOTO_SUFFIXES)}")
-    return LabelledFolder(place, read_classes(listing), pairs, unpaired)
+        raise DataError(f"no photos with masks in {place}" + _because(unpaired + left_out))
+    return LabelledFolder(place, read_classes(listing), pairs, unpaired, left_out)
 
 
-def _find_pairs(place: Path) -> tuple[tuple[Pair, ...], tuple[Path, ...]]:
-    """Photos and masks with the same stem, and the files without exactly one partner."""
-    photos: dict[str, list[Path]] = {}
-    for path in sorted((place / "images").iterdir()):
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
-            photos.setdefault(path.stem, []).append(path)
-    masks = {path.stem: path for path in sorted((place / "masks").glob("*.png")) if not path.name.startswith(".")}
-    pairs = tuple(Pair(paths[0], masks[stem]) for stem, paths in photos.items() if stem in masks and len(paths) == 1)
-    paired = {pair.photo.stem for pair in pairs}
-    unpaired = [path for stem, paths in photos.items() if stem not in paired for path in paths]
-    unpaired += [path for stem, path in masks.items() if stem not in photos]
-    return pairs, tuple(unpaired)
+def _because(left_out: tuple[LeftOut, ...]) -> str:
+    return f": {describe_left_out(left_out)}" if left_out else ": images/ is empty"
 
 
-def describe_unpaired(path: Path) -> str:
-    """Why a file of ``LabelledFolder.unpaired`` is left out."""
-    if path.parent.name == "masks":
-        return f"mask {path.name} has no photo"
-    if (path.parent.parent / "masks" / f"{path.stem}.png").exists():
-        return f"photo {path.name} shares its name with another photo, and there is one mask for both: rename one"
-    return f"photo {path.name} has no mask"
+def _find_pairs(place: Path) -> tuple[tuple[Pair, ...], tuple[LeftOut, ...], tuple[LeftOut, ...]]:
+    """Photos and masks of the same path, the files without exactly one partner, and the other files."""
+    photos, masks = (_collect(place / name) for name in ("images", "masks"))
+    photos_of, masks_of = _by_key(photos.files, place / "images"), _by_key(masks.files, place / "masks")
+    left_out_of = _by_key([entry.path for entry in photos.left_out], place / "images")
+    reason_of = {entry.path: entry.reason for entry in photos.left_out}
+    pairs, unpaired = [], []
+    for key, files in photos_of.items():
+        partners = masks_of.get(key, [])
+        if len(files) == len(partners) == 1:
+            pairs.append(Pair(files[0], partners[0]))
+            continue
+        for file in files:
+            name = file.relative_to(place / "images").as_posix()
+            if not partners:
+                reason = f"photo {name} has no mask"
+            elif len(files) > 1:
+                reason = f"photo {name} shares its name with another photo, and there is one mask for both: rename one"
+            else:
+                reason = (
+                    f"photo {name} has {len(partners)} masks, {', '.join(mask.name for mask in partners)}: keep one"
+                )
+            unpaired.append(LeftOut(file, reason))
+    for key, files in masks_of.items():
+        if key not in photos_of:
+            unusable = [f": {path.name} is not used ({reason_of[path]})" for path in left_out_of.get(key, [])]
+            unpaired += [
+                LeftOut(
+                    file, f"mask {file.relative_to(place / 'masks').as_posix()} has no photo{''.join(unusable[:1])}"
+                )
+                for file in files
+            ]
+    return tuple(pairs), tuple(unpaired), photos.left_out + masks.left_out
+
+
+def _collect(directory: Path) -> Collection:
+    """The images of a directory; none if it does not exist."""
+    if not directory.is_dir():
+        return Collection(())
+    try:
+        return collect(directory, unique=False)  # several photos may have one mask, through links
+    except OSError as error:
+        raise DataError(f"cannot read {directory}: {error.strerror or error}") from error
+
+
+def _by_key(files: Iterable[Path], directory: Path) -> dict[str, list[Path]]:
+    """Files by their path below a directory, without the suffix."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(file.relative_to(directory).with_suffix("").as_posix(), []).append(file)
+    return groups
 
 
 def read_classes(path: Path) -> tuple[LabelClass, ...]:
@@ -221,6 +288,10 @@ def read_classes(path: Path) -> tuple[LabelClass, ...]:
         raise DataError(f"{path} is empty: list at least one class, as in {_EXAMPLE}")
     if repeated := sorted({label for label in ids if ids.count(label) > 1}):
         raise DataError(f"{path} lists the id {repeated[0]} more than once: give each class its own id")
+    colours = [entry.colour for entry in classes if entry.colour is not None]
+    if twice := [colour for colour in colours if colours.count(colour) > 1]:
+        hexadecimal = "#{:02x}{:02x}{:02x}".format(*twice[0])
+        raise DataError(f'{path} has the color {hexadecimal} more than once: give each class its own, or omit "color"')
     return classes
 
 
@@ -234,26 +305,36 @@ def _class_of(entry: Any) -> LabelClass:
         if entry.get(key) not in (None, False, True):
             raise ValueError(f"{key!r} of {entry['name']!r} is {entry[key]!r}: expected true, false or null")
     isthing, seen = (None if entry.get(key) is None else bool(entry[key]) for key in ("isthing", "seen"))
-    return LabelClass(label, entry["name"], isthing, seen)
+    return LabelClass(label, entry["name"], isthing, seen, _colour_of(entry))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Read the class ids of the pixels of a photo.
+def _colour_of(entry: dict[str, Any]) -> tuple[int, int, int] | None:
+    """The ``"color"`` of an entry of classes.json: "#rrggbb", or [r, g, b] of 0..255; None if it has none."""
+    value = entry.get("color")
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch("#?[0-9a-fA-F]{6}", value):
+        red, green, blue = bytes.fromhex(value.removeprefix("#"))
+        return red, green, blue
+    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
+        return value[0], value[1], value[2]
+    raise ValueError(f'the color of {entry["name"]!r} is {value!r}: expected "#rrggbb", or [r, g, b] of 0 to 255')
+
+
+def read_mask(path: Path, colours: Colours | None = None) -> np.ndarray:
+    """Read the class ids of the pixels of a photo: ``images.id_maps.read_id_map``, with errors of a data set.
+
+    Args:
+        path: the file.
+        colours: the colours of ids, for masks in colour.
 
     Returns:
-        (H, W) uint8 or uint16.
+        (H, W) uint8 or uint16; or int32, with ``UNLISTED_COLOUR`` (-1) for a colour that is not among ``colours``.
 
     Raises:
-        DataError: the file is not a grey or palette image of 8 or 16 bits.
+        DataError: the file cannot be read, or does not store ids.
     """
-    with opening_image(path, "mask") as image:
-        if image.mode not in ("L", "P", "I;16", "I"):
-            raise DataError(
-                f"the mask {path} has mode {image.mode}: expected one 8- or 16-bit id per pixel (grey or palette PNG)"
-            )
-        ids = np.asarray(image)
-    if ids.dtype == np.uint8:
-        return ids
-    if ids.size and not 0 <= ids.min() <= ids.max() <= MAX_ID:
-        raise DataError(f"the mask {path} has ids from {ids.min()} to {ids.max()}: expected 0 to {MAX_ID}")
-    return ids.astype(np.uint16)
+    try:
+        return read_id_map(path, colours)
+    except ImageError as error:
+        raise DataError(str(error)) from error

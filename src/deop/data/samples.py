@@ -102,9 +102,10 @@ class TrainingPhotos(Dataset[TrainingSample]):
             skip_broken: leave out files that cannot be read, instead of raising an error.
 
         Raises:
-            DataError: photos or masks that cannot be read or do not fit each other, by name.
+            DataError: photos or masks that cannot be read or do not fit each other, by name; or no mask has a listed
+                id.
         """
-        self.folder = checked_folder(folder, skip_broken)
+        self.folder = checked_folder(folder, skip_broken, warn=True)
         self.augmentation = augmentation
         self.seed = seed
 

@@ -124,7 +124,9 @@ def _iso_media(brand: bytes) -> FileType:
     if brand in (b"avif", b"avis"):
         from PIL import features
 
-        return FileType("AVIF image", "`pip install -U pillow`, or convert it to JPEG", bool(features.check("avif")))
+        return FileType(
+            "AVIF image", "`pip install -U pillow`, or convert it to JPEG", "avif" in features.get_supported()
+        )
     if brand in _JPEG_2000_BRANDS:
         return FileType("JPEG 2000", readable=True)
     if brand[:3] == b"crx":

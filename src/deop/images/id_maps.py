@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from deop.errors import ImageError
-from deop.images.reading import MAX_PIXELS, no_pixel_limit, transposition_of
+from deop.images.reading import MAX_PIXELS, no_pixel_limit, open_image, transposition_of
 
 MAX_ID = 65535
 """Greatest id in a mask: masks have at most 16 bits."""
@@ -52,7 +52,7 @@ def read_id_map(path: str | Path, colours: Colours | None = None) -> np.ndarray:
     path = Path(path)
     try:
         with no_pixel_limit():
-            image = Image.open(path)
+            image = open_image(path)
         with image:
             return _read(image, path, colours or {})
     except (ImageError, MemoryError):
@@ -151,9 +151,9 @@ def _by_colour(image: Image.Image, path: Path, colours: Colours) -> np.ndarray:
         return np.array(rgb[..., 0])
     if ids is None:
         raise ImageError(
-            f"the mask {path} is in colour (mode {image.mode}), and its colours have no ids: save it as a grey or "
-            'palette PNG, or give every class its colour in classes.json, as in {"id": 1, "name": "person", "color": '
-            '"#dc143c"}'
+            f"the mask {path} is in colour (mode {image.mode}): save it as a grey or palette PNG with an id per pixel. "
+            "In a data set, classes.json may list the colors instead, as in "
+            '{"id": 1, "name": "person", "color": "#dc143c"}'
         )
     return ids
 

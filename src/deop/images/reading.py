@@ -120,7 +120,7 @@ def count_pixels(source: Photo) -> int:
 
 
 def _pixels_of_file(file: Any) -> int:
-    with no_pixel_limit(), _open(file) as image:
+    with no_pixel_limit(), open_image(file) as image:
         return image.width * image.height
 
 
@@ -138,7 +138,7 @@ def _pixels_of_object(file: Any) -> int:
         file.seek(position)
 
 
-def _open(file: Any) -> Image.Image:
+def open_image(file: Any) -> Image.Image:
     """``Image.open``; formats that need a plugin, if that is installed, too."""
     try:
         return Image.open(file)
@@ -254,7 +254,7 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> np.ndarray:
         raise ImageError(f"cannot read {name}: it is empty (0 bytes); copy or download it again")
     try:
         with no_pixel_limit():
-            image = _open(BytesIO(data))
+            image = open_image(BytesIO(data))
     except Exception as error:  # Pillow's plugins raise almost any exception for a damaged header
         raise ImageError(f"cannot read {name}: {_why_not_an_image(data)}") from error
     return _from_image(image, name, max_pixels, data)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy import sparse
 from torch import Tensor
 
-from deop.errors import ProposalError
+from deop.errors import ImageError, ProposalError
+from deop.images.collection import collect
+from deop.images.id_maps import read_id_map
 from deop.proposals.types import Proposals
 
 LOGIT_LIMIT = 20.0
@@ -168,11 +169,12 @@ def _wrong_size(size: tuple[int, ...], expected: tuple[int, ...]) -> ProposalErr
 
 
 def read_masks(path: str | Path) -> np.ndarray:
-    """Read masks from a file or a folder.
+    """Read masks from a file or a directory.
 
     Args:
-        path: a PNG whose 8- or 16-bit pixels are ids (0 = no mask), a ``.npy`` or ``.npz`` file with (N, H, W) masks or
-            a label map (H, W), or a folder of PNGs with one mask each (non-zero = mask), sorted by name.
+        path: an image whose pixels are ids (0 = no mask), as ``images.id_maps.read_id_map`` reads it; a ``.npy`` or
+            ``.npz`` file with (N, H, W) masks or a label map (H, W); or a directory of images with one mask each
+            (non-zero = mask), sorted by name.
 
     Returns:
         (N, H, W) bool.
@@ -182,18 +184,30 @@ def read_masks(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     if not path.exists():
-        raise ProposalError(f"no masks at {path}: no such file or folder")
+        raise ProposalError(f"no masks at {path}: no such file or directory")
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png")
-        if not files:
-            raise ProposalError(f"no masks in {path}: expected PNG files with one mask each")
-        shape = _read_plane(files[0]).shape
-        return _fill((_read_one(file, files[0], shape) for file in files), len(files), shape)
+        return _read_directory(path)
     masks = _read_array(path) if path.suffix.lower() in (".npy", ".npz") else _read_plane(path)
     try:
         return as_masks(masks)
     except ProposalError as error:
         raise ProposalError(f"{path}: {error}") from error
+
+
+def _read_directory(path: Path) -> np.ndarray:
+    """One mask from each image of a directory."""
+    try:
+        found = collect(path, recursive=False, unique=False)
+    except OSError as error:
+        raise ProposalError(f"cannot read masks from {path}: {error.strerror or error}") from error
+    for entry in found.left_out:
+        if entry.path.suffix.lower() in (".npy", ".npz"):
+            raise ProposalError(f"{entry.path} is in a directory with one mask per image: give it by itself")
+    files = found.files
+    if not files:
+        raise ProposalError(f"no masks in {path}: expected PNG files with one mask each")
+    shape = _read_plane(files[0]).shape
+    return _fill((_read_one(file, files[0], shape) for file in files), len(files), shape)
 
 
 def _read_one(file: Path, first: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -207,16 +221,9 @@ def _read_one(file: Path, first: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_plane(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
-                raise ProposalError(
-                    f"{path} has mode {image.mode}: masks need one channel of 8 or 16 bits with an id per pixel"
-                )
-            return np.asarray(image)
-    except (ProposalError, MemoryError):
-        raise
-    except Exception as error:  # damaged files make Pillow raise errors of many kinds
-        raise ProposalError(f"cannot read masks from {path}: {error}") from error
+        return read_id_map(path)
+    except ImageError as error:
+        raise ProposalError(str(error)) from error
 
 
 def _read_array(path: Path) -> np.ndarray:

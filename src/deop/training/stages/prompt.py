@@ -174,7 +174,7 @@ def photos_of_classes(folder: LabelledFolder) -> list[list[int]]:
     photos: list[list[int]] = [[] for _ in folder.classes]
     labels = {entry.id: label for label, entry in enumerate(folder.classes)}
     for index, pair in enumerate(folder.pairs):
-        for class_id in present.get(pair.mask.stem, ()):
+        for class_id in present.get(folder.key(pair), ()):
             if class_id in labels:
                 photos[labels[class_id]].append(index)
     return photos
