@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 WEIGHT_INDEX = "model.safetensors.index.json"
 """Name of the file that lists the shards of weights in several files."""
+
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+"""The same for pickled weights."""
 
 
 @contextmanager
@@ -104,20 +108,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_weight_index(folder: Path) -> dict[str, str]:
-    """The ``weight_map`` of a folder's ``model.safetensors.index.json``: which file of the folder holds which tensor.
+def convert_command(weights: str | Path) -> str:
+    """The shell command that converts pickled weights, in a file or a folder, to safetensors.
+
+    >>> convert_command("my clip.pt")
+    "deop convert 'my clip.pt' FOLDER"
+    """
+    return shlex.join(["deop", "convert", str(weights), "FOLDER"])
+
+
+def read_weight_index(path: Path) -> dict[str, str]:
+    """The ``weight_map`` of a folder's ``WEIGHT_INDEX`` or ``PICKLE_INDEX``: which file holds which tensor.
 
     Raises:
-        CheckpointError: a damaged index, or one that names anything but safetensors files in the same folder.
+        CheckpointError: a damaged index, or one that names anything but weights of its kind in the same folder.
     """
-    path = folder / WEIGHT_INDEX
+    suffix = ".bin" if path.name == PICKLE_INDEX else ".safetensors"
     files = read_json(path).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f'{path} has no "weight_map" of tensors to files. Fetch the folder again.')
     for name in files.values():
-        if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:\0"):
+        if not isinstance(name, str) or not name.endswith(suffix) or set(name) & set("/\\:\0"):
             raise CheckpointError(
-                f"{path} names the file {name!r}: expected the name of a .safetensors file in the same folder. "
+                f"{path} names the file {name!r}: expected the name of a {suffix} file in the same folder. "
                 "Fetch the folder again from a source you trust."
             )
     return files

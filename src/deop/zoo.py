@@ -6,12 +6,13 @@ segmentation model proposes them; its classes are ignored.
 
 import difflib
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
-from deop.files import existing_path, read_json
+from deop.files import convert_command, existing_path, read_json
 from deop.networks.devices import choose_device, choose_dtype
 from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, repo_cache
 
@@ -270,7 +271,7 @@ def _fetch_all(model: ZooModel, proposer: str | Path | None) -> None:
         }
         if "--model" not in missing:
             values["--model"] = model.name
-        options = " ".join(f"{option} {value}" for option, value in values.items())
+        options = " ".join(f"{option} {shlex.quote(value)}" for option, value in values.items())
         caches = "\n".join(f"  {repo_cache(weights.repo)}" for weights in missing.values())
         raise ModelNotFoundError(
             f"{model.name} is not on this machine ({megabytes} MB to download) and the hub cannot be reached "
@@ -288,7 +289,7 @@ def _find(name: str, zoo: bool = True) -> Path:
     if path := existing_path(name):
         if path.is_dir():
             return path
-        raise CheckpointError(f"{name} is a file: give its folder, or convert it once: deop convert {name} FOLDER")
+        raise CheckpointError(f"{name} is a file: give its folder, or convert it once: {convert_command(name)}")
     if _REPO.fullmatch(name) and not name.startswith("."):
         repo, _, revision = name.partition("@")
         return fetch(repo, revision or "main")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, DeopError
-from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, read_json, read_weight_index
+from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index
 from deop.images.preprocessing import Normalization
 
 _SCALE = "::scale"
@@ -43,13 +43,13 @@ def _weight_files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix in PICKLE_SUFFIXES:
             raise CheckpointError(
-                f"{path} is a pickle, which deop never loads. Convert it once: deop convert {path} FOLDER"
+                f"{path} is a pickle, which deop never loads. Convert it once: {convert_command(path)}"
             )
         return [path]
     if (path / "model.safetensors").is_file():
         return [path / "model.safetensors"]
     if (path / WEIGHT_INDEX).is_file():
-        names = sorted(set(read_weight_index(path).values()))
+        names = sorted(set(read_weight_index(path / WEIGHT_INDEX).values()))
         if missing := [name for name in names if not (path / name).is_file()]:
             raise CheckpointError(
                 f"{path} lacks {list_some(missing)}, which {WEIGHT_INDEX} lists. Fetch the folder again."
@@ -59,7 +59,7 @@ def _weight_files(path: Path) -> list[Path]:
     if pickles:
         raise CheckpointError(
             f"{path} has only pickled weights ({', '.join(pickles)}), which deop never loads. "
-            f"Convert them once: deop convert {path / pickles[0]} FOLDER"
+            f"Convert them once: {convert_command(path)}"
         )
     raise CheckpointError(f"no weights at {path}: expected a .safetensors file or a folder with model.safetensors")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deop.errors import CheckpointError, MissingDependencyError
-from deop.files import PICKLE_SUFFIXES, read_json
+from deop.files import PICKLE_SUFFIXES, convert_command, read_json
 from deop.networks.loading import list_some
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def load_network(folder: Path, classes: Mapping[str, str]) -> "PreTrainedModel":
         raise CheckpointError(
             f"{folder} has no safetensors weights"
             + (f", only pickled ones ({', '.join(pickles)}), which deop never loads" if pickles else "")
-            + ". Choose a revision that has them, or convert pickled weights once: "
-            f"deop convert {folder / (pickles[0] if pickles else 'pytorch_model.bin')} FOLDER"
+            + f". Choose a revision that has them, or convert pickled weights once: {convert_command(folder)}"
         )
     from safetensors import SafetensorError
 

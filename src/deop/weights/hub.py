@@ -1,12 +1,21 @@
 """Model folders from the Hugging Face hub: downloaded once, then used without a network."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from deop.errors import CheckpointError, ModelNotFoundError
-from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, parse_json, read_json, read_weight_index, replacing
+from deop.files import (
+    PICKLE_SUFFIXES,
+    WEIGHT_INDEX,
+    convert_command,
+    parse_json,
+    read_json,
+    read_weight_index,
+    replacing,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -133,7 +142,7 @@ def is_complete(folder: Path) -> bool:
     try:
         config = read_json(folder / "config.json")
         names = {path.name for path in folder.iterdir() if path.exists()}  # the cache may hold broken links
-        if "model.safetensors" not in names and not set(read_weight_index(folder).values()) <= names:
+        if "model.safetensors" not in names and not set(read_weight_index(folder / WEIGHT_INDEX).values()) <= names:
             return False
     except CheckpointError:
         return False
@@ -142,9 +151,13 @@ def is_complete(folder: Path) -> bool:
 
 def download_command(repo: str, revision: str) -> str:
     """The shell command that downloads the files that deop reads into a folder named after the repo."""
-    pinned = "" if revision == "main" else f" --revision {revision}"
-    includes = " ".join(f"--include '{pattern}'" for pattern in ("*.json", "merges.txt", "model*.safetensors"))
-    return f"hf download {repo}{pinned} {includes} --local-dir {repo.split('/')[-1]}"
+    includes = ("*.json", "merges.txt", "model*.safetensors", "README.md")
+    return _download(repo, revision, *(word for pattern in includes for word in ("--include", pattern)))
+
+
+def _download(repo: str, revision: str, *options: str) -> str:
+    pinned = [] if revision == "main" else ["--revision", revision]
+    return shlex.join(["hf", "download", repo, *pinned, *options, "--local-dir", repo.split("/")[-1]])
 
 
 def _check_name(repo: str) -> None:
@@ -185,11 +198,10 @@ def _conversion(api: "HfApi", repo: str, revision: str, snapshot: _Snapshot) -> 
                 return candidate
             others.append(f"{repo}@{reference}")
     name = repo.split("/")[-1]
-    at = "" if revision == "main" else f" --revision {revision}"
     hint = f"\nOr load the hub's conversion of other files of this repo: {' or '.join(others)}" if others else ""
     raise CheckpointError(
         f"{repo} at revision {revision} has only pickled weights ({', '.join(snapshot.pickles)}), which deop never "
-        f"loads. Convert them once:\n  hf download {repo}{at} --local-dir {name}\n  deop convert {name} FOLDER{hint}"
+        f"loads. Convert them once:\n  {_download(repo, revision)}\n  {convert_command(name)}{hint}"
     )
 
 
