@@ -152,21 +152,47 @@ def test_a_missing_photo_is_a_failure(segment, here):
     [
         (["--classes", ""], "--classes"),
         (["--classes", "cat, Cat"], "cat"),
-        (["--classes-file", "a.jpg"], "omit one of them"),
+        (["--classes-file", "a.jpg"], "--classes and --classes-file exclude each other"),
         (["--proposer", "some/model"], "omit one of them"),
         (["--severance", "scissors"], "scissors"),
         (["--anchors", "decoder"], "decoder"),
         (["--anchors", "heavy"], "heavy"),
         (["--mode", "fast"], "fast"),
         (["--classifier", "magic"], "magic"),
-        (["--threshold", "5"], "Invalid value for '--threshold'"),
-        (["--threshold", "-0.1"], "Invalid value for '--threshold'"),
+        (["--threshold", "5"], "threshold 5.0 is not in [0, 1]"),
+        (["--threshold", "-0.1"], "not in [0, 1]"),
+        (["--threshold", "dog=0.5"], "dog"),
+        (["--alpha", "2"], "--alpha 2.0 is not in [0, 1]"),
+        (["--alpha", "0.5", "--style", "outline"], "--alpha has no effect"),
+        (["--no-legend", "--cutout", "cat"], "a cut-out has no legend"),
+        (["--style", "crayon"], "crayon"),
+        (["--style", "outline", "--cutout", "cat"], "--style and --cutout exclude each other"),
+        (["--heatmap", "cat", "--cutout", "cat"], "--cutout and --heatmap exclude each other"),
+        (["--heatmap", "cat, wall"], "--heatmap shows one name"),
+        (["--cutout", "dog"], "'dog' is not one of the names"),
+        (["--rle"], "--rle has no effect: add --json FILE"),
+        (["--coco-polygons"], "add --coco FILE"),
+        (["--polygon-format", "yolo"], "add --polygons OUT"),
+        (["--tolerance", "2"], "add --polygons OUT"),
+        (["--tolerance", "-1", "--polygons", "x.geojson"], "negative"),
+        (["--instances", "i.png"], "add --mode panoptic or instance"),
+        (["--coco", "-"], "--coco - is not supported"),
+        (["--json", "-", "--labels", "-"], "--labels and --json both write to standard output"),
+        (["--skip-existing", "--coco", "c.json"], "would lose"),
+        (["--skip-existing", "--json", "-"], "standard output is none"),
+        (["--vocabulary", "coco"], "--classes and --vocabulary exclude each other"),
+        (["--labels", "x.png", "--output", "x.png"], "--output and --labels would both write x.png"),
+        (["--labels", "x.png", "--json", "./x.png"], "--labels and --json would both write"),
+        (["--json", "a.jpg"], "a.jpg is one of the photos"),
+        (["--coco", "m.npy"], "m.npy is read by this command"),
+        (["--threads", "0"], "Invalid value for '--threads'"),
         (["--batch", "0"], "Invalid value for '--batch'"),
         (["--classifier", "two-stream", "--severance", "gate"], "omit severance"),
         (["--classifier", "two-stream", "--anchors", "pool"], "omit anchors"),
         (["--classifier", "two-stream", "--severance", "scissors"], "scissors"),
         (["--templates", "no braces"], "no braces"),
-        (["--things", "dog"], "dog"),
+        (["--things", "cat"], "--things has no effect: semantic mode"),
+        (["--things", "dog", "--mode", "panoptic"], "dog"),
         (["--dtype", "float64"], "float64"),
         (["--output", "a.jpg"], "would be replaced"),
     ],
@@ -186,7 +212,7 @@ def test_wrong_usage_exits_with_2_and_writes_nothing(segment, here, options, mes
 @pytest.mark.parametrize("options", [["--output", "a.xyz"], ["--labels", "a.jpg.tif"], ["--json", "a.jpg/x.json"]])
 def test_unwritable_results_leave_nothing_behind(segment, here, options):
     done = segment(*write_inputs(here), *options)
-    assert done.code == 1
+    assert done.code == 3
     assert done.err.lstrip().startswith("error: cannot write")  # rich before 14.3 ends the progress bar with a line
     assert files_in(here) == ["a.jpg", "m.npy"]
 
@@ -227,7 +253,7 @@ def test_a_batch_that_cannot_write_a_file_keeps_finished_results(segment, here):
         write_masks(here / "masks" / f"{name}.npy")
     (here / "out" / "b.png").mkdir(parents=True)
     done = segment("trip", "-c", "cat", "--masks", "masks", "--json", "all.jsonl", "-o", "out")
-    assert done.code == 1
+    assert done.code == 3
     assert "1 of 3 photos done" in done.err
     assert "error: cannot write out/b.png" in done.err
     assert [json.loads(line)["photo"] for line in (here / "all.jsonl").read_text(encoding="utf-8").splitlines()] == [

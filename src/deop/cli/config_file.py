@@ -95,6 +95,8 @@ def read_defaults(root: Any, name: str, files: list[Path]) -> Defaults:
 
 def typed(context: typer.Context, name: str) -> bool:
     """Whether an option was typed on the command line: it is neither a default nor from a configuration file."""
+    if name not in context.params:
+        raise KeyError(name)
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -156,7 +158,7 @@ def _form(annotation: Any) -> tuple[Any, Callable[[Any, Path], Any]]:
     if hint is Path:
         return str, _path
     many = get_origin(hint) is list
-    item = get_args(hint)[0] if many else hint
+    item: Any = get_args(hint)[0] if many else hint
     if isinstance(item, type) and issubclass(item, Enum):
         item = Literal[tuple(str(member.value) for member in item)]
     return (tuple[item, ...] if many else item), lambda value, directory: value

@@ -48,8 +48,8 @@ Model = Annotated[
     str,
     InFile(str, model_place),
     option(
-        "--model", "-m", metavar="MODEL", panel=METHOD, show_default=True,
-        help="A name that `deop models` lists, a directory, or a hub repo (org/name).",
+        "--model", "-m", metavar="MODEL", panel=METHOD,
+        help="A name that `deop models` lists, a directory, or a hub repo (org/name). Default: nano.",
     ),
 ]  # fmt: skip
 Severance = Annotated[
@@ -88,7 +88,7 @@ Threads = Annotated[
         help="Number of CPU threads. Default: one per core, or OMP_NUM_THREADS.",
     ),
 ]  # fmt: skip
-Debug = Annotated[bool, option("--debug", panel=RUNTIME, help="Show the traceback if an error occurs.")]
+Debug = Annotated[bool, option("--debug", metavar="", panel=RUNTIME, help="Show the traceback if an error occurs.")]
 
 
 def command_line(context: typer.Context) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,17 +11,20 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.table import Table
 
 from deop.cli.console import PlainConsole, say
+from deop.cli.streams import STREAM
 
 if TYPE_CHECKING:
     from deop.results.segmentation import Segmentation
 
+_MOST_NOT_FOUND = 12  # rows of the table
 
-def print_table(result: "Segmentation", files: Mapping[str, str], seconds: float) -> None:
+
+def print_table(result: "Segmentation", files: Sequence[str], seconds: float) -> None:
     """Print the result of one photo on stdout: each name with its share of the photo and its score.
 
     Args:
         result: what to print.
-        files: paths of the files written, by kind.
+        files: paths of the files written.
         seconds: how long the photo took.
     """
     from deop.results.segments import grouped
@@ -33,27 +36,37 @@ def print_table(result: "Segmentation", files: Mapping[str, str], seconds: float
         table.add_column("Segments", justify="right")
     table.add_column("Share of the photo", justify="right")
     table.add_column("Score", justify="right")
+
+    def add_row(name: str, count: int | None, share: float, score: str = "", style: str = "") -> None:
+        counts = ["" if count is None else str(count)] if counts_segments else []
+        table.add_row(name, *counts, f"{share:.1%}", score, style=style)
+
     for name, indices in grouped(result.segments).items():
         segments = [result.segments[index] for index in indices]
-        share = sum(segment.share for segment in segments)
         score = max(segment.score for segment in segments)
-        count = [str(len(segments))] if counts_segments else []
-        table.add_row(name, *count, f"{share:.1%}", f"{score:.2f}")
+        add_row(name, len(segments), sum(segment.share for segment in segments), f"{score:.2f}")
+    # Of a built-in vocabulary most names are not found in any photo.
+    not_found = () if result.settings.get("vocabulary") else result.not_found
+    for name in not_found[:_MOST_NOT_FOUND]:
+        add_row(name, 0, 0, style="dim")
+    if len(not_found) > _MOST_NOT_FOUND:
+        table.add_row(f"+ {len(not_found) - _MOST_NOT_FOUND} more not found", style="dim")
     unnamed = float((result.label_map < 0).mean())
     if unnamed > 0:
-        table.add_row("none of these", *([""] if counts_segments else []), f"{unnamed:.1%}", "", style="dim")
+        add_row("none of these", None, unnamed, style="dim")
     console = PlainConsole()
     console.print(table)
-    written = f"wrote {', '.join(files.values())} in " if files else ""
+    written = f"wrote {', '.join(files)} in " if files else ""
     console.print(f"{written}{seconds:.1f} s", style="dim", soft_wrap=True)
 
 
 @contextmanager
-def write_json_lines(path: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Give a function that writes one JSON object per line.
+def write_json_lines(path: Path | None, kept: Iterable[bytes] = ()) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Give a function that writes one JSON object per line, at once.
 
     Args:
-        path: a file, which appears once all lines are written; "-" for stdout, line by line; None to write nothing.
+        path: a file, which appears once all lines are written; "-" for stdout; None to write nothing.
+        kept: lines that come first.
 
     Raises:
         OutputError: the file cannot be written.
@@ -63,16 +76,31 @@ def write_json_lines(path: str | None) -> Iterator[Callable[[Mapping[str, Any]],
         return
 
     def write_to(file: IO[Any], content: Mapping[str, Any]) -> None:
-        file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+        file.write(to_json(content) + b"\n")
         file.flush()
 
-    if path == "-":
+    if path == STREAM:
         yield partial(write_to, sys.stdout.buffer)
         return
     from deop.files import replacing
 
-    with replacing(Path(path)) as file:
+    with replacing(path) as file:
+        for line in kept:
+            file.write(line + b"\n")
         yield partial(write_to, file)
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    r"""An object as one line of JSON in UTF-8.
+
+    Bytes of a file name that are not UTF-8 become escapes, from which Python's ``json`` restores the name that ``open``
+    takes.
+
+    >>> to_json({"photo": b"caf\xe9.jpg".decode("utf-8", "surrogateescape")})
+    b'{"photo": "caf\\udce9.jpg"}'
+    """
+    # JSON writes the escape of a surrogate as Python's backslashreplace does.
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def write_text(path: str | Path, text: str) -> None:

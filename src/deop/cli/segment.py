@@ -1,299 +1,279 @@
-"""``deop segment``: photos and class names in; images, label maps and JSON out."""
+"""``deop segment``: photos and class names in; pictures, label maps and files for other programs out."""
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from deop.cli.console import progress_bar, say
-from deop.cli.interrupts import raised_in_imports
-from deop.cli.options import METHOD, OUTPUT, RUNTIME, Anchors, DataType, Debug, Device, Model, Severance, option
-from deop.cli.output import print_table, write_json_lines
-from deop.cli.photos import IMAGE_SUFFIX, RESULTS_FOLDER, PhotoFile, find_masks, find_photos, place_results
-from deop.errors import DeopError, OutputError, SettingError
+from deop.cli.config_file import typed
+from deop.cli.console import say
+from deop.cli.options import DataType, Debug, Device, Threads
+from deop.cli.segment_options import BatchOptions, Cache, FileOptions, MethodOptions, NameOptions, PictureOptions
+from deop.cli.streams import STREAM, check_outputs, read_text_from_stdin
+from deop.errors import ImageError, SettingError
 
-NAMES, MASKS = "Names", "Masks"
+if TYPE_CHECKING:
+    from deop.cli.jobs import Plan
+    from deop.cli.writing import Outcome
+    from deop.text.vocabulary import Vocabulary
+
+G = TypeVar("G")
+
+EVERYTHING_ELSE = "everything else"
+"""The name that competes with those of ``--cutout`` and ``--heatmap`` if no class names are given."""
 
 
 def segment(
+    context: typer.Context,
     photos: Annotated[
         list[str],
         typer.Argument(
             metavar="PHOTO",
-            help="Files, directories (searched recursively) or patterns such as 'photos/*.jpg'.",
+            help="Files, directories (searched recursively), patterns such as 'photos/*.jpg', https addresses, or '-' "
+            "for standard input.",
             show_default=False,
         ),
     ],
-    classes: Annotated[
-        str,
-        option(
-            "--classes", "-c", metavar="NAMES", panel=NAMES,
-            help='Class names, separated by commas; synonyms are joined by a bar: "cat, sofa|couch, wall".',
-        ),
-    ] = "",
-    classes_file: Annotated[
-        Path | None,
-        option(
-            "--classes-file", metavar="FILE", panel=NAMES,
-            help="Read the class names from a text file, one name per line.",
-        ),
-    ] = None,
-    background: Annotated[
-        str,
-        option(
-            "--background", metavar="NAMES", panel=NAMES,
-            help='Names of what you are not looking for, such as "road, sky". Their pixels are left without a name.',
-        ),
-    ] = "",
-    things: Annotated[
-        str | None,
-        option(
-            "--things", metavar="NAMES", panel=NAMES,
-            help="Which of the names are countable things, for panoptic and instance mode. Default: all but common "
-            "words for stuff, such as sky, wall or grass.",
-        ),
-    ] = None,
-    templates: Annotated[
-        str | None,
-        option(
-            "--templates", metavar="SET", panel=NAMES,
-            help="Prompt templates for the names: single, photo, vild, imagenet, none, or a sentence with {}. "
-            "Default: the model's setting.",
-        ),
-    ] = None,
-    proposer: Annotated[
-        str | None,
-        option(
-            "--proposer", metavar="MODEL", panel=MASKS,
-            help="The network that proposes masks: a directory or hub repo with a MaskFormer, Mask2Former or SAM. "
-            "Default: the model's own.",
-        ),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        option(
-            "--masks", metavar="PATH", panel=MASKS,
-            help="Use these masks: a PNG of ids, an .npy or .npz file, or a directory of PNGs. For several photos: a "
-            "directory with one of these per photo, named like the photo.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        option(
-            "--output", "-o", metavar="OUT", panel=OUTPUT,
-            help="The image to write; for several photos, a directory. Default: PHOTO.deop.png, or "
-            f"{RESULTS_FOLDER}/ for several photos; no image if only --labels or --json is given.",
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        option(
-            "--labels", metavar="OUT", panel=OUTPUT,
-            help="The label map to write, a grayscale PNG: 1 is the first name, 2 the second and so on, 0 no name. For "
-            "several photos, a directory.",
-        ),
-    ] = None,
-    json_file: Annotated[
-        str | None,
-        option(
-            "--json", metavar="FILE", panel=OUTPUT,
-            help="Write the results as JSON Lines, one object per photo; '-' writes to standard output.",
-        ),
-    ] = None,
-    mode: Annotated[
-        Literal["semantic", "panoptic", "instance"],
-        option(
-            "--mode", metavar="MODE", panel=OUTPUT, show_default=True,
-            help="semantic: one name per pixel. panoptic: also separates things of the same name. instance: things "
-            "only, each with its own mask; masks may overlap.",
-        ),
-    ] = "semantic",
-    threshold: Annotated[
-        float | None,
-        option(
-            "--threshold", metavar="SCORE", panel=OUTPUT, min=0, max=1,
-            help="Minimum score: pixels (semantic) or segments below it get no name. Default: the model's setting.",
-        ),
-    ] = None,
-    model: Model = "nano",
-    severance: Severance = None,
-    anchors: Anchors = None,
-    classifier: Annotated[
-        Literal["one-pass", "two-stream"],
-        option(
-            "--classifier", metavar="KIND", panel=METHOD, show_default=True,
-            help="one-pass, or two-stream: the baseline, which crops and encodes every mask separately.",
-        ),
-    ] = "one-pass",
+    names: NameOptions,
+    picture: PictureOptions,
+    files: FileOptions,
+    many: BatchOptions,
+    method: MethodOptions,
     device: Device = None,
     dtype: DataType = None,
-    batch: Annotated[
-        int | None,
-        option(
-            "--batch", metavar="N", panel=RUNTIME, min=1,
-            help="Number of photos that are processed together. Default: 8 on a GPU, 1 on a CPU.",
-        ),
-    ] = None,
-    cache: Annotated[
-        bool,
-        option("--cache/--no-cache", panel=RUNTIME, help="Keep the embeddings of names on disk. Default: --cache."),
-    ] = True,
+    threads: Threads = None,
+    cache: Cache = True,
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Segment photos with class names of your choice.
 
     If a photo cannot be read, the others are still processed: failures are listed at the end, and the exit code is 1.
     """
-    if masks and proposer:
-        raise SettingError("masks come either from --masks or from --proposer: omit one of them")
-    names = _read_names(classes, classes_file)
-    if output is None and labels is None and json_file is None:
-        output = RESULTS_FOLDER
-    jobs, output = _plan(photos, output, labels, masks)
+    names = _prefer_typed(context, names, ("classes", "classes_file", "vocabulary"))
+    picture = _prefer_typed(context, picture, ("style", "cutout", "heatmap"))
+    method = _prefer_typed(context, method, ("masks", "proposer"))
+    _check_options(context, names, picture, files, many)
+    if names.classes_file == STREAM and "-" in photos:
+        raise SettingError("photo and names cannot both come from standard input: give one of them as a file")
+    from deop.cli.jobs import plan_jobs, unfinished
+    from deop.cli.writing import listed_photos, write_results
+    from deop.text.thresholds import Thresholds
+    from deop.text.vocabulary import Vocabulary
 
+    _refuse_videos(photos)
+    requested = _requested_names(names, picture)
+    vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
+    Thresholds.parse(names.threshold).values(vocabulary, 0)  # mistakes are reported before the model is loaded
+    shown_names = _names_of_picture(picture, vocabulary)
+    inputs = [path for path in (names.classes_file,) if path and path != STREAM]
+    draw = picture.output is not None or _asks_for_picture(context) or not any(files.places.values())
+    plan = plan_jobs(photos, picture, files, draw=draw, masks=method.masks, inputs=inputs)
+    jobs = plan.jobs
+    lines: dict[str, bytes] = {}
+    if many.skip_existing:
+        lines = listed_photos(files.json)
+        jobs = unfinished(jobs, lines if files.json else None)
+        for job in jobs:
+            lines.pop(job.photo.name, None)
+        if not jobs:
+            _report(plan, jobs, None, quiet=many.quiet)
+            return
+
+    from deop.networks.threads import set_threads
+
+    set_threads(threads)
     from deop.zoo import GIVEN, load
 
-    network = load(model, proposer=GIVEN if masks else proposer, device=device, dtype=dtype)
+    network = load(method.model, proposer=GIVEN if method.masks else method.proposer, device=device, dtype=dtype)
     if not cache:
         network.cache = None
-    vocabulary = network.vocabulary(names, background=background, templates=templates, things=things)
-    network.embed(vocabulary, progress=True)
+    if method.templates and typed(context, "templates") and not network.text.uses_templates:
+        say(f"warning: --templates has no effect, because {method.model} does not use templates", style="yellow")
+    vocabulary = network.vocabulary(
+        requested, background=names.background, templates=method.templates, things=names.things
+    )
+    network.embed(vocabulary, progress=not many.quiet)
 
     from deop.batch.streaming import segment_stream
     from deop.proposals.given import read_masks
 
     results = segment_stream(
         network,
-        [job.photo.path for job in jobs],
+        [job.photo.source for job in jobs],
         vocabulary,
         masks=[None if job.masks is None else partial(read_masks, job.masks) for job in jobs],
-        mode=mode,
-        threshold=threshold,
-        batch=batch,
-        severance=severance,
-        anchors=anchors,
-        classifier=classifier,
+        mode=names.mode,
+        threshold=names.threshold,
+        batch=many.batch,
+        severance=method.severance,
+        anchors=method.anchors,
+        classifier=method.classifier,
+        **({"heatmaps": shown_names} if picture.shown_style == "heatmap" else {}),
     )
-    failures, unfinished, error = _write_results(jobs, results, json_file)
-    for path, reason in failures:
-        say(f"failed: {reason}" if str(path) in reason else f"failed: {path}: {reason}", style="red")
-    if len(jobs) > 1:
-        done = len(jobs) - len(failures) - unfinished
-        places = [str(place) for place in (output, labels, json_file) if place not in (None, "-")]
-        say(f"{done} of {len(jobs)} photos done" + (f": {', '.join(places)}" if places else ""))
-    if error:
-        raise error
-    if failures:
+    overlay = picture.overlay_options | ({"names": shown_names} if shown_names else {})
+    outcome = write_results(
+        jobs,
+        results,
+        files,
+        overlay=overlay,
+        polygon_format=plan.polygon_format,
+        coco=_coco_writer(files, vocabulary, names.mode),
+        quiet=many.quiet,
+        kept=list(lines.values()),
+    )
+    _report(plan, jobs, outcome, quiet=many.quiet)
+    if outcome.error:
+        raise outcome.error
+    if outcome.failures:
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One photo, its masks, and the files to write.
+def _prefer_typed(context: typer.Context, group: G, exclusive: Sequence[str]) -> G:
+    """Options that exclude each other: one that is typed replaces those that a configuration file sets.
 
-    Attributes:
-        photo: the photo.
-        masks: file or directory with its masks; None for the proposer's.
-        image: where the drawn result goes; None: nowhere.
-        labels: where the label map goes; None: nowhere.
+    Raises:
+        SettingError: several of them are set in the same place.
+    """
+    defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]
+    chosen = [name for name in exclusive if getattr(group, name) != defaults[name]]
+    if from_command_line := [name for name in chosen if typed(context, name)]:
+        group = replace(group, **{name: defaults[name] for name in chosen if name not in from_command_line})  # type: ignore[type-var]
+        chosen = from_command_line
+    if len(chosen) > 1:
+        flags = [f"--{name.replace('_', '-')}" for name in chosen]
+        raise SettingError(f"{' and '.join(flags)} exclude each other: omit one of them")
+    return group
+
+
+def _asks_for_picture(context: typer.Context) -> bool:
+    return any(typed(context, name) for name in ("style", "cutout", "heatmap", "alpha", "no_legend"))
+
+
+def _check_options(
+    context: typer.Context, names: NameOptions, picture: PictureOptions, files: FileOptions, many: BatchOptions
+) -> None:
+    """Refuse combinations that cannot work, and options that would have no effect, if they were typed.
+
+    Raises:
+        SettingError: naming the options and the remedy.
     """
 
-    photo: PhotoFile
-    masks: Path | None
-    image: Path | None
-    labels: Path | None
+    def refuse(name: str, condition: bool, reason: str) -> None:
+        if condition and typed(context, name):
+            raise SettingError(f"--{name.replace('_', '-')} has no effect: {reason}")
 
-    @property
-    def files(self) -> dict[str, str]:
-        """Paths of the files to write, by the kinds that ``--json`` reports."""
-        places = {"picture": self.image, "labels": self.labels}
-        return {kind: str(place) for kind, place in places.items() if place}
-
-    def save(self, result: Any) -> None:
-        """Write the files of a result; nothing if the photo failed.
-
-        Raises:
-            OutputError: a file cannot be written.
-        """
-        if isinstance(result, DeopError):
-            return
-        if self.image:
-            result.save(self.image)
-        if self.labels:
-            result.save_labels(self.labels)
-
-
-def _read_names(classes: str, file: Path | None) -> str | list[str]:
-    """The class names of the command line: as typed, or the lines of a file."""
-    if file is None:
-        if not classes.strip():
-            raise SettingError('no class names: give --classes "cat, sofa, wall" or --classes-file FILE')
-        return classes
-    if classes:
-        raise SettingError("class names come either from --classes or from --classes-file: omit one of them")
-    from deop.files import read_names
-
-    return read_names(file)
+    style = picture.shown_style
+    blended = style in ("overlay", "side-by-side", "heatmap")
+    refuse("alpha", not blended, f"a picture of the style {style} is not blended with the photo")
+    refuse("no_legend", style == "cutout", "a cut-out has no legend")
+    refuse("things", names.mode == "semantic", "semantic mode separates no things; add --mode panoptic or instance")
+    refuse("rle", files.json is None, "add --json FILE")
+    refuse("coco_polygons", files.coco is None, "add --coco FILE")
+    refuse("polygon_format", files.polygons is None, "add --polygons OUT")
+    refuse("tolerance", files.polygons is None and not files.coco_polygons, "add --polygons OUT or --coco-polygons")
+    if picture.alpha is not None and not 0 <= picture.alpha <= 1:
+        raise SettingError(f"--alpha {picture.alpha} is not in [0, 1]")
+    if files.tolerance < 0:
+        raise SettingError(f"--tolerance {files.tolerance} is negative: give 0 or a number of pixels")
+    if files.instances and names.mode == "semantic":
+        raise SettingError("--instances needs segments of single things: add --mode panoptic or instance")
+    places = {"--output": picture.output, **files.places}
+    if files.coco == STREAM:
+        raise SettingError("--coco - is not supported: give the name of a file")
+    check_outputs(places, frozenset(("--output", "--labels", "--instances")))
+    if many.skip_existing:
+        if files.coco:
+            raise SettingError(
+                "--coco writes one file about all photos, so --skip-existing would lose those that it skips: omit one"
+            )
+        if STREAM in places.values():
+            raise SettingError("--skip-existing looks for files, and standard output is none: omit one of them")
 
 
-def _plan(
-    arguments: list[str], output: Path | None, labels: Path | None, masks: Path | None
-) -> tuple[list[Job], Path | None]:
-    """One job per photo, checked before anything slow starts; and where the images go."""
-    photos = find_photos(arguments, [place for place in (output, labels) if place]).photos
-    if output == RESULTS_FOLDER and len(photos) == 1 and not output.is_dir():
-        output = Path(f"{photos[0].result.name}{IMAGE_SUFFIX}")
-    images = place_results(photos, output) if output else [None] * len(photos)
-    maps = place_results(photos, labels) if labels else [None] * len(photos)
-    if labels and maps[0] and maps[0].suffix.lower() != ".png":
-        raise OutputError(f"cannot write {labels}: label maps are PNG files. Use the suffix .png, or give a directory")
-    mask_files = find_masks(photos, masks) if masks else [None] * len(photos)
-    return [Job(*parts) for parts in zip(photos, mask_files, images, maps, strict=True)], output
+def _refuse_videos(photos: Sequence[str]) -> None:
+    from deop.video.reading import is_video
+
+    for argument in photos:
+        if is_video(argument) and Path(argument).is_file():
+            raise ImageError(f"{argument} is a video, which deop does not segment yet: extract frames as images")
 
 
-def _write_results(
-    jobs: list[Job], results: Iterator[Any], json_file: str | None
-) -> tuple[list[tuple[Path, str]], int, BaseException | None]:
-    """Write each result as soon as it is there.
+def _requested_names(names: NameOptions, picture: PictureOptions) -> "str | list[str] | Vocabulary":
+    """The class names of the command line: as typed, the lines of a file, or a built-in list."""
+    from deop.text.vocabulary import Vocabulary
 
-    Args:
-        jobs: what to write for each photo.
-        results: for each job its result, or the error if it failed.
-        json_file: as in ``write_json_lines``.
+    if names.vocabulary:
+        from deop.text.builtin import builtin_vocabulary
 
-    Returns:
-        The photos that failed, with the reason; the number of photos that were not processed; and the exception that
-        stopped the batch, such as an interrupt or a full disk, or None. With a single photo it is raised instead.
+        return builtin_vocabulary(names.vocabulary)
+    if names.classes_file == STREAM:
+        return read_text_from_stdin("class names, one per line").splitlines()
+    if names.classes_file:
+        from deop.files import read_names
+
+        return read_names(names.classes_file)
+    if names.classes.strip():
+        return names.classes
+    if wanted := picture.cutout or picture.heatmap:
+        entries = ["|".join(texts) for texts in Vocabulary.parse(wanted).synonyms]
+        return [*entries, EVERYTHING_ELSE]
+    raise SettingError(
+        'no class names: give --classes "cat, sofa, wall", --classes-file FILE, or --vocabulary everyday'
+    )
+
+
+def _names_of_picture(picture: PictureOptions, vocabulary: "Vocabulary") -> list[str]:
+    """The names that a cut-out or a heat map shows; empty for other pictures.
+
+    Raises:
+        SettingError: a name that the vocabulary does not have, or several names for a heat map.
     """
-    from deop.batch.streaming import write_behind
+    from deop.results.name_lookup import find_names
+    from deop.text.vocabulary import Vocabulary
 
-    failures: list[tuple[Path, str]] = []
-    error: BaseException | None = None
-    done = 0
-    several = len(jobs) > 1
-    with raised_in_imports(), write_json_lines(json_file) as write, progress_bar(visible=several) as advance:
-        try:
-            started = time.perf_counter()
-            saved = write_behind(results, lambda number, result: jobs[number].save(result))
-            for job, result in zip(jobs, saved, strict=True):
-                now = time.perf_counter()
-                seconds, started = now - started, now
-                if isinstance(result, DeopError):
-                    failures.append((job.photo.path, str(result)))
-                    write({"photo": str(job.photo.path), "error": str(result)})
-                else:
-                    summary = {**result.summary(), "photo": str(job.photo.path)}
-                    write({**summary, "results": job.files, "seconds": round(seconds, 3)})
-                    if not several and json_file != "-":
-                        print_table(result, job.files, seconds)
-                done += 1
-                advance(done, len(jobs))
-        except (KeyboardInterrupt, Exception) as exception:  # finished results are kept and reported
-            if not several:
-                raise
-            error = exception
-    return failures, len(jobs) - done, error
+    wanted = picture.cutout or picture.heatmap
+    if not wanted:
+        return []
+    texts = [name for synonyms in Vocabulary.parse(wanted).synonyms for name in synonyms]
+    chosen = find_names(texts, vocabulary.names, {"synonyms": vocabulary.synonyms})
+    if picture.heatmap and len(chosen) > 1:
+        raise SettingError(f"--heatmap shows one name, not {len(chosen)}: give one of them")
+    return [vocabulary.names[index] for index in chosen]
+
+
+def _coco_writer(files: FileOptions, vocabulary: "Vocabulary", mode: str) -> Any:
+    if files.coco is None:
+        return None
+    from deop.results.coco import CocoWriter
+
+    return CocoWriter(
+        files.coco,
+        vocabulary.names,
+        rle=False if files.coco_polygons else "compressed",
+        tolerance=files.tolerance if files.coco_polygons else 0.0,
+        panoptic=mode == "panoptic",
+        isthing=vocabulary.things,
+    )
+
+
+def _report(plan: "Plan", jobs: Sequence[Any], outcome: "Outcome | None", *, quiet: bool) -> None:
+    """Say at the end which photos failed, what was left out, and how many are done."""
+    for name, reason in outcome.failures if outcome else ():
+        say(f"failed: {reason}" if name in reason else f"failed: {name}: {reason}", style="red")
+    if quiet:
+        return
+    if plan.found.summary:
+        say(plan.found.summary)
+    if outcome and outcome.empty:
+        say(f"no picture of {len(outcome.empty)} photos, which do not show the name")
+    total, skipped = len(plan.jobs), len(plan.jobs) - len(jobs)
+    if total > 1 or skipped:
+        done = outcome.done if outcome else 0
+        places = ", ".join(map(str, plan.places))
+        counts = f"{done} of {total} photos done" + (
+            f", {skipped} skipped because their results exist" if skipped else ""
+        )
+        say(counts + (f": {places}" if places else ""))
