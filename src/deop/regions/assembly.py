@@ -74,6 +74,7 @@ def semantic(
     claim: float = 0.0,
     none_competes: bool = False,
     smallest_region: float = 0.0,
+    everything_else: int = -1,
 ) -> SemanticMap:
     """Label each pixel with the name that its masks vote for (docs/method.md §6).
 
@@ -91,18 +92,21 @@ def semantic(
             column without renormalising the others.
         smallest_region: share of the photo, in [0, 1); smaller connected regions of one label get the label of their
             surroundings, but keep their confidence.
+        everything_else: index of the name that pixels get that would be -1 because of ``threshold`` or ``claim``.
 
     Returns:
         The map at the size of the photo.
     """
     names = probabilities.shape[1] - 1
     votes = (probabilities if none_competes else probabilities[:, :-1]).float().contiguous()  # (N, K or K + 1)
-    labels = np.full(canvas.photo, -1, np.int32)
+    labels = np.full(canvas.photo, everything_else, np.int32)
     confidence = np.zeros(canvas.photo, np.float32)
     if not len(proposals) or not names:
         return SemanticMap(labels, confidence)
     if votes.device.type == "cuda" and proposals.exact is None and votes.shape[1] <= MANY_NAMES:
-        parts = label_without_waiting(votes, proposals, canvas, names=names, threshold=threshold, claim=claim)
+        parts = label_without_waiting(
+            votes, proposals, canvas, names=names, threshold=threshold, claim=claim, everything_else=everything_else
+        )
         labels, confidence = (part.cpu().numpy() for part in parts)
         return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
     limits = _limits(threshold, names, votes.device)
@@ -116,9 +120,10 @@ def semantic(
             else:
                 winner = listed[winner - 1]
         score = best / coverage.clamp_min(1.0)
-        unlabelled = (coverage <= claim) | (score < limits[winner]) | (winner == names)
+        unsure = (coverage <= claim) | (score < limits[winner])
+        winner = winner.masked_fill(winner == names, -1).masked_fill_(unsure, everything_else)
         part = window.rows, window.columns
-        labels[part] = torch.where(unlabelled, -1, winner).to(torch.int32).cpu().numpy()
+        labels[part] = winner.to(torch.int32).cpu().numpy()
         confidence[part] = score.clamp(0, 1).cpu().numpy()
     return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
 
@@ -131,6 +136,7 @@ def label_without_waiting(
     names: int,
     threshold: float | Tensor = 0.0,
     claim: float = 0.0,
+    everything_else: int = -1,
 ) -> tuple[Tensor, Tensor]:
     """Compute the map of ``semantic`` in a few large steps, and leave it on the device.
 
@@ -144,6 +150,7 @@ def label_without_waiting(
         names: K, at least 1.
         threshold: as in ``semantic``.
         claim: as in ``semantic``.
+        everything_else: as in ``semantic``.
 
     Returns:
         Labels (H, W) int32, -1 for none, before small regions are absorbed; and confidences (H, W) float32 in [0, 1].
@@ -155,8 +162,8 @@ def label_without_waiting(
         coverage = masks.sum(0)
         best, winner = (values.view_as(coverage) for values in (votes.T @ masks.flatten(1)).max(0))
         score = best / coverage.clamp_min(1.0)
-        unlabelled = (coverage <= claim) | (score < limits[winner]) | (winner == names)
-        labels[first:last] = winner.int().masked_fill_(unlabelled, -1)
+        unsure = (coverage <= claim) | (score < limits[winner])
+        labels[first:last] = winner.int().masked_fill_(winner == names, -1).masked_fill_(unsure, everything_else)
         confidence[first:last] = score.clamp_(0, 1)
     return labels, confidence
 
@@ -289,6 +296,26 @@ def panoptic(
                 stuff[class_id] = piece
         number[index] = piece
     return PanopticMap(absorb_small_regions(number[segments], smallest_region * segments.size), pieces)
+
+
+def label_rest(panoptic: PanopticMap, class_id: int) -> PanopticMap:
+    """Give the pixels of no segment to the name of everything else.
+
+    Args:
+        panoptic: the segments.
+        class_id: index of that name, which is stuff.
+
+    Returns:
+        A map without -1. If no proposal had that name, the score of its segment is 0.
+    """
+    segments, pieces = panoptic
+    rest = segments < 0
+    if not rest.any():
+        return panoptic
+    place = next((index for index, piece in enumerate(pieces) if piece.class_id == class_id), len(pieces))
+    if place == len(pieces):
+        pieces = [*pieces, Piece(class_id, 0.0, False)]
+    return PanopticMap(np.where(rest, place, segments).astype(segments.dtype), pieces)
 
 
 def instances(

@@ -21,12 +21,14 @@ def classify(
 
     Returns:
         (..., N, K + 1) float32 logits. A name has the logit of its best synonym. The last column is "none of these":
-        the best of the background names and the "no object" vector, or -inf without either.
+        the best of the background names and the "no object" vector, or -inf without either. If a name means everything
+        else, the "no object" vector counts for that name instead.
     """
     logits = class_logits(regions, classes, temperature)
     if no_object is not None:
-        none = torch.maximum(logits[..., -1], no_object_logits(regions, no_object, temperature))
-        logits = torch.cat([logits[..., :-1], none[..., None]], -1)
+        column = logits.shape[-1] - 1 if classes.everything_else is None else classes.everything_else
+        none = torch.maximum(logits[..., column], no_object_logits(regions, no_object, temperature))
+        logits = torch.cat([logits[..., :column], none[..., None], logits[..., column + 1 :]], -1)
     return logits
 
 

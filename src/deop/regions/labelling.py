@@ -40,6 +40,9 @@ def assemble(
     """
     calibration = settings.calibration
     limits = torch.tensor([calibration.raw(limit) for limit in thresholds], device=scores.device)
+    rest = -1 if vocabulary.everything_else is None else vocabulary.everything_else
+    if rest >= 0:
+        limits[rest] = 0  # it also gets the pixels of names below their minimum score
     photo, names, source = encoded.photo, vocabulary.names, encoded.source
     isthing = np.array(vocabulary.things, dtype=bool)
     if mode == "semantic":
@@ -51,12 +54,13 @@ def assemble(
             claim=settings.claim,
             none_competes=bool(vocabulary.background),
             smallest_region=settings.smallest_region,
+            everything_else=rest,
         )
         result = Segmentation.from_semantic(
             photo, names, labels, confidence, record, isthing=vocabulary.things, source=source
         )
     elif mode == "panoptic":
-        segments, pieces = assembly.panoptic(
+        panoptic = assembly.panoptic(
             scores,
             encoded.proposals,
             encoded.canvas,
@@ -64,7 +68,9 @@ def assemble(
             threshold=limits,
             smallest_region=settings.smallest_region,
         )
-        result = Segmentation.from_panoptic(photo, names, segments, pieces, record, source=source)
+        if rest >= 0 and not vocabulary.background:
+            panoptic = assembly.label_rest(panoptic, rest)
+        result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)
     else:
         masks = assembly.instances(scores, encoded.proposals, encoded.canvas, isthing, threshold=limits)
         result = Segmentation.from_instances(photo, names, masks, record, source=source)

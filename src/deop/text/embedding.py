@@ -2,15 +2,17 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deop.errors import VocabularyError
 from deop.protocols import TextEncoder
 from deop.text.calibration import Calibration
 from deop.text.embedding_cache import EmbeddingCache
+from deop.text.everything_else import COMMON, SAME_MEANING, means_everything_else, names_the_same
 from deop.text.templates import NONE, fill
 from deop.text.vocabulary import Vocabulary, VocabularyWarning, shorten
 
@@ -24,15 +26,18 @@ class Classes:
 
     Attributes:
         rows: (M, C) float32 of unit length: every synonym of every name, then the background and the rivals.
-        owner: (M,) int64 in [0, K]: the name that a row belongs to; K for background and rivals.
+        owner: (M,) int64 in [0, K]: the name that a row belongs to; K for background and rivals. A name may have none.
         names: the K display names.
         offset: (M,) float32 added to the logits of the rows, or None.
+        everything_else: index of the name that the rivals belong to and that the learned "no object" vector stands
+            for; None: these belong to none of the names, K.
     """
 
     rows: Tensor
     owner: Tensor
     names: tuple[str, ...]
     offset: Tensor | None = None
+    everything_else: int | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,7 +45,7 @@ class Classes:
     def to(self, device: torch.device | str) -> "Classes":
         """The same classes on another device."""
         offset = None if self.offset is None else self.offset.to(device)
-        return Classes(self.rows.to(device), self.owner.to(device), self.names, offset)
+        return replace(self, rows=self.rows.to(device), owner=self.owner.to(device), offset=offset)
 
 
 def embed_vocabulary(
@@ -54,11 +59,15 @@ def embed_vocabulary(
 ) -> Classes:
     """Embed a vocabulary and calibrate it: add rows for "everything else" and an offset for seen names.
 
+    A name that means everything else, such as "background", is not embedded: its rows are those of the rivals, or of a
+    list of common things and stuff (``deop.text.everything_else``) if the model has no rivals. A synonym of it with
+    another meaning, as in "background|sky", has a row too.
+
     Args:
         vocabulary: the class names.
         encoder: the text encoder.
-        calibration: rivals and seen names of the model; None: the embeddings alone. The rivals are not used if the
-            vocabulary has a background.
+        calibration: rivals and seen names of the model; None: the embeddings alone, also of "background". The rivals
+            are not used if the vocabulary has background names, except where one of these means everything else.
         cache: the cache of embeddings on disk, or None.
         progress: show a progress bar on stderr when more than 200 sentences must be encoded.
         batch_size: sentences encoded at once.
@@ -67,25 +76,73 @@ def embed_vocabulary(
         The classes, on the CPU. The order of the names affects nothing but the order of their rows. The tensors can
         take part in a backward pass, also when this is called in inference mode.
 
+    Raises:
+        VocabularyError: a name of which the encoder reads nothing.
+
     Warns:
-        VocabularyWarning: a name is longer than the encoder's context, so its end has no effect; or two names have
-            exactly the same embedding, so that only their order decides between them.
+        VocabularyWarning: a name is longer than the encoder's context, so its end has no effect; or the encoder does
+            not read some of its letters; or two names have exactly the same embedding, so that only their order decides
+            between them; or two names mean everything else.
     """
     templates = vocabulary.templates if encoder.uses_templates else NONE
-    texts = vocabulary.texts
-    _warn_if_cut(texts, templates, encoder)
-    rivals = () if calibration is None or vocabulary.background else calibration.rivals
+    request = _Request.of(vocabulary, calibration, encoder)
+    _warn_if_cut(request.texts, templates, encoder)
     with torch.inference_mode(False), torch.no_grad():
-        table = _embed_cached((*texts, *rivals), templates, encoder, cache, progress, batch_size)
-        owner = [index for index, synonyms in enumerate(vocabulary.synonyms) for _ in synonyms]
-        owner += [len(vocabulary.synonyms)] * len(vocabulary.background)
-        rows = np.stack([table[text] for text in texts])
-        _warn_if_alike(texts, rows, owner)
-        classes = Classes(torch.from_numpy(rows), torch.tensor(owner), vocabulary.names)
+        texts = (*request.texts, *request.rivals)
+        table = _embed_cached(texts, templates, encoder, cache, progress, batch_size)
+        rows = np.stack([table[text] for text in texts]) if texts else np.zeros((0, encoder.width), np.float32)
+        count = len(request.texts)
+        _warn_if_alike(request.texts, rows[:count], request.owner)
+        owner = torch.tensor(request.owner, dtype=torch.int64)
+        classes = Classes(
+            torch.from_numpy(rows[:count]), owner, vocabulary.names, everything_else=request.everything_else
+        )
         if calibration is None:
             return classes
-        rival_rows = torch.from_numpy(np.stack([table[text] for text in rivals])) if rivals else None
-        return calibrate_classes(classes, texts, calibration, rivals, rival_rows)
+        rivals, rival_rows = request.rivals, torch.from_numpy(rows[count:])
+        if rivals and not calibration.rivals:  # the similarity of the settings is meant for the model's own rivals
+            kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
+            rivals, rival_rows = [rivals[index] for index in kept], rival_rows[kept]
+            calibration = replace(calibration, rival_similarity=float("inf"))
+        return calibrate_classes(classes, request.texts, calibration, rivals, rival_rows if len(rivals) else None)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The texts that a vocabulary asks of a text encoder.
+
+    Attributes:
+        texts: the texts of the names and of the background.
+        owner: for each the index of its name; K for the background.
+        rivals: texts of everything else.
+        everything_else: index of the name that they belong to; None: to none of the names.
+    """
+
+    texts: tuple[str, ...]
+    owner: tuple[int, ...]
+    rivals: tuple[str, ...]
+    everything_else: int | None
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, calibration: Calibration | None, encoder: TextEncoder) -> "_Request":
+        """The texts that are embedded; names that mean everything else are replaced, unless training used them."""
+        entries = [(text, k) for k, texts in enumerate(vocabulary.synonyms) for text in texts]
+        entries += [(text, len(vocabulary.synonyms)) for text in vocabulary.background]
+        rivals: tuple[str, ...] = ()
+        everything_else = None
+        if calibration is not None:
+            _warn_if_several_mean_everything_else(vocabulary)
+            trained = {name.casefold() for name in calibration.trained_names}
+            everything_else = vocabulary.everything_else
+            meant = [(text, k) for text, k in entries if means_everything_else(text)]
+            entries = [(text, k) for text, k in entries if (text, k) not in meant or text.casefold() in trained]
+            if meant:
+                rivals = calibration.rivals or COMMON
+            elif not vocabulary.background:
+                rivals = calibration.rivals
+        entries = _readable(entries, encoder)
+        texts, owner = zip(*entries, strict=True) if entries else ((), ())
+        return cls(texts, owner, rivals, everything_else)
 
 
 def calibrate_classes(
@@ -109,24 +166,40 @@ def calibrate_classes(
     """
     rows, owner, count = classes.rows, classes.owner, len(classes.rows)
     texts = list(texts)
+    everything_else = len(classes.names) if classes.everything_else is None else classes.everything_else
     if rival_rows is not None:
         nearest = (rival_rows @ rows.T).amax(1) if count else rival_rows.new_zeros(len(rival_rows))
         far = (nearest < calibration.rival_similarity).nonzero()[:, 0]
         rows = torch.cat([rows, rival_rows[far]])
-        owner = torch.cat([owner, owner.new_full((len(far),), len(classes.names))])
+        owner = torch.cat([owner, owner.new_full((len(far),), everything_else)])
         texts += [rivals[index] for index in far.tolist()]
     trained = {name.casefold() for name in calibration.trained_names}
     seen = [text.casefold() in trained for text in texts]
     # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.
     owners = owner.tolist()
-    names = range(len(classes.names))  # rows with another owner belong to no name
+    names = {*range(len(classes.names))} - {everything_else}  # rows with another owner belong to no single name
     seen_names = {index for index, is_seen in zip(owners[:count], seen, strict=False) if is_seen and index in names}
     seen = [is_seen or index in seen_names for index, is_seen in zip(owners, seen, strict=True)]
     # If every name was seen, or no row at all, the offset would have no effect.
     mixed = any(seen) and not all(seen[:count])
     if not mixed or not calibration.seen_penalty:
-        return Classes(rows, owner, classes.names, classes.offset)
-    return Classes(rows, owner, classes.names, -calibration.seen_penalty * torch.tensor(seen).to(rows))
+        return replace(classes, rows=rows, owner=owner)
+    return replace(classes, rows=rows, owner=owner, offset=-calibration.seen_penalty * torch.tensor(seen).to(rows))
+
+
+def _different_meaning(rivals: Sequence[str], rival_rows: Tensor, texts: Sequence[str], rows: Tensor) -> list[int]:
+    """Indices of the rivals that mean something else than all requested names.
+
+    In encoders such as CLIP, the embeddings of all texts share a large component. It is removed before they are
+    compared, so that one limit is meaningful for all encoders.
+    """
+    mean = rival_rows.mean(0)
+    nearest = (_normalize(rival_rows - mean) @ _normalize(rows - mean).T).amax(1).tolist() if texts else []
+    return [
+        index
+        for index, rival in enumerate(rivals)
+        if not texts or (nearest[index] < SAME_MEANING and not any(names_the_same(rival, text) for text in texts))
+    ]
 
 
 def _embed_cached(
@@ -201,6 +274,49 @@ def _warn_if_cut(texts: Sequence[str], templates: Sequence[str], encoder: TextEn
                 VocabularyWarning,
                 stacklevel=3,
             )
+
+
+def _readable(entries: list[tuple[str, int]], encoder: TextEncoder) -> list[tuple[str, int]]:
+    """The texts, with their owners, of which the encoder reads something; a warning about those that it reads in part.
+
+    Raises:
+        VocabularyError: the encoder reads no letter of any text of a name.
+    """
+    unread_of = getattr(encoder, "unread", None)  # encoders that read everything need not have it
+    if unread_of is None:
+        return entries
+    unread = {text: letters for text, _ in entries if (letters := unread_of(text))}
+    if not unread:
+        return entries
+    nothing_read = {text for text in unread if not encoder.count_tokens(text)}
+    kept = [(text, index) for text, index in entries if text not in nothing_read]
+    if lost := sorted({index for _, index in entries} - {index for _, index in kept}):
+        texts = [text for text, index in entries if index == lost[0]]
+        more = f" (and nothing of {len(lost) - 1} more names)" if len(lost) > 1 else ""
+        raise VocabularyError(
+            f"this model's text encoder reads nothing of {shorten('|'.join(texts))!r}{more}: it knows Latin letters "
+            "and digits only. Use English words, or a CLIP model"
+        )
+    first, letters = next(iter(unread.items()))
+    more = f" (and not all of {len(unread) - 1} more names)" if len(unread) > 1 else ""
+    warnings.warn(
+        f"this model's text encoder does not read {shorten(letters)!r} in the name {shorten(first)!r}{more}: these "
+        "letters have no effect. Use English words",
+        VocabularyWarning,
+        stacklevel=5,
+    )
+    return kept
+
+
+def _warn_if_several_mean_everything_else(vocabulary: Vocabulary) -> None:
+    names = [texts for texts in vocabulary.synonyms if any(map(means_everything_else, texts))]
+    if len(names) > 1:
+        warnings.warn(
+            f"{shorten(names[0][0])!r} and {shorten(names[1][0])!r} both mean everything else: the first in the list "
+            "gets all of its pixels. Remove the others",
+            VocabularyWarning,
+            stacklevel=5,
+        )
 
 
 def _warn_if_alike(texts: Sequence[str], rows: np.ndarray, owner: Sequence[int]) -> None:

@@ -1,12 +1,13 @@
 """Letters that a table of English words lacks, written in those that it has: "façade" becomes "facade"."""
 
+import re
 import unicodedata
 
+_VARIANT = re.compile("LATIN (?:SMALL|CAPITAL) LETTER ([A-Z]) WITH ")
 _LETTERS = str.maketrans(
     {
-        # Letters that Unicode does not decompose.
-        "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ħ": "h", "\u0131": "i", "ŋ": "ng",
-        "ŧ": "t", "ə": "e",
+        # Letters without another in their Unicode name, such as LATIN SMALL LETTER O WITH STROKE.
+        "æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "\u0131": "i", "ŋ": "ng", "ə": "e",
         # Apostrophes, and accents in their place: ‘ ’ ‚ ‛ ′ ‵ ʼ ʹ ´ ` ＇
         **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u2035\u02bc\u02b9\u02bb\u00b4\u0060\uff07", "'"),
         # Hyphens and dashes: hyphen, no-break hyphen, figure dash, en dash, em dash, bar, minus, small and full-width.
@@ -30,7 +31,7 @@ def fold(text: str) -> str:
         return text.lower()
     # Apostrophes first: NFKD turns "´" into a space and an accent.
     letters = unicodedata.normalize("NFKD", text.translate(_LETTERS)).casefold().translate(_LETTERS)
-    return "".join(_digit(letter) for letter in unicodedata.normalize("NFKD", letters) if not _is_mark(letter))
+    return "".join(_plain(letter) for letter in unicodedata.normalize("NFKD", letters) if not _is_mark(letter))
 
 
 def unread_letters(text: str) -> str:
@@ -46,8 +47,14 @@ def unread_letters(text: str) -> str:
     return "".join(dict.fromkeys(letter for letter in text if not letter.isascii() and _is_meaningful(letter)))
 
 
-def _digit(letter: str) -> str:
-    return str(unicodedata.digit(letter)) if letter.isdigit() else letter
+def _plain(letter: str) -> str:
+    """A decomposed character as an ASCII letter or digit, if it is a form of one."""
+    if letter.isascii():
+        return letter
+    if letter.isdigit():
+        return str(unicodedata.digit(letter))
+    named = _VARIANT.match(unicodedata.name(letter, ""))
+    return named[1].lower() if named else letter
 
 
 def _is_mark(letter: str) -> bool:

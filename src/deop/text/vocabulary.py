@@ -2,24 +2,31 @@
 
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deop.errors import VocabularyError
+from deop.text.everything_else import means_everything_else
 from deop.text.templates import parse_templates
 from deop.text.things import is_thing
 
 _SHOWN = 60  # characters of a name in a message
+_LISTED = 8  # names in a message
+_INVISIBLE = dict.fromkeys((0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF), None)
+"""Soft hyphens, spaces of no width, marks of direction and byte order, which copied text may contain."""
 
 
 class VocabularyWarning(UserWarning):
-    """A name is used, but not fully: it is too long for the text encoder, or equal to another name for it."""
+    """A name or template is not used as it was meant: part of it is not read, or it equals another name."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The class names that pixels may get. ``Vocabulary.parse`` reads them in the forms that people write.
+
+    A name such as "background" or "other" means everything that the other names do not: ``everything_else``.
 
     Attributes:
         synonyms: K tuples of texts. The best score of a tuple counts, and its first text is the display name.
@@ -27,6 +34,8 @@ class Vocabulary:
         templates: sentences with ``{}`` that every text is put into; their embeddings are averaged. A model with a
             learned prompt does not use them.
         isthing: K flags, True for countable things, False for stuff; None if not known.
+        source: name of the built-in vocabulary (``deop.text.builtin``): all names are asked, but a photo keeps only
+            those that it shows. None: names that somebody chose, which are all kept.
 
     Raises:
         VocabularyError: there are no names, a text is blank, two names have the same text, or the number of flags
@@ -37,6 +46,7 @@ class Vocabulary:
     background: tuple[str, ...] = ()
     templates: tuple[str, ...] = parse_templates(None)
     isthing: tuple[bool, ...] | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         for entry in (self.synonyms, self.background, self.templates, *self.synonyms):
@@ -66,8 +76,57 @@ class Vocabulary:
 
     @cached_property
     def things(self) -> tuple[bool, ...]:
-        """``isthing``; if it is not known, a guess from the names (``deop.text.things``)."""
-        return self.isthing or tuple(is_thing(name) for name in self.names)
+        """``isthing``; if it is not known, a guess from the names (``deop.text.things``). Everything else is stuff."""
+        flags = self.isthing or tuple(is_thing(name) for name in self.names)
+        return tuple(flag and index not in self._everything_else for index, flag in enumerate(flags))
+
+    @property
+    def everything_else(self) -> int | None:
+        """Index of the name that means everything that the others do not, such as "background" or "other", or None.
+
+        It competes as "none of these" does, and gets the pixels that no other name gets. If several names mean this,
+        it is the first; the others get no pixels.
+
+        >>> Vocabulary.parse("cup, Background|backdrop").everything_else
+        1
+        """
+        return self._everything_else[0] if self._everything_else else None
+
+    @cached_property
+    def _everything_else(self) -> tuple[int, ...]:
+        """Indices of all names that mean everything else."""
+        return tuple(k for k, texts in enumerate(self.synonyms) if any(map(means_everything_else, texts)))
+
+    def check_mode(self, mode: str) -> None:
+        """Check that a mode can find the names.
+
+        Args:
+            mode: "semantic", "panoptic" or "instance", which finds things only.
+
+        Raises:
+            VocabularyError: no name can be found, because none is a thing.
+
+        Warns:
+            VocabularyWarning: some names cannot be found, because they are guessed to be stuff.
+        """
+        stuff = [name for k, name in enumerate(self.names) if not self.things[k] and k not in self._everything_else]
+        if mode != "instance" or self.source is not None:
+            return
+        if not any(self.things):
+            raise VocabularyError(
+                f"instance mode finds countable things only, and no name is a thing ({_list(self.names)}): use "
+                f'semantic or panoptic mode, or say which names are things with things="{shorten(self.names[0])}" '
+                "(--things)"
+            )
+        if stuff and self.isthing is None:
+            things = ", ".join(name for name, isthing in zip(self.names, self.things, strict=True) if isthing)
+            warnings.warn(
+                f"instance mode finds countable things only; these names are taken for stuff and cannot be found: "
+                f"{_list(stuff)}. If they are things, list all things with things=... (--things "
+                f'"{shorten(things)}, {shorten(stuff[0])}")',
+                VocabularyWarning,
+                stacklevel=3,
+            )
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -146,6 +205,10 @@ class Vocabulary:
             raise VocabularyError(
                 f"things that are not among the names: {', '.join(sorted(unknown))}. Write them as in the names"
             )
+        if wrong := sorted(requested & {text.casefold() for k in self._everything_else for text in self.synonyms[k]}):
+            raise VocabularyError(
+                f"{shorten(wrong[0])!r} means everything else, which cannot be a thing: remove it from the things"
+            )
         return tuple(any(text.casefold() in requested for text in texts) for texts in self.synonyms)
 
 
@@ -179,7 +242,11 @@ def _clean(text: object, what: str, name: str | None = None) -> str:
     """A text in normal form, with single spaces."""
     if not isinstance(text, str):
         raise VocabularyError(f"{text!r} in the {what} is not a string: give strings")
-    cleaned = unicodedata.normalize("NFC", " ".join(text.split()))
+    cleaned = unicodedata.normalize("NFC", " ".join(text.translate(_INVISIBLE).split()))
+    if control := next((letter for letter in cleaned if unicodedata.category(letter) == "Cc"), None):
+        raise VocabularyError(
+            f"the name {text!r} has the control character U+{ord(control):04X}, which cannot be shown: remove it"
+        )
     if not cleaned:
         raise VocabularyError(
             f"{text if name is None else name!r} is blank or has a blank synonym: remove it, or write something before "
@@ -200,6 +267,12 @@ def _unique(texts: Iterable[str]) -> Iterable[str]:
     for text in texts:
         first.setdefault(text.casefold(), text)
     return first.values()
+
+
+def _list(names: Sequence[str]) -> str:
+    """Names in a message, the first few of many."""
+    shown = ", ".join(shorten(name) for name in names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
 
 
 def shorten(text: str) -> str:
