@@ -1,5 +1,6 @@
 """The model: a photo and class names in, a label map out. docs/design.md has a diagram of the steps."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +35,9 @@ from deop.settings import Card, Settings
 from deop.text.calibration import Calibration
 from deop.text.embedding import Classes, embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
+from deop.text.templates import NONE, parse_templates
 from deop.text.thresholds import Thresholds, ThresholdValue
-from deop.text.vocabulary import Vocabulary
+from deop.text.vocabulary import Vocabulary, VocabularyWarning
 from deop.weights.format import ModelParts, load_model_folder, save_model_folder
 from deop.weights.hub import fetch, publish
 
@@ -155,6 +157,7 @@ class DeOP(nn.Module):
         check_request(mode, batch)
         thresholds = Thresholds.parse(threshold)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        vocabulary.check_mode(mode)
         thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
         self.embed(vocabulary)
         results = []
@@ -178,8 +181,18 @@ class DeOP(nn.Module):
 
         Raises:
             VocabularyError: invalid names.
+
+        Warns:
+            VocabularyWarning: the model's text encoder does not use the templates.
         """
-        if templates is None and not isinstance(names, Vocabulary):
+        if templates is not None and not self.text.uses_templates and parse_templates(templates) != NONE:
+            warnings.warn(
+                "templates have no effect with this model: its text encoder reads names without a sentence. Omit them "
+                "(--templates)",
+                VocabularyWarning,
+                stacklevel=2,
+            )
+        if templates is None and not (isinstance(names, Vocabulary) and names.source is None):
             templates = self.settings.templates
         return Vocabulary.parse(names, background=background, templates=templates, things=things)
 
@@ -274,6 +287,7 @@ class DeOP(nn.Module):
         check_request(mode)
         thresholds = Thresholds.parse(threshold)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        vocabulary.check_mode(mode, warn=False)
         limits = thresholds.values(vocabulary, self.settings.threshold)
         scores = self.class_probabilities(encoded, vocabulary)
         record = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+import deop
 from deop.encoders.clip_text import CLIPText
 from deop.errors import VocabularyError
 from deop.text.embedding import average_templates, embed_texts, embed_vocabulary
@@ -295,3 +296,94 @@ def test_rows_do_not_depend_on_batches():
 def test_the_average_ignores_the_lengths_of_embeddings():
     embeddings = torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])
     torch.testing.assert_close(average_templates(embeddings), torch.full((1, 2), 0.5**0.5))
+
+
+class Latin(Letters):
+    """The same encoder without other letters than those of ASCII."""
+
+    uses_templates = False
+
+    def unread(self, text):
+        return "".join(letter for letter in text if not letter.isascii())
+
+    def count_tokens(self, text):
+        return sum(letter.isascii() and letter.isalpha() for letter in text)
+
+
+def test_unread_letters_warn():
+    with pytest.warns(VocabularyWarning, match=r"does not read '猫' in the name 'cat 猫' \(and not all of 1 more name"):
+        embed_vocabulary(Vocabulary.parse("cat 猫, dog, ☕ cup"), Latin())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed_vocabulary(Vocabulary.parse("cat, dog"), Latin())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [("dog, 猫", "nothing of '猫':"), ("猫|кот, 犬", r"'猫\|кот' \(and nothing of 1")]
+)
+def test_names_of_which_nothing_is_read_are_refused(names, message):
+    with pytest.raises(VocabularyError, match=message):
+        embed_vocabulary(Vocabulary.parse(names), Latin())
+
+
+def test_synonyms_of_which_nothing_is_read_are_left_out():
+    with pytest.warns(VocabularyWarning, match="'猫' in the name '猫'"):
+        classes = embed_vocabulary(Vocabulary.parse("dog, 猫|cat"), Latin())
+    assert classes.owner.tolist() == [0, 1]
+    assert classes.names == ("dog", "猫")
+
+
+def test_accents_with_the_model_of_the_package():
+    """Names that differ by accents only are the same for its word table, and that is said."""
+    text = deop.load("nano").text
+    with pytest.warns(VocabularyWarning, match="gives 'café' and 'cafe' the same embedding"):
+        classes = embed_vocabulary(Vocabulary.parse("café, cafe, cup"), text)
+    assert torch.equal(classes.rows[0], classes.rows[1])
+    with pytest.warns(VocabularyWarning, match="does not read '☕' in the name '☕ cup'"):
+        cup = embed_vocabulary(Vocabulary.parse("☕ cup"), text)
+    assert torch.equal(cup.rows[0], classes.rows[2])
+    with pytest.raises(VocabularyError, match="reads nothing of 'кот'"):
+        embed_vocabulary(Vocabulary.parse("cat, кот"), text)
+
+
+@pytest.mark.parametrize("letter", ["\u200b", "\ufeff", "\xad", "\u200e", "\u2060"])
+def test_invisible_characters_are_removed(letter):
+    assert Vocabulary.parse([f"{letter}cup{letter}", f"a{letter} plate"]).names == ("cup", "a plate")
+    with pytest.raises(VocabularyError, match="blank"):
+        Vocabulary.parse([letter])
+
+
+def test_joiners_are_kept():
+    assert Vocabulary.parse(["👩\u200d👧"]).names == ("👩\u200d👧",)
+
+
+@pytest.mark.parametrize(("letter", "code"), [("\x00", "0000"), ("\x1b", "001B"), ("\x07", "0007")])
+def test_control_characters_are_refused(letter, code):
+    with pytest.raises(VocabularyError, match=rf"control character U\+{code}"):
+        Vocabulary.parse([f"cup{letter}"])
+
+
+def test_instance_mode_needs_things():
+    with pytest.raises(VocabularyError, match=r'no name is a thing \(sky, wall\): .* things="sky" \(--things\)'):
+        Vocabulary.parse("sky, wall").check_mode("instance")
+    with pytest.raises(VocabularyError, match="no name is a thing"):
+        Vocabulary.parse("sky, wall", things=[]).check_mode("instance", warn=False)
+    with pytest.warns(VocabularyWarning, match=r'taken for stuff and cannot be found: sky. .* .--things "cat, sky"'):
+        Vocabulary.parse("cat, sky").check_mode("instance")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Vocabulary.parse("sky, wall").check_mode("panoptic")
+        Vocabulary.parse("cat, dog").check_mode("instance")
+        Vocabulary.parse("cat, sky", things="cat").check_mode("instance")  # the user knows
+        Vocabulary.parse("cat, sky").check_mode("instance", warn=False)
+
+
+def test_templates_that_have_no_effect_warn(tiny_clip):
+    nano = deop.load("nano")
+    with pytest.warns(VocabularyWarning, match="templates have no effect with this model"):
+        nano.vocabulary("cup", templates="a photo of a {}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nano.vocabulary("cup", templates="none")  # which is what this model does
+        nano.vocabulary("cup")
+        deop.DeOP(nano.encoder, loaded(tiny_clip)).vocabulary("cup", templates="photo")

@@ -90,6 +90,7 @@ def segment_stream(
     model.check_encoding(severance, anchors, classifier)
     readers_of_masks = _check_masks(masks, len(photos), model.proposer is None)
     vocabulary = model.vocabulary(names)
+    vocabulary.check_mode(mode)
     thresholds.values(vocabulary, model.settings.threshold)  # raises errors before any photo is read
     model.embed(vocabulary)
     encoding = {"severance": severance, "anchors": anchors, "classifier": classifier}

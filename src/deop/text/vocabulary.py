@@ -97,11 +97,12 @@ class Vocabulary:
         """Indices of all names that mean everything else."""
         return tuple(k for k, texts in enumerate(self.synonyms) if any(map(means_everything_else, texts)))
 
-    def check_mode(self, mode: str) -> None:
+    def check_mode(self, mode: str, *, warn: bool = True) -> None:
         """Check that a mode can find the names.
 
         Args:
             mode: "semantic", "panoptic" or "instance", which finds things only.
+            warn: whether to warn.
 
         Raises:
             VocabularyError: no name can be found, because none is a thing.
@@ -118,7 +119,7 @@ class Vocabulary:
                 f'semantic or panoptic mode, or say which names are things with things="{shorten(self.names[0])}" '
                 "(--things)"
             )
-        if stuff and self.isthing is None:
+        if warn and stuff and self.isthing is None:
             things = ", ".join(name for name, isthing in zip(self.names, self.things, strict=True) if isthing)
             warnings.warn(
                 f"instance mode finds countable things only; these names are taken for stuff and cannot be found: "
