@@ -1,6 +1,7 @@
 """Segments and Segmentation, compared with masks by hand and with arithmetic on whole masks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deop.errors import ImageError, OutputError, SettingError
+from deop.results.rle import decode_rle
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment, paint_segments
 
@@ -199,9 +201,34 @@ def test_summary_is_json(semantic):
     }
 
 
-def test_repr_and_notebook(semantic):
+def test_summary_lists_every_name():
+    """Also names without a pixel; where things overlap, each pixel counts once."""
+    result = Segmentation.from_semantic(photo_of(LABELS.shape), [*NAMES, "dog"], LABELS, np.array([0.5, 0.25, 1, 1]))
+    assert result.not_found == ("dog",)
+    colours = ["#" + bytes(colour).hex() for colour in result.colours]
+    assert result.summary()["classes"] == [
+        {"name": "cat", "share": 0.25, "score": 0.5, "colour": colours[0]},
+        {"name": "sofa", "share": 0.3125, "score": 0.25, "colour": colours[1]},
+        {"name": "wall", "share": 0.375, "score": 1.0, "colour": colours[2]},
+        {"name": "dog", "share": 0.0, "score": None, "colour": colours[3]},
+    ]
+    instances = overlapping()
+    cat, *others = instances.summary()["classes"]
+    assert cat["share"] == round((instances.segments[0].mask | instances.segments[1].mask).sum() / 48, 6)
+    assert cat["score"] == 0.9
+    assert [row["share"] for row in others] == [0, 0]
+    assert instances.not_found == NAMES[1:]
+
+
+def test_summary_with_masks():
+    result = overlapping()
+    for row, segment in zip(json.loads(json.dumps(result.summary(rle=True)))["segments"], result.segments, strict=True):
+        np.testing.assert_array_equal(decode_rle(row["segmentation"]), segment.mask)
+    assert all("segmentation" not in row for row in result.summary()["segments"])
+
+
+def test_repr(semantic):
     assert repr(semantic) == "Segmentation(semantic, 4 x 4 px: wall 38%, sofa 31%, cat 25%)"
-    assert semantic._repr_png_().startswith(b"\x89PNG")
     assert "pixels" not in repr(semantic.segments[0])
 
 
@@ -222,6 +249,17 @@ def test_archives_restore_everything(mode, tmp_path):
     for restored, segment in zip(loaded.segments, result.segments, strict=True):
         np.testing.assert_array_equal(restored.mask, segment.mask)
     assert [file.name for file in path.parent.iterdir()] == ["a.npz"]
+
+
+def test_heatmaps_are_in_the_archive_and_older_archives_have_none(tmp_path, semantic):
+    heat = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    result = replace(semantic, heatmaps={"cat": heat, "é / x": 1 - heat})
+    path = result.save(tmp_path / "a.npz")
+    loaded = Segmentation.load(path)
+    assert list(loaded.heatmaps) == ["cat", "é / x"]
+    np.testing.assert_array_equal(loaded.heatmaps["é / x"], 1 - heat)
+    change_head(path, without("heatmaps"))
+    assert Segmentation.load(path).heatmaps == {}
 
 
 def change_head(path, change):
@@ -310,16 +348,19 @@ def test_files_that_are_not_archives(tmp_path, semantic):
             Segmentation.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".json", ".npz", ".tiff"])
-def test_unknown_options_of_save_are_named(tmp_path, semantic, suffix):
-    with pytest.raises(SettingError, match=r"unknown option 'alhpa' of save: .* alpha, legend, borders, labels,"):
+@pytest.mark.parametrize(
+    ("suffix", "known"),
+    [(".png", "alpha, "), (".jpg", "alpha, "), (".json", "rle"), (".txt", "tolerance"), (".geojson", "tolerance")],
+)
+def test_unknown_options_of_save_are_named(tmp_path, semantic, suffix, known):
+    with pytest.raises(SettingError, match=f"unknown option 'alhpa' of save .* its options are {known}"):
         semantic.save(tmp_path / f"a{suffix}", alhpa=1)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz", ".JSON"])
 def test_options_that_do_not_apply_are_named(tmp_path, semantic, suffix):
-    with pytest.raises(SettingError, match="option 'alpha' applies to pictures only"):
+    with pytest.raises(SettingError, match=f"option 'alpha' applies only to the format picture: omit it for a{suffix}"):
         semantic.save(tmp_path / f"a{suffix}", alpha=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -48,8 +49,7 @@ def segment_polygons(segment: Segment, tolerance: float = 0.0) -> list[Polygon]:
     Raises:
         SettingError: the tolerance is negative or not a number.
     """
-    if not tolerance >= 0:
-        raise SettingError(f"the tolerance of polygons must be at least 0 pixels, not {tolerance}")
+    check_tolerance(tolerance)
     exact = trace(segment.crop)
     offset = np.array(segment.box[:2])
     polygons = []
@@ -61,6 +61,16 @@ def segment_polygons(segment: Segment, tolerance: float = 0.0) -> list[Polygon]:
         largest = max(exact, key=lambda polygon: polygon.area)
         polygons = [Polygon(largest.outer + offset)]
     return polygons
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Check the tolerance of simplified polygons, before anything slow starts.
+
+    Raises:
+        SettingError: it is negative or not a finite number.
+    """
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 <= tolerance < float("inf"):
+        raise SettingError(f"the tolerance of polygons must be at least 0 pixels, not {tolerance!r}")
 
 
 def trace(mask: np.ndarray) -> list[Polygon]:
@@ -118,7 +128,7 @@ def _cycles(vertical: list[int]) -> Iterator[list[int]]:
     for start in range(0, len(vertical), 2):
         if visited[start]:
             continue
-        ring = []
+        ring: list[int] = []
         corner = start
         while not visited[corner]:
             across = corner ^ 1

@@ -1,27 +1,24 @@
 """The result for one photo: ``Segmentation``, as arrays, pictures and files."""
 
-import inspect
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from deop.errors import ImageError, SettingError
-from deop.results import formats
+from deop.errors import SettingError
 from deop.results.checks import MODES, as_map, as_names
+from deop.results.colours import name_colours
+from deop.results.exports import Exports
 from deop.results.legend import percent
 from deop.results.overlay import draw_overlay
 from deop.results.segments import Segment, paint_segments, segments_of_map
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Segmentation:
+class Segmentation(Exports):
     """The segmentation of one photo.
 
     Args:
@@ -33,6 +30,7 @@ class Segmentation:
             (one per thing; instances may overlap).
         settings: the settings of the model for this result, in types that JSON supports.
         source: path of the photo; None if it was not read from a file.
+        heatmaps: for some of the names the score at each pixel, (H, W) float32 in [0, 1].
 
     Raises:
         SettingError: the mode is unknown, the names are not a list of strings, or names, maps, photo and segments do
@@ -53,6 +51,7 @@ class Segmentation:
     mode: str = "semantic"
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
+    heatmaps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -182,6 +181,11 @@ class Segmentation:
         """(H, W) int32, index into ``segments``, -1 = none; where segments overlap, the highest score is on top."""
         return paint_segments(self.segments, self.shape)
 
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """(K, 3) uint8, the sRGB colour of each name."""
+        return name_colours(self.names)
+
     def overlay(
         self,
         alpha: float = 0.55,
@@ -227,144 +231,9 @@ class Segmentation:
             font=font,
         )
 
-    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write the result to a file, in the format that its suffix names.
-
-        Args:
-            path: ``.png``, ``.jpg``, ``.jpeg``, ``.webp``: the overlay; ``.json``: ``summary()``; ``.npz``:
-                everything, for ``Segmentation.load``. Missing folders are created.
-            **options: the options of ``overlay``, for pictures only.
-
-        Returns:
-            The path.
-
-        Raises:
-            SettingError: an option is unknown, outside its range, or does not apply to the format.
-            OutputError: the suffix is unknown, or the file cannot be written. An existing file is kept in that case.
-        """
-        target = Path(path)
-        _check_save_options(target, options)
-        if target.suffix.lower() == ".npz":
-            formats.save_archive(
-                target,
-                names=self.names,
-                label_map=self.label_map,
-                segments=self.segments,
-                photo=self.photo,
-                mode=self.mode,
-                settings=self.settings,
-                source=self.source,
-            )
-        elif target.suffix.lower() == ".json":
-            formats.save_json(self.summary(), target)
-        else:
-            formats.check_picture_suffix(target)  # before drawing, which takes longer
-            formats.save_picture(self.overlay(**options), target)
-        return target
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Segmentation":
-        """Read the ``.npz`` file that ``save`` wrote.
-
-        Raises:
-            ImageError: the file is missing, damaged, or was not written by ``save``.
-        """
-        content = formats.load_archive(path)
-        try:
-            return cls(**content)
-        except (SettingError, TypeError, AttributeError, ValueError) as error:
-            raise ImageError(f"cannot read {path}: the file is damaged ({error})") from error
-
-    def save_labels(self, path: str | os.PathLike[str]) -> Path:
-        """Write the label map as a grey PNG of 8 or 16 bits: index + 1, 0 = none, names in its text chunk "names".
-
-        Any program can read it; ``deop.results.read_labels`` also returns the names.
-
-        Raises:
-            OutputError: the suffix is not .png, there are more than 65,535 names, or the file cannot be written.
-        """
-        formats.save_labels(Path(path), self.label_map, self.names)
-        return Path(path)
-
-    def summary(self) -> dict[str, Any]:
-        """The result without pixels, in types that JSON supports. Boxes are (x0, y0, x1, y1), shares in [0, 1]."""
-        return {
-            "photo": self.source,
-            "size": [self.shape[1], self.shape[0]],
-            "mode": self.mode,
-            "names": list(self.names),
-            "segments": [
-                {
-                    "id": index,
-                    "name": segment.name,
-                    "score": round(segment.score, 4),
-                    "box": list(segment.box),
-                    "area": segment.area,
-                    "share": round(segment.share, 6),
-                    **({} if segment.isthing is None else {"isthing": segment.isthing}),
-                }
-                for index, segment in enumerate(self.segments)
-            ],
-            "settings": dict(self.settings),
-        }
-
-    def to_coco(self, image_id: int = 1, file_name: str | None = None, first_id: int = 1) -> dict[str, Any]:
-        """COCO's instance format: "images", "annotations", "categories".
-
-        Args:
-            image_id: id of the photo.
-            file_name: file name of the photo; None: that of ``source``.
-            first_id: id of the first annotation; with it, the results of several photos can be joined.
-
-        Returns:
-            A dict in types that JSON supports; category ids are index + 1, masks uncompressed run lengths.
-        """
-        return formats.coco(self.segments, self.names, self.shape, image_id, self._file_name(file_name), first_id)
-
-    def to_panoptic(self, image_id: int = 1, file_name: str | None = None) -> tuple[Image.Image, dict[str, Any]]:
-        """COCO's panoptic format.
-
-        Args:
-            image_id: id of the photo.
-            file_name: file name of the PNG; None: that of ``source`` with the suffix .png.
-
-        Returns:
-            The image whose colours are segment ids (R + 256 G + 65536 B, 0 = none), and a dict with "annotation"
-            (which has "segments_info") and "categories".
-        """
-        name = file_name or str(Path(self._file_name(None)).with_suffix(".png"))
-        return formats.coco_panoptic(self.segments, self.names, self.segment_map, image_id, name)
-
-    def to_supervision(self) -> Any:
-        """``supervision.Detections``: xyxy, mask (n, H, W), confidence, class_id, data["class_name"].
-
-        Raises:
-            MissingDependencyError: supervision is not installed.
-        """
-        return formats.supervision(self.segments, self.shape)
-
     def __repr__(self) -> str:
         parts = [f"{segment.name} {percent(segment.share)}" for segment in self.segments[:4]]
         if len(self.segments) > 4:
             parts.append(f"{len(self.segments) - 4} more")
         content = ", ".join(parts) or "nothing found"
         return f"Segmentation({self.mode}, {self.shape[1]} x {self.shape[0]} px: {content})"
-
-    def _repr_png_(self) -> bytes:
-        """The picture in a notebook, at most 1,280 x 1,280 pixels so that notebooks stay small."""
-        picture = self.overlay()
-        picture.thumbnail((1280, 1280))
-        buffer = BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue()
-
-    def _file_name(self, file_name: str | None) -> str:
-        return file_name or (Path(self.source).name if self.source else "photo.jpg")
-
-
-def _check_save_options(path: Path, options: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(Segmentation.overlay).parameters if name != "self"]
-    if unknown := [name for name in options if name not in known]:
-        raise SettingError(f"unknown option {unknown[0]!r} of save: the options of pictures are {', '.join(known)}")
-    if options and path.suffix.lower() in (".json", ".npz"):
-        raise SettingError(f"option {next(iter(options))!r} applies to pictures only: omit it for {path.name}")
