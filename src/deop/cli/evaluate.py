@@ -13,6 +13,7 @@ from rich.table import Table
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import METHOD, OUTPUT, Anchors, DataType, Debug, Device, Model, Severance, command_line, option
 from deop.cli.output import write_text
+from deop.images.collection import describe_left_out
 
 if TYPE_CHECKING:
     from deop.data.folder import LabelledFolder
@@ -153,6 +154,7 @@ def evaluate(
     from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
+    from deop.evaluation.uncounted import describe_uncounted
     from deop.text.vocabulary import Vocabulary
     from deop.zoo import GIVEN, load
 
@@ -169,13 +171,13 @@ def evaluate(
         background=tuple(Vocabulary.parse(background).texts) if background.strip() else (),
     )
     unseen_names(data, requested)  # checked before the model is loaded
-    data, skipped = _readable(data, limit, skip_broken)
+    data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())
     bootstrap = Bootstrap(resamples, seed=seed)
     network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:
-        watchers.append(lambda photo: photo.space.save(photo.label_map, save_maps / f"{photo.pair.photo.stem}.png"))
+        watchers.append(lambda photo: photo.space.save(photo.label_map, save_maps / f"{data.key(photo.pair)}.png"))
     if report:
         from deop.evaluation.gallery import Gallery
 
@@ -189,6 +191,10 @@ def evaluate(
     with progress_bar() as advance:
         scores = run(network, data, requested, advance, bootstrap=bootstrap, watch=watch)
     scores["left_out"] = skipped
+    for line in describe_uncounted(scores):
+        say(line, style="yellow")
+    if data.left_out:
+        say(describe_left_out(data.left_out), style="dim")
     if save_maps:
         say(f"wrote {scores['images']} label maps to {save_maps}")
     if report and gallery:
@@ -204,13 +210,18 @@ def evaluate(
     _print(scores)
 
 
-def _readable(data: "LabelledFolder", limit: int | None, skip_broken: bool) -> tuple["LabelledFolder", list[str]]:
+def _readable(
+    data: "LabelledFolder", limit: int | None, skip_broken: bool, counted: tuple[int, ...]
+) -> tuple["LabelledFolder", list[str]]:
     """The first ``limit`` photos that can be read, and the relative paths of the files that are skipped."""
     from deop.data.check import checked_folder
 
     requested = replace(data, pairs=data.pairs[:limit])
-    readable = checked_folder(requested, skip_broken)
-    skipped = [*data.unpaired, *(pair.photo for pair in requested.pairs if pair not in set(readable.pairs))]
+    readable = checked_folder(requested, skip_broken, counted=counted)
+    skipped = [
+        *(entry.path for entry in data.unpaired),
+        *(pair.photo for pair in requested.pairs if pair not in set(readable.pairs)),
+    ]
     if skipped:
         names = ", ".join(path.name for path in skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         check = shlex.join(["deop", "prepare", "check", str(data.root)])

@@ -88,7 +88,7 @@ class LabelledFolder:
 
     def key(self, pair: Pair) -> str:
         """What photo and mask of a pair have in common: the path below images/, without the suffix."""
-        return pair.photo.relative_to(self.root / "images").with_suffix("").as_posix()
+        return key_of(self.root, pair)
 
     def ids(self, pair: Pair) -> np.ndarray:
         """The id of every pixel of a photo.
@@ -124,6 +124,13 @@ class LabelledFolder:
         for index, entry in enumerate(self.classes):
             index_of_id[entry.id] = index
         return index_of_id[ids]
+
+
+def key_of(root: Path, pair: Pair) -> str:
+    """``LabelledFolder.key``, from the folder of the split; the stem of a photo that is not below its images/."""
+    top = root / "images"
+    path = pair.photo.relative_to(top) if pair.photo.is_relative_to(top) else Path(pair.photo.name)
+    return path.with_suffix("").as_posix()
 
 
 @contextmanager

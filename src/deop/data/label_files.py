@@ -3,15 +3,18 @@
 Pickled files are never read: the classes of ADE20K come from its PNG files, not from its index, which is a pickle.
 """
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from scipy.io import loadmat
 
 from deop.data.folder import MAX_ID, opening_image, read_mask
 from deop.data.official import Item
 from deop.errors import DataError
+from deop.images.bit_depth import has_16_bit_colours
 from deop.images.panoptic_ids import colours_to_ids, find_ids
 
 
@@ -56,14 +59,51 @@ def _ade_full(item: Item) -> np.ndarray:
 def _panoptic(item: Item) -> np.ndarray:
     """COCO panoptic: the colour is the id of a segment; the value is the category of the segment, 0 for no segment."""
     segments = sorted(item.segments)
-    positions = find_ids(colours_to_ids(_colours(item.labels)), [segment for segment, _ in segments])
+    with opening_image(item.labels, "labels") as image:
+        ids = read_segment_ids(image, item.labels)
+    warn_of_unlisted_segments(ids, [segment for segment, _ in segments], item.labels)
+    positions = find_ids(ids, [segment for segment, _ in segments])
     categories = np.array([*(category for _, category in segments), 0])  # position -1: no segment
     return categories[positions].astype(np.uint16)
 
 
+def read_segment_ids(image: Image.Image, path: Path) -> np.ndarray:
+    """The segment ids in a panoptic PNG, which its colours encode: (H, W) int64.
+
+    Args:
+        image: the opened file.
+        path: where it is, for errors.
+
+    Raises:
+        DataError: it is not a picture of 8-bit colours.
+    """
+    return colours_to_ids(_colours_of(image, path))
+
+
+def warn_of_unlisted_segments(ids: np.ndarray, listed: Collection[int], path: Path) -> None:
+    """Warn if a panoptic PNG has segments that its listing does not describe; id 0 is no segment."""
+    unlisted = np.setdiff1d(ids, [0, *listed])
+    if unlisted.size:
+        share = np.isin(ids, unlisted).mean()
+        more = ", ..." if unlisted.size > 3 else ""
+        warnings.warn(
+            f"{path}: {100 * share:.1f} % of the pixels belong to segments that the panoptic JSON file does not list "
+            f"({', '.join(map(str, unlisted[:3]))}{more}); they count as no segment",
+            stacklevel=2,
+        )
+
+
 def _colours(path: Path) -> np.ndarray:
     with opening_image(path, "labels") as image:
-        return np.asarray(image.convert("RGB"))
+        return _colours_of(image, path)
+
+
+def _colours_of(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode not in ("RGB", "RGBA", "P") or has_16_bit_colours(image):
+        raise DataError(
+            f"the labels {path} have mode {image.mode}: expected colours of 8 bits, which encode the labels"
+        )
+    return np.asarray(image.convert("RGB"))
 
 
 def _matlab(path: Path, variable: str) -> np.ndarray:

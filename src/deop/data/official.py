@@ -105,7 +105,7 @@ def read_stems(listing: Path) -> list[str]:
         DataError: a file that cannot be read.
     """
     try:
-        return [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.split()[0] for line in listing.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list {listing}: {error}. Unpack it again.") from error
 
@@ -117,7 +117,7 @@ def _items_of(names: Iterable[str], photos: Path, labels: Path, suffix: str, for
 def _two_folder_items(places: Places, split: str) -> list[Item]:
     """Photos and labels with the same stem in two folders. An item whose photo or labels do not exist is kept."""
     photos, labels = places["photos"], places["labels"]
-    stems = {path.stem for path in photos.glob("*.jpg")} | {path.stem for path in labels.glob("*.png")}
+    stems = {path.stem for path in (*photos.glob("*.jpg"), *labels.glob("*.png")) if not path.name.startswith(".")}
     return _items_of(sorted(stems), photos, labels, ".png", "indexed")
 
 
@@ -185,7 +185,9 @@ def _panoptic_items(places: Places, split: str) -> list[Item]:
 
 def _segment(part: Mapping[str, Any]) -> tuple[int, int]:
     """(segment id, category id) of an entry in ``segments_info``."""
-    segment, category = int(part["id"]), int(part["category_id"])
+    segment, category = part["id"], part["category_id"]
+    if type(segment) is not int or type(category) is not int:
+        raise ValueError(f"segment {segment!r} of category {category!r}: expected whole numbers")
     if not 0 <= segment < 1 << 24 or not 0 <= category < 1 << 16:
         raise ValueError(f"segment {segment} of category {category}: expected ids below 2^24 and below 2^16")
     return segment, category
@@ -332,6 +334,7 @@ def _cityscapes_items(places: Places, split: str) -> list[Item]:
         path.relative_to(folder).as_posix().removesuffix(suffix)
         for folder, suffix in ((photos, photo_suffix), (labels, label_suffix))
         for path in folder.rglob(f"*{suffix}")
+        if not path.name.startswith(".")
     }
     return [
         Item(Path(name).name, photos / f"{name}{photo_suffix}", labels / f"{name}{label_suffix}", "indexed")

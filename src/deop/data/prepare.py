@@ -187,12 +187,14 @@ def _classes(public: PublicSet, root: Path, splits: Sequence[str]) -> tuple[Offi
     try:
         classes = [
             tuple(
-                OfficialClass(int(entry["id"]), int(entry["id"]), str(entry["name"]), isthing=bool(entry["isthing"]))
+                OfficialClass(entry["id"], entry["id"], str(entry["name"]), isthing=bool(entry["isthing"]))
                 for entry in entries
             )
             for entries in lists
         ]
         ids = [entry.id for entry in classes[0]]
+        if any(type(label) is not int for entries in classes for label in (entry.id for entry in entries)):
+            raise ValueError("ids must be whole numbers")
         if not ids or len(set(ids)) < len(ids) or not 0 <= min(ids) <= max(ids) <= MAX_ID:
             raise ValueError(f"ids must be different numbers from 0 to {MAX_ID}")
     except (TypeError, KeyError, ValueError, OverflowError) as error:
@@ -269,7 +271,7 @@ def _read_receipt(folder: Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}. Remove {path.parent} and prepare it again.") from error
 
@@ -395,6 +397,6 @@ def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
 
 def _count_incomplete(place: Path, items: Collection[Item]) -> int:
     """The number of items without a photo or without a mask in a prepared split."""
-    masks = {path.stem for path in (place / "masks").glob("*.png")}
+    masks = {path.stem for path in (place / "masks").glob("*.png") if not path.name.startswith(".")}
     photos = {path.stem for path in (place / "images").iterdir()} if (place / "images").is_dir() else set()
     return sum(item.stem not in masks or item.stem not in photos for item in items)

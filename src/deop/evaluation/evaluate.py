@@ -9,12 +9,14 @@ import numpy as np
 
 from deop._version import __version__
 from deop.data.folder import LabelledFolder, Pair
+from deop.errors import DataError
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums
 from deop.evaluation.metrics import Confusion, iou, mean, or_none, ratio, semantic_scores
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
 from deop.evaluation.protocol import LabelSpace, Protocol, select_names, threshold_of
 from deop.evaluation.truth import PanopticTruth, TrueSegments, components, has_panoptic
+from deop.evaluation.uncounted import Uncounted
 from deop.model import DeOP
 from deop.regions.encoding import EncodedPhoto
 from deop.results.segmentation import Segmentation
@@ -75,7 +77,7 @@ def evaluate(
 
     Raises:
         SettingError: options that do not fit the model or the data set, such as unknown unseen names.
-        DataError: a photo or mask that cannot be used.
+        DataError: a photo or mask that cannot be used, or no pixel of any photo counts.
     """
     protocol, bootstrap = protocol or Protocol(), bootstrap or Bootstrap()
     severance, two_stream = model.check_encoding(protocol.severance, protocol.anchors, protocol.classifier)
@@ -88,10 +90,16 @@ def evaluate(
             watch(photo)
         if progress:
             progress(done + 1, len(pairs))
+    if not len(tally.classes):
+        raise DataError(
+            f"{data.root}: none of the {len(pairs)} photos has a pixel of a class, so that there is nothing to "
+            "evaluate: compare the ids of the masks with those of classes.json"
+        )
     return tally.summary(bootstrap, model) | {
         "images": len(tally.classes),
         "images_without_truth": len(pairs) - len(tally.classes),
-        "seconds_per_image": tally.seconds / max(len(tally.classes), 1),
+        "seconds_per_image": tally.seconds / len(tally.classes),
+        **tally.uncounted.summary(),
         "protocol": protocol.kind,
         "data": str(data.root),
         "model": model.card.name,
@@ -122,19 +130,23 @@ class _Tally:
     panoptic: PhotoSums = field(init=False)
     proposals: PhotoSums = field(init=False)
     photos_with: np.ndarray = field(init=False)
+    uncounted: Uncounted = field(init=False)
 
     def __post_init__(self) -> None:
         count = len(self.space.names)
         self.classes, self.panoptic = PhotoSums((3, count)), PhotoSums((4, count))
         self.regions, self.proposals = PhotoSums((2,)), PhotoSums((WIDTH,))
         self.photos_with = np.zeros(count, np.int64)
+        self.uncounted = Uncounted({entry.id for entry in self.space.data.classes})
         root = self.space.data.root
         self._panoptic_truth = PanopticTruth(root, self.space.ids) if has_panoptic(root) else None
 
     def add(self, model: DeOP, pair: Pair) -> EvaluatedPhoto | None:
         """Evaluate a photo and count its pixels and segments; None if its truth is unknown everywhere."""
         space, protocol = self.space, self.protocol
-        truth = space.truth(pair)
+        ids = space.data.ids(pair)
+        truth = space.truth_of(ids)
+        self.uncounted.add(space.data.key(pair), ids, truth)
         present = np.unique(truth[truth >= 0])
         if not len(present):
             return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deop.data.folder import LabelledFolder, Pair, read_mask
+from deop.data.folder import LabelledFolder, Pair
 from deop.encoders.severance import Severance
 from deop.errors import DataError, SettingError
 from deop.files import replacing
@@ -166,9 +166,13 @@ class LabelSpace:
         Raises:
             DataError: a mask that cannot be used.
         """
-        truth = self.index_of[self.data.labels(pair)]
+        return self.truth_of(self.data.ids(pair))
+
+    def truth_of(self, ids: np.ndarray) -> np.ndarray:
+        """The true classes of pixels, as ``truth`` gives them, from their ids in the mask."""
+        truth = self.index_of[self.data.labels_of(ids)]
         if self.has_background and 0 not in {entry.id for entry in self.data.classes}:
-            truth[(truth < 0) & (read_mask(pair.mask) == 0)] = len(self.names) - 1
+            truth[(truth < 0) & (ids == 0)] = len(self.names) - 1
         return truth
 
     def requested(self, truth: np.ndarray, protocol: Protocol) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The true segments of a photo: from panoptic files where the folder has them, else from its mask."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from deop.data.folder import Pair, opening_image
+from deop.data.folder import Pair, key_of, opening_image
+from deop.data.label_files import read_segment_ids, warn_of_unlisted_segments
 from deop.errors import DataError, SettingError
 from deop.files import parse_json
-from deop.images.panoptic_ids import colours_to_ids, find_ids
+from deop.images.panoptic_ids import find_ids
 
 _NEIGHBOURS = np.ones((3, 3), bool)  # diagonal neighbours are connected, so that thin things stay in one piece
 
@@ -55,7 +57,7 @@ def components(truth: np.ndarray, things: np.ndarray) -> TrueSegments:
 class PanopticTruth:
     """The segments in COCO's panoptic format: ``panoptic.json`` and ``panoptic/*.png`` beside ``images/``.
 
-    Category ids are those of ``classes.json``. Pixels of other categories are unknown.
+    Category ids are those of ``classes.json``. Pixels of other categories are unknown; a warning names them.
 
     Args:
         root: folder of the split.
@@ -72,26 +74,36 @@ class PanopticTruth:
         self.folder = root / "panoptic"
         self._class = {int(class_id): index for index, class_id in enumerate(ids)}
         self._segments = _read_segments(root / "panoptic.json")
+        categories = {entry["category_id"] for listed in self._segments.values() for entry in listed}
+        if unlisted := sorted(categories - self._class.keys()):
+            warnings.warn(
+                f"{root / 'panoptic.json'} has categories that classes.json does not list, whose segments are ignored: "
+                f"{', '.join(map(str, unlisted[:10]))}{', ...' if len(unlisted) > 10 else ''}",
+                stacklevel=2,
+            )
 
     def segments(self, pair: Pair, shape: tuple[int, int]) -> TrueSegments:
         """The true segments of a photo of (H, W) pixels.
 
+        Pixels of segments that ``panoptic.json`` does not list are unknown; a warning names the file.
+
         Raises:
             DataError: a photo that is not listed, or a PNG file that cannot be read or has another size.
         """
-        stem = pair.photo.stem
-        path = self.folder / f"{stem}.png"
-        if stem not in self._segments:
-            raise DataError(f"panoptic.json beside {self.folder} does not list {stem}.png")
+        key = key_of(self.folder.parent, pair)
+        path = self.folder / f"{key}.png"
+        if key not in self._segments:
+            raise DataError(f"panoptic.json beside {self.folder} does not list {key}.png")
         with opening_image(path, "panoptic file") as image:
             if (image.height, image.width) != shape:
                 size = f"{image.width} x {image.height}"
                 raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
-            colours = np.asarray(image.convert("RGB"))
-        listed = [entry for entry in self._segments[stem] if entry["category_id"] in self._class]
+            ids = read_segment_ids(image, path)
+        warn_of_unlisted_segments(ids, [entry["id"] for entry in self._segments[key]], path)
+        listed = [entry for entry in self._segments[key] if entry["category_id"] in self._class]
         listed.sort(key=lambda entry: entry["id"])
         return TrueSegments(
-            find_ids(colours_to_ids(colours), [entry["id"] for entry in listed]),
+            find_ids(ids, [entry["id"] for entry in listed]),
             np.array([self._class[entry["category_id"]] for entry in listed], np.int64),
             np.array([bool(entry.get("iscrowd", 0)) for entry in listed], bool),
         )
@@ -101,7 +113,8 @@ def _read_segments(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The ``segments_info`` of each photo in a panoptic.json, by file name without extension."""
     try:
         segments: dict[str, list[dict[str, Any]]] = {
-            Path(entry["file_name"]).stem: list(entry["segments_info"]) for entry in parse_json(path)["annotations"]
+            Path(entry["file_name"]).with_suffix("").as_posix(): list(entry["segments_info"])
+            for entry in parse_json(path)["annotations"]
         }
         for name, listed in segments.items():
             ids = [entry["id"] for entry in listed]
