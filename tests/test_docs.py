@@ -27,7 +27,7 @@ from deop.zoo import ZOO
 from tests.cli.conftest import write_photo
 from tests.data import miniatures
 from tests.proposals import tiny_networks
-from tests.weights.test_conversion import openai_state
+from tests.weights.test_conversion import openai_state, write_open_clip_config
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "deop"
@@ -142,6 +142,7 @@ def working_directory(tmp_path, monkeypatch, hub_cache, tiny_clip):
     torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
     weights.unlink()
     torch.save(openai_state(tiny_clip), tmp_path / "clip-state-dict.pt")
+    write_open_clip_config(tmp_path)
     return tmp_path
 
 

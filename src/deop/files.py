@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from deop.errors import CheckpointError, OutputError, SettingError
+from deop.errors import CheckpointError, DeopError, OutputError, SettingError
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 """File name extensions of pickled weights, which only ``deop convert`` reads."""
@@ -85,10 +86,37 @@ def parse_json(path: Path) -> Any:
         raise ValueError("its values are nested too deeply") from None
 
 
-def move_model_files(source: Path, target: Path) -> None:
-    """Move the files of a model folder into another folder, ``config.json`` last: without it a folder is no model."""
-    for file in sorted(source.iterdir(), key=lambda file: file.name == "config.json"):
-        file.replace(target / file.name)
+@contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """Write the files of a model folder into a temporary folder, and move them to ``folder`` once they are complete.
+
+    ``config.json`` is moved last: without it a folder is no model. If anything fails, nothing is left behind.
+
+    Args:
+        folder: the model folder; it is created if it is missing.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        OutputError: the folder cannot be created or written to, or the disk is full.
+    """
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".deop-", dir=folder) as temporary:
+            yield Path(temporary)
+            for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == "config.json"):
+                file.replace(folder / file.name)
+    except BaseException as error:
+        if created:
+            with suppress(OSError):  # not empty: another program has written into it
+                folder.rmdir()
+        if isinstance(error, OSError) and not isinstance(error, DeopError):
+            raise OutputError(
+                f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
+            ) from error
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

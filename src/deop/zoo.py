@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
 from deop.files import convert_command, existing_path, read_json
 from deop.networks.devices import choose_device, choose_dtype
-from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, repo_cache
+from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, license_of, repo_cache
 
 if TYPE_CHECKING:
     import torch
@@ -164,6 +164,7 @@ def load(
     if listed:
         _fetch_all(listed, proposer)
     folder = _fetch(listed.clip) if listed else _find(str(name))
+    _check_layout(folder)
     config = read_json(folder / "config.json")
     if config.get("format") == "deop":
         from deop.model import DeOP
@@ -199,7 +200,7 @@ def load_proposer(choice: "str | Path | HubWeights") -> Any:
     """
     if choice == GIVEN:
         return None
-    folder = _fetch(choice) if isinstance(choice, HubWeights) else _find(str(choice), zoo=False)
+    folder = _folder_of(choice)
     kind = str(read_json(folder / "config.json").get("model_type"))
     from deop.networks.loading import building_model
     from deop.proposals import sam, transformers_networks
@@ -222,7 +223,7 @@ def _with_proposer(card: "Card", proposer: str | Path | HubWeights) -> "Card":
     """The card of a model that takes masks from another model: licence and source of both."""
     if proposer == GIVEN:
         return card
-    license = proposer.license if isinstance(proposer, HubWeights) else "not known"
+    license = proposer.license if isinstance(proposer, HubWeights) else license_of(_folder_of(proposer))
     return replace(card, license=f"{card.license}; masks: {license}", source=f"{card.source}; masks: {proposer}")
 
 
@@ -236,7 +237,7 @@ def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | No
     from deop.networks.loading import building_model
     from deop.settings import Card, Settings
 
-    settings, card = Settings(), Card(name=name, source=name)
+    settings, card = Settings(), Card(name=name, source=name, license=license_of(folder))
     if listed:
         severance = Severance(listed.severance, residual=listed.residual)
         settings = Settings(resize=Resize(short_side=listed.short_side), severance=severance)
@@ -280,6 +281,16 @@ def _fetch_all(model: ZooModel, proposer: str | Path | None) -> None:
             f"  {options}\n"
             f"Or load {model.name} there once with deop, and copy its folders in the hub's cache to\n{caches}"
         ) from error
+
+
+def _folder_of(proposer: "str | Path | HubWeights") -> Path:
+    return _fetch(proposer) if isinstance(proposer, HubWeights) else _find(str(proposer), zoo=False)
+
+
+def _check_layout(folder: Path) -> None:
+    """Explain how to use a folder of open_clip, which has no config.json."""
+    if not (folder / "config.json").is_file() and (folder / "open_clip_config.json").is_file():
+        raise CheckpointError(f"{folder} is a model of open_clip: convert it once: {convert_command(folder)}")
 
 
 def _find(name: str, zoo: bool = True) -> Path:

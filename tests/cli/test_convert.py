@@ -37,7 +37,7 @@ def test_segment_refuses_a_pickle_and_names_the_command_to_convert_it(deop, tiny
     pickled(tiny_clip, here / "old")
     write_photo(here / "a.jpg")
     done = deop("segment", "a.jpg", "-c", "cat", "--model", "old")
-    assert done.code == 1
+    assert done.code == 4
     assert "deop convert old" in done.err
 
 
@@ -45,7 +45,7 @@ def test_a_file_that_is_not_a_checkpoint_is_reported_and_nothing_is_written(deop
     (here / "notes.pth").write_text("not weights")
     for source in ("notes.pth", "gone.pth"):
         done = deop("convert", source, "out")
-        assert done.code == 1
+        assert done.code == 4
         assert source in done.err
         assert "Traceback" not in done.err
     assert [path.name for path in here.iterdir()] == ["notes.pth"]
@@ -55,5 +55,5 @@ def test_a_folder_with_a_model_is_not_overwritten(deop, tiny_clip, here):
     pickled(tiny_clip, here / "old")
     shutil.copytree(tiny_clip, here / "out")
     before = (here / "out" / "model.safetensors").read_bytes()
-    assert deop("convert", "old", "out").code == 1
+    assert deop("convert", "old", "out").code == 3
     assert (here / "out" / "model.safetensors").read_bytes() == before

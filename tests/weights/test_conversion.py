@@ -1,5 +1,6 @@
 """Conversion of published checkpoints: complete ones run, and the keys that are wrong in others are named."""
 
+import json
 import pickle
 import re
 
@@ -126,25 +127,38 @@ def openai_state(folder):
     return state
 
 
-def test_openai_layout(tmp_path):
-    """A tiny CLIP against transformers. OpenAI's layout has one head for every 64 channels: width 64, one head."""
-    import json
+def write_open_clip_config(folder, *, vision=None, text=None, preprocess=None, **model):
+    """The open_clip_config.json of the tiny CLIP of ``openai_state``, with changes."""
+    vision = {"image_size": 64, "layers": 4, "width": 64, "head_width": 16, "mlp_ratio": 2, "patch_size": 16} | (
+        vision or {}
+    )
+    text = {"context_length": 77, "vocab_size": 524, "width": 32, "heads": 4, "layers": 2, "mlp_ratio": 2} | (
+        text or {}
+    )
+    config = {"embed_dim": 32, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text} | model
+    path = folder / "open_clip_config.json"
+    path.write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess or {}}))
+    return path
 
+
+def test_openai_layout(tmp_path):
+    """A tiny CLIP against transformers. Nothing but open_clip's configuration says how many heads such a CLIP has."""
     from transformers import CLIPModel
 
     source = write_tiny_clip(tmp_path / "clip", width=64)
-    config = json.loads((source / "config.json").read_text())
-    config["vision_config"]["num_attention_heads"] = config["text_config"]["num_attention_heads"] = 1
-    (source / "config.json").write_text(json.dumps(config))
-    torch.save(openai_state(source), tmp_path / "ViT-tiny.pt")
-    model = deop.load(convert(tmp_path / "ViT-tiny.pt", tmp_path / "out", tokenizer=source), device="cpu")
     theirs, pixels = CLIPModel.from_pretrained(source).eval(), torch.randn(1, 3, 64, 64)
+    torch.save(openai_state(source), tmp_path / "ViT-tiny.pt")
+    with pytest.raises(CheckpointError, match=r"heads of the vision transformer is not known.*width 64.*--config FILE"):
+        convert(tmp_path / "ViT-tiny.pt", tmp_path / "out", tokenizer=source)
+    write_open_clip_config(tmp_path)
+    model = deop.load(convert(tmp_path / "ViT-tiny.pt", tmp_path / "out", tokenizer=source), device="cpu")
     with torch.no_grad():
         expected = theirs.visual_projection(theirs.vision_model(pixels).pooler_output)
         torch.testing.assert_close(model.encoder(pixels).image, expected, atol=1e-4, rtol=1e-3)
         ids = theirs.text_model(torch.tensor([[522, 513, 523]])).pooler_output
         actual = model.text.encode_tokens(torch.tensor([[522, 513, 523]]))
         torch.testing.assert_close(actual, theirs.text_projection(ids), atol=1e-4, rtol=1e-3)
+    assert model.card.license == "unknown"
 
 
 def test_hub_folder_with_pickled_weights(tmp_path, tiny_clip):
@@ -174,6 +188,7 @@ def test_without_a_tokenizer(tmp_path, monkeypatch, tiny_clip):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     torch.save(openai_state(tiny_clip), tmp_path / "clip.pt")
+    write_open_clip_config(tmp_path)
     with pytest.warns(ConversionWarning, match="without a tokenizer"):
         folder = convert(tmp_path / "clip.pt", tmp_path / "out")
     with pytest.raises(CheckpointError, match="tokenizer"):
@@ -214,6 +229,7 @@ def test_bad_files_are_refused(tmp_path):
 
 def test_a_checkpoint_with_wrong_shapes_is_reported_with_its_file(tmp_path, tiny_clip):
     state = openai_state(tiny_clip)
+    write_open_clip_config(tmp_path)
     for key in ("visual.conv1.weight", "visual.positional_embedding", "token_embedding.weight", "ln_final.weight"):
         torch.save(state | {key: torch.zeros(3)}, tmp_path / "clip.pt")
         with pytest.raises(CheckpointError):
@@ -236,5 +252,6 @@ def test_a_failure_of_the_hub_without_a_message_is_reported(tmp_path, monkeypatc
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     torch.save(openai_state(tiny_clip), tmp_path / "clip.pt")
+    write_open_clip_config(tmp_path)
     with pytest.raises(CheckpointError, match="cannot fetch the tokenizer of some/repo: OSError"):
         convert(tmp_path / "clip.pt", tmp_path / "out", tokenizer="some/repo")

@@ -8,7 +8,7 @@ import pytest
 from deop.errors import CheckpointError, ModelNotFoundError
 from deop.files import read_json
 from deop.model import DeOP
-from deop.weights.hub import cached, fetch, is_complete, repo_cache
+from deop.weights.hub import cached, fetch, is_complete, license_of, repo_cache
 from deop.zoo import load, load_proposer
 from tests.fake_hub import CLIP_FILES, COMMIT, put_in_cache
 
@@ -32,7 +32,7 @@ def test_a_cached_revision_needs_no_network(hub):
 def test_downloads_only_files_that_deop_reads(hub):
     hub.add(REPO, FILES)
     folder = fetch(REPO)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(CLIP_FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*CLIP_FILES, "README.md"])
     assert fetch(REPO) == folder
     assert len(hub.downloads) == 1, "the second call is answered by the cache"
 
@@ -200,3 +200,46 @@ def test_damaged_settings_are_named(tmp_path):
         (tmp_path / "config.json").write_bytes(content)
         with pytest.raises(CheckpointError, match=r"config\.json"):
             read_json(tmp_path / "config.json")
+
+
+def test_a_repo_of_open_clip_is_explained(hub):
+    files = {"open_clip_config.json": "{}", "open_clip_model.safetensors": "weights"}
+    hub.add(REPO, files)
+    with pytest.raises(CheckpointError, match=r"(?s)of open_clip.*hf download some/clip.*deop convert clip FOLDER"):
+        fetch(REPO)
+
+
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\r\nlicense: apache-2.0\r\ntags:\r\n- x\r\n---\r\ntext", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: apple-amlr\n---\n", "other (apple-amlr)"),
+        ("---\nlicense:\n- mit\n- cc-by-4.0\n---\n", "mit, cc-by-4.0"),
+        ("# A title\nlicense: mit\n", "unknown"),
+        ("---\nlicense: [unclosed\n---\n", "unknown"),
+        ("---\n- a list\n---\n", "unknown"),
+        ("---\nlicense:\n---\n", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_licence_of_a_model_card(card, license, tmp_path):
+    if card is not None:
+        (tmp_path / "README.md").write_bytes(card.encode())
+    assert license_of(tmp_path) == license
+
+
+def test_a_clip_and_its_proposer_have_the_licences_of_their_cards(tiny_clip, tmp_path):
+    import shutil
+
+    from tests.proposals.tiny_networks import mask2former
+
+    clip = tmp_path / "clip"
+    shutil.copytree(tiny_clip, clip)
+    assert load(clip, device="cpu").card.license == "unknown"
+    (clip / "README.md").write_text("---\nlicense: mit\n---\n")
+    masks = tmp_path / "masks"
+    mask2former().save_pretrained(masks)
+    assert load(clip, proposer=masks, device="cpu").card.license == "mit; masks: unknown"
+    (masks / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    assert load(clip, proposer=masks, device="cpu").card.license == "mit; masks: cc-by-4.0"

@@ -341,7 +341,7 @@ class CLIPVision(nn.Module):
         Args:
             state: keys below ``visual.``: ``conv1.weight``, ``transformer.resblocks.0...``, and the learned position
                 tables where there are any. Sizes are read from the shapes.
-            heads: attention heads; None: one for every 64 channels, as in all published CLIP models.
+            heads: attention heads; None: those of the published CLIP of this width.
             normalization: normalisation of the pixels.
             options: further fields of ``VisionConfig``.
 

@@ -50,8 +50,13 @@ _TEXT_FROM_OPENAI = {
     r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(weight|bias)": r"text_model.encoder.layers.\1.mlp.fc2.\2",
 }
 _PACKED_QKV = re.compile(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)")
-# OpenAI's files hold these beside the weights of the text encoder.
-_NOT_TEXT_WEIGHTS = ("logit_scale", "input_resolution", "context_length", "vocab_size")
+# Files of OpenAI and open_clip hold these beside the weights of the text encoder. deop has a fixed temperature, and the
+# bias of a sigmoid loss does not change which name is the best.
+_NOT_TEXT_WEIGHTS = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
+# Width -> channels of a head of the vision transformers that were published, from ViT-S to ViT-e. Text transformers
+# have 64 at every width.
+_HEAD_WIDTHS = {384: 64, 512: 64, 640: 64, 768: 64, 896: 64, 1024: 64, 1280: 80, 1408: 88, 1664: 104, 1792: 112}
+_TEXT_WIDTHS = (384, 512, 640, 768, 1024, 1280)
 _PROMPT = {
     "prefix_prompt": "prefix",
     "suffix_prompt": "suffix",
@@ -89,12 +94,35 @@ def vision_from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def published_heads(width: int, tower: str) -> int:
+    """The number of attention heads of the published CLIPs of a width. It cannot be seen in their weights.
+
+    Args:
+        width: channels of the transformer.
+        tower: "vision" or "text".
+
+    Raises:
+        CheckpointError: no published model has this width.
+
+    >>> published_heads(1280, "vision"), published_heads(1280, "text")  # ViT-H-14, ViT-bigG-14
+    (16, 20)
+    """
+    head_width = _HEAD_WIDTHS.get(width) if tower == "vision" else 64 if width in _TEXT_WIDTHS else None
+    if head_width is None:
+        raise CheckpointError(
+            f"the number of attention heads of the {tower} transformer is not known: weights do not contain it, and no "
+            f"published CLIP has the width {width}. Put open_clip's open_clip_config.json of the model beside the "
+            "weights, or give it with --config FILE (config=... in Python)"
+        )
+    return width // head_width
+
+
 def vision_from_openai(state: dict[str, Tensor], heads: int | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Translate a vision state dict in OpenAI's layout.
 
     Args:
         state: keys below ``visual.``.
-        heads: attention heads; None: one for every 64 channels.
+        heads: attention heads; None: those of the published CLIP of this width.
 
     Returns:
         Fields of ``VisionConfig``, read from the shapes, and the weights under deop's keys. Unknown keys are kept, so
@@ -113,7 +141,7 @@ def vision_from_openai(state: dict[str, Tensor], heads: int | None) -> tuple[dic
     settings = {
         "width": width,
         "layers": 1 + max(blocks),
-        "heads": heads or max(width // 64, 1),
+        "heads": heads or published_heads(width, "vision"),
         "hidden": renamed["blocks.0.up.weight"].shape[0],
         "patch": patch,
         "grid": round((renamed["positions"].shape[0] - 1) ** 0.5),
@@ -137,19 +165,22 @@ def read_vision_config(folder: Path) -> tuple[dict[str, Any], Normalization]:
     Raises:
         CheckpointError: no config.json, or that of another kind of model.
     """
-    config = _read_clip_config(folder, "clip_vision_model")
-    vision = config.get("vision_config", config)
-    patch = vision.get("patch_size", 32)
+    config, vision = _read_clip_config(folder, "vision")
+    patch, side = vision.patch_size, vision.image_size
+    if not isinstance(patch, int) or not isinstance(side, int):
+        raise CheckpointError(
+            f"{folder / 'config.json'} has patches or images that are not square: deop needs square ones"
+        )
     settings = {
-        "width": vision.get("hidden_size", 768),
-        "layers": vision.get("num_hidden_layers", 12),
-        "heads": vision.get("num_attention_heads", 12),
-        "hidden": vision.get("intermediate_size", 3072),
+        "width": vision.hidden_size,
+        "layers": vision.num_hidden_layers,
+        "heads": vision.num_attention_heads,
+        "hidden": vision.intermediate_size,
         "patch": patch,
-        "grid": vision.get("image_size", 224) // patch,
-        "output": config.get("projection_dim", vision.get("projection_dim", 512)),
-        "activation": vision.get("hidden_act", "quick_gelu"),
-        "norm_eps": vision.get("layer_norm_eps", 1e-5),
+        "grid": side // patch,
+        "output": config.projection_dim,
+        "activation": vision.hidden_act,
+        "norm_eps": vision.layer_norm_eps,
     }
     return settings, read_normalization(folder, CLIP)
 
@@ -159,7 +190,7 @@ def text_from_openai(state: dict[str, Tensor], heads: int | None) -> tuple[dict[
 
     Args:
         state: keys of OpenAI's files without those below ``visual.``.
-        heads: attention heads; None: one for every 64 channels.
+        heads: attention heads; None: those of the published CLIP of this width.
 
     Returns:
         Fields of ``TextConfig``, read from the shapes, and the weights under transformers' keys. Unknown keys are
@@ -189,7 +220,7 @@ def text_from_openai(state: dict[str, Tensor], heads: int | None) -> tuple[dict[
         "tokens": tokens,
         "width": width,
         "layers": layers,
-        "heads": heads or max(width // 64, 1),
+        "heads": heads or published_heads(width, "text"),
         "hidden": state[hidden].shape[0],
         "context": state["positional_embedding"].shape[0],
         "output": state["text_projection"].shape[1],
@@ -222,14 +253,7 @@ def read_text_config(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no config.json, or that of another kind of model.
     """
-    from transformers import CLIPConfig, CLIPTextConfig
-
-    whole = _read_clip_config(folder, "clip_text_model")["model_type"] == "clip"
-    try:
-        config: Any = (CLIPConfig if whole else CLIPTextConfig).from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"cannot read {folder / 'config.json'}: {error}") from error
-    text = config.text_config if whole else config
+    config, text = _read_clip_config(folder, "text")
     return {
         "tokens": text.vocab_size,
         "width": text.hidden_size,
@@ -245,11 +269,22 @@ def read_text_config(folder: Path) -> dict[str, Any]:
     }
 
 
-def _read_clip_config(folder: Path, part: str) -> dict[str, Any]:
-    """The config.json of a whole CLIP model, or of one part of it (a model type of transformers)."""
-    path = folder / "config.json"
-    config = read_json(path)
-    kind = config.get("model_type")
+def _read_clip_config(folder: Path, tower: str) -> tuple[Any, Any]:
+    """The configuration of a whole CLIP or of one tower of it, as transformers reads it, and that of the tower.
+
+    transformers also reads the older entries ``vision_config_dict`` and ``text_config_dict``, which take precedence.
+    """
+    from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+
+    path, part = folder / "config.json", f"clip_{tower}_model"
+    kind = read_json(path).get("model_type")
     if kind not in ("clip", part):
         raise CheckpointError(f"{path} has model type {kind!r}: expected a CLIP of transformers ('clip' or {part!r})")
-    return config
+    try:
+        if kind == "clip":
+            whole: Any = CLIPConfig.from_pretrained(folder)
+            return whole, whole.vision_config if tower == "vision" else whole.text_config
+        config = (CLIPVisionConfig if tower == "vision" else CLIPTextConfig).from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    return config, config

@@ -264,8 +264,8 @@ class CLIPText(nn.Module):
         prompt: dict[str, Tensor] | None = None,
         *,
         heads: int | None = None,
-        activation: str = "quick_gelu",
         tokenizer: str | Path | None = None,
+        **options: Any,
     ) -> "CLIPText":
         """Load the encoder from a state dict in OpenAI's layout, which the original's checkpoints use too.
 
@@ -273,9 +273,9 @@ class CLIPText(nn.Module):
             state: keys of OpenAI's files without those below ``visual.``: ``token_embedding.weight``, ... In the
                 original's checkpoints they are below ``clip_adapter.clip_model.``. Sizes are read from the shapes.
             prompt: the learned prompt of the original, keys below ``prompt_learner.``: ``prefix_prompt``, ...
-            heads: attention heads; None: one for every 64 channels, as in all published CLIP models.
-            activation: "quick_gelu" or "gelu".
+            heads: attention heads; None: those of the published CLIP of this width.
             tokenizer: a folder with CLIP's tokenizer; None: token ids can be encoded, texts cannot.
+            options: further fields of ``TextConfig``.
 
         Raises:
             CheckpointError: listing missing and unexpected keys.
@@ -285,7 +285,7 @@ class CLIPText(nn.Module):
         if prompt is not None:
             prompt = prompt_from_original(prompt)
             shape = (len(prompt["prefix"]), len(prompt["suffix"]))
-        config = TextConfig(**settings, activation=activation, prompt=shape)
+        config = TextConfig(**settings, prompt=shape, **options)
         text = cls(config, None if tokenizer is None else read_tokenizer(tokenizer))
         load_strictly(text.tower, renamed, "the text encoder")
         if text.prompt is not None and prompt is not None:

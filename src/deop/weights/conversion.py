@@ -1,27 +1,28 @@
-"""Converting published checkpoints to safetensors: the only module that reads a pickle.
-
-It uses ``torch.load(weights_only=True)``, which does not run code from the file.
-"""
+"""Converting published checkpoints to model folders with safetensors, completely or not at all."""
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from deop.encoders.clip import CLIPVision
-from deop.encoders.clip_text import CLIPText
+from deop.encoders.clip_keys import text_from_openai, vision_from_openai
+from deop.encoders.clip_text import ACTIVATIONS, CLIPText, read_tokenizer
 from deop.encoders.severance import Severance
-from deop.errors import CheckpointError, DeopError, OutputError
-from deop.files import PICKLE_SUFFIXES, existing_folder, existing_path, move_model_files
+from deop.errors import CheckpointError, DeopError, OutputError, SettingError
+from deop.files import existing_folder, existing_path, read_json, writing_folder
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
-from deop.networks.loading import building_model, list_some, load_strictly, read_weights
+from deop.networks.loading import building_model, list_some, load_strictly
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
 from deop.regions.anchors import AnchorDecoder
 from deop.settings import Card, Settings
+from deop.weights import open_clip
+from deop.weights.checkpoints import checkpoint_in, read_checkpoint, whole_checkpoint, without_prefix
 from deop.weights.format import ModelParts, save_model_folder
+from deop.weights.hub import license_of
 
 TOKENIZER = "openai/clip-vit-base-patch16"
 """Hub repo of the default tokenizer, which all of OpenAI's CLIPs share."""
@@ -30,89 +31,84 @@ _CLIP, _PROMPT = "clip_adapter.clip_model.", "clip_adapter.prompt_learner."
 _NO_OBJECT, _QUERIES = "clip_adapter.non_object_embedding", "query_embedding.weight"
 # Saved with the weights but not used: weights of the loss, and the pixel statistics of stage 2, which are CLIP's.
 _UNUSED = ("criterion.empty_weight", "clip_adapter.pixel_mean", "clip_adapter.pixel_std")
+# What training programs call the CLIP that they train.
+_PREFIXES = ("model.", "clip.", "clip_model.", "ema_model.", "module.", "_orig_mod.")
 
 
 class ConversionWarning(UserWarning):
     """The checkpoint was converted, but a part that it needs is missing."""
 
 
-def convert(checkpoint: str | Path, out: str | Path, *, tokenizer: str | Path | None = None) -> Path:
+def convert(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    config: str | Path | None = None,
+    activation: str | None = None,
+    license: str | None = None,
+) -> Path:
     """Convert a published checkpoint. Its keys tell which of these it is:
 
     * a checkpoint of DeOP's authors, of stage 1 (prompt), 2 (proposals) or 3 (DeOP): becomes a model in deop's own
       format;
-    * a state dict of CLIP in OpenAI's layout: becomes a model without proposer, in deop's own format;
-    * the pickled weights of a hub folder (a file next to its ``config.json``, or the folder): becomes the same folder
-      with safetensors.
+    * a state dict of CLIP in OpenAI's layout, which open_clip uses too: becomes a model without proposer, in deop's own
+      format. ``open_clip_config.json`` beside it says what the weights do not contain (``weights.open_clip``);
+    * the pickled weights of a hub folder, in one file or in several: becomes the same folder with safetensors.
 
     Args:
         checkpoint: file or folder.
         out: folder to write; must not contain a model.
-        tokenizer: folder or hub repo with CLIP's tokenizer, which is not part of a checkpoint. None: OpenAI's, from
-            this machine's cache or the hub; without either, the model is written without a tokenizer, with a warning.
+        tokenizer: folder or hub repo with CLIP's tokenizer, which is not part of a checkpoint. None: the one beside the
+            checkpoint, or else OpenAI's, from this machine's cache or the hub; without either, the model is written
+            without a tokenizer, with a warning.
+        config: open_clip's configuration of the model; None: ``open_clip_config.json`` beside the checkpoint, if it is
+            there.
+        activation: "quick_gelu" or "gelu", for a CLIP in OpenAI's layout without a configuration.
+        license: licence of the weights; None: that of the README.md beside the checkpoint, or else "unknown".
 
     Returns:
         ``out``.
 
     Raises:
-        CheckpointError: a file of another kind, or missing or unknown keys, by name.
+        CheckpointError: a file of another kind or without what is needed to run it, missing or unknown keys, by name.
         OutputError: ``out`` contains a model already, or cannot be written.
+        SettingError: an unknown activation, or options that the checkpoint does not need.
     """
     source, folder = existing_path(checkpoint), Path(out)
     if source is None:
         raise CheckpointError(f"there is no checkpoint {checkpoint}: check the path")
     if existing_path(folder / "config.json"):
         raise OutputError(f"{folder} contains a model already: choose another folder, or remove it first")
-    if source.is_dir():
-        source = _pickle_in(source)
+    if activation not in (None, *ACTIVATIONS):
+        raise SettingError(f"unknown activation {activation!r}: choose {' or '.join(ACTIVATIONS)}")
+    source = checkpoint_in(source) if source.is_dir() else whole_checkpoint(source)
     state = read_checkpoint(source)
+    clip = _openai_state(state)
+    if clip is None and (config or activation):
+        option = "--config" if config else "--activation"
+        raise SettingError(f"{option} is for a CLIP in OpenAI's layout, and {source} is none: omit {option}")
     with building_model(source):
         if _stage(state):
             parts = convert_original(state, source=source.name)
-        elif "visual.conv1.weight" in state:
-            parts = convert_openai(state, source=source.name)
+        elif clip is not None:
+            beside = source.parent / open_clip.CONFIG
+            described = Path(config) if config else beside if beside.is_file() else None
+            parts = convert_openai(clip, source=source.name, config=described, activation=activation)
         elif (source.parent / "config.json").is_file():
-            return _rewrite(source, state, folder)
+            return _rewrite(source, state, folder, tokenizer)
         else:
             raise CheckpointError(
                 f"{source} is neither a checkpoint of DeOP's authors, nor CLIP in OpenAI's layout, nor next to a "
                 f"config.json of the hub's layout. It contains {list_some(sorted(state), 5)}"
             )
-    _attach_tokenizer(parts, tokenizer)
+    if license or parts.card.license == Card().license:
+        parts.card = replace(parts.card, license=license or license_of(source.parent))
+    assert isinstance(parts.text, CLIPText)
+    place = _tokenizer_for(source.parent, tokenizer)
+    if place is not None:
+        parts.text.tokenizer = read_tokenizer(place)
     return save_model_folder(parts, _state_of(parts), folder)
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, pickled or safetensors, without running code from it.
-
-    Raises:
-        CheckpointError: missing, damaged, or not a state dict of tensors.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: check the path")
-    if path.suffix == ".safetensors":
-        return read_weights(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch recommends torch.jit.load, which runs code, for TorchScript
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of pickle and zip, and several of its own
-        if "TorchScript" in str(error):
-            reason = "it is a TorchScript archive. If you trust it, save its state dict with torch, and convert that"
-        else:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot read {path} without running code in it: {reason}") from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path} does not contain a state dict: choose the file with the weights")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if others := [str(key) for key, value in content.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(
-            f"{path} contains entries that are not tensors: {list_some(others)}. Save the state dict alone"
-        )
-    return tensors
 
 
 def _stage(state: dict[str, Tensor]) -> int:
@@ -204,35 +200,79 @@ def _split(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def convert_openai(state: dict[str, Tensor], *, source: str = "") -> ModelParts:
+def _openai_state(state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """The state dict of a CLIP under OpenAI's keys; None for any other state dict.
+
+    open_clip puts ``text.`` before the keys of the text encoder where a configuration says ``custom_text``.
+    """
+    state = without_prefix(state, *_PREFIXES)
+    if "visual.proj" not in state and "visual.conv1.weight" not in state and "visual.trunk.cls_token" not in state:
+        return None
+    return {key.removeprefix("text."): value for key, value in state.items()}
+
+
+def convert_openai(
+    state: dict[str, Tensor], *, source: str = "", config: Path | None = None, activation: str | None = None
+) -> ModelParts:
     """A training-free model without proposer from a CLIP in OpenAI's layout (docs/method.md §12).
 
+    Args:
+        state: the weights.
+        source: name of the file, for the model card.
+        config: open_clip's configuration of the model. None: heads are those of the published CLIP of the same width.
+        activation: "quick_gelu" or "gelu"; None: that of the configuration, or OpenAI's for its own files.
+
     Raises:
-        CheckpointError: not a vision transformer, or missing or unknown keys, by name.
+        CheckpointError: not a vision transformer, missing or unknown keys, by name; or heads or activation that nothing
+            says, or a configuration that deop cannot run or that is of another model.
     """
+    if any(key.startswith("visual.trunk.") for key in state):
+        raise CheckpointError("the vision tower of this CLIP is a model of timm: deop runs open_clip's own transformer")
+    if any(key.startswith("visual.layer1.") for key in state):
+        raise CheckpointError("the vision tower of this CLIP is a ResNet: deop runs vision transformers")
     state = {key: value.float() for key, value in state.items()}
     visual = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    text_state = {key: value for key, value in state.items() if not key.startswith("visual.")}
-    card = Card(name=Path(source).stem, license="MIT", source=f"converted from {source}, CLIP in OpenAI's layout")
-    text = CLIPText.from_openai(text_state)
-    return ModelParts(CLIPVision.from_openai(visual), text, None, None, None, Settings(), card)
+    text = {key: value for key, value in state.items() if not key.startswith("visual.")}
+    vision_sizes, _ = vision_from_openai(visual, heads=1)  # the heads are not known yet
+    text_sizes, _ = text_from_openai(text, heads=1)
+    if config is None:
+        clip = open_clip.architecture_of_weights(vision_sizes["width"], text_sizes["width"], state, activation)
+    else:
+        clip = open_clip.read_open_clip_config(config)
+        if activation not in (None, clip.activation):
+            raise SettingError(f"{config} says that the activation is {clip.activation}: omit --activation")
+    clip.check("vision", vision_sizes, str(config))
+    clip.check("text", text_sizes, str(config))
+    encoder = CLIPVision.from_openai(
+        visual,
+        heads=clip.vision_heads,
+        normalization=clip.normalization,
+        activation=clip.activation,
+        norm_eps=clip.vision_norm_eps,
+    )
+    tower = CLIPText.from_openai(text, heads=clip.text_heads, activation=clip.activation, norm_eps=clip.text_norm_eps)
+    card = Card(name=Path(source).stem, source=f"converted from {source}, CLIP in OpenAI's layout")
+    return ModelParts(encoder, tower, None, None, None, Settings(), card)
 
 
-def _attach_tokenizer(parts: ModelParts, tokenizer: str | Path | None) -> None:
-    from deop.encoders.clip_text import read_tokenizer
-
-    assert isinstance(parts.text, CLIPText)
+def _tokenizer_for(folder: Path, choice: str | Path | None) -> Path | None:
+    """The folder of the tokenizer: the chosen one, the one beside the weights, or OpenAI's; None with a warning."""
+    if choice is not None:
+        place = _tokenizer_folder(str(choice))
+        read_tokenizer(place)  # raises errors
+        return place
+    if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return folder
     try:
-        parts.text.tokenizer = read_tokenizer(_tokenizer_folder(str(tokenizer or TOKENIZER)))
+        return _tokenizer_folder(TOKENIZER)
     except DeopError as error:
-        if tokenizer is not None:
-            raise
         warnings.warn(
             f"converted without a tokenizer, so the model cannot read names yet: {error}. "
             "Convert again with --tokenizer FOLDER, a folder with the tokenizer of any of OpenAI's CLIPs",
             ConversionWarning,
             stacklevel=3,
         )
+        return None
 
 
 def _tokenizer_folder(name: str) -> Path:
@@ -248,40 +288,43 @@ def _tokenizer_folder(name: str) -> Path:
         raise CheckpointError(f"cannot fetch the tokenizer of {name}: {reason}") from error
 
 
-def _pickle_in(folder: Path) -> Path:
-    files = sorted(file for file in folder.iterdir() if file.suffix in PICKLE_SUFFIXES)
-    if not files:
-        raise CheckpointError(f"{folder} has no pickled weights to convert: give the file, or another folder")
-    candidates = [file for file in files if file.name == "pytorch_model.bin"] or files
-    if len(candidates) != 1:
-        raise CheckpointError(
-            f"{folder} has {len(files)} pickled files ({list_some([file.name for file in files])}): give one of them"
-        )
-    return candidates[0]
-
-
-def _rewrite(source: Path, state: dict[str, Tensor], folder: Path) -> Path:
-    """Write a hub folder again, with its pickled weights as safetensors."""
+def _rewrite(source: Path, state: dict[str, Tensor], folder: Path, tokenizer: str | Path | None) -> Path:
+    """Write a hub folder again, with its pickled weights as safetensors. What could not be loaded is not written."""
     from safetensors.torch import save_file
 
-    files = [
-        file
-        for file in source.parent.iterdir()
-        if file.suffix in (".json", ".txt", ".md") and not file.name.endswith(".index.json")
-    ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".deop-", dir=folder) as temporary:
-            beside = Path(temporary)
-            save_file(_cloned(state), str(beside / "model.safetensors"), metadata={"format": "pt"})
-            for file in files:
+    kind = read_json(source.parent / "config.json").get("model_type")
+    place = _tokenizer_for(source.parent, tokenizer) if kind == "clip" else None
+    files = [file for file in source.parent.iterdir() if file.suffix in (".json", ".txt", ".md")]
+    with writing_folder(folder) as beside:
+        save_file(_cloned(state), str(beside / "model.safetensors"), metadata={"format": "pt"})
+        state.clear()  # the check below needs the memory
+        for file in files:
+            if not file.name.endswith(".index.json"):
                 shutil.copyfile(file, beside / file.name)
-            move_model_files(beside, folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}. Choose a folder you may write to"
-        ) from error
+        if place not in (None, source.parent):
+            read_tokenizer(place).save_pretrained(beside)
+        _check_loads(beside, source, has_tokenizer=place is not None)
     return folder
+
+
+def _check_loads(folder: Path, source: Path, *, has_tokenizer: bool) -> None:
+    """Load a folder as ``deop.load`` would.
+
+    Raises:
+        CheckpointError: it cannot be loaded, with the reason.
+    """
+    from deop.zoo import load_proposer
+
+    try:
+        if read_json(folder / "config.json").get("model_type") == "clip":
+            CLIPVision.from_folder(folder)
+            if has_tokenizer:
+                CLIPText.from_folder(folder)
+        else:
+            load_proposer(folder)
+    except DeopError as error:
+        reason = str(error).replace(str(folder), str(source.parent))
+        raise CheckpointError(f"{source} was not converted: {reason}") from error
 
 
 def _cloned(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
-from deop.errors import CheckpointError, OutputError
-from deop.files import move_model_files, read_json, sha256
+from deop.errors import CheckpointError
+from deop.files import read_json, sha256, writing_folder
 from deop.networks.loading import building_model, pack, read_weights, stored_once
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Card, Settings
@@ -49,9 +48,6 @@ class ModelParts:
 def save_model_folder(parts: ModelParts, state: dict[str, Tensor], folder: Path, *, packed: bool = False) -> Path:
     """Write a model into a folder.
 
-    All files are written to a temporary folder first and then moved, the config last, so that an interrupted call never
-    leaves a folder that looks like a complete model.
-
     Args:
         parts: the parts of the model, all of kinds that the format knows.
         state: the state dict of the model.
@@ -71,20 +67,12 @@ def save_model_folder(parts: ModelParts, state: dict[str, Tensor], folder: Path,
     state = stored_once(state)
     if packed:
         state = pack(state)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".deop-", dir=folder) as temporary:
-            beside = Path(temporary)
-            save_file(state, str(beside / "model.safetensors"), metadata={"format": "pt"})
-            parts.text.save_tokenizer(beside)
-            (beside / "README.md").write_text(_model_card(parts), encoding="utf-8")
-            config["sha256"] = sha256(beside / "model.safetensors")
-            (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            move_model_files(beside, folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
-        ) from error
+    with writing_folder(folder) as beside:
+        save_file(state, str(beside / "model.safetensors"), metadata={"format": "pt"})
+        parts.text.save_tokenizer(beside)
+        (beside / "README.md").write_text(_model_card(parts), encoding="utf-8")
+        config["sha256"] = sha256(beside / "model.safetensors")
+        (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 

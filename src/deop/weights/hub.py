@@ -33,6 +33,7 @@ FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "README.md",
 )
 """The files of a repo that deop reads. Not ``*.safetensors``: many repos hold the same weights in two layouts."""
 
@@ -149,6 +150,26 @@ def is_complete(folder: Path) -> bool:
     return config.get("model_type") != "clip" or "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
 
 
+def license_of(folder: Path) -> str:
+    """The licence that the model card of a folder states: ``license`` in the front matter of README.md, or "unknown".
+
+    Where the hub's own list of licences lacks it ("other"), its name is added.
+    """
+    from huggingface_hub import metadata_load
+
+    try:
+        card = metadata_load(folder / "README.md") if (folder / "README.md").is_file() else None
+    except Exception:  # the YAML library raises errors of many kinds for a damaged card, which nothing else depends on
+        card = None
+    card = card if isinstance(card, dict) else {}
+    stated, name = card.get("license"), card.get("license_name")
+    if isinstance(stated, list):
+        stated = ", ".join(map(str, stated))
+    if not isinstance(stated, str) or not stated.strip():
+        return "unknown"
+    return f"{stated} ({name})" if isinstance(name, str) and name.strip() else stated
+
+
 def download_command(repo: str, revision: str) -> str:
     """The shell command that downloads the files that deop reads into a folder named after the repo."""
     includes = ("*.json", "merges.txt", "model*.safetensors", "README.md")
@@ -184,6 +205,11 @@ def _conversion(api: "HfApi", repo: str, revision: str, snapshot: _Snapshot) -> 
         CheckpointError: the bot opened none, or for other files.
     """
     if not snapshot.pickles:
+        if "open_clip_config.json" in snapshot.files:
+            commands = f"{_download(repo, revision)}\n  {convert_command(repo.split('/')[-1])}"
+            raise CheckpointError(
+                f"{repo} at revision {revision} is a model of open_clip. Convert it once:\n  {commands}"
+            )
         raise CheckpointError(
             f"{repo} at revision {revision} has no weights that deop can read: it has no model.safetensors"
         )
@@ -207,7 +233,7 @@ def _conversion(api: "HfApi", repo: str, revision: str, snapshot: _Snapshot) -> 
 
 def _converts(candidate: _Snapshot, snapshot: _Snapshot) -> bool:
     """Whether a conversion holds the same pickled weights as a snapshot, and the same other files that deop reads."""
-    names = {*snapshot.pickles, *(name for name in FILES if name in snapshot.files)}
+    names = {*snapshot.pickles, *(name for name in FILES if name in snapshot.files)} - {"README.md"}
     return all(snapshot.files[name] and candidate.files.get(name) == snapshot.files[name] for name in names)
 
 
