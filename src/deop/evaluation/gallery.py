@@ -10,14 +10,17 @@ from PIL import Image
 from deop.errors import SettingError
 from deop.evaluation.evaluate import EvaluatedPhoto
 from deop.evaluation.metrics import Confusion, mean
-from deop.results.colours import name_colours
-from deop.results.overlay import paint
+from deop.results.blending import paint, swatches
+from deop.results.colours import vocabulary_colours
 
 SIDE = 480
 """Longer side of a thumbnail in pixels."""
 
 _UNKNOWN = (118, 118, 126)
 """Colour of pixels whose truth is unknown."""
+
+_ALPHA = 0.62
+"""Opacity of the colours."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def draw(photo: EvaluatedPhoto) -> GalleryPhoto:
     present = np.flatnonzero(counts[1] + counts[2])
     present = present[np.argsort(-(counts[1] + counts[2])[present], kind="stable")]
     names = [photo.space.names[index] for index in present]
-    colours = name_colours(names)
+    colours = vocabulary_colours(photo.space.names)[present]
     thumbnail = Image.fromarray(photo.photo)
     thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     colour_of = np.full(len(photo.space.names) + 1, -1, np.int32)  # the last entry is for index -1
@@ -123,7 +126,7 @@ def draw(photo: EvaluatedPhoto) -> GalleryPhoto:
     known = _shrink(photo.truth, thumbnail.size) >= 0
     overlays = []
     for labels in (photo.truth, photo.label_map):
-        overlay = paint(np.asarray(thumbnail), colour_of[_shrink(labels, thumbnail.size)], colours, 0.62)
+        overlay = paint(np.asarray(thumbnail), colour_of[_shrink(labels, thumbnail.size)], colours, _ALPHA)
         grey = Image.blend(overlay.convert("L").convert("RGB"), Image.new("RGB", thumbnail.size, _UNKNOWN), 0.7)
         overlays.append(Image.composite(overlay, grey, Image.fromarray(known.astype(np.uint8) * np.uint8(255))))
     hits, truth, predicted = counts[:, present] / total
@@ -138,7 +141,7 @@ def draw(photo: EvaluatedPhoto) -> GalleryPhoto:
         unnamed=float(photo.confusion.matrix[:, -1].sum() / total),
         shares=tuple(
             ClassShare(name, "#{:02x}{:02x}{:02x}".format(*colour.tolist()), *(float(part) for part in parts))
-            for name, colour, *parts in zip(names, colours, truth, predicted, hits, strict=True)
+            for name, colour, *parts in zip(names, swatches(colours, _ALPHA), truth, predicted, hits, strict=True)
         ),
     )
 

@@ -16,8 +16,9 @@ from deop._version import __version__
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.metrics import Confusion, accuracy
 from deop.evaluation.score_calibration import calibration_error, reliability
+from deop.evaluation.uncounted import describe_uncounted
 from deop.files import replacing
-from deop.results.colours import name_colours
+from deop.results.colours import vocabulary_colours
 
 _CONFUSED_CLASSES = 12  # with the lowest IoU
 _NAMES_PER_BAR = 4  # besides the correct one
@@ -183,7 +184,7 @@ def _bar_parts(names: list[str], counts: np.ndarray, correct: int) -> list[BarPa
         return []
     others = [k for k in np.argsort(-counts[: len(names)], kind="stable").tolist() if k != correct and counts[k]]
     chosen = others[:_NAMES_PER_BAR]
-    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in name_colours([names[k] for k in chosen]).tolist()]
+    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in vocabulary_colours(names)[chosen].tolist()]
     parts = [BarPart("correct", counts[correct] / total, "right")] if counts[correct] else []
     parts += [BarPart(names[k], counts[k] / total, colour) for k, colour in zip(chosen, colours, strict=True)]
     if rest := others[_NAMES_PER_BAR:]:
@@ -213,8 +214,8 @@ def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
         if value not in (None, []):
             lines[label] = ", ".join(value) if isinstance(value, list) else str(value)
     lines["Photos"] = f"{scores['images']}, {scores['seconds_per_image']:.2f} s each"
-    if scores["images_without_truth"]:
-        lines["Left out"] = f"{scores['images_without_truth']} photos with unknown truth"
+    if uncounted := describe_uncounted(scores):
+        lines["Not counted"] = ". ".join(uncounted)
     lines["Intervals"] = (
         f"{100 * scores['confidence']:g} %, percentile bootstrap over photos, {scores['resamples']:,} resamples, "
         f"seed {scores['seed']}"

@@ -1,6 +1,7 @@
 """Fonts of pictures: an installed font that has the characters of the text."""
 
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -25,8 +26,20 @@ _SYSTEM_FONTS = (
     "simsun.ttc",
     "Arial Unicode.ttf",
     "ARIALUNI.TTF",
+    "NotoSansArabic-Regular.ttf",
+    "NotoSansHebrew-Regular.ttf",
+    "NotoSansDevanagari-Regular.ttf",
+    "NotoSansThai-Regular.ttf",
+    "unifont.otf",
+    "unifont.ttf",
+    "seguisym.ttf",
+    "Symbola.ttf",
 )
 _MISSING = "\U000fffff"  # for private use: fonts show their box for missing characters
+
+
+class FontWarning(UserWarning):
+    """No installed font has all characters of a text."""
 
 
 def choose_font(texts: Iterable[str], size: float, path: str | None = None) -> ImageFont.FreeTypeFont:
@@ -73,6 +86,7 @@ def _built_in(size: float) -> ImageFont.FreeTypeFont:
     return font
 
 
+@lru_cache(maxsize=64)
 def _open(name: str, size: float) -> ImageFont.FreeTypeFont | None:
     try:
         return ImageFont.truetype(name, size)
@@ -91,7 +105,21 @@ def _best_font(characters: frozenset[str]) -> str | None:
         count = sum(_has(character, font) for character in characters) if font else 0
         if count > best_count:
             best, best_count = name, count
+    missing = [character for character in sorted(characters) if not _is_readable(character, best)]
+    if missing:
+        warnings.warn(
+            f"no installed font has the characters {''.join(missing)[:40]!r}, which are drawn as boxes: install one "
+            "(on Linux for instance fonts-noto-cjk or fonts-noto-core), or give a font file with font=",
+            FontWarning,
+            stacklevel=2,
+        )
     return best
+
+
+def _is_readable(character: str, name: str | None) -> bool:
+    """Whether a font has a character or something that ``fit_text`` replaces it by."""
+    font = (_open(name, 16) if name else None) or _built_in(16)
+    return all(_has(part, font) for part in _replace_missing(character, font) if not _is_blank(part))
 
 
 def _has(character: str, font: ImageFont.FreeTypeFont) -> bool:
@@ -104,11 +132,20 @@ def _is_blank(character: str) -> bool:
 
 
 def _replace_missing(character: str, font: ImageFont.FreeTypeFont) -> str:
-    """The character; if the font lacks it, the character without accents, where that is ASCII."""
+    """The character; if the font lacks it, the character without accents, or the name of a symbol such as an emoji."""
     if _is_blank(character):
         return " "
     if character.isascii() or _has(character, font):
         return character
     parts = unicodedata.normalize("NFKD", character)
     plain = "".join(part for part in parts if not unicodedata.combining(part))
-    return plain if plain and plain.isascii() else character
+    if plain and plain.isascii():
+        return plain
+    if unicodedata.category(character) == "So":
+        return f" {unicodedata.name(character, character).lower()} "
+    return "" if _is_joiner(character) else character
+
+
+def _is_joiner(character: str) -> bool:
+    """Whether a character only changes the one before it, such as the skin colour of an emoji."""
+    return unicodedata.category(character) in ("Mn", "Me", "Sk")

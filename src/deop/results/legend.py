@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,13 +21,20 @@ class LegendLine:
 
     Args:
         text: the name.
-        share: share of the photo, in [0, 1].
+        share: share of the photo, in [0, 1]; None: not shown.
         colour: RGB colour of the swatch; None: an empty outline.
+        more: number of names that the line stands for, if it has no share.
     """
 
     text: str
-    share: float
+    share: float | None
     colour: tuple[int, int, int] | None
+    more: int = 0
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the line is about a part of the photo."""
+        return bool(self.share)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,11 @@ class _Layout:
     column_width: int
     name_width: int
     panel: tuple[int, int]  # width and height of the whole legend
+
+    def place(self, index: int, unit: int) -> tuple[int, int]:
+        """The left end and the middle of a line; lines fill column by column, so that their parts are aligned."""
+        row = round(1.75 * unit)
+        return unit + index // self.rows * self.column_width, unit + index % self.rows * row + row // 2
 
 
 def text_size(picture: tuple[int, int]) -> int:
@@ -64,15 +77,14 @@ def add_legend(
     if not entries:
         return picture
     unit = text_size(picture.size)
-    font = choose_font([entry.text for entry in entries], unit, font_path)
     beside = picture.width <= 1.15 * picture.height
-    layout = _lay_out(picture.size, [entry.text for entry in entries[:max_lines]], font, unit, beside)
+    texts = [_Text.of(entry.text, unit, font_path) for entry in entries]
+    layout = _lay_out(picture.size, texts[:max_lines], unit, beside)
     lines = min(layout.columns * layout.rows, max_lines or len(entries))
-    shown, hidden = list(entries), 0
-    if len(entries) > lines:
-        shown = list(entries[: max(1, lines - 1)])
-        hidden = sum(entry.colour is not None for entry in entries[len(shown) :])
-    panel = _draw(shown, hidden, layout, font, unit)
+    shown = len(entries) if len(entries) <= lines else max(1, lines - 1)
+    panel = _draw(entries[:shown], texts[:shown], layout, unit)
+    if shown < len(entries):
+        _draw_rest(panel, entries[shown:], layout, unit, shown)
     if beside:
         size = (picture.width + panel.width, max(picture.height, panel.height))
     else:
@@ -83,13 +95,29 @@ def add_legend(
     return sheet
 
 
-def _lay_out(
-    picture: tuple[int, int], names: list[str], font: ImageFont.FreeTypeFont, unit: int, beside: bool
-) -> _Layout:
+class _Text(NamedTuple):
+    """A text and the font that has its characters."""
+
+    text: str
+    font: ImageFont.FreeTypeFont
+
+    @classmethod
+    def of(cls, text: str, size: float, font_path: str | None) -> "_Text":
+        return cls(text, choose_font([text], size, font_path))
+
+    def fitted(self, width: float) -> str:
+        return fit_text(self.text, self.font, width)
+
+    def width(self, limit: float) -> float:
+        return self.font.getlength(self.fitted(limit))
+
+
+def _lay_out(picture: tuple[int, int], names: list[_Text], unit: int, beside: bool) -> _Layout:
     width, height = picture
+    font = choose_font([], unit)
     row, margins, gap = round(1.75 * unit), 2 * unit, round(1.2 * unit)
     rest = round(1.7 * unit) + round(font.getlength("<0.1%") + 0.9 * unit)  # of the line: swatch and share
-    widths = np.array([font.getlength(fit_text(name, font, 16 * unit)) for name in names])
+    widths = np.array([name.width(16 * unit) for name in names])
     minimum = ceil(max(font.getlength("+ 999 more"), 3 * unit))
     name_width = max(minimum, ceil(widths.max()) + 1)
     if beside:
@@ -116,27 +144,31 @@ def _columns(width: int, column: int, gap: int, limit: int) -> int:
     return min(max(1, (width + gap) // (column + gap)), limit)
 
 
-def _draw(
-    entries: list[LegendLine], hidden: int, layout: _Layout, font: ImageFont.FreeTypeFont, unit: int
-) -> Image.Image:
+def _draw(entries: Sequence[LegendLine], texts: Sequence[_Text], layout: _Layout, unit: int) -> Image.Image:
     panel = Image.new("RGB", layout.panel, _PAPER)
     draw = ImageDraw.Draw(panel)
-    row, side = round(1.75 * unit), round(1.05 * unit)
-    for index in range(len(entries) + (hidden > 0)):
-        # Column by column, so that names and shares are aligned.
-        left = unit + index // layout.rows * layout.column_width
-        middle = unit + index % layout.rows * row + row // 2
+    font = choose_font([], unit)
+    side = round(1.05 * unit)
+    for index, (entry, text) in enumerate(zip(entries, texts, strict=True)):
+        left, middle = layout.place(index, unit)
         text_left = left + round(1.7 * unit)
-        if index == len(entries):
-            draw.text((text_left, middle), f"+ {hidden} more", _GREY, font, anchor="lm")
-            break
-        entry = entries[index]
+        if entry.share is None:
+            draw.text((text_left, middle), text.fitted(layout.name_width), _GREY, text.font, anchor="lm")
+            continue
         _swatch(panel, (left, middle - side // 2), side, entry.colour)
-        name = fit_text(entry.text, font, layout.name_width)
-        draw.text((text_left, middle), name, _INK if entry.colour else _GREY, font, anchor="lm")
+        ink = _INK if entry.colour and entry.is_found else _GREY
+        draw.text((text_left, middle), text.fitted(layout.name_width), ink, text.font, anchor="lm")
         right = text_left + layout.name_width + round(font.getlength("<0.1%") + 0.9 * unit)
         draw.text((right, middle), percent(entry.share), _GREY, font, anchor="rm")
     return panel
+
+
+def _draw_rest(panel: Image.Image, hidden: Sequence[LegendLine], layout: _Layout, unit: int, index: int) -> None:
+    """Draw the last line, which counts the names that do not fit."""
+    names = sum(entry.colour is not None for entry in hidden) + sum(entry.more for entry in hidden)
+    left, middle = layout.place(index, unit)
+    text = f"+ {names} more"
+    ImageDraw.Draw(panel).text((left + round(1.7 * unit), middle), text, _GREY, choose_font([], unit), anchor="lm")
 
 
 def _swatch(panel: Image.Image, corner: tuple[int, int], side: int, colour: tuple[int, int, int] | None) -> None:

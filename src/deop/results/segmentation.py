@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deop.errors import SettingError
+from deop.errors import NotFoundInPhotoError, SettingError
 from deop.results.checks import MODES, as_map, as_names
-from deop.results.colours import name_colours
+from deop.results.colours import vocabulary_colours
+from deop.results.cutout import cut_out
 from deop.results.exports import Exports
+from deop.results.heatmap import draw_heatmap
 from deop.results.legend import percent
-from deop.results.overlay import draw_overlay
+from deop.results.name_lookup import find_names
+from deop.results.overlay import STYLES, check_alpha, draw_segments
 from deop.results.segments import Segment, paint_segments, segments_of_map
 
 
@@ -183,52 +186,152 @@ class Segmentation(Exports):
 
     @cached_property
     def colours(self) -> np.ndarray:
-        """(K, 3) uint8, the sRGB colour of each name."""
-        return name_colours(self.names)
+        """(K, 3) uint8, the sRGB colour of each name. They depend on the names alone, not on their order or a photo."""
+        return vocabulary_colours(self.names)
 
     def overlay(
         self,
-        alpha: float = 0.55,
+        alpha: float | None = None,
         *,
+        style: str = "overlay",
+        names: Sequence[str] | str | None = None,
         legend: bool = True,
         borders: bool = True,
         labels: bool | None = None,
         max_names: int | None = None,
         font: str | None = None,
     ) -> Image.Image:
-        """Draw the segments in colour over the photo, with a legend beside or below it.
+        """Draw the result as a picture.
 
-        The colours do not depend on the order of the names. With up to 24 names, a name has the same colour in every
-        photo; with more, colours are chosen among the names in the photo, so that they differ clearly. Things of one
-        name differ in shade. Pixels without a name keep the colours of the photo. The font size grows with the photo;
-        with a legend or labels, photos below 320 pixels are enlarged by an integer factor.
+        The styles are:
+
+        - "overlay": the segments in the colours of their names, with the lightness of the photo. Pixels without a name
+          are grey.
+        - "outline": the photo, with coloured outlines of the segments.
+        - "labels": the colours alone.
+        - "side-by-side": the photo, and the overlay at its right.
+        - "cutout": the segments of ``names`` on a transparent background, as in ``cutout``.
+        - "heatmap": the heatmap of the one name in ``names``, as in ``heatmap``.
+
+        A name has the same colour in every picture of the same names. Names with a colour that people expect have that
+        one, such as blue for the sky, and names such as "background" are grey. Things of one name differ slightly. The
+        swatches of the legend show the colours as they appear in the picture. The font size grows with the photo; with
+        a legend or labels, photos below 320 pixels are enlarged by an integer factor.
 
         Args:
-            alpha: opacity of the colours in [0, 1].
-            legend: add a legend. Without it the picture has the size of the photo, unless it is small and has labels.
+            alpha: opacity of the colours in [0, 1]; None: 0.5, and 0.7 for heatmaps. Outlines, labels and cut-outs do
+                not have one.
+            style: one of the styles above.
+            names: the names that a cut-out or a heatmap is of.
+            legend: add a legend beside or below the picture, which also lists the names that were not found. Without it
+                the picture has the size of the photo, unless it is small and has labels. Cut-outs have none.
             borders: outline the segments.
-            labels: write names on things; None: in panoptic and instance mode.
+            labels: write names on the segments that are large enough; None: yes, if the photo has at least 96 pixels.
             max_names: maximum number of lines of the legend; its last line counts the names left out. None: as many
                 as fit.
             font: path of a TrueType or OpenType file; None: an installed font that has the characters of the names.
 
         Returns:
-            The picture, RGB.
+            The picture, RGB; a cut-out is RGBA.
 
         Raises:
-            SettingError: an option is outside its range.
+            SettingError: an option is unknown, outside its range, or does not apply to the style.
+            NotFoundInPhotoError: a cut-out of names that no pixel has.
         """
-        return draw_overlay(
+        if style not in STYLES:
+            raise SettingError(f"unknown style {style!r}: choose one of {', '.join(STYLES)}")
+        if style == "cutout":
+            return self.cutout(names)
+        if style == "heatmap":
+            if names is None:
+                raise SettingError('style="heatmap" needs a name: give names=...')
+            chosen = find_names(names, self.names, self.settings)
+            if len(chosen) > 1:
+                raise SettingError(f"a heatmap is of one name, not of {len(chosen)}: draw one for each")
+            heat_alpha = 0.7 if alpha is None else alpha
+            return self.heatmap(self.names[chosen[0]], alpha=heat_alpha, legend=legend, font=font)
+        if names is not None:
+            raise SettingError(f"names apply to the styles cutout and heatmap, not to {style}: omit them")
+        return draw_segments(
             self.photo,
             self.names,
             self.segments,
             self.segment_map,
-            alpha=alpha,
+            self.colours,
+            style=style,
+            alpha=0.5 if alpha is None else alpha,
             borders=borders,
-            labels=self.mode != "semantic" if labels is None else labels,
+            labels=max(self.shape) >= 96 if labels is None else labels,
             legend=legend,
             max_lines=max_names,
             font=font,
+            list_not_found=self.settings.get("vocabulary") is None,  # built-in lists have hundreds of names
+        )
+
+    def cutout(
+        self, names: Sequence[str] | str | None = None, *, soft_edge: bool = True, crop: bool = False
+    ) -> Image.Image:
+        """Cut the segments of some names out of the photo, on a transparent background.
+
+        Args:
+            names: names or synonyms, as a list or a string with commas; None: all names.
+            soft_edge: make the outermost pixels of the segments partly transparent, so that the edge is smooth. Pixels
+                outside stay fully transparent. False: opacity 255 inside and 0 outside, exactly the mask.
+            crop: crop the picture to the box of the segments.
+
+        Returns:
+            RGBA picture of the size of the photo, unless it is cropped.
+
+        Raises:
+            SettingError: a name is not one of ``names``.
+            NotFoundInPhotoError: no pixel has one of the names.
+        """
+        chosen = range(len(self.names)) if names is None else find_names(names, self.names, self.settings)
+        mask = np.zeros(self.shape, bool)
+        for segment in self.segments:
+            if segment.class_id in chosen:
+                x0, y0, x1, y1 = segment.box
+                mask[y0:y1, x0:x1] |= segment.crop
+        if not mask.any():
+            what = "any of the names" if names is None else " or ".join(repr(self.names[index]) for index in chosen)
+            raise NotFoundInPhotoError(f"nothing to cut out: no pixel of {self.source or 'the photo'} is {what}")
+        return cut_out(self.photo, mask, soft_edge=soft_edge, crop=crop)
+
+    def heatmap(
+        self,
+        name: str,
+        alpha: float = 0.7,
+        *,
+        maximum: float = 1.0,
+        legend: bool = True,
+        font: str | None = None,
+    ) -> Image.Image:
+        """Draw the heatmap of a name: its score at each pixel, from black over red to pale yellow, with a scale.
+
+        Args:
+            name: a name in ``heatmaps``; the model computes those that it is asked for
+                (``model.segment(..., heatmaps="cup")``).
+            alpha: opacity of the colours in [0, 1]; the photo's contrast is reduced to 1 - alpha.
+            maximum: the score at the upper end of the scale, in (0, 1].
+            legend: add the scale below the picture.
+            font: path of a TrueType or OpenType file; None: an installed font that has the characters of the name.
+
+        Returns:
+            The picture, RGB.
+
+        Raises:
+            SettingError: the result has no heatmap of the name, or an option is outside its range.
+        """
+        check_alpha(alpha)
+        if not 0 < maximum <= 1:
+            raise SettingError(f"the maximum of a heatmap must be in (0, 1], not {maximum}")
+        shown = self.names[find_names([name], self.names, self.settings)[0]]
+        if shown not in self.heatmaps:
+            raise SettingError(
+                f"this result has no heatmap of {shown!r}: segment the photo with heatmaps={shown!r} (--heatmap)"
+            )
+        return draw_heatmap(
+            self.photo, self.heatmaps[shown], shown, alpha=alpha, maximum=maximum, legend=legend, font=font
         )
 
     def __repr__(self) -> str:
