@@ -87,7 +87,7 @@ def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
 
 def test_names_are_read_one_per_line(tmp_path):
     path = tmp_path / "names.txt"
-    path.write_text("\ufeffcat\r\n\n  sofa|couch \nBär", encoding="utf-8")
+    path.write_text("\ufeffcat\r\n\n  sofa|couch \n # a comment\nBär", encoding="utf-8")
     assert read_names(path) == ["cat", "sofa|couch", "Bär"]
     path.write_bytes("Bär".encode("latin-1"))
     with pytest.raises(SettingError, match=r"names\.txt.*UTF-8"):

@@ -165,7 +165,10 @@ def read_weight_index(path: Path) -> dict[str, str]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The class names in a text file in UTF-8: one per line, without blank lines and surrounding white space.
+    """The class names in a text file in UTF-8: one per line, without blank lines and lines that start with ``#``.
+
+    A line is one name, as the class lists of data sets have it. ``deop.text.names_file`` also separates names at commas,
+    as in names that are typed.
 
     Raises:
         SettingError: a file that cannot be read.
@@ -176,7 +179,7 @@ def read_names(path: Path) -> list[str]:
         raise SettingError(
             f"cannot read names from {path}: {error}. It must be a text file in UTF-8, with one name per line."
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
 def sha256(path: Path) -> str:

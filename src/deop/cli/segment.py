@@ -210,11 +210,13 @@ def _requested_names(names: NameOptions, picture: PictureOptions) -> "str | list
 
         return builtin_vocabulary(names.vocabulary)
     if names.classes_file == STREAM:
-        return read_text_from_stdin("class names, one per line").splitlines()
-    if names.classes_file:
-        from deop.files import read_names
+        from deop.text.names_file import parse_class_names
 
-        return read_names(names.classes_file)
+        return parse_class_names(read_text_from_stdin("class names, one per line"), "standard input")
+    if names.classes_file:
+        from deop.text.names_file import read_class_names
+
+        return read_class_names(names.classes_file)
     if names.classes.strip():
         return names.classes
     if wanted := picture.cutout or picture.heatmap:

@@ -51,6 +51,10 @@ class Calibration:
         """The calibrated score of a raw score, both in [0, 1]."""
         return float(np.interp(raw, self._raw_scores, self._shares)) if self.curve else raw
 
+    def scores(self, raw: np.ndarray) -> np.ndarray:
+        """The calibrated scores of raw scores (...) float, all in [0, 1]."""
+        return np.interp(raw, self._raw_scores, self._shares).astype(raw.dtype) if self.curve else raw
+
     def raw(self, score: float) -> float:
         """The smallest raw score whose calibrated score reaches ``score``: the inverse of ``score``."""
         if not self.curve:

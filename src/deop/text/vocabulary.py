@@ -169,7 +169,7 @@ class Vocabulary:
         >>> Vocabulary.parse("a red car, parked; a road").names
         ('a red car, parked', 'a road')
         """
-        extra = tuple(_unique(text for name in _split(background, "background") for text in _synonyms(name)))
+        extra = tuple(_unique(text for name in _split(background, "background") for text in split_name(name)))
         if isinstance(names, Vocabulary):
             vocabulary = names
             if templates is not None:
@@ -177,7 +177,7 @@ class Vocabulary:
             if extra:
                 vocabulary = replace(vocabulary, background=extra)
         else:
-            synonyms = tuple(_synonyms(name) for name in _split(names, "names"))
+            synonyms = tuple(split_name(name) for name in _split(names, "names"))
             vocabulary = cls(synonyms, extra, parse_templates(templates))
         return vocabulary if things is None else replace(vocabulary, isthing=vocabulary._thing_flags(things))
 
@@ -201,7 +201,7 @@ class Vocabulary:
         return f"name {index + 1} ({shorten('|'.join(self.synonyms[index]))})"
 
     def _thing_flags(self, things: Sequence[str] | str) -> tuple[bool, ...]:
-        requested = {text.casefold() for name in _split(things, "things") for text in _synonyms(name)}
+        requested = {text.casefold() for name in _split(things, "things") for text in split_name(name)}
         if unknown := requested - {text.casefold() for texts in self.synonyms for text in texts}:
             raise VocabularyError(
                 f"things that are not among the names: {', '.join(sorted(unknown))}. Write them as in the names"
@@ -234,7 +234,7 @@ def _split(names: Sequence[str] | str, what: str) -> list[str]:
     return entries
 
 
-def _synonyms(name: str) -> tuple[str, ...]:
+def split_name(name: str) -> tuple[str, ...]:
     """The different texts of a name, separated by '|'."""
     return tuple(_unique(_clean(text, "names", name) for text in name.split("|")))
 
