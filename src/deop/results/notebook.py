@@ -48,14 +48,14 @@ def html(result: "Segmentation") -> str:
     unit = max(width, height) / max(shown, height)  # one pixel of the screen, if the picture is shown at full size
     style = (
         f".{key} path{{fill:transparent;stroke:none}}"
-        f".{key} text{{visibility:hidden;pointer-events:none;font:{14 * unit:.3g}px sans-serif;fill:#fff;stroke:#000;"
-        f"stroke-width:{3 * unit:.3g}px;paint-order:stroke;stroke-linejoin:round}}"
+        f".{key} text{{visibility:hidden;pointer-events:none;font:600 {16 * unit:.3g}px sans-serif;fill:#fff;"
+        f"stroke:rgba(0,0,0,.7);stroke-width:{4 * unit:.3g}px;paint-order:stroke;stroke-linejoin:round}}"
         f".{key} g:hover path{{fill:rgba(255,255,255,.25);stroke:#fff;stroke-width:{1.5 * unit:.3g}px}}"
         f".{key} g:hover text{{visibility:visible}}"
     )
     regions = "".join(
         f'<g><path fill-rule="evenodd" d="{path}"><title>{text}</title></path>'
-        f'<text x="{8 * unit:.3g}" y="{20 * unit:.3g}">{text}</text></g>'
+        f'<text x="{8 * unit:.3g}" y="{22 * unit:.3g}">{text}</text></g>'
         for path, text in _regions(result, width, height)
     )
     return (
@@ -96,8 +96,9 @@ def _legend(result: "Segmentation") -> str:
     """The names with their colours and shares, the largest first, and names that were not found."""
     classes = result.summary()["classes"]
     found = sorted((row for row in classes if row["score"] is not None), key=lambda row: -row["share"])
+    swatch = "display:inline-block;width:.9em;height:.9em;border-radius:2px;vertical-align:-.1em;"
     items = [
-        f'<span style="display:inline-block;margin-right:1em"><span style="color:{row["colour"]}">&#9632;</span> '
+        f'<span style="display:inline-block;margin-right:1em"><span style="{swatch}background:{row["colour"]}"></span> '
         f"{escape(row['name'])} {percent(row['share'])}</span>"
         for row in found[:_MAX_NAMES]
     ]
