@@ -67,7 +67,7 @@ def all_names() -> list[str]:
     """The names of the lists, without repetitions."""
     words = set()
     for name in LISTS:
-        file = ROOT / "src/deop/data/classes" / f"{name}.json"
+        file = ROOT / "src/deop/text/classes" / f"{name}.json"
         words |= {entry["name"].casefold() for entry in json.loads(file.read_text())["classes"]}
     return sorted(words)
 

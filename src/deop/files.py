@@ -167,8 +167,8 @@ def read_weight_index(path: Path) -> dict[str, str]:
 def read_names(path: Path) -> list[str]:
     """The class names in a text file in UTF-8: one per line, without blank lines and lines that start with ``#``.
 
-    A line is one name, as the class lists of data sets have it. ``deop.text.names_file`` also separates names at commas,
-    as in names that are typed.
+    A line is one name, as the class lists of data sets have it. ``deop.text.names_file`` also separates names at
+    commas, as in names that are typed.
 
     Raises:
         SettingError: a file that cannot be read.

@@ -16,11 +16,11 @@ from PIL import Image
 from scipy.io import savemat
 
 from deop.data import prepare as module
-from deop.data.class_lists import official_classes
 from deop.data.folder import open_folder
 from deop.data.official import PUBLIC_SETS
 from deop.data.prepare import missing, prepare
 from deop.errors import DataError, SettingError
+from deop.text.class_lists import official_classes
 from tests.data import miniatures
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from deop.data.class_lists import LISTS, official_classes
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.errors import VocabularyError
@@ -16,6 +15,7 @@ from deop.regions.classification import classify
 from deop.settings import Settings
 from deop.text import embedding
 from deop.text.calibration import Calibration
+from deop.text.class_lists import LISTS, official_classes
 from deop.text.embedding import embed_vocabulary
 from deop.text.everything_else import COMMON, means_everything_else, names_the_same
 from deop.text.vocabulary import Vocabulary, VocabularyWarning

@@ -23,7 +23,7 @@ def test_stuff(name):
 
 def test_against_coco_stuff():
     """The flags of 171 classes, from which the list was not derived name by name."""
-    entries = json.loads(files("deop").joinpath("data/classes/coco-stuff.json").read_text(encoding="utf-8"))["classes"]
+    entries = json.loads(files("deop").joinpath("text/classes/coco-stuff.json").read_text(encoding="utf-8"))["classes"]
     right = [is_thing(entry["name"]) == entry["isthing"] for entry in entries]
     assert len(entries) == 171
     assert sum(right) / len(right) > 0.9

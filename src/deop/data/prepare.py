@@ -22,12 +22,12 @@ import numpy as np
 from PIL import Image
 
 from deop._version import __version__
-from deop.data.class_lists import OfficialClass, official_classes, source_of
 from deop.data.folder import MAX_ID, photo_size
 from deop.data.label_files import read_labels
 from deop.data.official import PUBLIC_SETS, Item, PublicSet, RequiredPart, read_panoptic
 from deop.errors import DataError, OutputError, SettingError
 from deop.files import parse_json, replacing
+from deop.text.class_lists import OfficialClass, official_classes, source_of
 
 RECEIPT = "prepared.json"
 """Name of the file in a prepared folder that records which data set it is."""

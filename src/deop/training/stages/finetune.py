@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from deop.data.augment import Augmentation
-from deop.data.class_lists import official_classes
 from deop.data.folder import LabelledFolder
 from deop.data.samples import TrainingPhotos
 from deop.errors import DataError, SettingError
@@ -17,6 +16,7 @@ from deop.evaluation.evaluate import evaluate
 from deop.evaluation.protocol import Protocol
 from deop.files import parse_json, replacing
 from deop.model import DeOP
+from deop.text.class_lists import official_classes
 from deop.training.loop import Run, fit
 from deop.training.losses import AnchorWeights
 from deop.training.recipe import plain

@@ -2,8 +2,8 @@
 
 import pytest
 
-from deop.data.class_lists import LISTS, official_classes, source_of
 from deop.data.official import PUBLIC_SETS
+from deop.text.class_lists import LISTS, official_classes, source_of
 from deop.text.vocabulary import Vocabulary
 
 SIZES = {
