@@ -23,13 +23,15 @@ from deop.networks.shared_trunk import reuse_features
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
 from deop.proposals.types import Proposals
-from deop.protocols import Proposer, TextEncoder, VisionEncoder
+from deop.protocols import Proposer, TextEncoder, VisionEncoder, masks_are_instances
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import classify, probabilities
 from deop.regions.encoding import EncodedPhoto, check_anchors, encode_one_pass, encode_two_stream
+from deop.regions.heatmaps import anchor_heatmaps, score_heatmaps
 from deop.regions.labelling import assemble
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
 from deop.results.checks import check_request
+from deop.results.name_lookup import find_names
 from deop.results.segmentation import Segmentation
 from deop.settings import Card, Settings
 from deop.text.calibration import Calibration
@@ -115,6 +117,7 @@ class DeOP(nn.Module):
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
+        heatmaps: Sequence[str] | str = (),
         batch: int = 8,
     ) -> Segmentation | list[Segmentation]:
         """Segment one photo, or several, into named regions: ``encode``, then ``label``.
@@ -137,6 +140,7 @@ class DeOP(nn.Module):
             background: names that compete but are not in the result ("road, sky"); pixels that they win are -1.
             templates: template set, or templates with ``{}``; None: the model's setting.
             things: the names that are countable things; None: all except those in a list of common stuff.
+            heatmaps: names whose score at each pixel is kept in ``Segmentation.heatmaps``: 4 bytes for each.
             batch: photos that are processed together.
 
         Returns:
@@ -159,6 +163,7 @@ class DeOP(nn.Module):
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         vocabulary.check_mode(mode)
         thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
+        find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
         self.embed(vocabulary)
         results = []
         for first in range(0, len(photos), batch):
@@ -166,7 +171,9 @@ class DeOP(nn.Module):
             encoded = self.encode(
                 photos[part], given[part], severance=severance, anchors=anchors, classifier=classifier
             )
-            results += [self.label(one, vocabulary, mode=mode, threshold=thresholds) for one in encoded]
+            results += [
+                self.label(one, vocabulary, mode=mode, threshold=thresholds, heatmaps=heatmaps) for one in encoded
+            ]
         return results[0] if single else results
 
     def vocabulary(
@@ -264,7 +271,8 @@ class DeOP(nn.Module):
             for index, part in zip(group, parts, strict=True):
                 photo = photos[index]
                 source = str(photo) if isinstance(photo, (str, Path)) else None
-                encoded[index] = replace(part, photo=arrays[index], source=source)
+                whole = given[index] is not None or self.proposer is None or masks_are_instances(self.proposer)
+                encoded[index] = replace(part, photo=arrays[index], source=source, masks_are_instances=whole)
         return [encoded[index] for index in range(len(photos))]
 
     @torch.inference_mode()
@@ -278,6 +286,7 @@ class DeOP(nn.Module):
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
+        heatmaps: Sequence[str] | str = (),
     ) -> Segmentation:
         """Assign names to an encoded photo: the cheap part of ``segment``, with the same arguments.
 
@@ -289,6 +298,7 @@ class DeOP(nn.Module):
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         vocabulary.check_mode(mode, warn=False)
         limits = thresholds.values(vocabulary, self.settings.threshold)
+        heated = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
         scores = self.class_probabilities(encoded, vocabulary)
         record = {
             "model": self.card.name,
@@ -298,7 +308,33 @@ class DeOP(nn.Module):
             "background": list(vocabulary.background),
             "threshold": thresholds.record(self.settings.threshold),
         }
-        return assemble(encoded, scores, vocabulary, self.settings, mode, limits, record)
+        result = assemble(encoded, scores, vocabulary, self.settings, mode, limits, record)
+        if not heated:
+            return result
+        maps = score_heatmaps(scores, encoded.proposals, encoded.canvas, heated, self.settings.calibration)
+        return replace(result, heatmaps=dict(zip([vocabulary.names[k] for k in heated], maps, strict=True)))
+
+    @torch.inference_mode()
+    def anchor_heatmaps(
+        self, encoded: EncodedPhoto, names: Names, heatmaps: Sequence[str] | str
+    ) -> dict[str, np.ndarray]:
+        """Where the model looked: the weights of the patches in the embeddings of the regions that have a name.
+
+        Args:
+            encoded: the photo.
+            names: as in ``segment``.
+            heatmaps: the names, among ``names``, that heatmaps are computed for.
+
+        Returns:
+            For each name an array (H, W) float32 in [0, 1] with the maximum 1; 0 for a name that no region has.
+
+        Raises:
+            VocabularyError, SettingError: naming the input and the remedy.
+        """
+        vocabulary = self.vocabulary(names)
+        chosen = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
+        maps = anchor_heatmaps(encoded, self.class_probabilities(encoded, vocabulary), chosen, self.encoder.patch)
+        return dict(zip([vocabulary.names[k] for k in chosen], maps, strict=True))
 
     @torch.inference_mode()
     def class_probabilities(self, encoded: EncodedPhoto, names: Names) -> Tensor:

@@ -14,6 +14,7 @@ from deop.errors import ImageError, ProposalError, ResourceError, SettingError
 from deop.images.canvas import canvas_of, group_by_size
 from deop.images.reading import Photo, count_pixels, read_photo
 from deop.results.checks import check_request
+from deop.results.name_lookup import find_names
 from deop.results.segmentation import Segmentation
 from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
@@ -58,6 +59,7 @@ def segment_stream(
     severance: "str | Severance | None" = None,
     anchors: str | None = None,
     classifier: "str | TwoStream" = "one-pass",
+    heatmaps: Sequence[str] | str = (),
 ) -> Iterator[Segmentation | Failure]:
     """Segment many photos, with a bounded amount of memory.
 
@@ -73,6 +75,7 @@ def segment_stream(
         severance: as in ``DeOP.segment``.
         anchors: as in ``DeOP.segment``.
         classifier: as in ``DeOP.segment``.
+        heatmaps: as in ``DeOP.segment``.
 
     Returns:
         An iterator with one item per photo, in the order of the photos: the result, or the error of a photo that
@@ -92,9 +95,10 @@ def segment_stream(
     vocabulary = model.vocabulary(names)
     vocabulary.check_mode(mode)
     thresholds.values(vocabulary, model.settings.threshold)  # raises errors before any photo is read
+    find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
     model.embed(vocabulary)
     encoding = {"severance": severance, "anchors": anchors, "classifier": classifier}
-    labelling = {"mode": mode, "threshold": thresholds}
+    labelling = {"mode": mode, "threshold": thresholds, "heatmaps": heatmaps}
     return _results(model, photos, readers_of_masks, vocabulary, batch, encoding, labelling)
 
 

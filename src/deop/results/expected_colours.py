@@ -2,16 +2,13 @@
 
 from typing import NamedTuple
 
+from deop.text.everything_else import means_everything_else
+
 GREY = (128, 128, 128)
 """The colour of everything else."""
 
 EVERYTHING_ELSE, NAME, COLOUR_WORD, HEAD_NOUN = range(4)
 """Why a name has an expected colour: the whole name, a colour in it, or its last word is known."""
-
-_EVERYTHING_ELSE = frozenset({
-    "background", "other", "others", "none", "rest", "the rest", "everything else", "anything else", "something else",
-    "unlabeled", "unlabelled", "void", "nothing", "none of these", "unknown", "ignore", "misc",
-})  # fmt: skip
 
 _NAMES = {  # those whose colours matter most come first
     "#e24c70": "person people human man woman child boy girl baby pedestrian rider skier player adult",
@@ -65,7 +62,7 @@ def expected_colour(name: str) -> Expected | None:
     >>> expected_colour("umbrella") is None
     True
     """
-    if name in _EVERYTHING_ELSE:
+    if means_everything_else(name):
         return Expected(EVERYTHING_ELSE, 0, GREY)
     if found := _lookup(name.replace(" ", "-")):
         return Expected(NAME, *found)

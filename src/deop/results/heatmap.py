@@ -51,7 +51,7 @@ def draw_heatmap(
         index = np.rint(np.clip(values[rows] / maximum, 0, 1) * (_VALUES - 1)).astype(np.int32)
         picture[rows] = table[index * _LEVELS + lightness[rows]]
     image = Image.fromarray(picture)
-    return _add_scale(image, name, maximum, font) if legend else image
+    return _add_scale(image, name, maximum, alpha, font) if legend else image
 
 
 def _colour_map() -> np.ndarray:
@@ -65,14 +65,13 @@ def _table(alpha: float) -> np.ndarray:
     """The colour of each value at each lightness of the photo: (values * levels, 3) uint8."""
     grey = np.repeat(np.rint(np.linspace(0, 255, _LEVELS)).astype(np.uint8)[:, None], 3, axis=1)
     level = rgb_to_lab(grey)[:, 0]
-    # The middle of the colour map does not change the photo's lightness; dark and bright photos keep their detail.
     lab = np.repeat(_colour_map()[:, None], _LEVELS, axis=1)
     lab[..., 0] = alpha * lab[..., 0] + (1 - alpha) * level
     lab[..., 1:] *= alpha
     return lab_to_rgb(fit_gamut(lab)).reshape(-1, 3)
 
 
-def _add_scale(picture: Image.Image, name: str, maximum: float, font_path: str | None) -> Image.Image:
+def _add_scale(picture: Image.Image, name: str, maximum: float, alpha: float, font_path: str | None) -> Image.Image:
     """Add a bar with the colours from 0 to the maximum below a picture, with the name at its left."""
     unit = text_size(picture.size)
     margin = unit
@@ -86,7 +85,7 @@ def _add_scale(picture: Image.Image, name: str, maximum: float, font_path: str |
     draw = ImageDraw.Draw(sheet)
     top = picture.height + round(0.7 * unit)
     draw.text((margin, top + bar_height / 2), title, (31, 35, 40), name_font, anchor="lm")
-    colours = lab_to_rgb(_colour_map())
+    colours = _table(alpha).reshape(_VALUES, _LEVELS, 3)[:, _LEVELS // 2]  # as on a grey photo of medium lightness
     bar = Image.fromarray(colours[None]).resize((max(1, right - left), bar_height))
     sheet.paste(bar, (left, top))
     for part in (0, 0.5, 1):

@@ -1,41 +1,47 @@
-"""The names of a result that a picture is made for."""
+"""The names of a result that a picture or a heatmap is made for."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from deop.errors import SettingError
 
 
-def find_names(requested: Sequence[str] | str, names: Sequence[str], settings: Mapping[str, Any]) -> list[int]:
+def find_names(
+    requested: Sequence[str] | str, names: Sequence[str], synonyms: Sequence[Sequence[str]] | None = None
+) -> list[int]:
     """The indices of requested names; upper and lower case are equal, and synonyms count.
 
     Args:
-        requested: names or synonyms: a list, or a string with commas.
-        names: the K names of a result.
-        settings: its settings, of which "synonyms" lists all texts of each name.
+        requested: names or synonyms: a list, or a string that is split at semicolons if it has any, else at commas.
+        names: K names.
+        synonyms: all texts of each name; None: the names alone.
+
+    Returns:
+        The indices without repetitions, in the order of the request.
 
     Raises:
-        SettingError: no name is given, or one is not among the names.
+        SettingError: one of the requested names is not among the names.
 
-    >>> find_names("Couch", ["cat", "sofa"], {"synonyms": [["cat"], ["sofa", "couch"]]})
-    [1]
+    >>> find_names("Couch, cat", ["cat", "sofa"], [["cat"], ["sofa", "couch"]])
+    [1, 0]
     """
-    if isinstance(requested, str):
-        whole = [name for name in names if _key(name) == _key(requested)]  # a name may contain a comma
-        requested = whole or requested.split(",")
-    groups = settings.get("synonyms") or [[name] for name in names]
-    index = {_key(text): number for number, texts in enumerate(groups) for text in texts}
+    index: dict[str, int] = {}
+    for number, texts in enumerate(synonyms or ()):
+        index |= {_key(text): number for text in texts}
     index |= {_key(name): number for number, name in enumerate(names)}
+    if isinstance(requested, str):
+        whole = requested.strip()
+        # A single name may contain commas.
+        requested = [whole] if _key(whole) in index else whole.split(";" if ";" in whole else ",") if whole else []
     found: dict[int, None] = {}
     for name in requested:
         if not isinstance(name, str):
             raise SettingError(f"{name!r} is not a name: give strings")
-        if _key(name) not in index:
+        parts = [_key(part) for part in name.split("|")]
+        match = next((index[key] for key in (_key(name), *parts) if key in index), None)
+        if match is None:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            raise SettingError(f"{name.strip()!r} is not one of the names of this result, which are: {known}")
-        found[index[_key(name)]] = None
-    if not found:
-        raise SettingError("no name is given: give one or more of the names of the result")
+            raise SettingError(f"{name.strip()!r} is not one of the requested names, which are: {known}")
+        found[match] = None
     return list(found)
 
 

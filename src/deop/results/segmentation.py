@@ -245,8 +245,8 @@ class Segmentation(Exports):
         if style == "heatmap":
             if names is None:
                 raise SettingError('style="heatmap" needs a name: give names=...')
-            chosen = find_names(names, self.names, self.settings)
-            if len(chosen) > 1:
+            chosen = self._find(names)
+            if len(chosen) != 1:
                 raise SettingError(f"a heatmap is of one name, not of {len(chosen)}: draw one for each")
             heat_alpha = 0.7 if alpha is None else alpha
             return self.heatmap(self.names[chosen[0]], alpha=heat_alpha, legend=legend, font=font)
@@ -268,6 +268,13 @@ class Segmentation(Exports):
             list_not_found=self.settings.get("vocabulary") is None,  # built-in lists have hundreds of names
         )
 
+    def _find(self, names: Sequence[str] | str) -> list[int]:
+        """The indices of names or synonyms; there is at least one."""
+        found = find_names(names, self.names, self.settings.get("synonyms"))
+        if not found:
+            raise SettingError("no name is given: give one or more of the names of the result")
+        return found
+
     def cutout(
         self, names: Sequence[str] | str | None = None, *, soft_edge: bool = True, crop: bool = False
     ) -> Image.Image:
@@ -286,7 +293,7 @@ class Segmentation(Exports):
             SettingError: a name is not one of ``names``.
             NotFoundInPhotoError: no pixel has one of the names.
         """
-        chosen = range(len(self.names)) if names is None else find_names(names, self.names, self.settings)
+        chosen = range(len(self.names)) if names is None else self._find(names)
         mask = np.zeros(self.shape, bool)
         for segment in self.segments:
             if segment.class_id in chosen:
@@ -325,7 +332,7 @@ class Segmentation(Exports):
         check_alpha(alpha)
         if not 0 < maximum <= 1:
             raise SettingError(f"the maximum of a heatmap must be in (0, 1], not {maximum}")
-        shown = self.names[find_names([name], self.names, self.settings)[0]]
+        shown = self.names[self._find([name])[0]]
         if shown not in self.heatmaps:
             raise SettingError(
                 f"this result has no heatmap of {shown!r}: segment the photo with heatmaps={shown!r} (--heatmap)"
