@@ -98,8 +98,19 @@ class TextEncoder(Protocol):
         ...
 
 
+def masks_are_instances(proposer: "Proposer") -> bool:
+    """Whether each mask of a proposer is one whole thing; True for a proposer that does not say."""
+    return bool(getattr(proposer, "masks_are_instances", True))
+
+
 class Proposer(Protocol):
-    """Proposes class-agnostic masks from pixels."""
+    """Proposes class-agnostic masks from pixels.
+
+    A proposer may also have the attribute ``masks_are_instances``, a bool, which decides how panoptic and instance mode
+    find things. True: each mask that gets the name of a thing is one whole thing. False: it can be a part of a thing,
+    or several things, so that things are the connected pieces of the semantic map (``regions.maps.divide_things``). A
+    proposer without the attribute counts as True.
+    """
 
     @property
     def normalization(self) -> Normalization:

@@ -34,6 +34,10 @@ class Settings:
         claim: pixels whose mask probabilities add up to no more than this are -1. 0 in the original.
         smallest_region: share of the photo, in [0, 1); smaller connected regions in semantic and panoptic maps get the
             label of their surroundings (``regions.small_regions``). 0, as in the original: no change.
+        smallest_thing: share of the photo, in [0, 1). If the proposer's masks are not instances
+            (``Proposer.masks_are_instances``), the things of panoptic and instance mode are the connected pieces of the
+            semantic map; pieces smaller than this get the label of their surroundings. Chosen by
+            ``benchmarks/smallest_thing.py``.
 
     Raises:
         SettingError: a value out of range.
@@ -51,6 +55,7 @@ class Settings:
     calibration: Calibration = field(default_factory=Calibration)
     claim: float = 0.0
     smallest_region: float = 0.0
+    smallest_thing: float = 0.005
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
@@ -61,6 +66,8 @@ class Settings:
             raise SettingError(f"threshold {self.threshold} is not in [0, 1]")
         if not 0 <= self.smallest_region < 1:
             raise SettingError(f"smallest_region {self.smallest_region} is not in [0, 1)")
+        if not 0 <= self.smallest_thing < 1:
+            raise SettingError(f"smallest_thing {self.smallest_thing} is not in [0, 1)")
         if not 0 < self.temperature < float("inf"):
             raise SettingError(f"temperature must be a positive number, not {self.temperature}")
         if not self.claim >= 0:

@@ -171,6 +171,7 @@ class MaskFormer(nn.Module):
     """
 
     kind = "maskformer"
+    masks_are_instances = True
     normalization = IMAGENET
 
     def __init__(self, config: MaskFormerConfig | None = None) -> None:

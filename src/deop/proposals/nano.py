@@ -123,6 +123,8 @@ class NanoProposer(nn.Module):
     """
 
     kind = "nano"
+    masks_are_instances = False
+    """Queries divide the photo by appearance, and superpixels by colour: a thing consists of several masks."""
 
     def __init__(self, config: NanoProposerConfig, trunk: SharedTrunk) -> None:
         super().__init__()

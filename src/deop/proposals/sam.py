@@ -66,6 +66,9 @@ class SamProposer(nn.Module):
     """
 
     kind = "sam"
+    masks_are_instances = False
+    """Each point proposes a thing, a part and a part of the part, which all get the name of the thing: a cat, its head
+    and its ear would be three cats. It may be set to True for settings that only leave masks of whole things."""
 
     def __init__(
         self, network: "PreTrainedModel", normalization: Normalization, settings: SamSettings | None = None

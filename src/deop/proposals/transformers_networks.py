@@ -30,6 +30,7 @@ class TransformersProposer(nn.Module):
     """
 
     kind = "transformers"
+    masks_are_instances = True
 
     def __init__(self, network: "PreTrainedModel", normalization: Normalization) -> None:
         super().__init__()

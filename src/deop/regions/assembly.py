@@ -4,7 +4,6 @@ The photo is processed in parts, so that neither names x pixels nor masks x pixe
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from deop.images.canvas import Canvas
 from deop.proposals.types import Proposals
+from deop.regions.maps import PanopticMap, Piece, SemanticMap
 from deop.regions.small_regions import absorb_small_regions
 from deop.regions.windows import BLOCK, Window, mask_blocks, mask_windows, value_range
 
@@ -25,44 +25,6 @@ GPU_BLOCK = 1 << 26
 """Numbers in memory at once on a GPU (256 MiB in float32), where small steps would not use the device."""
 FEW_NAMES = 8
 """Number of names up to which all are compared, without first excluding names that cannot win."""
-
-
-class SemanticMap(NamedTuple):
-    """One name per pixel.
-
-    Attributes:
-        labels: (H, W) int32, index of the name, or -1 for none.
-        confidence: (H, W) float32 in [0, 1], share of the masks over the pixel that vote for this name.
-    """
-
-    labels: np.ndarray
-    confidence: np.ndarray
-
-
-class Piece(NamedTuple):
-    """Name and score of a thing, or of all pixels of one kind of stuff.
-
-    Attributes:
-        class_id: index of the name.
-        score: in [0, 1].
-        isthing: whether the name is a countable thing.
-    """
-
-    class_id: int
-    score: float
-    isthing: bool
-
-
-class PanopticMap(NamedTuple):
-    """One segment per pixel.
-
-    Attributes:
-        segments: (H, W) int32, index into ``pieces``, or -1 for none.
-        pieces: names and scores of the segments.
-    """
-
-    segments: np.ndarray
-    pieces: list[Piece]
 
 
 def semantic(
@@ -170,9 +132,9 @@ def label_without_waiting(
 
 def _limits(threshold: float | Tensor, names: int, device: torch.device) -> Tensor:
     """The minimum score of each name and, last, of "none of these", which has none: (K + 1,) float."""
-    limits = torch.zeros(names + 1, device=device)
+    limits = torch.zeros(names + 1)
     limits[:-1] = threshold
-    return limits
+    return limits.to(device, non_blocking=True)  # numbers that are on the CPU are copied to a GPU without a wait
 
 
 def _shortlist(votes: Tensor) -> tuple[Tensor, Tensor | None]:

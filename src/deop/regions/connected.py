@@ -47,7 +47,9 @@ class Regions:
         """
         width, ends = self.shape[1], self.starts + self.lengths
         upper, lower = _stacked(self.starts, self.lengths, width)
-        shared = np.minimum(ends[lower] - width, ends[upper]) - np.maximum(self.starts[lower] - width, self.starts[upper])
+        shared = np.minimum(ends[lower] - width, ends[upper]) - np.maximum(
+            self.starts[lower] - width, self.starts[upper]
+        )
         left = np.flatnonzero(self.starts[1:] % width)  # the runs that another one follows in the same row
         first = np.concatenate([self.region[upper], self.region[left]])
         second = np.concatenate([self.region[lower], self.region[left + 1]])
