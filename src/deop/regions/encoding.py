@@ -36,8 +36,8 @@ class EncodedPhoto:
         valid: (N,) bool, which proposals have a crop; None for one pass.
         settings: options that were used, as reported in the result.
         source: path of the photo, or None if it was not a file.
-        masks_are_instances: whether each mask of a thing is one whole thing (``Proposer.masks_are_instances``); True for
-            given masks.
+        masks_are_instances: whether each mask of a thing is one whole thing (``protocols.Proposer``); True for given
+            masks.
     """
 
     photo: np.ndarray
