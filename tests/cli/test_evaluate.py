@@ -131,3 +131,51 @@ def test_photos_beyond_the_limit_are_not_read(deop, dataset):
     (dataset / "val/images/1.jpg").write_bytes(b"no photo")
     done = deop("evaluate", dataset, "--limit", 1, "--json", "-", "--device", "cpu", "--resamples", 2)
     assert done.code == 0, done.err
+
+
+def write_masks(dataset, *values):
+    for number, value in enumerate(values):
+        Image.fromarray(np.full((64, 96), value, np.uint8)).save(dataset / f"val/masks/{number}.png")
+
+
+def test_pixels_and_photos_that_do_not_count_are_reported(deop, dataset, here):
+    ids = np.repeat(np.array([[1, 7]], np.uint8), 48, axis=1).repeat(64, axis=0)
+    write_masks(dataset, 0, 0)
+    Image.fromarray(ids).save(dataset / "val/masks/0.png")
+    (dataset / "val/images/._0.jpg").write_bytes(b"Mac OS X")
+    done = deop("evaluate", dataset, "--json", "-", "--report", "report", "--device", "cpu", "--resamples", 2)
+    assert done.code == 0, done.err
+    results = json.loads(done.out)
+    assert results["unlisted"] == {"share": 0.25, "ids": {"7": 0.25}}
+    assert results["without_truth"] == ["1"]
+    assert results["images_without_truth"] == 1
+    assert results["counted_share"] == 0.25
+    lines = done.err.splitlines()
+    assert "25.0 % of the pixels do not count, because classes.json does not list their ids: 7 (25.0 %)" in lines
+    assert "1 photo has no pixel that counts: 1" in lines
+    assert "left out 1 file: hidden: ._0.jpg" in lines
+    assert "25.0 % of the pixels do not count" in (here / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_nothing_counted_is_an_error_before_the_model_is_loaded(deop, dataset):
+    write_masks(dataset, 17, 34)
+    done = deop("evaluate", dataset, "--model", "nowhere")
+    assert done.code == 1
+    assert "no pixel of its masks has an id of classes.json. The masks have 17, 34" in " ".join(done.err.split())
+    assert "nowhere" not in done.err
+    checked = deop("prepare", "check", dataset)
+    assert checked.code == 1
+    assert "no mask has an id of classes.json (1, 2), they have 17, 34" in " ".join(checked.out.split())
+
+
+def test_masks_of_few_bits_and_in_upper_case(deop, dataset):
+    """All ids are 1, stored with 4 bits, which Pillow scales to 17."""
+    from tests.images.test_id_maps import png
+
+    for number in range(2):
+        (dataset / f"val/masks/{number}.png").unlink()
+        (dataset / f"val/masks/{number}.PNG").write_bytes(png(np.ones((64, 96), int), 4))
+    done = deop("evaluate", dataset, "--json", "-", "--proposals", "oracle", "--names", "present", "--resamples", 2)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["per_class"] == {"cat": 1.0, "wall": None}
+    assert deop("prepare", "check", dataset).code == 0

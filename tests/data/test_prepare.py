@@ -23,6 +23,9 @@ from deop.errors import DataError, SettingError
 from deop.text.class_lists import official_classes
 from tests.data import miniatures
 
+# The miniature of COCO panoptic has a segment that is listed nowhere.
+pytestmark = pytest.mark.filterwarnings("ignore:.*segments that the panoptic JSON file does not list")
+
 
 def state(root):
     """Content, time and number of links of every file in a folder."""
@@ -401,3 +404,40 @@ def test_sbd_labels_of_another_form_are_reported(tmp_path):
         savemat(path, content)
         with pytest.raises(DataError, match=r"2008_000001\.mat"):
             prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
+
+
+def test_segments_that_are_not_listed_are_reported(tmp_path):
+    miniatures.coco_panoptic(tmp_path / "official")
+    with pytest.warns(UserWarning, match=r"20\.8 % of the pixels belong to segments .* does not list \(5\)"):
+        prepare("coco-panoptic", tmp_path / "official", tmp_path / "out", partial=True)
+
+
+@pytest.mark.parametrize("entry", ["segment", "category of a segment", "category"])
+def test_ids_of_panoptic_files_must_be_whole_numbers(tmp_path, entry):
+    miniatures.coco_panoptic(tmp_path / "official")
+    listing = tmp_path / "official/annotations/panoptic_val2017.json"
+    values = json.loads(listing.read_text())
+    segment = values["annotations"][0]["segments_info"][0]
+    if entry == "category":
+        values["categories"][0]["id"] += 0.7
+    else:
+        segment["id" if entry == "segment" else "category_id"] += 0.7
+    listing.write_text(json.dumps(values))
+    with pytest.raises(DataError, match="whole numbers"):
+        prepare("coco-panoptic", tmp_path / "official", tmp_path / "out", splits=["val"], partial=True)
+
+
+def test_lists_with_a_byte_order_mark_and_hidden_files(tmp_path):
+    """As after unpacking on Windows and macOS."""
+    official = tmp_path / "voc"
+    miniatures.voc_alone(official)
+    for listing in official.rglob("*.txt"):
+        listing.write_text(listing.read_text(), encoding="utf-8-sig")
+    expected = prepare("voc-20", official, tmp_path / "out", partial=True).photos
+    assert sum(expected.values()) == sum(len(stems) for stems in miniatures.voc_alone(tmp_path / "again").values())
+    official = tmp_path / "coco"
+    counts = miniatures.coco_stuff(official)
+    for path in [*official.rglob("*.jpg"), *official.rglob("*.png")]:
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    prepared = prepare("coco-stuff", official, tmp_path / "out2", partial=True)
+    assert prepared.photos == {split: len(stems) for split, stems in counts.items()}

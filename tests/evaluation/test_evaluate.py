@@ -13,7 +13,7 @@ from deop.cli.app import app
 from deop.data.folder import LabelClass, open_folder
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
-from deop.errors import SettingError
+from deop.errors import DataError, SettingError
 from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import Protocol, evaluate
 from deop.evaluation.metrics import iou
@@ -299,3 +299,21 @@ def test_two_streams_report_no_severance(model, dataset):
     """Crops are encoded without severance, whatever the model's own setting is."""
     scores = evaluate(model, open_folder(dataset), Protocol("oracle", classifier="two-stream", limit=1))
     assert (scores["classifier"], scores["severance"]) == ("two-stream", None)
+
+
+def test_a_data_set_without_a_counted_pixel_is_an_error(model, dataset):
+    data = open_folder(dataset)
+    classes = tuple(replace(entry, id=entry.id + 100) for entry in data.classes)
+    with pytest.raises(DataError, match="none of the 3 photos has a pixel of a class"):
+        evaluate(model, replace(data, classes=classes), Protocol("oracle"))
+
+
+def test_photos_in_folders_below_images(model, dataset):
+    expected = evaluate(model, open_folder(dataset), Protocol("oracle"), bootstrap=Bootstrap(2))
+    for name in ("images", "masks"):
+        (dataset / name / "city").mkdir()
+        (dataset / name / "1.png").rename(dataset / name / "city" / "1.png")
+    data = open_folder(dataset)
+    assert [data.key(pair) for pair in data.pairs] == ["0", "2", "city/1"]
+    moved = evaluate(model, data, Protocol("oracle"), bootstrap=Bootstrap(2))
+    assert moved["per_class"] == expected["per_class"]

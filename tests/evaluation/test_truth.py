@@ -37,6 +37,10 @@ def panoptic(tmp_path):
     return tmp_path
 
 
+# One category of the file is not among the classes.
+pytestmark = pytest.mark.filterwarnings("ignore:.*has categories that classes.json does not list")
+
+
 def pair_of(folder, stem="a"):
     return Pair(folder / f"{stem}.jpg", folder / f"{stem}.png")
 
@@ -113,3 +117,20 @@ def test_real_panoptic_files_match_the_masks(data_folder):
         labels = data.labels(pair)
         actual = truth.segments(pair, labels.shape)
         np.testing.assert_array_equal(np.append(actual.classes, -1)[actual.segment_map], labels)
+
+
+def test_segments_and_categories_that_are_not_listed_are_reported(panoptic):
+    with pytest.warns(UserWarning, match=r"categories that classes\.json does not list.*: 77"):
+        truth = PanopticTruth(panoptic, [4, 9])
+    listing = json.loads((panoptic / "panoptic.json").read_text())
+    listing["annotations"][0]["segments_info"].pop()
+    (panoptic / "panoptic.json").write_text(json.dumps(listing))
+    truth = PanopticTruth(panoptic, [4, 9])
+    with pytest.warns(UserWarning, match=r"25\.0 % of the pixels belong to segments.*\(5\)"):
+        truth.segments(pair_of(panoptic), (2, 4))
+
+
+def test_panoptic_files_that_are_not_in_colour_are_refused(panoptic):
+    Image.new("L", (4, 2)).save(panoptic / "panoptic" / "a.png")
+    with pytest.raises(DataError, match="expected colours of 8 bits"):
+        PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))

@@ -14,6 +14,7 @@ from rich.table import Table
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import Debug, option
 from deop.data.official import PUBLIC_SETS, PublicSet
+from deop.images.collection import describe_left_out
 
 _SHOWN = 8  # findings of one kind in the table
 _HELP = "Convert public data sets to deop's format, or check a labelled data set."
@@ -99,6 +100,7 @@ def check(
     except ValueError:
         raise typer.BadParameter(f"{void!r}: give whole numbers separated by commas", param_hint="--void") from None
     reports: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, str] = {}
     with progress_bar() as progress:
         for name in (split,) if split else splits_of(dataset):
             folder = open_folder(dataset, name, skip_unpaired=True)
@@ -108,12 +110,15 @@ def check(
                 "classes": len(folder.classes),
                 "findings": [asdict(finding) for finding in survey_result.findings],
                 "never_present": _absent_classes(folder.classes, survey_result.present),
+                "without_classes": survey_result.without_classes(folder),
+                "left_out": [{"file": str(entry.path), "reason": entry.reason} for entry in folder.left_out],
             }
+            summaries[name or "all"] = describe_left_out(folder.left_out)
     count = sum(len(report["findings"]) for report in reports.values())
     if as_json:
         typer.echo(json.dumps({"folder": str(dataset), "ok": not count, "splits": reports}))
     else:
-        _show(reports)
+        _show(reports, summaries)
     if count:
         raise typer.Exit(1)
 
@@ -124,7 +129,7 @@ def _absent_classes(classes: Any, present: dict[str, tuple[int, ...]]) -> list[s
     return [entry.name for entry in classes if entry.id not in present_ids]
 
 
-def _show(reports: dict[str, dict[str, Any]]) -> None:
+def _show(reports: dict[str, dict[str, Any]], left_out: dict[str, str]) -> None:
     console = PlainConsole()
     for name, report in reports.items():
         findings = report["findings"]
@@ -148,6 +153,11 @@ def _show(reports: dict[str, dict[str, Any]]) -> None:
                     console.print(f"{kind}: {count - _SHOWN:,} more; --json lists all")
         if any(finding["kind"] == "unlisted id" for finding in findings):
             console.print("If ids are unlisted on purpose, name them with --void.")
+        if empty := report["without_classes"]:
+            shown = ", ".join(empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
+            console.print(f"photos without a pixel of any class: {len(empty):,} ({shown})")
+        if left_out[name]:
+            console.print(left_out[name], style="dim")
 
 
 def _add(public: PublicSet) -> None:

@@ -32,7 +32,7 @@ class Finding:
     """A problem with a file.
 
     Attributes:
-        kind: "unpaired", "broken photo", "broken mask", "size" or "unlisted id".
+        kind: "unpaired", "broken photo", "broken mask", "size", "unlisted id", or "no class": no listed id at all.
         file: path below the folder of the split.
         detail: description of the problem.
     """
@@ -59,7 +59,12 @@ class Survey:
 
     def unusable(self) -> tuple[Finding, ...]:
         """The findings that make a photo unusable. Ids that are not listed do not: their pixels are ignored."""
-        return tuple(finding for finding in self.findings if finding.kind != "unlisted id")
+        return tuple(finding for finding in self.findings if finding.kind not in ("unlisted id", "no class"))
+
+    def without_classes(self, folder: LabelledFolder) -> tuple[str, ...]:
+        """The keys of photos whose readable masks have no id that the folder lists."""
+        listed = {entry.id for entry in folder.classes}
+        return tuple(key for key, ids in self.present.items() if not listed & set(ids))
 
 
 def survey(
@@ -97,6 +102,10 @@ def survey(
         for mask, ids in unlisted.items()
         if ids
     )
+    if result.present and len(result.without_classes(folder)) == len(result.present):
+        present = {label for ids in result.present.values() for label in ids}
+        detail = f"no mask has an id of classes.json ({_some(listed - set(IGNORED))}), they have {_some(present)}"
+        findings += (Finding("no class", "masks", detail),)
     return replace(result, findings=result.findings + findings)
 
 
