@@ -100,7 +100,7 @@ def test_read_photo_takes_addresses(server, monkeypatch):
 
 @pytest.mark.parametrize("query", ["", "?unknown"])
 def test_large_files_are_refused_whether_they_say_so_or_not(server, query):
-    with pytest.raises(ImageError, match="more than 0.004 MB"):
+    with pytest.raises(ImageError, match=r"more than 0\.004 MB"):
         get(server.address + "/large" + query, max_bytes=4000)
     assert len(get(server.address + "/large" + query, max_bytes=5000)) == 5000
 
