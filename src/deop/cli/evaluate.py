@@ -243,6 +243,8 @@ _ROWS = {
     "mIoU of trained names": "trained_names_miou", "mIoU of new names": "new_names_miou",
     "mIoU, absent classes count 0": "miou_absent_as_zero",
     "panoptic quality": "panoptic_quality.pq",
+    "panoptic quality of things": "panoptic_quality.pq_things",
+    "average precision of things": "instance_quality.ap",
     "masks: average recall at 100": "proposal_quality.average_recall_100",
     "masks: mean best IoU": "proposal_quality.mean_best_iou",
 }  # fmt: skip

@@ -7,6 +7,7 @@ runs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +15,22 @@ from scipy import sparse
 from deop.errors import SettingError
 
 _RESAMPLES_AT_ONCE = 100
+
+
+class Resampled(Protocol):
+    """Counts or scores of photos that can be computed for any resample of the photos, as ``PhotoSums`` does."""
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        ...
+
+    def total(self) -> np.ndarray:
+        """The value for all photos."""
+        ...
+
+    def resampled(self, weights: np.ndarray) -> np.ndarray:
+        """The values (R, ...) if each photo counts as often as ``weights`` (R, photos) says."""
+        ...
 
 
 @dataclass
@@ -87,7 +104,7 @@ class Bootstrap:
         if self.seed < 0:
             raise SettingError(f"seed is {self.seed}: expected 0 or more")
 
-    def draw(self, sums: PhotoSums, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def draw(self, sums: Resampled, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The score of every resample.
 
         Args:

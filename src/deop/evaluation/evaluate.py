@@ -10,7 +10,8 @@ import numpy as np
 from deop._version import __version__
 from deop.data.folder import LabelledFolder, Pair
 from deop.errors import DataError
-from deop.evaluation.bootstrap import Bootstrap, PhotoSums
+from deop.evaluation.average_precision import DetectionTally, match_detections, precision_scores
+from deop.evaluation.bootstrap import Bootstrap, PhotoSums, Resampled
 from deop.evaluation.metrics import Confusion, iou, mean, or_none, ratio, semantic_scores
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
@@ -128,6 +129,7 @@ class _Tally:
     classes: PhotoSums = field(init=False)
     regions: PhotoSums = field(init=False)
     panoptic: PhotoSums = field(init=False)
+    instances: DetectionTally = field(default_factory=DetectionTally)
     proposals: PhotoSums = field(init=False)
     photos_with: np.ndarray = field(init=False)
     uncounted: Uncounted = field(init=False)
@@ -185,16 +187,23 @@ class _Tally:
         return components(truth, self.space.things)
 
     def _count_panoptic(self, model: DeOP, encoded: EncodedPhoto, requested: np.ndarray, truth: TrueSegments) -> None:
-        result = model.label(encoded, select_names(self.space.vocabulary, requested), mode="panoptic")
+        names, things = select_names(self.space.vocabulary, requested), self.space.things
+        result = model.label(encoded, names, mode="panoptic")
         classes = requested[[segment.class_id for segment in result.segments]]
         self.panoptic.add(count_matches(truth, result.segment_map, classes, len(self.space.names)))
+        if not any(names.things):  # there is nothing that instance mode could find
+            self.instances.add(match_detections(truth, [], [], things))
+            return
+        result = model.label(encoded, names, mode="instance")
+        classes = requested[[segment.class_id for segment in result.segments]]
+        self.instances.add(match_detections(truth, result.segments, classes, things))
 
     def summary(self, bootstrap: Bootstrap, model: DeOP) -> dict[str, Any]:
         """The scores and their intervals, as JSON values."""
         names, photos, intervals = self.space.names, len(self.classes), {}
 
         def scored(
-            sums: PhotoSums, score: Callable[[np.ndarray], dict[str, np.ndarray]], prefix: str = ""
+            sums: Resampled, score: Callable[[np.ndarray], dict[str, np.ndarray]], prefix: str = ""
         ) -> dict[str, Any]:
             total = score(sums.total())
             bounds = bootstrap.interval(bootstrap.draw(sums, lambda part: np.stack(list(score(part).values()), -1)))
@@ -214,6 +223,7 @@ class _Tally:
         region = scored(self.regions, lambda part: {"region_accuracy": ratio(part[..., 0], part[..., 1])})
         quality: dict[str, Any] | None = None
         panoptic: dict[str, Any] | None = None
+        instance: dict[str, Any] | None = None
         if len(self.proposals):
             quality = scored(self.proposals, lambda part: proposal_scores(part, photos), "proposal_quality.")
             quality |= {"segments": int(quality["segments"] or 0)}
@@ -222,6 +232,7 @@ class _Tally:
         if len(self.panoptic):
             things = self.space.things
             panoptic = scored(self.panoptic, lambda part: panoptic_scores(part, things), "panoptic_quality.")
+            instance = scored(self.instances, precision_scores, "instance_quality.")
         bounds = bootstrap.interval(bootstrap.draw(self.classes, iou)).T
         per_class = iou(self.classes.total())
         return {
@@ -236,6 +247,7 @@ class _Tally:
             "per_class_images": dict(zip(names, self.photos_with.tolist(), strict=True)),
             "proposal_quality": quality,
             "panoptic_quality": panoptic,
+            "instance_quality": instance,
             "intervals": {key: pair for key, pair in intervals.items() if pair and photos > 1},
             "unseen": list(self.space.unseen),
         }
