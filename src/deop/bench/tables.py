@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from deop._version import __version__
 from deop.bench.timing import Times
 
 
@@ -154,7 +155,7 @@ def _number(key: str, value: float) -> str:
 
 def environment(device: torch.device, dtype: torch.dtype, seed: int) -> dict[str, Any]:
     """The hardware, software and settings of this run."""
-    packages = ("deop", "torch", "transformers", "numpy", "pillow")
+    packages = ("torch", "transformers", "numpy", "pillow")
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "device_type": device.type,
@@ -164,7 +165,7 @@ def environment(device: torch.device, dtype: torch.dtype, seed: int) -> dict[str
         "seed": seed,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {"deop": __version__, **{name: version(name) for name in packages}},
     }
 
 
