@@ -1,5 +1,6 @@
 """The whole model: parity with the original from end to end, and the behaviour that callers rely on."""
 
+import io
 import sys
 import threading
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
@@ -448,6 +450,18 @@ def test_wrong_inputs_raise(model, tmp_path):
         model.segment(photo, [], masks=masks)
     with pytest.raises(ImageError, match=r"nothing\.jpg"):
         model.segment(tmp_path / "nothing.jpg", "cat", masks=masks)
+    for one in (photo, torch.from_numpy(photo), io.BytesIO(), "photo.jpg"):
+        with pytest.raises(SettingError, match=r"encode takes a list of photos.*give \[photo\]"):
+            model.encode(one)
+
+
+def test_tensors_and_file_objects_are_photos(model):
+    photo, masks = scene()
+    expected = model.segment(photo, "cat, dog", masks=masks).label_map
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "PNG")
+    for form in (torch.from_numpy(photo), torch.from_numpy(photo).permute(2, 0, 1) / 255, file, file.getvalue()):
+        np.testing.assert_array_equal(model.segment(form, "cat, dog", masks=masks).label_map, expected)
 
 
 @pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])

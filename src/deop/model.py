@@ -242,8 +242,9 @@ class DeOP(nn.Module):
         Raises:
             ImageError, ProposalError, SettingError: naming the input and the remedy.
         """
-        if isinstance(photos, (str, Path, bytes)):
-            raise SettingError(f"encode takes a list of photos, not {str(photos)[:80]!r}: give [photo]")
+        if isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence):
+            shown = repr(str(photos)[:80]) if isinstance(photos, (str, Path, bytes)) else f"a {type(photos).__name__}"
+            raise SettingError(f"encode takes a list of photos, not {shown}: give [photo]")
         severed, stream = self.check_encoding(severance, anchors, classifier)
         given = list(masks) if masks is not None else [None] * len(photos)
         if len(given) != len(photos):

@@ -256,3 +256,24 @@ def test_a_mask_with_a_damaged_header_is_reported(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ProposalError, match=r"mask\.png"):
             read_masks(path)
+
+
+def test_annotations_of_sam_and_run_lengths():
+    """What SAM's mask generator returns, with masks as arrays, and as RLE of pycocotools (here from deop's encoder)."""
+    from deop.results.rle import compress_counts
+
+    mask = np.zeros((4, 3), bool)
+    mask[1:3, 1] = True
+    counts = [5, 2, 5]  # column by column
+    forms = [mask, counts, compress_counts(counts), compress_counts(counts).encode()]
+    rles = [form if form is mask else {"size": [4, 3], "counts": form} for form in forms]
+    annotations = [{"segmentation": rle, "area": 2, "predicted_iou": 0.9} for rle in rles]
+    assert np.array_equal(as_masks(annotations, (4, 3)), np.stack([mask] * 4))
+    for wrong, message in (
+        ({"segmentation": [[0, 0, 1, 1, 2, 2]]}, "draw polygons"),
+        ({"area": 3}, "without a mask"),
+        ({"segmentation": {"size": [4, 3], "counts": [5]}}, "damaged RLE"),
+        ({"segmentation": {"size": [4, 3]}}, "damaged RLE"),
+    ):
+        with pytest.raises(ProposalError, match=message):
+            as_masks([wrong], (4, 3))

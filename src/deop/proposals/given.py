@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from deop.errors import ImageError, ProposalError
+from deop.errors import DeopError, ImageError, ProposalError
 from deop.images.collection import collect
 from deop.images.id_maps import read_id_map
 from deop.proposals.types import Proposals
@@ -36,8 +36,8 @@ def given_proposals(
     antialiasing); its logit is log(p / (1 - p)), clamped to [-20, 20]. Cells in the padding have -20.
 
     Args:
-        masks: (N, H, W) bool, 0/1 or uint8 (non-zero = mask), a sequence of (H, W), or an integer label map (H, W) with
-            one mask per positive id. Arrays or tensors.
+        masks: (N, H, W) bool, 0/1 or uint8 (non-zero = mask), a sequence of (H, W) or of SAM's annotations, or an
+            integer label map (H, W) with one mask per positive id. Arrays or tensors.
         photo_shape: (H, W) of the photo.
         input_shape: (H', W') of the photo after resizing.
         padded_shape: (H'', W'') of the network input, H'' >= H', W'' >= W'.
@@ -138,7 +138,7 @@ def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndar
         raise ProposalError("the masks are a set, which has no order: give a list, so that masks keep their numbers")
     if len(masks) == 0:
         return np.zeros((0, *(photo_shape or (0, 0))), bool)
-    planes = [np.asarray(m.detach().cpu() if isinstance(m, Tensor) else m) for m in masks]
+    planes = [_plane(mask) for mask in masks]
     for plane in planes:
         if plane.ndim != 2:
             raise ProposalError(f"a mask in the list has shape {plane.shape}: each must be (H, W)")
@@ -146,6 +146,30 @@ def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndar
             raise _wrong_size(plane.shape, photo_shape or planes[0].shape)
         _check_values(plane)
     return _fill((plane != 0 for plane in planes), len(planes), planes[0].shape)
+
+
+def _plane(mask: Any) -> np.ndarray:
+    """A mask of a list as an array: an array, a tensor, or an annotation with a "segmentation", as SAM returns them."""
+    if isinstance(mask, Mapping):
+        mask = mask.get("segmentation")
+        if isinstance(mask, Mapping):
+            from deop.results.rle import decode_rle
+
+            try:
+                return decode_rle({**mask, "counts": _text(mask["counts"])})
+            except (DeopError, KeyError, TypeError, ValueError) as error:
+                raise ProposalError(f"a mask in the list has a damaged RLE: {error}") from error
+        if not isinstance(mask, np.ndarray | Tensor):
+            raise ProposalError(
+                'a mask in the list is a dictionary without a mask: its "segmentation" must be an array (H, W) or an '
+                "RLE; draw polygons as arrays first"
+            )
+    return np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+
+
+def _text(counts: Any) -> Any:
+    """The counts of an RLE, of which pycocotools gives the compressed form as bytes."""
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts
 
 
 def _check_values(masks: np.ndarray) -> None:
