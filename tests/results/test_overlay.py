@@ -1,13 +1,16 @@
 """Overlays: sizes, colours, unchanged pixels, any number of names, any script."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageFont
 
 from deop.errors import SettingError
+from deop.results import fonts
 from deop.results.blending import dilate, paint, swatches
 from deop.results.colours import vocabulary_colours
-from deop.results.fonts import choose_font, fit_text
+from deop.results.fonts import FontWarning, choose_font, fit_text
 from deop.results.legend import percent, text_size
 from deop.results.name_labels import _Label, _Places
 from deop.results.oklab import decode, linear_to_lab, rgb_to_lab
@@ -111,6 +114,7 @@ def test_the_number_of_lines_can_be_limited():
     "name",
     ["猫", "chaise d'été", "стол", "🐱", "a\nb\tc", "x" * 500, "مقعد", "\u0000", " ", "e\u0301", "\ud800"],
 )
+@pytest.mark.filterwarnings("ignore::deop.results.fonts.FontWarning")
 def test_any_name(name):
     result = Segmentation.from_instances(photo_of((60, 80)), [name, "b"], [((0, 0.5, True), np.ones((60, 80), bool))])
     assert result.overlay().mode == "RGB"
@@ -130,6 +134,22 @@ def test_fonts():
     assert choose_font(["cat"], 14).getname() == ImageFont.load_default(14).getname()
     with pytest.raises(SettingError, match=r"none\.ttf"):
         choose_font(["cat"], 14, "/none.ttf")
+
+
+def test_a_warning_names_characters_that_no_font_has(monkeypatch):
+    monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ())
+    fonts._best_font.cache_clear()
+    with pytest.warns(FontWarning, match="no installed font has the characters '猫'"):
+        choose_font(["猫"], 14)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        choose_font(["猫"], 14)  # once for the same characters
+        choose_font(["Ě and 🐱"], 14)  # drawn as E, and as the name of the symbol
+    fonts._best_font.cache_clear()
+
+
+def test_symbols_without_a_glyph_are_named():
+    assert fit_text("a 🐱!", ImageFont.load_default(16), 500) == "a cat face !"
 
 
 def test_options_are_checked():

@@ -75,7 +75,7 @@ def outline(picture: Image.Image, segment_map: np.ndarray, colours: np.ndarray, 
     flat = np.concatenate([colours, colours[:1]])[segment_map]
     picture.paste(Image.fromarray(flat), (0, 0), stencil(rim, 0.9 if width == 1 else 1))
     radius = max(0, round(unit / 2 - 0.5))
-    picture.paste((255, 255, 255), (0, 0), stencil(dilate(edge, radius), 0.35))
+    picture.paste((255, 255, 255), (0, 0), stencil(dilate(edge, radius), 0.2))
     picture.paste((255, 255, 255), (0, 0), stencil(dilate(strong, radius), 0.75))
 
 
