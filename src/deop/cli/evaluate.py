@@ -265,7 +265,7 @@ def _print(scores: dict[str, Any]) -> None:
             table.add_row(label, f"{100 * value:.1f} %", interval)
     console.print(table)
     console.print(
-        f"{scores['images']} photos, {scores['seconds_per_image']:.2f} s per photo; "
+        f"{scores['images']} photo{'s' * (scores['images'] != 1)}, {scores['seconds_per_image']:.2f} s per photo; "
         f"{100 * scores['confidence']:g} % confidence intervals from {scores['resamples']:,} resamples of the photos",
         style="dim",
     )

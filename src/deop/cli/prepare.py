@@ -134,7 +134,7 @@ def _show(reports: dict[str, dict[str, Any]], left_out: dict[str, str]) -> None:
     for name, report in reports.items():
         findings = report["findings"]
         console.print(
-            f"{name}: {report['photos']:,} photos, {report['classes']} classes, "
+            f"{name}: {report['photos']:,} photo{'s' * (report['photos'] != 1)}, {report['classes']} classes, "
             + (f"{len(findings):,} finding{'s' * (len(findings) > 1)}" if findings else "no findings")
         )
         if findings:
