@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deop.regions import assembly
 from deop.regions.encoding import EncodedPhoto
-from deop.regions.maps import divide_things, only_things
+from deop.regions.maps import SemanticMap, divide_things, only_things
 from deop.results.segmentation import Segmentation
 from deop.settings import Settings
 from deop.text.vocabulary import Vocabulary
@@ -39,48 +39,58 @@ def assemble(
     Returns:
         The result, at the photo's own size.
     """
-    calibration = settings.calibration
-    limits = torch.tensor([calibration.raw(limit) for limit in thresholds])  # on the CPU, see ``assembly``
-    rest = -1 if vocabulary.everything_else is None else vocabulary.everything_else
-    if rest >= 0:
-        limits[rest] = 0  # it also gets the pixels of names below their minimum score
     photo, names, source = encoded.photo, vocabulary.names, encoded.source
     isthing = np.array(vocabulary.things, dtype=bool)
-    masks, canvas = encoded.proposals, encoded.canvas
-    if mode == "semantic" or not encoded.masks_are_instances:
-        semantic = assembly.semantic(
-            scores,
-            masks,
-            canvas,
-            threshold=limits,
-            claim=settings.claim,
-            none_competes=bool(vocabulary.background),
-            smallest_region=settings.smallest_region,
-            everything_else=rest,
-        )
-        if mode == "semantic":
-            result = Segmentation.from_semantic(
-                photo, names, *semantic, record, isthing=vocabulary.things, source=source
-            )
-        else:
-            panoptic = divide_things(semantic, isthing, smallest_thing=settings.smallest_thing)
-            if mode == "instance":
-                panoptic = only_things(panoptic)
-            result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)
-            if mode == "instance":
-                best_first = sorted(result.segments, key=lambda segment: (-segment.score, -segment.area, segment.box))
-                result = replace(result, mode=mode, segments=best_first)
+    masks, canvas, rest = encoded.proposals, encoded.canvas, vocabulary.everything_else
+    limits = _raw_limits(vocabulary, settings, thresholds)
+    if mode == "semantic":
+        semantic = semantic_map(encoded, scores, vocabulary, settings, thresholds)
+        result = Segmentation.from_semantic(photo, names, *semantic, record, isthing=vocabulary.things, source=source)
+    elif not encoded.masks_are_instances:
+        semantic = semantic_map(encoded, scores, vocabulary, settings, thresholds)
+        panoptic = divide_things(semantic, isthing, smallest_thing=settings.smallest_thing)
+        if mode == "instance":
+            panoptic = only_things(panoptic)
+        result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)
+        if mode == "instance":
+            best_first = sorted(result.segments, key=lambda segment: (-segment.score, -segment.area, segment.box))
+            result = replace(result, mode=mode, segments=best_first)
     elif mode == "panoptic":
         panoptic = assembly.panoptic(
             scores, masks, canvas, isthing, threshold=limits, smallest_region=settings.smallest_region
         )
-        if rest >= 0 and not vocabulary.background:
+        if rest is not None and not vocabulary.background:
             panoptic = assembly.label_rest(panoptic, rest)
         result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)
     else:
         things = assembly.instances(scores, masks, canvas, isthing, threshold=limits)
         result = Segmentation.from_instances(photo, names, things, record, source=source)
+    calibration = settings.calibration
     if not calibration.curve:
         return result
     calibrated = [replace(segment, score=calibration.score(segment.score)) for segment in result.segments]
     return replace(result, segments=calibrated)
+
+
+def semantic_map(
+    encoded: EncodedPhoto, scores: Tensor, vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]
+) -> SemanticMap:
+    """The name of each pixel and its confidence, before calibration; arguments as for ``assemble``."""
+    return assembly.semantic(
+        scores,
+        encoded.proposals,
+        encoded.canvas,
+        threshold=_raw_limits(vocabulary, settings, thresholds),
+        claim=settings.claim,
+        none_competes=bool(vocabulary.background),
+        smallest_region=settings.smallest_region,
+        everything_else=-1 if vocabulary.everything_else is None else vocabulary.everything_else,
+    )
+
+
+def _raw_limits(vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]) -> Tensor:
+    """The minimum score of each name before calibration, (K,) float on the CPU, from where copies do not wait."""
+    limits = torch.tensor([settings.calibration.raw(limit) for limit in thresholds])
+    if vocabulary.everything_else is not None:
+        limits[vocabulary.everything_else] = 0  # it also gets the pixels of names below their minimum score
+    return limits
