@@ -1,16 +1,19 @@
 """A result in a notebook: the picture, with names that appear under the pointer."""
 
 import base64
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from deop.results.legend import percent
 from deop.results.polygons import segment_polygons
-from deop.results.segments import segments_of_map
+from deop.results.segments import Segment, segments_of_map
 
 if TYPE_CHECKING:
     from deop.results.segmentation import Segmentation
@@ -24,7 +27,7 @@ _MAX_NOT_FOUND = 12
 
 def png(result: "Segmentation") -> bytes:
     """The picture with its legend as PNG, at most 1,280 x 1,280 pixels so that notebooks stay small."""
-    picture = result.overlay()
+    picture = _reduce(result).overlay()
     picture.thumbnail((_LARGEST, _LARGEST))
     buffer = BytesIO()
     picture.save(buffer, "PNG")
@@ -37,8 +40,8 @@ def html(result: "Segmentation") -> str:
     It is one JPEG image of at most 1,280 pixels and transparent SVG shapes over it, without scripts and without
     requests. Where SVG is removed, the picture and the legend remain.
     """
-    picture = result.overlay(legend=False, labels=False)
-    picture.thumbnail((_LARGEST, _LARGEST))
+    small = _reduce(result)
+    picture = small.overlay(legend=False, labels=False)
     width, height = picture.size
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=88)
@@ -56,7 +59,7 @@ def html(result: "Segmentation") -> str:
     regions = "".join(
         f'<g><path fill-rule="evenodd" d="{path}"><title>{text}</title></path>'
         f'<text x="{8 * unit:.3g}" y="{22 * unit:.3g}">{text}</text></g>'
-        for path, text in _regions(result, width, height)
+        for path, text in _regions(result, small.segments)
     )
     return (
         f'<div class="{key}" style="max-width:{shown}px"><style>{style}</style>'
@@ -67,16 +70,31 @@ def html(result: "Segmentation") -> str:
     )
 
 
-def _regions(result: "Segmentation", width: int, height: int) -> list[tuple[str, str]]:
+def _reduce(result: "Segmentation") -> "Segmentation":
+    """The result with the size of the picture; ``value`` of its segments is the index of the segment in the result."""
+    height, width = result.shape
+    scale = min(1.0, _LARGEST / max(result.shape))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
+    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
+    values = np.ascontiguousarray(result.segment_map[rows[:, None], columns])
+    segments = segments_of_map(
+        values,
+        result.names,
+        [segment.class_id for segment in result.segments],
+        [segment.score for segment in result.segments],
+        [segment.isthing for segment in result.segments],
+    )
+    photo = result.photo if scale == 1 else np.asarray(Image.fromarray(result.photo).resize(size, reducing_gap=2))
+    labels = np.ascontiguousarray(result.label_map[rows[:, None], columns])
+    return replace(result, photo=photo, label_map=labels, segments=segments, heatmaps={})
+
+
+def _regions(result: "Segmentation", pieces: Sequence[Segment]) -> list[tuple[str, str]]:
     """The outline of each segment in the picture as an SVG path, and its text; the number of corners is limited."""
-    rows = (np.arange(height) + 0.5) * result.shape[0] / height
-    columns = (np.arange(width) + 0.5) * result.shape[1] / width
-    small = np.ascontiguousarray(result.segment_map[rows.astype(int)[:, None], columns.astype(int)])
-    count = len(result.segments)
-    pieces = segments_of_map(small, [""], [0] * count, [0.0] * count, [None] * count)[:_MAX_REGIONS]
     remaining, tolerance = _MAX_POINTS, 1.0
     regions = []
-    for piece in pieces:
+    for piece in pieces[:_MAX_REGIONS]:
         for _ in range(4):
             rings = [ring for polygon in segment_polygons(piece, tolerance) for ring in polygon.rings]
             points = sum(len(ring) for ring in rings)
