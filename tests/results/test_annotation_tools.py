@@ -245,6 +245,29 @@ def test_without_the_libraries(monkeypatch):
         overlapping().to_fiftyone()
 
 
+def test_supervision_reads_our_coco_and_yolo(tmp_path):
+    """A second reader of both formats; it draws outlines when it fills polygons, so that edges differ by a pixel."""
+    import supervision as sv
+
+    y, x = np.mgrid[:90, :120]
+    labels = np.where((y - 40) ** 2 + (x - 45) ** 2 < 900, 0, np.where(x > 90, 1, 2))
+    labels[35:45, 40:50] = 2
+    result = Segmentation.from_semantic(photo_of(labels.shape), NAMES, labels)
+    Image.fromarray(result.photo).save(tmp_path / "a.png")
+    result.save(tmp_path / "a.txt")
+    (tmp_path / "data.yaml").write_text(data_yaml(NAMES), encoding="utf-8")
+    result.save(tmp_path / "coco.json", format="coco", file_name="a.png", rle="compressed")
+    folder = str(tmp_path)
+    coco = sv.DetectionDataset.from_coco(folder, str(tmp_path / "coco.json"), force_masks=True)
+    yolo = sv.DetectionDataset.from_yolo(folder, folder, str(tmp_path / "data.yaml"), force_masks=True)
+    for dataset, tolerated in ((coco, 0), (yolo, 0.08)):
+        assert dataset.classes == list(NAMES)
+        ((_, _, detections),) = dataset
+        for index in range(len(NAMES)):
+            mask = detections.mask[detections.class_id == index].any(axis=0)
+            assert (mask ^ (labels == index)).sum() <= tolerated * (labels == index).sum()
+
+
 @pytest.fixture
 def fiftyone(monkeypatch):
     """The classes of FiftyOne with the arguments that its documentation lists."""

@@ -1,6 +1,8 @@
 """Files of results: which format a path means, options, JSON, and writing completely or not at all."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +106,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         file.write(b"new")
         assert path.read_text(encoding="utf-8") == "old"
     assert path.read_text(encoding="utf-8") == "new"
+
+
+LIGHT = """
+import sys
+for name in ("torch", "scipy", "supervision", "fiftyone", "pycocotools"):
+    sys.modules[name] = None  # every import of it raises ImportError
+import numpy as np
+from deop.results import Segmentation
+from deop.results.saving import FORMATS
+
+suffixes = {"picture": ".png", "labels": ".png", "npz": ".npz"}
+result = Segmentation.from_semantic(np.zeros((99, 98, 3), np.uint8), ["cat", "sky"], np.indices((99, 98))[0] // 50)
+for name in FORMATS:
+    assert result.save(f"{sys.argv[1]}/{name}{suffixes.get(name, '.json')}", name).exists()
+result._repr_html_()
+"""
+
+
+def test_every_format_needs_numpy_and_pillow_only(tmp_path):
+    process = subprocess.run([sys.executable, "-c", LIGHT, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
