@@ -142,8 +142,9 @@ def load(
             transformers' MaskFormer, Mask2Former or SAM. None: the proposer of the zoo or of the folder, else "given".
             If the model's anchors are tied to the query slots of its own proposer, mask pooling replaces them.
         device: "cpu", "cuda", "cuda:1", "mps", ...; None: a GPU if there is one, else the CPU.
-        dtype: "float32" (also None), "bfloat16" or "float16", or the dtype of torch. "int8", on a CPU only, quantises
-            the linear layers of the encoder; everything else stays float32, and the model cannot be saved.
+        dtype: "float32" (also None), "bfloat16" or "float16", or the dtype of torch. A CPU without instructions for
+            half precision computes in float32 instead, with a warning. "int8", on a CPU only, quantises the linear
+            layers of the encoder; everything else stays float32, and the model cannot be saved.
 
     Returns:
         The model, in evaluation mode.
@@ -157,7 +158,7 @@ def load(
     """
     place = choose_device(device)  # first, since downloads are large
     int8 = str(dtype).removeprefix("torch.") == "int8"
-    precision = choose_dtype(None if int8 else dtype)
+    precision = choose_dtype(None if int8 else dtype, place)
     if int8 and place.type != "cpu":
         raise SettingError(f"dtype 'int8' needs a CPU, and the device is {place}: add device=\"cpu\" (--device cpu)")
     listed = ZOO.get(str(name))

@@ -24,8 +24,12 @@ def to_int8(encoder: nn.Module) -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that these functions will move to another package
-        from torch.ao.quantization import quantize_dynamic
-
+        try:
+            from torch.ao.quantization import quantize_dynamic
+        except ImportError as error:  # torch has announced to remove it
+            raise SettingError(
+                f"dtype 'int8' is not available: torch {torch.__version__} has no dynamic quantization; use float32"
+            ) from error
         quantize_dynamic(encoder, {nn.Linear}, dtype=torch.qint8, inplace=True)
 
 

@@ -1,11 +1,22 @@
 """Choosing the device and the precision of a model. torch is imported only when a function is called."""
 
+import sys
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deop.errors import SettingError
 
 if TYPE_CHECKING:
     import torch
+
+
+# Names in torch.cpu.get_capabilities() and in /proc/cpuinfo, of Intel, AMD and ARM. With AVX-512 alone, bfloat16 is
+# emulated too, at 1.7 times the time of float32.
+_INSTRUCTIONS = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "fp16_arith", "asimdhp"},
+}
 
 
 def choose_device(choice: "str | torch.device | None") -> "torch.device":
@@ -32,8 +43,13 @@ def choose_device(choice: "str | torch.device | None") -> "torch.device":
     return device
 
 
-def choose_dtype(choice: "str | torch.dtype | None") -> "torch.dtype":
+def choose_dtype(choice: "str | torch.dtype | None", device: "torch.device | None" = None) -> "torch.dtype":
     """The precision that the caller chose; None: float32.
+
+    Args:
+        choice: "float32", "bfloat16", "float16" or the dtype of torch.
+        device: where the model computes. On a CPU without instructions for the precision, the result is float32, with
+            a warning: emulated, the small model takes eight times as long (docs/speed.md, "Half precision on a CPU").
 
     Raises:
         SettingError: an unknown precision.
@@ -41,7 +57,39 @@ def choose_dtype(choice: "str | torch.dtype | None") -> "torch.dtype":
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    dtype = known.get("float32" if choice is None else str(choice).removeprefix("torch."))
-    if dtype is None:
+    name = "float32" if choice is None else str(choice).removeprefix("torch.")
+    if name not in known:
         raise SettingError(f"unknown dtype {str(choice)!r}: choose {', '.join(known)}, or int8 on a CPU")
-    return dtype
+    if name in _INSTRUCTIONS and device is not None and device.type == "cpu" and not cpu_computes_in(name):
+        warnings.warn(
+            f"this CPU has no instructions for {name}, which would be many times slower: computing in float32",
+            UserWarning,
+            stacklevel=2,
+        )
+        return torch.float32
+    return known[name]
+
+
+def cpu_computes_in(name: str) -> bool:
+    """Whether this CPU multiplies matrices of "bfloat16" or "float16" with instructions of its own.
+
+    Apple's CPUs have the instructions, but torch's builds for macOS do not use them.
+    """
+    import torch
+
+    return (
+        sys.platform != "darwin" and torch.backends.mkldnn.is_available() and bool(_INSTRUCTIONS[name] & _cpu_flags())
+    )
+
+
+def _cpu_flags() -> set[str]:
+    """Instruction sets of this CPU; empty if they cannot be found out."""
+    import torch
+
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {name for name, present in torch.cpu.get_capabilities().items() if present is True}
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())

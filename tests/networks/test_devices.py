@@ -1,0 +1,79 @@
+"""Half precision on CPUs with and without instructions for it."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from deop.networks import devices
+from deop.networks.devices import choose_dtype, cpu_computes_in
+from deop.zoo import load
+
+CPU = torch.device("cpu")
+SAPPHIRE_RAPIDS = {"avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile"}
+COOPER_LAKE = {"avx2", "avx512_f", "avx512_bf16"}
+SKYLAKE = {"avx2", "avx512_f"}
+GRAVITON_3 = {"neon", "bf16", "fp16_arith"}
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Set the instruction sets that are found."""
+
+    def has(flags, platform="linux"):
+        monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
+        monkeypatch.setattr(devices.sys, "platform", platform)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("flags", "platform", "bfloat16", "float16"),
+    [
+        (SAPPHIRE_RAPIDS, "linux", True, True),
+        (COOPER_LAKE, "linux", True, False),
+        (SKYLAKE, "linux", False, False),
+        (GRAVITON_3, "linux", True, True),
+        (GRAVITON_3, "darwin", False, False),
+        (set(), "win32", False, False),
+    ],
+)
+def test_the_instructions_decide(flags, platform, bfloat16, float16, processor):
+    processor(flags, platform)
+    assert (cpu_computes_in("bfloat16"), cpu_computes_in("float16")) == (bfloat16, float16)
+
+
+def test_without_the_instructions_a_cpu_computes_in_float32(processor):
+    processor(SKYLAKE)
+    for name in ("bfloat16", "float16"):
+        for choice in (name, getattr(torch, name)):
+            with pytest.warns(UserWarning, match=f"no instructions for {name}.* computing in float32"):
+                assert choose_dtype(choice, CPU) is torch.float32
+    with pytest.warns(UserWarning, match="float16"):
+        model = load("nano", device="cpu", dtype="float16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    photo = np.zeros((60, 80, 3), np.uint8)
+    assert model.segment(photo, ["cat", "sky"]).label_map.shape == (60, 80)
+
+
+def test_no_warning_where_the_choice_is_followed(processor):
+    processor(SKYLAKE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_dtype("float32", CPU) is choose_dtype(None, CPU) is torch.float32
+        assert choose_dtype("float16", torch.device("cuda")) is torch.float16
+        assert choose_dtype("bfloat16") is torch.bfloat16
+        processor(SAPPHIRE_RAPIDS)
+        assert choose_dtype("float16", CPU) is torch.float16
+
+
+def test_flags_are_those_of_the_processor(monkeypatch):
+    """Two sources agree: torch's list, and that of Linux where torch is older."""
+    names = set().union(*devices._INSTRUCTIONS.values()) - {"fp16_arith", "asimdhp"}
+    expected = devices._cpu_flags() & names
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert devices._cpu_flags() & names == expected
