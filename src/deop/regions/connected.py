@@ -95,6 +95,8 @@ def _stacked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of runs, of any labels, that touch between two rows: the upper and the lower run of each, ascending."""
     first = int(np.searchsorted(starts, width))  # the first run of the second row
+    if first == len(starts):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     ends = starts + lengths
     right = ends[first:] - width - 1  # the pixels above the last pixel of each run
     high = _runs_at(right, starts, ends)
