@@ -105,9 +105,9 @@ def test_a_table_counts_things(segment, here):
     assert row.split()[1] == "2"
 
 
-def test_names_from_a_file_keep_their_commas(segment, here):
+def test_names_from_a_file(segment, here):
     arguments = write_inputs(here)
-    (here / "names.txt").write_text("cat\n\na sofa, red|couch\n", encoding="utf-8-sig")
+    (here / "names.txt").write_text("# kitchen\ncat;\n\na sofa, red|couch\n", encoding="utf-8-sig")
     done = segment("a.jpg", "--classes-file", "names.txt", *arguments[3:], "--json", "-")
     assert json.loads(done.out)["names"] == ["cat", "a sofa, red"]
 
@@ -169,7 +169,7 @@ def test_a_missing_photo_is_a_failure(segment, here):
         (["--style", "outline", "--cutout", "cat"], "--style and --cutout exclude each other"),
         (["--heatmap", "cat", "--cutout", "cat"], "--cutout and --heatmap exclude each other"),
         (["--heatmap", "cat, wall"], "--heatmap shows one name"),
-        (["--cutout", "dog"], "'dog' is not one of the names"),
+        (["--cutout", "dog"], "'dog' is not one of the requested names"),
         (["--rle"], "--rle has no effect: add --json FILE"),
         (["--coco-polygons"], "add --coco FILE"),
         (["--polygon-format", "yolo"], "add --polygons OUT"),
@@ -269,6 +269,108 @@ def test_only_json_goes_to_stdout_when_many_names_are_embedded(segment, here):
     assert done.code == 0, done.err
     assert json.loads(done.out)["photo"] == "a.jpg"
     assert "embedding 250 names" in done.err
+
+
+def test_a_cutout_needs_no_class_names(segment, here):
+    arguments = write_inputs(here)
+    done = segment("a.jpg", "--cutout", "cat|kitty, wall", *arguments[3:], "--json", "a.json")
+    line = json.loads((here / "a.json").read_text(encoding="utf-8"))
+    assert line["names"] == ["cat", "wall", "everything else"]
+    if done.code == 0:  # random weights may find neither
+        with Image.open(line["results"]["picture"]) as picture:
+            assert picture.mode == "RGBA"
+    else:
+        assert "nothing to cut out" in done.err
+
+
+def test_a_heatmap_has_the_scores_of_one_name(segment, here):
+    done = segment(*write_inputs(here), "--heatmap", "couch", "-o", "heat.png")
+    assert done.code == 0, done.err
+    assert files_in(here) == ["a.jpg", "heat.png", "m.npy"]
+
+
+def test_a_picture_is_also_written_if_its_options_ask_for_it(segment, here):
+    segment(*write_inputs(here), "--json", "a.json", "--style", "labels")
+    assert "a.deop.png" in files_in(here)
+
+
+def test_an_option_on_the_command_line_replaces_that_of_the_file(segment, here):
+    arguments = write_inputs(here)
+    (here / "deop.toml").write_text('[segment]\nclasses = ["cat", "dog"]\nmasks = "m.npy"\nstyle = "outline"\n')
+    done = segment("a.jpg", "--json", "-")
+    assert json.loads(done.out)["names"] == ["cat", "dog"]
+    assert "a.deop.png" not in files_in(here), "a style in the file does not ask for a picture"
+    (here / "names.txt").write_text("wall\nfloor\n")
+    done = segment("a.jpg", "--json", "-", "--classes-file", "names.txt")
+    assert json.loads(done.out)["names"] == ["wall", "floor"]
+    assert segment("a.jpg", "--cutout", "dog", "-o", "x.png").code in (0, 1), "--cutout replaces style"
+    done = segment("a.jpg", "--severance", "scissors")
+    assert done.code == 2
+    assert "note: deop.toml sets classes, masks, style" in done.err
+    done = segment(*arguments, "--no-config", "--json", "-")
+    assert json.loads(done.out)["names"] == ["cat", "sofa", "wall"]
+
+
+def test_finished_photos_are_skipped_and_their_lines_kept(segment, here):
+    for name in "abc":
+        write_photo(here / "trip" / f"{name}.jpg")
+        write_masks(here / "masks" / f"{name}.npy")
+    common = ["trip", "-c", "cat, wall", "--masks", "masks", "-o", "out", "--json", "all.jsonl"]
+    assert segment(*common).code == 0
+    (here / "out" / "b.png").unlink()
+    before = (here / "out" / "a.png").stat().st_mtime_ns
+    done = segment(*common, "--skip-existing")
+    assert done.code == 0, done.err
+    assert "1 of 3 photos done, 2 skipped because their results exist: out, all.jsonl" in done.err
+    assert files_in(here / "out") == ["a.png", "b.png", "c.png"]
+    assert (here / "out" / "a.png").stat().st_mtime_ns == before
+    lines = [json.loads(line)["photo"] for line in (here / "all.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sorted(lines) == ["trip/a.jpg", "trip/b.jpg", "trip/c.jpg"]
+    done = segment(*common, "--skip-existing", "--model", "nowhere/to-be-found")
+    assert (done.code, done.err) == (0, "0 of 3 photos done, 3 skipped because their results exist: out, all.jsonl\n")
+    assert segment(*common, "--skip-existing", "--quiet").err == ""
+
+
+def test_files_that_are_left_out_are_counted_at_the_end(segment, here):
+    write_photo(here / "trip" / "a.jpg")
+    write_photo(here / "trip" / ".hidden.jpg")
+    (here / "trip" / "notes.txt").write_text("hello")
+    write_masks(here / "masks" / "a.npy")
+    done = segment("trip", "-c", "cat", "--masks", "masks")
+    assert done.code == 0
+    assert "left out 2 files" in done.err
+
+
+def test_templates_without_effect_are_reported(deop, here):
+    write_photo(here / "a.jpg", (64, 64))
+    done = deop("segment", "a.jpg", "-c", "cat, wall", "--templates", "photo", "--device", "cpu", "--json", "-")
+    assert done.code == 0
+    assert "warning: --templates has no effect" in done.err
+
+
+@pytest.mark.parametrize("name", ["[draft] cup.jpg", "a:cat:.jpg", "café 猫.jpg", "a\x1b[31m.jpg"])
+def test_any_name_of_a_photo(segment, here, name):
+    try:
+        write_photo(here / name)
+    except OSError:
+        pytest.skip("no such names on this system")
+    write_masks(here / "m.npy")
+    done = segment(name, "-c", "cat", "--masks", "m.npy", "--json", "a.json")
+    assert done.code == 0
+    assert json.loads((here / "a.json").read_text(encoding="utf-8"))["photo"] == name
+    done = segment(name, "-c", "cat", "--masks", "m.npy")
+    assert f"wrote {name[:-4]}.deop.png".replace("\x1b", "\\x1b") in done.out
+    (here / name).write_bytes(b"damaged")
+    done = segment(name, "-c", "cat", "--masks", "m.npy")
+    assert name.replace("\x1b", "\\x1b") in done.err
+    assert "\x1b" not in done.out + done.err
+
+
+def test_a_video_is_not_taken_for_a_photo(segment, here):
+    (here / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    done = segment("clip.mp4", "-c", "cat")
+    assert done.code == 1
+    assert "clip.mp4 is a video" in done.err
 
 
 def test_embeddings_are_cached_unless_no_cache_is_given(deop, tiny_clip, here, monkeypatch):

@@ -40,9 +40,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # ``run`` reports errors; with --debug as a plain traceback, ready to be copied
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, evaluate, train, models, convert, bench):
-    app.command(no_args_is_help=command not in (models, bench), help=_help_text(command))(flat(command))
-app.command()(config)
+for command in (segment, evaluate, train, models, convert, bench, config):
+    function = command if command in (models, convert, config) else flat(command)  # those that deop.toml can configure
+    app.command(no_args_is_help=command not in (models, bench, config), help=_help_text(command))(function)
 app.add_typer(prepare, name="prepare")
 
 

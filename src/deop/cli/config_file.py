@@ -74,7 +74,7 @@ def read_defaults(root: Any, name: str, files: list[Path]) -> Defaults:
         SettingError: a file cannot be read, or has an unknown section or key, or a value of the wrong type.
     """
     defaults = Defaults()
-    commands = {key: command for key, command in root.commands.items() if not hasattr(command, "commands")}
+    commands = configurable(root)
     for file in files:
         for section, content in _parse(file).items():
             if section not in commands:
@@ -91,6 +91,15 @@ def read_defaults(root: Any, name: str, files: list[Path]) -> Defaults:
                     defaults.files[parameter] = file
                     defaults.keys[parameter] = key
     return defaults
+
+
+def configurable(root: Any) -> dict[str, Any]:
+    """The commands that a file may configure, by name: those with the options of this module."""
+    return {
+        name: command
+        for name, command in root.commands.items()
+        if any(parameter.name == "no_config" for parameter in command.params)
+    }
 
 
 def typed(context: typer.Context, name: str) -> bool:

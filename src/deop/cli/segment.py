@@ -240,7 +240,7 @@ def _names_of_picture(picture: PictureOptions, vocabulary: "Vocabulary") -> list
     if not wanted:
         return []
     texts = [name for synonyms in Vocabulary.parse(wanted).synonyms for name in synonyms]
-    chosen = find_names(texts, vocabulary.names, {"synonyms": vocabulary.synonyms})
+    chosen = find_names(texts, vocabulary.names, vocabulary.synonyms)
     if picture.heatmap and len(chosen) > 1:
         raise SettingError(f"--heatmap shows one name, not {len(chosen)}: give one of them")
     return [vocabulary.names[index] for index in chosen]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deop.cli.config_file import FILE_NAME, find_files, read_defaults, settable
+from deop.cli.config_file import FILE_NAME, configurable, find_files, read_defaults, settable
 from deop.cli.console import say
 from deop.cli.options import Debug, option
 
@@ -26,9 +26,7 @@ def config(
     else:
         user = Path(typer.get_app_dir("deop")) / FILE_NAME
         say(f"no {FILE_NAME} in this directory or above it, and no {user}")
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        if hasattr(command, "commands") or name == context.info_name:
-            continue
+    for name, command in configurable(root).items():
         defaults = read_defaults(root, name, files)
         if not (defaults.values or keys):
             continue

@@ -74,12 +74,13 @@ class ResultFiles:
         if self.broken:
             return
         try:
-            self._save(self.jobs[number], result, self.seconds[number])
+            self._save(number, result)
         except BaseException as error:
             self.broken.append(error)
             raise
 
-    def _save(self, job: Job, result: "Segmentation | DeopError", seconds: float) -> None:
+    def _save(self, number: int, result: "Segmentation | DeopError") -> None:
+        job = self.jobs[number]
         name = job.photo.name
         if isinstance(result, DeopError):
             self.write_line({"photo": name, "error": str(result)})
@@ -93,9 +94,9 @@ class ResultFiles:
                 continue
             written[kind] = str(place)
         if self.coco:
-            self.coco.add(result, file_name=job.relative_name)
+            self.coco.add(result, file_name=job.relative_name, image_id=number + 1)  # also if others fail
         summary = result.summary(rle=True) if self.files.rle else result.summary()
-        self.write_line({**summary, "photo": name, "results": written, "seconds": round(seconds, 3)})
+        self.write_line({**summary, "photo": name, "results": written, "seconds": round(self.seconds[number], 3)})
 
     def _write(self, kind: str, place: Path, job: Job, result: "Segmentation") -> None:
         def save(path: Path) -> None:
@@ -159,6 +160,7 @@ def write_results(
 
     outcome = Outcome()
     seconds: list[float] = []
+    last: Segmentation | None = None
     several = len(jobs) > 1
     uses_stdout = files.json == STREAM or any(STREAM in job.outputs.values() for job in jobs)
     with (
@@ -175,15 +177,17 @@ def write_results(
                         outcome.failures.append((job.photo.name, str(result)))
                     else:
                         outcome.done += 1
-                        if not (several or quiet or uses_stdout):
-                            print_table(result, [str(place) for place in job.files.values()], seconds[number])
+                        last = result
                     advance(number + 1, len(jobs))
-            if outcome.empty and not several:
-                raise outcome.empty[0][1]
         except (KeyboardInterrupt, Exception) as error:  # finished results are kept and reported
             if not several:
                 raise
             outcome.error = error
+    if outcome.empty and not several:
+        raise outcome.empty[0][1]
+    if last is not None and not (several or quiet or uses_stdout):
+        whole = [path for path in (files.json, *(coco.paths if coco else ())) if path]
+        print_table(last, [str(place) for place in (*jobs[0].files.values(), *whole)], seconds[0])
     return outcome
 
 
