@@ -19,6 +19,7 @@ from deop.images.canvas import Canvas, canvas_of, group_by_size
 from deop.images.preprocessing import Normalization, resize_photo, to_batch
 from deop.images.reading import Photo, read_photo
 from deop.networks.loading import load_strictly
+from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
 from deop.networks.shared_trunk import reuse_features
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
@@ -29,6 +30,7 @@ from deop.regions.classification import classify, probabilities
 from deop.regions.encoding import EncodedPhoto, check_anchors, encode_one_pass, encode_two_stream
 from deop.regions.heatmaps import anchor_heatmaps, score_heatmaps
 from deop.regions.labelling import assemble
+from deop.regions.present_names import keep_present
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
 from deop.results.checks import check_request
 from deop.results.name_lookup import find_names
@@ -168,13 +170,35 @@ class DeOP(nn.Module):
         results = []
         for first in range(0, len(photos), batch):
             part = slice(first, first + batch)
-            encoded = self.encode(
-                photos[part], given[part], severance=severance, anchors=anchors, classifier=classifier
+            encoded = self._encode_within_memory(
+                photos, given, part, severance=severance, anchors=anchors, classifier=classifier
             )
-            results += [
-                self.label(one, vocabulary, mode=mode, threshold=thresholds, heatmaps=heatmaps) for one in encoded
-            ]
+            for number, one in enumerate(encoded, first):
+                with naming_photo(_describe(photos, number), self.device):
+                    results.append(self.label(one, vocabulary, mode=mode, threshold=thresholds, heatmaps=heatmaps))
         return results[0] if single else results
+
+    def _encode_within_memory(
+        self, photos: list[Any], masks: list[Any], part: slice, **options: Any
+    ) -> list[EncodedPhoto]:
+        """Encode a part of the photos together; if they do not fit in memory, one by one.
+
+        Raises:
+            ResourceError: naming the photo that does not fit by itself.
+        """
+        numbers = range(*part.indices(len(photos)))
+        if len(numbers) > 1:
+            try:
+                return self.encode(photos[part], masks[part], **options)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            free_memory()  # not in the handler, where the error still keeps tensors alive
+        encoded = []
+        for number in numbers:
+            with naming_photo(_describe(photos, number), self.device):
+                encoded += self.encode([photos[number]], [masks[number]], **options)
+        return encoded
 
     def vocabulary(
         self,
@@ -301,6 +325,8 @@ class DeOP(nn.Module):
         limits = thresholds.values(vocabulary, self.settings.threshold)
         heated = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
         scores = self.class_probabilities(encoded, vocabulary)
+        if vocabulary.source is not None:
+            scores = keep_present(scores, encoded.proposals, encoded.canvas, claim=self.settings.claim)
         record = {
             "model": self.card.name,
             **encoded.settings,
@@ -308,6 +334,7 @@ class DeOP(nn.Module):
             "synonyms": vocabulary.synonyms,
             "background": list(vocabulary.background),
             "threshold": thresholds.record(self.settings.threshold),
+            **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
         }
         result = assemble(encoded, scores, vocabulary, self.settings, mode, limits, record)
         if not heated:
@@ -470,3 +497,14 @@ class DeOP(nn.Module):
         """
         with TemporaryDirectory() as folder:
             return publish(self.save_pretrained(folder), repo_id, private=private, message=message)
+
+
+def _describe(photos: list[Any], number: int) -> str:
+    """A photo in an error message: its path, or its place in the list, with its size if that is at hand."""
+    photo = photos[number]
+    if isinstance(photo, (str, Path)):
+        return str(photo)
+    place = "the photo" if len(photos) == 1 else f"photo {number + 1} of {len(photos)}"
+    if isinstance(photo, np.ndarray) and photo.ndim > 1:
+        return f"{place} ({photo.shape[1]} x {photo.shape[0]} px)"
+    return place

@@ -1,0 +1,76 @@
+"""Names of a built-in vocabulary: those that a photo shows are kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from deop.encoders.clip import CLIPVision
+from deop.encoders.clip_text import CLIPText
+from deop.images.canvas import Canvas
+from deop.images.preprocessing import Resize
+from deop.model import DeOP
+from deop.proposals.given import given_proposals
+from deop.regions import present_names as module
+from deop.regions.present_names import keep_present, present_names
+from deop.settings import Settings
+from deop.text.builtin import builtin_vocabulary
+
+SIZE = (20, 30)
+CANVAS = Canvas(SIZE, SIZE, SIZE)
+
+
+def proposals():
+    """Three stripes: 60, 30 and 10 % of the photo."""
+    masks = np.zeros((3, *SIZE), bool)
+    masks[0, :, :18], masks[1, :, 18:27], masks[2, :, 27:] = True, True, True
+    return given_proposals(masks, SIZE, SIZE, SIZE)
+
+
+PROBABILITIES = torch.tensor(
+    [
+        [0.9, 0.02, 0.05, 0.0, 0.03],
+        [0.3, 0.4, 0.2, 0.0, 0.1],
+        [0.1, 0.2, 0.6, 0.0, 0.1],
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("share", "score", "kept"),
+    [(0, 0, [0, 1, 2]), (0.2, 0, [0, 1]), (0, 0.5, [0, 2]), (0.2, 0.5, [0]), (0.9, 0, [0]), (0, 1, [0])],
+)
+def test_names_that_are_kept(share, score, kept):
+    """Name 3 has no pixel; the name with the most pixels always stays."""
+    result = keep_present(PROBABILITIES, proposals(), CANVAS, smallest_share=share, smallest_score=score)
+    assert (result[:, :4] > 0).any(0).nonzero()[:, 0].tolist() == kept
+    expected = PROBABILITIES[:, [*kept, 4]]
+    torch.testing.assert_close(result[:, [*kept, 4]], expected / expected.sum(1, keepdim=True))
+
+
+def test_the_result_is_the_softmax_over_the_names_that_are_kept():
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).mul(3)
+    result = keep_present(logits.softmax(1), proposals(), CANVAS, smallest_share=1, smallest_score=1)
+    [kept] = (result[:, :4] > 0).any(0).nonzero()[:, 0].tolist()
+    torch.testing.assert_close(result[:, [kept, 4]], logits[:, [kept, 4]].softmax(1))
+
+
+def test_maps_without_names():
+    empty = np.full((4, 4), -1, np.int32)
+    assert not present_names(empty, np.zeros((4, 4), np.float32), 3, 0, 0).any()
+    assert present_names(empty + 2, np.ones((4, 4), np.float32), 3, 0, 0).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])
+def test_a_photo_keeps_few_of_many_names(tiny_clip, mode, monkeypatch):
+    parts = CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip)
+    model = DeOP(*parts, settings=Settings(Resize(64), templates="none")).eval()
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    masks = np.arange(60 * 80).reshape(60, 80) // 400 + 1
+    vocabulary = builtin_vocabulary("cityscapes")
+    monkeypatch.setattr(module, "present_names", lambda *_: np.array([name == "car" for name in vocabulary.names]))
+    result = model.segment(photo, vocabulary, masks=masks, mode=mode)
+    assert {segment.name for segment in result.segments} == {"car"}
+    assert result.names == vocabulary.names  # ids do not depend on the photo
+    assert result.settings["vocabulary"] == "cityscapes"
+    assert result.settings["templates"] == ["{}"]  # the model's own
+    assert "vocabulary" not in model.segment(photo, list(vocabulary.names), masks=masks).settings
