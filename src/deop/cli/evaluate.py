@@ -13,7 +13,6 @@ from rich.table import Table
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import METHOD, OUTPUT, Anchors, DataType, Debug, Device, Model, Severance, command_line, option
 from deop.cli.output import write_text
-from deop.images.collection import describe_left_out
 
 if TYPE_CHECKING:
     from deop.data.folder import LabelledFolder
@@ -194,6 +193,8 @@ def evaluate(
     for line in describe_uncounted(scores):
         say(line, style="yellow")
     if data.left_out:
+        from deop.images.collection import describe_left_out
+
         say(describe_left_out(data.left_out), style="dim")
     if save_maps:
         say(f"wrote {scores['images']} label maps to {save_maps}")

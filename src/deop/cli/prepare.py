@@ -14,7 +14,6 @@ from rich.table import Table
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import Debug, option
 from deop.data.official import PUBLIC_SETS, PublicSet
-from deop.images.collection import describe_left_out
 
 _SHOWN = 8  # findings of one kind in the table
 _HELP = "Convert public data sets to deop's format, or check a labelled data set."
@@ -94,6 +93,7 @@ def check(
     """
     from deop.data.check import survey
     from deop.data.folder import open_folder, splits_of
+    from deop.images.collection import describe_left_out
 
     try:
         ignored = [int(part) for part in void.split(",") if part.strip()]
