@@ -22,7 +22,7 @@ class LegendLine:
     Args:
         text: the name.
         share: share of the photo, in [0, 1]; None: not shown.
-        colour: RGB colour of the swatch; None: an empty outline.
+        colour: RGB colour of the swatch; None: an empty outline, or no swatch for a line without a share.
         more: number of names that the line stands for, if it has no share.
     """
 
@@ -152,12 +152,14 @@ def _draw(entries: Sequence[LegendLine], texts: Sequence[_Text], layout: _Layout
     for index, (entry, text) in enumerate(zip(entries, texts, strict=True)):
         left, middle = layout.place(index, unit)
         text_left = left + round(1.7 * unit)
-        if entry.share is None:
+        if entry.share is None and entry.colour is None:
             draw.text((text_left, middle), text.fitted(layout.name_width), _GREY, text.font, anchor="lm")
             continue
         _swatch(panel, (left, middle - side // 2), side, entry.colour)
-        ink = _INK if entry.colour and entry.is_found else _GREY
+        ink = _INK if entry.colour and (entry.is_found or entry.share is None) else _GREY
         draw.text((text_left, middle), text.fitted(layout.name_width), ink, text.font, anchor="lm")
+        if entry.share is None:
+            continue
         right = text_left + layout.name_width + round(font.getlength("<0.1%") + 0.9 * unit)
         draw.text((right, middle), percent(entry.share), _GREY, font, anchor="rm")
     return panel
