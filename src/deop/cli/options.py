@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from deop.cli import completion
+
 METHOD, RUNTIME, OUTPUT = "Method", "Runtime", "Output"
 """Titles of panels."""
-
-SEVERANCES = "none, self, gate, gate-normalized, affinity, affinity-normalized"
 
 
 def option(*flags: str, help: str, panel: str | None = None, metavar: str | None = None, **more: Any) -> Any:
@@ -48,21 +48,22 @@ Model = Annotated[
     str,
     InFile(str, model_place),
     option(
-        "--model", "-m", metavar="MODEL", panel=METHOD,
+        "--model", "-m", metavar="MODEL", panel=METHOD, autocompletion=completion.models,
         help="A name that `deop models` lists, a directory, or a hub repo (org/name). Default: nano.",
     ),
 ]  # fmt: skip
 Severance = Annotated[
     str | None,
     option(
-        "--severance", metavar="KIND", panel=METHOD,
-        help=f"How attention is restricted to the masks: {SEVERANCES}. Default: the model's setting.",
+        "--severance", metavar="KIND", panel=METHOD, autocompletion=completion.severances,
+        help=f"How attention is restricted to the masks: {', '.join(completion.SEVERANCES)}. "
+        "Default: the model's setting.",
     ),
 ]  # fmt: skip
 Anchors = Annotated[
     str | None,
     option(
-        "--anchors", metavar="KIND", panel=METHOD,
+        "--anchors", metavar="KIND", panel=METHOD, autocompletion=completion.anchors,
         help="How masks are embedded: decoder (the anchor decoder) or pool (the mean of their patches). "
         "Default: the model's setting.",
     ),
@@ -70,14 +71,14 @@ Anchors = Annotated[
 Device = Annotated[
     str | None,
     option(
-        "--device", metavar="DEVICE", panel=RUNTIME,
+        "--device", metavar="DEVICE", panel=RUNTIME, autocompletion=completion.devices,
         help="cpu, cuda, cuda:1 or mps. Default: a GPU if there is one, else the CPU.",
     ),
 ]  # fmt: skip
 DataType = Annotated[
     str | None,
     option(
-        "--dtype", metavar="TYPE", panel=RUNTIME,
+        "--dtype", metavar="TYPE", panel=RUNTIME, autocompletion=completion.dtypes,
         help="Precision of the weights: float32, bfloat16, float16 or int8 (CPU only). Default: float32.",
     ),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from deop.cli import completion
 from deop.cli.options import METHOD, RUNTIME, Anchors, InFile, Model, Severance, name_list, option
 
 NAMES, PICTURE, FILES, MANY = "Names", "Picture", "Files for other programs", "Many photos"
@@ -313,6 +314,7 @@ class MethodOptions:
         option(
             "--templates",
             metavar="SET",
+            autocompletion=completion.templates,
             panel=METHOD,
             help="Prompt templates for the names: single, photo, vild, imagenet, none, or a sentence with {}. "
             "Default: the model's setting.",

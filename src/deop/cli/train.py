@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deop.cli.completion import models
 from deop.cli.console import PlainConsole, say
 from deop.cli.options import Debug, option
 from deop.errors import SettingError
@@ -48,7 +49,14 @@ def train(
         str | None, option("--data", metavar="DIR", help="The labelled data set. Default: the recipe's.")
     ] = None,
     model: Annotated[
-        str | None, option("--model", "-m", metavar="MODEL", help="The model to start from. Default: the recipe's.")
+        str | None,
+        option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            autocompletion=models,
+            help="The model to start from. Default: the recipe's.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

@@ -1,0 +1,39 @@
+"""Values that the shell completes, besides those of options with fixed choices."""
+
+SEVERANCES = ("none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized")
+"""The kinds that ``--severance`` takes."""
+
+DTYPES = ("float32", "bfloat16", "float16", "int8")
+
+
+def models() -> list[tuple[str, str]]:
+    """The named models and what they are good for. ``deop.zoo`` imports no large library."""
+    from deop.zoo import ZOO
+
+    named = [(name, entry.purpose) for name, entry in ZOO.items()]
+    return [("nano", "small and fast, part of the package"), *named]
+
+
+def severances() -> list[str]:
+    """The kinds of severance."""
+    return list(SEVERANCES)
+
+
+def anchors() -> list[str]:
+    """The ways to embed a mask."""
+    return ["decoder", "pool"]
+
+
+def dtypes() -> list[str]:
+    """The precisions of the weights."""
+    return list(DTYPES)
+
+
+def devices() -> list[str]:
+    """The kinds of devices, whether or not this machine has them: finding out would import torch."""
+    return ["cpu", "cuda", "mps"]
+
+
+def templates() -> list[str]:
+    """The sets of prompt templates."""
+    return ["single", "photo", "vild", "imagenet", "none"]
