@@ -134,3 +134,16 @@ def test_check_of_a_directory_without_a_data_set(deop, here):
 def test_check_lists_classes_that_never_occur(deop, here):
     write(here / "set", classes=((1, "cat"), (7, "wall"), (9, "dog"), (12, "sky")))
     assert json.loads(deop("prepare", "check", "set", "--json").out)["splits"]["all"]["never_present"] == ["sky"]
+
+
+def test_check_reports_what_is_left_out_and_photos_without_classes(deop, here):
+    write(here / "set", classes=((1, "cat"), (7, "wall"), (9, "dog")))
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(here / "set/masks/p1.png")
+    (here / "set/masks/notes.txt").write_text("who drew them")
+    done = deop("prepare", "check", "set")
+    assert done.code == 0
+    assert "photos without a pixel of any class: 1 (p1)" in done.out
+    assert "left out 1 file: not an image: notes.txt" in done.out
+    report = json.loads(deop("prepare", "check", "set", "--json").out)["splits"]["all"]
+    assert report["without_classes"] == ["p1"]
+    assert report["left_out"] == [{"file": "set/masks/notes.txt", "reason": "not an image"}]

@@ -1,6 +1,7 @@
 """The check reads every file, names every problem, and leaves out what cannot be used."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -147,6 +148,29 @@ def test_ids_that_are_not_listed_are_warned_of_on_request(tmp_path):
     folder = open_folder(tmp_path / "set")
     with pytest.warns(UserWarning, match=r"2 of 3 masks have ids that classes\.json does not list \(9\)"):
         checked_folder(folder, warn=True)
+
+
+def test_files_that_training_leaves_out_are_warned_of(tmp_path):
+    write(tmp_path / "set", classes=((1, "cat"), (7, "wall"), (9, "dog")))
+    for name in ("notes.txt", "._p0.jpg"):
+        (tmp_path / "set/images" / name).write_bytes(b"x")
+    folder = open_folder(tmp_path / "set")
+    with pytest.warns(UserWarning, match=r"left out 1 file: not an image: notes\.txt$"):
+        checked_folder(folder, warn=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked_folder(folder)
+    (tmp_path / "set/masks/p1.png").rename(tmp_path / "set/masks/p2.png")
+    folder = open_folder(tmp_path / "set", skip_unpaired=True)
+    with pytest.warns(
+        UserWarning, match=r"left out 3 files: photo or mask without exactly one partner: p1.jpg, p2.png;"
+    ):
+        checked_folder(folder, warn=True)
+    (tmp_path / "set/masks/p0.png").unlink()
+    with pytest.raises(
+        DataError, match=r"no photos with masks in .*: left out 5 files: hidden: \._p0\.jpg; photo or mask"
+    ):
+        open_folder(tmp_path / "set", skip_unpaired=True)
 
 
 def test_colours_that_are_not_listed_are_found_and_the_cache_knows_the_colours(tmp_path):

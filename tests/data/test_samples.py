@@ -106,7 +106,6 @@ def test_broken_photos_are_refused_before_the_first_sample_or_left_out(folder):
     assert len(TrainingPhotos(folder, SMALL, seed=0, skip_broken=True)) == 4
 
 
-@pytest.mark.filterwarnings("ignore:.*masks have ids that classes.json does not list")
 def test_real_photos_at_the_sizes_of_the_paper(data_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", str(tmp_path))
     photos = TrainingPhotos(open_folder(data_folder / "camvid-mini", "val"), STAGE_3, seed=0)

@@ -326,9 +326,12 @@ def _check_masks_of_one_photo(photo: PhotoFile, masks: Path) -> int:
         f"name the masks of {photo.name} {masks / photo.result}.png (or the directory {masks / photo.result}), or give "
         "their path"
     )
-    files = collect(masks, recursive=False).files
+    found = collect(masks, recursive=False)
+    files = found.files
     if not files:
-        raise ProposalError(f"no masks in {masks}: {remedy}")
+        raise ProposalError(f"no masks in {masks}{_because(found.left_out)}: {remedy}")
+    if found.left_out:
+        say(f"{masks}: {describe_left_out(found.left_out)}", style="dim")
     if photo.url:
         raise ProposalError(f"no masks for {photo.name} in {masks}: {remedy}")
     try:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deop.data.folder import LabelledFolder, Pair, photo_size, read_mask
+from deop.data.folder import LabelledFolder, Pair, describe_unused, photo_size, read_mask
 from deop.errors import DataError, DeopError, ImageError
 from deop.files import parse_json, replacing
+from deop.images.collection import HIDDEN
 from deop.images.id_maps import UNLISTED_COLOUR, Colours
 from deop.images.reading import read_photo
 from deop.text.embedding_cache import default_cache_folder
@@ -160,7 +161,7 @@ def checked_folder(
         folder: one split.
         skip_broken: leave out photos that cannot be used, instead of raising an error.
         counted: ids that count although classes.json does not list them.
-        warn: warn about masks with ids that are not listed.
+        warn: warn about masks with ids that are not listed, and about files that are left out, except hidden ones.
 
     Returns:
         The folder without unusable photos.
@@ -197,6 +198,9 @@ def checked_folder(
             f"({_some(unlisted)}); their pixels are ignored",
             stacklevel=2,
         )
+    others = [entry for entry in folder.left_out if entry.reason != HIDDEN]
+    if warn and (unused := describe_unused(folder.unpaired, others)):
+        warnings.warn(f"{folder.root}: {unused}", stacklevel=2)
     return kept
 
 

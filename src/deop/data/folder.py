@@ -12,7 +12,7 @@ file; ``prepare.py`` makes such folders from the public data sets.
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,12 +216,14 @@ def open_folder(folder: str | Path, split: str | None = None, *, skip_unpaired: 
             "Python) leaves them out"
         )
     if not pairs:
-        raise DataError(f"no photos with masks in {place}" + _because(unpaired + left_out))
+        raise DataError(f"no photos with masks in {place}: {describe_unused(unpaired, left_out) or 'it is empty'}")
     return LabelledFolder(place, read_classes(listing), pairs, unpaired, left_out)
 
 
-def _because(left_out: tuple[LeftOut, ...]) -> str:
-    return f": {describe_left_out(left_out)}" if left_out else ": images/ is empty"
+def describe_unused(unpaired: Sequence[LeftOut], left_out: Sequence[LeftOut]) -> str:
+    """One line about files that are not used, where the file of a pair has a short reason; "" if there are none."""
+    partners = [LeftOut(entry.path, "photo or mask without exactly one partner") for entry in unpaired]
+    return describe_left_out([*partners, *left_out])
 
 
 def _find_pairs(place: Path) -> tuple[tuple[Pair, ...], tuple[LeftOut, ...], tuple[LeftOut, ...]]:

@@ -105,7 +105,7 @@ class TrainingPhotos(Dataset[TrainingSample]):
             DataError: photos or masks that cannot be read or do not fit each other, by name; or no mask has a listed
                 id.
         """
-        self.folder = checked_folder(folder, skip_broken, warn=True)
+        self.folder = checked_folder(folder, skip_broken)
         self.augmentation = augmentation
         self.seed = seed
 

@@ -55,6 +55,8 @@ class Data:
     def open(self) -> LabelledFolder:
         """The folder with its seen classes, once all files have been checked.
 
+        Warnings name ids that ``classes.json`` does not list, and files that are left out.
+
         Raises:
             DataError: as ``open_folder``, ``checked_folder`` and ``only_seen``.
         """
@@ -63,7 +65,7 @@ class Data:
         folder = open_folder(root, split, skip_unpaired=self.skip_broken)
         if self.limit is not None:
             folder = replace(folder, pairs=folder.pairs[: self.limit])
-        return only_seen(checked_folder(folder, self.skip_broken), self.unseen)
+        return only_seen(checked_folder(folder, self.skip_broken, warn=True), self.unseen)
 
 
 @dataclass
