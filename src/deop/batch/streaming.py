@@ -1,6 +1,5 @@
 """Segmenting many photos: the next ones are decoded and the previous results saved while a batch is computed."""
 
-import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 from deop.errors import ImageError, ProposalError, ResourceError, SettingError
 from deop.images.canvas import canvas_of, group_by_size
 from deop.images.reading import Photo, count_pixels, read_photo
+from deop.networks.memory import does_not_fit, free_memory, is_out_of_memory
 from deop.results.checks import check_request
 from deop.results.name_lookup import find_names
 from deop.results.segmentation import Segmentation
@@ -305,7 +305,7 @@ def _encode(model: "DeOP", photos: list[_DecodedPhoto], encoding: dict[str, Any]
     except (ImageError, ProposalError) as caught:
         error = caught.with_traceback(None)  # whose frames would keep tensors alive
     except Exception as caught:
-        if not _is_out_of_memory(caught):
+        if not is_out_of_memory(caught):
             raise
         error = _out_of_memory(model, photos[0])
     else:
@@ -314,7 +314,7 @@ def _encode(model: "DeOP", photos: list[_DecodedPhoto], encoding: dict[str, Any]
         return [replace(result, source=photo.source) for result, photo in zip(encoded, photos, strict=True)]
     # Not in the handlers, where the exception still keeps the tensors of the failed attempt alive.
     if isinstance(error, ResourceError):
-        _free_memory()
+        free_memory()
     if len(photos) == 1:
         return [error]
     return [result for photo in photos for result in _encode(model, [photo], encoding)]
@@ -329,37 +329,13 @@ def _label(
         try:
             return model.label(encoded, vocabulary, **labelling)
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-        _free_memory()
+        free_memory()
     return _out_of_memory(model, encoded)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is one of those by which torch and NumPy report that memory cannot be allocated."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    # The CPU, MPS and cuBLAS report it by plain RuntimeErrors.
-    signs = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def _out_of_memory(model: "DeOP", photo: "_DecodedPhoto | EncodedPhoto") -> ResourceError:
     height, width = photo.photo.shape[:2]
     subject = f"{photo.source or 'a photo'} ({width} x {height} px)"
-    if model.device.type == "cpu":
-        return ResourceError(f"{subject} does not fit in memory: resize it, or use a machine with more memory")
-    return ResourceError(
-        f'{subject} does not fit in the memory of {model.device}: resize it, or use device="cpu" (--device cpu)'
-    )
-
-
-def _free_memory() -> None:
-    """Return the memory of the failed attempt to the device."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    return does_not_fit(subject, model.device)
