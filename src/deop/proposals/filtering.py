@@ -7,9 +7,9 @@ from hashlib import blake2b
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
+from deop.images.connected_regions import connected_regions
 from deop.proposals.given import LOGIT_LIMIT
 from deop.proposals.types import Proposals
 
@@ -134,15 +134,10 @@ def drop_small_regions(mask: np.ndarray, min_area: float) -> np.ndarray:
     Returns:
         (h, w) bool, a new array.
     """
-    connectivity = np.ones((3, 3), int)
-    holes, count = ndimage.label(~mask, connectivity)
-    sizes = np.bincount(holes.ravel(), minlength=count + 1)
-    mask = mask | ((sizes < min_area) & (np.arange(count + 1) > 0))[holes]
-    regions, count = ndimage.label(mask, connectivity)
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    keep = sizes >= min_area
-    if count and not keep[1:].any():
-        keep[sizes.argmax()] = True
-    keep[0] = False
-    return keep[regions]
+    parts = connected_regions(mask.astype(bool), diagonal=True)
+    mask = parts.paint(parts.labels | (parts.areas < min_area))
+    parts = connected_regions(mask, diagonal=True)
+    keep = parts.labels & (parts.areas >= min_area)
+    if parts.labels.any() and not keep.any():
+        keep[np.where(parts.labels, parts.areas, 0).argmax()] = True
+    return parts.paint(keep)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deop.regions.connected import connected_regions
+from deop.images.connected_regions import connected_regions
 from deop.regions.small_regions import absorb_small_regions
 
 

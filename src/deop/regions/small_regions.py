@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deop.regions.connected import connected_regions
+from deop.images.connected_regions import connected_regions
 
 
 def absorb_small_regions(labels: np.ndarray, min_area: float | np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from deop.regions.connected import connected_regions
+from deop.images.connected_regions import connected_regions
 
 
 def random_labels(height, width, names, repeat, seed):
