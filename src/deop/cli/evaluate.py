@@ -11,7 +11,19 @@ import typer
 from rich.table import Table
 
 from deop.cli.console import PlainConsole, progress_bar, say
-from deop.cli.options import METHOD, OUTPUT, Anchors, DataType, Debug, Device, Model, Severance, command_line, option
+from deop.cli.options import (
+    METHOD,
+    OUTPUT,
+    Anchors,
+    DataType,
+    Debug,
+    Device,
+    Model,
+    Severance,
+    Threads,
+    command_line,
+    option,
+)
 from deop.cli.output import write_text
 
 if TYPE_CHECKING:
@@ -139,6 +151,7 @@ def evaluate(
     ] = 0,
     device: Device = None,
     dtype: DataType = None,
+    threads: Threads = None,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Evaluate a model on a labelled data set.
@@ -154,6 +167,7 @@ def evaluate(
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
     from deop.evaluation.uncounted import describe_uncounted
+    from deop.networks.threads import set_threads
     from deop.text.vocabulary import Vocabulary
     from deop.zoo import GIVEN, load
 
@@ -172,6 +186,7 @@ def evaluate(
     unseen_names(data, requested)  # checked before the model is loaded
     data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())
     bootstrap = Bootstrap(resamples, seed=seed)
+    set_threads(threads)
     network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None

@@ -10,7 +10,7 @@ import typer
 
 from deop.cli.completion import models
 from deop.cli.console import PlainConsole, say
-from deop.cli.options import Debug, option
+from deop.cli.options import Debug, Threads, option
 from deop.errors import SettingError
 
 
@@ -68,6 +68,7 @@ def train(
     device: Annotated[
         str | None, option("--device", metavar="DEVICE", help="cpu trains on the CPU. Default: a GPU if there is one.")
     ] = None,
+    threads: Threads = None,
     debug: Debug = False,
 ) -> None:
     """Train or fine-tune a model on a labelled data set.
@@ -79,6 +80,9 @@ def train(
         raise SettingError(f"training stage {stage} needs a recipe: give --recipe FILE, such as one of recipes/")
     if device not in (None, "cpu"):
         raise SettingError(f"unknown training device {device!r}: give --device cpu, or omit it to train on the GPU")
+    from deop.networks.threads import set_threads
+
+    set_threads(threads)
     recipe_class, run = _stage(stage)
     from deop.training.recipe import read_recipe
 
