@@ -1,7 +1,7 @@
 """Blending of colours into a photo, so that each region has its colour and keeps the photo's details."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from deop.results.legend import text_size
 from deop.results.oklab import encode, fit_gamut, lab_to_linear, linear_to_lab, rgb_to_lab
@@ -75,26 +75,21 @@ def outline(picture: Image.Image, segment_map: np.ndarray, colours: np.ndarray, 
     flat = np.concatenate([colours, colours[:1]])[segment_map]
     picture.paste(Image.fromarray(flat), (0, 0), stencil(rim, 0.9 if width == 1 else 1))
     radius = max(0, round(unit / 2 - 0.5))
-    picture.paste((255, 255, 255), (0, 0), stencil(dilate(edge, radius), 0.2))
-    picture.paste((255, 255, 255), (0, 0), stencil(dilate(strong, radius), 0.75))
+    for line, opacity in ((edge, 0.2), (strong, 0.75)):
+        if line.any():
+            picture.paste((255, 255, 255), (0, 0), stencil(dilate(line, radius), opacity))
 
 
 def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Extend a mask (H, W) bool by ``radius`` pixels in all directions, also diagonally.
+    """Extend a mask (H, W) bool by ``radius`` pixels, at most 200, in all directions, also diagonally.
 
     >>> dilate(np.array([[True, False, False, False]]), 2).tolist()
     [[True, True, True, False]]
     """
-    for axis in (0, 1):
-        extended = np.pad(mask, [(0, radius), (0, 0)] if axis == 0 else [(0, 0), (0, radius)])
-        moved = extended if axis == 0 else extended.T  # a view, whose rows are shifted
-        reach = 1
-        while reach < 2 * radius + 1:  # each step nearly doubles how far a pixel reaches
-            step = min(reach, 2 * radius + 1 - reach)
-            moved[step:] |= moved[:-step].copy()
-            reach += step
-        mask = extended[radius:] if axis == 0 else extended[:, radius:]
-    return mask
+    image = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    for radii in ((radius, 0), (0, radius)):  # the running mean is above 0 where any of the pixels is
+        image = image.filter(ImageFilter.BoxBlur(radii)).point([0] + [255] * 255)
+    return np.asarray(image) > 0
 
 
 def stencil(mask: np.ndarray, opacity: float = 1.0) -> Image.Image:
