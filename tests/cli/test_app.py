@@ -1,8 +1,10 @@
 """The application: help, errors, warnings and exit codes."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +102,12 @@ def test_help_lists_the_exit_codes(deop):
     shown = " ".join(deop("--help").out.split())
     for code, meaning in EXIT_CODES.items():
         assert f"{code} {meaning}" in shown
+
+
+def test_the_docs_list_the_exit_codes():
+    page = (Path(__file__).parents[2] / "docs" / "segmenting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page.split("## Exit codes")[1], re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 
 def test_unexpected_errors_are_one_message_and_how_to_report_them(deop, monkeypatch):

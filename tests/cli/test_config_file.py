@@ -232,3 +232,12 @@ def test_config_shows_what_is_set(deop, here):
     done = deop("config")
     assert (done.code, done.out) == (0, "")
     assert "no deop.toml" in done.err
+
+
+def test_the_example_of_the_docs_is_valid(deop, here):
+    page = (Path(__file__).parents[2] / "docs" / "segmenting.md").read_text(encoding="utf-8")
+    example = page.split("```text\n[segment]")[1].split("```")[0]
+    write("deop.toml", "[segment]" + example)
+    done = deop("config")
+    assert done.code == 0, done.err
+    assert 'classes = "cat;sofa|couch;a wall, painted;"' in done.out
