@@ -31,11 +31,13 @@ def png_of_16_bits(values):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff_of_16_bits(values, order="<", tags=()):
-    """An uncompressed TIFF with three 16-bit channels, which Pillow cannot write."""
+def tiff_of_16_bits(values, order="<", tags=(), compressed=False):
+    """A TIFF with three 16-bit channels, which Pillow cannot write."""
     height, width, channels = values.shape
     pixels = values.astype(f"{order}u2").tobytes()
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 8 + len(pixels)), (259, 3, 1, 1),
+    pixels = zlib.compress(pixels) if compressed else pixels
+    pixels += bytes(len(pixels) % 2)
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 8 + len(pixels)), (259, 3, 1, 8 if compressed else 1),
                (262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(pixels)),
                *tags]  # fmt: skip
     bits = struct.pack(f"{order}{channels}H", *[16] * channels)
@@ -105,6 +107,8 @@ COLOURS = {
     "PNG": png_of_16_bits,
     "TIFF": tiff_of_16_bits,
     "big-endian TIFF": lambda values: tiff_of_16_bits(values, ">"),
+    "compressed TIFF": lambda values: tiff_of_16_bits(values, compressed=True),
+    "compressed big-endian TIFF": lambda values: tiff_of_16_bits(values, ">", compressed=True),
 }
 
 
