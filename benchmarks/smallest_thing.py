@@ -154,7 +154,7 @@ def main(
     console.print(f"{photos} photos; best least area: {100 * best_area(scores):g} % of the photo")
     if json_file:
         with replacing(json_file) as file:
-            file.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+            file.write((json.dumps(scores, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
