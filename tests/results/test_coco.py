@@ -193,6 +193,31 @@ def test_written_whole_or_not_at_all(error, tmp_path):
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == "old"
 
 
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    """Even if the caller continues, since one of the files would lack the photo."""
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    def write():
+        with CocoWriter(tmp_path / "a.json", NAMES, panoptic=True) as writer:
+            writer.add(overlapping())
+            with monkeypatch.context() as patch:
+                patch.setattr(Image.Image, "save", full)
+                with pytest.raises(OutputError, match="No space left"):
+                    writer.add(overlapping())
+            writer.add(overlapping())
+
+    with pytest.raises(OutputError, match="No space left"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_a_list():
+    with pytest.raises(SettingError, match="names must be a list"):
+        CocoWriter("a.json", "cat, sofa")
+
+
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("content", encoding="utf-8")
     (tmp_path / "b_panoptic").write_text("content", encoding="utf-8")

@@ -58,7 +58,7 @@ def check(mask):
             assert ((steps[:, 0] == 0) != (np.roll(steps[:, 0], 1) == 0)).all()  # every corner is a turn
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(masks)
 def test_filling_polygons_gives_the_mask_back(mask):
     check(mask)
@@ -100,7 +100,7 @@ def test_joined_rings_fill_the_same_pixels(mask, top, left):
     np.testing.assert_array_equal(fill([join_rings(polygons)], whole.shape), whole)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(masks, st.sampled_from([0.5, 1.0, 2.5]))
 def test_simplified_rings_are_near_the_exact_ones(mask, tolerance):
     for polygon in trace(mask):

@@ -17,6 +17,7 @@ from deop._version import __version__
 from deop.errors import OutputError, SettingError
 from deop.files import replacing
 from deop.images.panoptic_ids import ids_to_colours
+from deop.results.checks import as_names
 from deop.results.polygons import check_tolerance, join_rings, segment_polygons
 from deop.results.rle import encode_segment
 from deop.results.segments import Segment
@@ -125,7 +126,7 @@ class CocoWriter:
         check_masks(rle)
         check_tolerance(tolerance)
         self._path = Path(path)
-        self._names = tuple(names)
+        self._names = as_names(names)
         self._rle: Masks = rle
         self._tolerance = tolerance
         self._panoptic = panoptic
@@ -133,6 +134,8 @@ class CocoWriter:
         self._stack = ExitStack()
         self._folder: Path | None = None
         self._image_ids: set[int] = set()
+        self._last_id = 0
+        self._error: OutputError | None = None
         self._picture_names: set[str] = set()
         self._annotations = 0
 
@@ -158,10 +161,11 @@ class CocoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is not None or self._error is not None:
             with suppress(_DiscardedError):
-                discarded = _DiscardedError()
-                self._stack.__exit__(_DiscardedError, discarded, None)
+                self._stack.__exit__(_DiscardedError, _DiscardedError(), None)
+            if kind is None and self._error is not None:
+                raise self._error
             return
         flags = categories(self._names, self._isthing)
         with self._stack:
@@ -183,11 +187,11 @@ class CocoWriter:
 
         Raises:
             SettingError: the names differ from those of the writer, or the id has been used.
-            OutputError: the disk is full, or the file cannot be written.
+            OutputError: the disk is full, or the file cannot be written. In that case no file is written at the end.
         """
         if result.names != self._names:
             raise SettingError("all results in a COCO file must have the same names in the same order")
-        image_id = image_id if image_id is not None else max(self._image_ids, default=0) + 1
+        image_id = image_id if image_id is not None else self._last_id + 1
         if image_id in self._image_ids:
             raise SettingError(f"image id {image_id} is used twice: each photo needs an id of its own")
         name = file_name or result.file_name
@@ -203,8 +207,10 @@ class CocoWriter:
                 picture.save(target, "PNG")
                 self._segments.add(image, [content["annotation"]])
         except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+            self._error = OutputError(f"cannot write {self._path}: {error.strerror or error}")
+            raise self._error from error
         self._image_ids.add(image_id)
+        self._last_id = max(self._last_id, image_id)
         self._annotations += len(rows)
         for index, flag in known_flags(result.segments).items():
             self._isthing.setdefault(index, flag)
