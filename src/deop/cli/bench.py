@@ -23,7 +23,8 @@ def bench(
         list[Topic] | None,
         typer.Argument(
             metavar="TOPIC",
-            help="What to measure; docs/speed.md explains the topics. Default: everything.",
+            show_choices=False,  # typer would fold the long list in a narrow column
+            help=f"What to measure: {', '.join(Topic)}; docs/speed.md explains them. Default: everything.",
             show_default=False,
         ),
     ] = None,

@@ -221,5 +221,5 @@ ConfigFile = Annotated[
 ]  # fmt: skip
 NoConfig = Annotated[
     bool,
-    option("--no-config", metavar="", panel=RUNTIME, is_eager=True, callback=_forbid, help="Ignore these files."),
+    option("--no-config", panel=RUNTIME, is_eager=True, callback=_forbid, help="Ignore these files."),
 ]

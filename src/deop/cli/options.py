@@ -15,8 +15,11 @@ METHOD, RUNTIME, OUTPUT = "Method", "Runtime", "Output"
 """Titles of panels."""
 
 
-def option(*flags: str, help: str, panel: str | None = None, metavar: str | None = None, **more: Any) -> Any:
-    """An option in a panel of the help page, whose default is named in ``help`` unless ``show_default`` is set."""
+def option(*flags: str, help: str, panel: str | None = None, metavar: str = "", **more: Any) -> Any:
+    """An option in a panel of the help page, whose default is named in ``help`` unless ``show_default`` is set.
+
+    A flag has no ``metavar``: without the empty one, typer would call its value "bool".
+    """
     return typer.Option(*flags, help=help, rich_help_panel=panel, metavar=metavar, **{"show_default": False, **more})
 
 
@@ -89,7 +92,7 @@ Threads = Annotated[
         help="Number of CPU threads. Default: one per core, or OMP_NUM_THREADS.",
     ),
 ]  # fmt: skip
-Debug = Annotated[bool, option("--debug", metavar="", panel=RUNTIME, help="Show the traceback if an error occurs.")]
+Debug = Annotated[bool, option("--debug", panel=RUNTIME, help="Show the traceback if an error occurs.")]
 
 
 def command_line(context: typer.Context) -> str:

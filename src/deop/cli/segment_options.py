@@ -148,7 +148,7 @@ class PictureOptions:
             help="Opacity of the colours, 0 to 1. Default: 0.55; 0.7 for a heat map.",
         ),
     ] = None
-    no_legend: Annotated[bool, option("--no-legend", metavar="", panel=PICTURE, help="Draw no legend.")] = False
+    no_legend: Annotated[bool, option("--no-legend", panel=PICTURE, help="Draw no legend.")] = False
 
     @property
     def shown_style(self) -> str:
@@ -202,7 +202,7 @@ class FileOptions:
     ] = None
     rle: Annotated[
         bool,
-        option("--rle", metavar="", panel=FILES, help="With --json: include the mask of each segment (COCO's RLE)."),
+        option("--rle", panel=FILES, help="With --json: include the mask of each segment (COCO's RLE)."),
     ] = False
     coco: Annotated[
         Path | None,
@@ -216,7 +216,7 @@ class FileOptions:
     ] = None
     coco_polygons: Annotated[
         bool,
-        option("--coco-polygons", metavar="", panel=FILES, help="With --coco: polygons instead of run lengths (RLE)."),
+        option("--coco-polygons", panel=FILES, help="With --coco: polygons instead of run lengths (RLE)."),
     ] = False
     polygons: Annotated[
         Path | None,
@@ -264,7 +264,6 @@ class BatchOptions:
         bool,
         option(
             "--skip-existing",
-            metavar="",
             panel=MANY,
             help="Skip photos whose requested files exist; lines of --json are kept.",
         ),
@@ -279,9 +278,7 @@ class BatchOptions:
             help="Number of photos that are processed together. Default: 8 on a GPU, 1 on a CPU.",
         ),
     ] = None
-    quiet: Annotated[bool, option("--quiet", "-q", metavar="", panel=MANY, help="Print only warnings and errors.")] = (
-        False
-    )
+    quiet: Annotated[bool, option("--quiet", "-q", panel=MANY, help="Print only warnings and errors.")] = False
 
 
 @dataclass(frozen=True)
@@ -337,7 +334,7 @@ class MethodOptions:
 Cache = Annotated[
     bool,
     option(
-        "--cache/--no-cache", metavar="", panel=RUNTIME,
+        "--cache/--no-cache", panel=RUNTIME,
         help="Keep the embeddings of names on disk. Default: --cache.",
     ),
 ]  # fmt: skip

@@ -15,7 +15,7 @@ def config(
     file: Annotated[
         Path | None, option("--config", metavar="FILE", help="Show this file instead of those that are found.")
     ] = None,
-    keys: Annotated[bool, option("--keys", metavar="", help="Also list the keys that each section can have.")] = False,
+    keys: Annotated[bool, option("--keys", help="Also list the keys that each section can have.")] = False,
     debug: Debug = False,
 ) -> None:
     """Show the defaults of options that deop.toml sets, and check the file."""

@@ -169,6 +169,7 @@ def write_results(
         coco or nullcontext(),
         progress_bar(visible=several and not quiet) as advance,
     ):
+        advance(0, len(jobs))
         try:
             writer = ResultFiles(jobs, overlay, files, polygon_format, write_line, coco, seconds, outcome)
             with closing(write_behind(_timed(results, seconds), writer.save)) as saved:  # type: ignore[type-var]
