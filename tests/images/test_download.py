@@ -83,6 +83,8 @@ def test_a_photo_is_downloaded(server):
     server.targets["/redirect/1"] = "/cat.png"
     for path in ("/cat.png?size=2", "/redirect/1"):
         assert get(server.address + path) == png()
+    server.targets["/redirect/caf%C3%A9%20%E2%98%95%25.png"] = "/cat.png"
+    assert get(server.address + "/redirect/café ☕%25.png") == png()
     assert all(agent.startswith("deop/") for _, agent in server.requests)
 
 
@@ -167,6 +169,7 @@ def test_a_public_server_does_not_lead_into_a_private_network(server, monkeypatc
         ("https:///a.jpg", "no host"),
         ("https://example.org:port/a.jpg", "check the address"),
         ("https://[::1/a.jpg", "check the address"),
+        ("https://é" + 70 * "é" + ".org/a.jpg", "check the address"),
     ],
 )
 def test_addresses_that_are_refused_without_a_connection(url, message):

@@ -143,7 +143,7 @@ def _search(directory: Path, results: Sequence[Path]) -> tuple[list[PhotoFile], 
 
     def skip(path: Path) -> str | None:
         own = path.name.endswith(IMAGE_SUFFIX) or (path.name == RESULTS_FOLDER.name and path.is_dir())
-        return _RESULT if own or path.resolve() in skipped else None
+        return _RESULT if own or (skipped and path.resolve() in skipped) else None
 
     found = collect(directory, skip=skip)
     photos = [PhotoFile(file, file.relative_to(directory).with_suffix("")) for file in found.files]

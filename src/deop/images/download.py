@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Collection
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from deop._version import __version__
 from deop.errors import ImageError
@@ -61,9 +61,10 @@ def fetch(
     """
     _check(url, url, schemes)
     deadline = time.monotonic() + max_seconds
-    request = urllib.request.Request(url, headers={"User-Agent": f"deop/{__version__}", "Accept": "image/*"})
+    headers = {"User-Agent": f"deop/{__version__}", "Accept": "image/*"}
     opener = urllib.request.build_opener(_Redirects(url, schemes))
     try:
+        request = urllib.request.Request(_encoded(url), headers=headers)
         with opener.open(request, timeout=timeout) as response:
             length = response.headers.get("Content-Length", "")
             if length.isdigit() and int(length) > max_bytes:
@@ -94,6 +95,14 @@ def fetch(
         raise ImageError(
             f"cannot read {url}: {reason}; check the address and the connection, or download the photo"
         ) from error
+
+
+def _encoded(url: str) -> str:
+    """An address in ASCII: spaces and other characters are percent-encoded, those of the host as IDNA."""
+    parts = urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
+    path, query = (quote(part, safe="/%:=&?~+!$,;'@()*[]|") for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, host, path, query, ""))
 
 
 def _too_large(url: str, size: int, limit: int) -> str:
