@@ -66,7 +66,7 @@ def segment(
     _refuse_videos(photos)
     requested = _requested_names(names, picture)
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
-    vocabulary.check_mode(names.mode)  # mistakes are reported before the model is loaded
+    vocabulary.check_mode(names.mode, warn=False)  # mistakes are reported before the model is loaded
     Thresholds.parse(names.threshold).values(vocabulary, 0)
     shown_names = _names_of_picture(picture, vocabulary)
     inputs = [path for path in (names.classes_file,) if path and path != STREAM]
