@@ -214,7 +214,7 @@ def one_photo(here):
     ids[:5], ids[5:, :3] = 2, 3
     Image.fromarray(ids).save("masks/coffee.png")
     Image.fromarray((ids == 2).astype(np.uint8)).save("masks/rocket.png")
-    return find_photos(["photos"]).photos
+    return find_photos(["photos/coffee.jpg"]).photos
 
 
 def test_one_photo_takes_the_masks_that_are_named_like_it(one_photo):
@@ -223,7 +223,17 @@ def test_one_photo_takes_the_masks_that_are_named_like_it(one_photo):
     assert find_masks(one_photo, Path("masks")) == [Path("masks/coffee.PNG")]
 
 
-def test_one_photo_takes_a_directory_with_one_mask_per_file(one_photo, capsys):
+def test_a_directory_of_masks_means_the_same_for_one_photo_as_for_several(one_photo):
+    """The masks of a photo in a directory are named like it, however many photos there are."""
+    for argument in ("photos", "photos/*.jpg"):
+        assert find_masks(find_photos([argument]).photos, Path("masks")) == [Path("masks/coffee.png")]
+    Path("masks/coffee.png").unlink()
+    for argument in ("photos", "photos/*.jpg"):
+        with pytest.raises(ProposalError, match=r"no masks for photos/coffee\.jpg: searched for masks/coffee\.png"):
+            find_masks(find_photos([argument]).photos, Path("masks"))
+
+
+def test_a_named_photo_takes_a_directory_with_one_mask_per_file(one_photo, capsys):
     Path("masks/coffee.png").unlink()
     Image.new("1", (15, 10), 1).save("masks/all.png")
     assert find_masks(one_photo, Path("masks")) == [Path("masks")]

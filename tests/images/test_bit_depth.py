@@ -37,7 +37,8 @@ def tiff_of_16_bits(values, order="<", tags=(), compressed=False):
     pixels = values.astype(f"{order}u2").tobytes()
     pixels = zlib.compress(pixels) if compressed else pixels
     pixels += bytes(len(pixels) % 2)
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 8 + len(pixels)), (259, 3, 1, 8 if compressed else 1),
+    form = 8 if compressed else 1
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 8 + len(pixels)), (259, 3, 1, form),
                (262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(pixels)),
                *tags]  # fmt: skip
     bits = struct.pack(f"{order}{channels}H", *[16] * channels)

@@ -33,12 +33,14 @@ class PhotoFile:
         result: path of its results below a results directory, without a suffix.
         data: the content of a photo from standard input; else None.
         url: the web address of a photo; else "".
+        searched: whether it was found in a directory or by a pattern, rather than named.
     """
 
     path: Path
     result: Path
     data: bytes | None = None
     url: str = ""
+    searched: bool = False
 
     @property
     def source(self) -> Path | bytes | str:
@@ -146,7 +148,7 @@ def _search(directory: Path, results: Sequence[Path]) -> tuple[list[PhotoFile], 
         return _RESULT if own or (skipped and path.resolve() in skipped) else None
 
     found = collect(directory, skip=skip)
-    photos = [PhotoFile(file, file.relative_to(directory).with_suffix("")) for file in found.files]
+    photos = [PhotoFile(file, file.relative_to(directory).with_suffix(""), searched=True) for file in found.files]
     return photos, list(found.left_out)
 
 
@@ -157,7 +159,7 @@ def _match(pattern: Path) -> tuple[list[PhotoFile], list[LeftOut]]:
     for path in sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))):
         reason = _reason_to_skip(path, pattern)
         if reason is None:
-            photos.append(PhotoFile(path, Path(path.stem)))
+            photos.append(PhotoFile(path, Path(path.stem), searched=True))
         else:
             left_out.append(LeftOut(path, reason))
     return photos, left_out
@@ -252,8 +254,9 @@ def find_masks(photos: Sequence[PhotoFile], masks: Path) -> list[Path]:
     """The path of each photo's masks.
 
     A directory holds masks for each photo, named like the photo: an image, a ``.npy`` or ``.npz`` file, or a directory
-    of images. A directory without such a file may also hold the masks of the only photo, one per image: they must have
-    its size and at most one value besides 0, and none may be named like another photo beside it.
+    of images. If the only photo was named, rather than found in a directory, and there are no masks that are named like
+    it, the images are its masks, one each: they must have its size and at most one value besides 0, and none may be
+    named like another photo beside it. So what a directory means never depends on how many photos another one holds.
 
     Args:
         photos: from ``find_photos``.
@@ -271,10 +274,15 @@ def find_masks(photos: Sequence[PhotoFile], masks: Path) -> list[Path]:
             raise SettingError(f"{masks} is one file, and there are {len(photos)} photos: give a directory with masks")
         return [masks]
     places = [_masks_named_like(photo, masks) for photo in photos]
-    if len(photos) == 1:
+    if len(photos) == 1 and not photos[0].searched:
         if places[0] is None:
             count = _check_masks_of_one_photo(photos[0], masks)
-            say(f"the {count} images in {masks} are the masks of {photos[0].name}, one each", style="dim")
+            what = (
+                f"the {count} images in {masks} are the masks"
+                if count > 1
+                else f"the image in {masks} is the only mask"
+            )
+            say(f"{what} of {photos[0].name}" + (", one each" if count > 1 else ""), style="dim")
             return [masks]
         say(f"masks of {photos[0].name}: {places[0]}", style="dim")
     found = []
