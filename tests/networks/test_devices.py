@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from deop.errors import CheckpointError, SettingError
 from deop.networks import devices
 from deop.networks.devices import choose_dtype, cpu_computes_in
 from deop.zoo import load
@@ -77,3 +78,20 @@ def test_flags_are_those_of_the_processor(monkeypatch):
         return
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert devices._cpu_flags() & names == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error", "reason"),
+    [("float16", SettingError, "too large for float16: choose bfloat16"), ("float32", CheckpointError, "are damaged")],
+)
+def test_values_that_are_not_finite_are_not_turned_into_names(dtype, error, reason, tiny_clip, monkeypatch):
+    """65504 is the largest number of float16: two blocks that each add 60,000 exceed it."""
+    monkeypatch.setattr(devices, "cpu_computes_in", lambda name: True)
+    model = load(tiny_clip, device="cpu", dtype=dtype)
+    photo, masks = np.zeros((50, 70, 3), np.uint8), np.arange(50 * 70).reshape(50, 70) // 1000
+    assert model.segment(photo, "cat, dog", masks=masks).segments
+    with torch.no_grad():
+        for block in model.encoder.blocks[:2]:
+            block.down.bias.fill_(60000 if dtype == "float16" else float("nan"))
+    with pytest.raises(error, match=reason):
+        model.segment(photo, "cat, dog", masks=masks)

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deop.errors import SettingError
+from deop.errors import CheckpointError, SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -93,3 +93,27 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+
+
+def check_finite(values: "torch.Tensor", dtype: "torch.dtype") -> None:
+    """Check what a model computed for a photo: numbers that are not finite would give it names at random.
+
+    Where the dtype is not float16, values on a GPU are not checked, because the host would have to wait for them.
+
+    Args:
+        values: the embeddings of regions.
+        dtype: dtype of the weights.
+
+    Raises:
+        SettingError: an overflow in float16.
+        CheckpointError: the weights are damaged.
+    """
+    import torch
+
+    if (dtype is not torch.float16 and values.device.type != "cpu") or bool(values.isfinite().all()):
+        return
+    if dtype is torch.float16:
+        raise SettingError(
+            "the values inside this model are too large for float16: choose bfloat16 or float32 (--dtype, dtype=...)"
+        )
+    raise CheckpointError("this model computes values that are not finite: its weights are damaged. Fetch it again")
