@@ -76,6 +76,7 @@ class Setting:
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, model, str(self.threads), str(size)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
+            start_new_session=True,  # so that Ctrl-C reaches only this process
         )  # fmt: skip
         assert self.process.stdout is not None
         self.actual_threads = int(self.process.stdout.readline())
@@ -92,6 +93,27 @@ class Setting:
         spent = max(total_after - total, 1e-9)
         self.seconds[loaded].append(seconds)
         self.others[loaded].append(max(0.0, (spent - (idle_after - idle) - used) / spent))
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure_all(settings: list[Setting], repeat: int, busy: int) -> None:
+    """Measure every setting once without and once with the busy processes."""
+    for loaded in (False, True) if repeat % 2 else (True, False):
+        spin = [sys.executable, "-c", "while True: pass"]
+        spinning = [subprocess.Popen(spin) for _ in range(busy if loaded else 0)]
+        time.sleep(0.3)
+        try:
+            for setting in settings if repeat % 2 else reversed(settings):
+                setting.measure(loaded)
+        finally:
+            for process in spinning:
+                process.kill()
+                process.wait()
 
 
 def processor_time() -> tuple[float, float]:
@@ -122,34 +144,29 @@ def main() -> None:
     ]
     for setting in settings:
         setting.start(arguments.model, arguments.size)
-    for repeat in range(arguments.repeats):
-        for loaded in (False, True) if repeat % 2 else (True, False):
-            spin = [sys.executable, "-c", "while True: pass"]
-            busy = [subprocess.Popen(spin) for _ in range(arguments.busy if loaded else 0)]
-            time.sleep(0.3)
-            try:
-                for setting in settings if repeat % 2 else reversed(settings):
-                    setting.measure(loaded)
-            finally:
-                for process in busy:
-                    process.kill()
-                    process.wait()
+    try:
+        for repeat in range(arguments.repeats):
+            measure_all(settings, repeat, arguments.busy)
+    except KeyboardInterrupt:
+        print("interrupted: only complete repeats are counted")
     for setting in settings:
-        assert setting.process.stdin is not None
-        setting.process.stdin.close()
-        setting.process.wait()
+        setting.stop()
+    repeats = min(len(seconds) for setting in settings for seconds in setting.seconds.values())
+    if repeats == 0:
+        return
 
-    reference = statistics.median(settings[0].seconds[False])
-    print(f"{arguments.model}, {arguments.size} px, {arguments.repeats} repeats, {arguments.busy} busy processes,")
+    reference = min(settings[0].seconds[False])
+    print(f"{arguments.model}, {arguments.size} px, {repeats} repeats, {arguments.busy} busy processes,")
     print(f"{os.cpu_count()} cores. Medians; others: share of the processor that other programs used meanwhile.\n")
-    print("| setting | threads | quiet | others | loaded | others | loaded / quiet | quiet, relative to the first |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| setting | threads | quiet | others | loaded | others | loaded / quiet | fastest | relative to the first |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for setting in settings:
         quiet, loaded = (statistics.median(setting.seconds[state]) for state in (False, True))
+        fastest = min(setting.seconds[False])
         others = [statistics.median(setting.others[state]) for state in (False, True)]
         print(
             f"| {setting.name} | {setting.actual_threads} | {quiet:.3f} s | {others[0]:.0%} | {loaded:.3f} s | "
-            f"{others[1]:.0%} | {loaded / quiet:.1f} | {quiet / reference:.2f} |"
+            f"{others[1]:.0%} | {loaded / quiet:.1f} | {fastest:.3f} s | {fastest / reference:.2f} |"
         )
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:  # noqa: PTH123
