@@ -21,7 +21,7 @@ class PlainConsole(Console):
     """A console that shows names and paths as they are: square brackets and ":cat:" are not interpreted.
 
     Control characters are shown as escapes, since names and paths may come from other people's files, and a raw escape
-    sequence could recolour or rewrite the terminal.
+    sequence could recolour or rewrite the terminal. What the encoding of the terminal lacks becomes "?".
 
     Args:
         stderr: print on stderr instead of stdout.
@@ -32,7 +32,8 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Convert a string to rich's ``Text``; rich calls this for every string that it prints."""
-        return super().render_str(printable(text), **options)
+        shown = printable(text).encode(self.encoding, "replace").decode(self.encoding)
+        return super().render_str(shown, **options)
 
 
 def printable(text: str) -> str:
