@@ -4,32 +4,25 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deop.encoders.int8 import is_int8
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
-from deop.files import existing_folder
-from deop.images.canvas import Canvas, canvas_of, group_by_size
-from deop.images.preprocessing import Normalization, resize_photo, to_batch
-from deop.images.reading import Photo, read_photo
-from deop.networks.loading import load_strictly
+from deop.images.reading import Photo
+from deop.networks.devices import check_finite
 from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
-from deop.networks.shared_trunk import reuse_features
-from deop.proposals.filtering import drop_redundant
-from deop.proposals.given import Masks, given_proposals
-from deop.proposals.types import Proposals
-from deop.protocols import Proposer, TextEncoder, VisionEncoder, masks_are_instances
+from deop.proposals.given import Masks
+from deop.protocols import Proposer, TextEncoder, VisionEncoder
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import classify, probabilities
-from deop.regions.encoding import EncodedPhoto, check_anchors, encode_one_pass, encode_two_stream
+from deop.regions.encoding import EncodedPhoto, check_anchors
 from deop.regions.heatmaps import anchor_heatmaps, score_heatmaps
 from deop.regions.labelling import assemble
+from deop.regions.photos import encode_photos
 from deop.regions.present_names import keep_present
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
 from deop.results.checks import check_request
@@ -42,14 +35,13 @@ from deop.text.embedding_cache import EmbeddingCache
 from deop.text.templates import NONE, parse_templates
 from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary, VocabularyWarning
-from deop.weights.format import ModelParts, load_model_folder, save_model_folder
-from deop.weights.hub import fetch, publish
+from deop.weights.pretrained import Pretrained
 
 Names = Sequence[str] | str | Vocabulary
 """Class names in any accepted form."""
 
 
-class DeOP(nn.Module):
+class DeOP(Pretrained):
     """Open-vocabulary segmentation in one pass: proposals, a severed encoder, anchors, text.
 
     Args:
@@ -273,32 +265,22 @@ class DeOP(nn.Module):
         given = list(masks) if masks is not None else [None] * len(photos)
         if len(given) != len(photos):
             raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
-        arrays = [read_photo(photo) for photo in photos]
-        resized = [resize_photo(array, self.settings.resize) for array in arrays]
-        canvases = [canvas_of(array, self.settings.resize) for array in arrays]
-        encoded: dict[int, EncodedPhoto] = {}
-        for group in group_by_size(canvases, given):
-            group_canvases = [canvases[index] for index in group]
-            group_resized = [resized[index] for index in group]
-            with reuse_features():
-                # If possible, proposer and encoder get the same tensor, so that a shared trunk runs only once.
-                pixels = self._pixels(group_resized, self.encoder.normalization) if stream is None else None
-                proposals = self._propose([given[index] for index in group], group_canvases, group_resized, pixels)
-                if pixels is not None:
-                    parts = encode_one_pass(
-                        self.encoder, self.anchors, self.settings, pixels, group_canvases, proposals, severed, anchors
-                    )
-                else:
-                    assert stream is not None
-                    parts = encode_two_stream(
-                        self.encoder, group_resized, group_canvases, proposals, stream, self.device, self.dtype
-                    )
-            for index, part in zip(group, parts, strict=True):
-                photo = photos[index]
-                source = str(photo) if isinstance(photo, (str, Path)) else None
-                whole = given[index] is not None or self.proposer is None or masks_are_instances(self.proposer)
-                encoded[index] = replace(part, photo=arrays[index], source=source, masks_are_instances=whole)
-        return [encoded[index] for index in range(len(photos))]
+        encoded = encode_photos(
+            self.encoder,
+            self.proposer,
+            self.anchors,
+            self.settings,
+            photos,
+            given,
+            severed,
+            stream,
+            anchors,
+            self.device,
+            self.dtype,
+        )
+        for one in encoded:
+            check_finite(one.regions if one.valid is None else one.regions[one.valid], self.dtype)
+        return encoded
 
     @torch.inference_mode()
     def label(
@@ -405,102 +387,9 @@ class DeOP(nn.Module):
             raise SettingError(f'classifier="two-stream" encodes crops, which do not use {option}: omit {option}')
         return severed, stream
 
-    def _pixels(self, resized: Sequence[np.ndarray], normalization: Normalization) -> Tensor:
-        """A batch (B, 3, H, W) of photos of one padded size, normalised and padded."""
-        return to_batch(resized, normalization, self.settings.resize.divisor, self.device, self.dtype)
-
-    def _propose(
-        self,
-        masks: Sequence[Masks | None],
-        canvases: Sequence[Canvas],
-        resized: Sequence[np.ndarray],
-        pixels: Tensor | None,
-    ) -> list[Proposals]:
-        """Proposals of photos of one padded size: given masks, or those of the proposer.
-
-        ``pixels`` are normalised for the encoder, or None if the encoder does not use them.
-        """
-        given = [
-            given_proposals(array, canvas.photo, canvas.resized, canvas.padded).to(self.device)
-            for array, canvas in zip(masks, canvases, strict=True)
-            if array is not None
-        ]
-        if given:
-            return given
-        if self.proposer is None:
-            raise SettingError(
-                "this model has no proposer: give masks (masks=..., --masks), or load it with one (proposer=...)"
-            )
-        if pixels is None or self.proposer.normalization != self.encoder.normalization:
-            pixels = self._pixels(resized, self.proposer.normalization)
-        proposals = self.proposer(pixels)
-        tied = self.anchors is not None and self.anchors.config.query == "slot" and self.settings.anchors == "decoder"
-        if tied or not self.settings.drop_redundant:
-            return proposals
-        return [drop_redundant(candidates) for candidates in proposals]
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> "DeOP":
-        """Load a model in deop's format from a folder or a hub repo.
-
-        Raises:
-            ModelNotFoundError: no such folder or repo, or the hub cannot be reached and the model is not cached.
-            CheckpointError: a damaged or incomplete model, or another format.
-        """
-        folder = existing_folder(name) or fetch(str(name), revision or "main")
-        parts, state = load_model_folder(folder)
-        model = cls(
-            parts.encoder,
-            parts.text,
-            parts.proposer,
-            anchors=parts.anchors,
-            no_object=parts.no_object,
-            settings=parts.settings,
-            card=parts.card,
-        )
-        load_strictly(model, state, str(folder))
-        return model.eval()
-
-    def save_pretrained(self, folder: str | Path, *, packed: bool = False) -> Path:
-        """Write ``config.json``, ``model.safetensors``, tokenizer and model card into a folder.
-
-        Args:
-            folder: is created if it does not exist.
-            packed: store weights as int8 and float16: a quarter of the size, with a small loss of precision.
-
-        Returns:
-            The folder.
-
-        Raises:
-            OutputError: the folder cannot be written; no partial files remain.
-            SettingError: the model was loaded in int8, whose packed weights cannot be saved.
-        """
-        if is_int8(self):
-            raise SettingError(
-                'a model in int8 cannot be saved: load it without dtype="int8", and use packed=True for a small file'
-            )
-        parts = ModelParts(
-            self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card
-        )
-        return save_model_folder(parts, self.state_dict(), Path(folder), packed=packed)
-
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload deop model") -> str:
-        """Publish the model on the Hugging Face hub.
-
-        Args:
-            repo_id: name of the repo; it is created if it does not exist.
-            private: whether a new repo is private; None: the default of the account.
-            message: commit message.
-
-        Returns:
-            The URL of the commit.
-        """
-        with TemporaryDirectory() as folder:
-            return publish(self.save_pretrained(folder), repo_id, private=private, message=message)
-
 
 def _describe(photos: list[Any], number: int) -> str:
-    """A photo in an error message: its path, or its place in the list, with its size if that is at hand."""
+    """A photo in an error message: its path, or its place in the list, with its size if that is known."""
     photo = photos[number]
     if isinstance(photo, (str, Path)):
         return str(photo)
