@@ -22,10 +22,10 @@ class LabelSmoother:
     Raises:
         SettingError: a value outside [0, 1).
 
-    >>> smoother = LabelSmoother(0.6)
+    >>> smoother = LabelSmoother(0.8)
     >>> frame = np.zeros((1, 1, 3), np.uint8)
     >>> [int(smoother(frame, np.array([[label]]))[0, 0]) for label in (1, 1, 2, 1, 2, 2, 2)]
-    [1, 1, 1, 1, 1, 2, 2]
+    [1, 1, 1, 1, 1, 1, 2]
     """
 
     def __init__(self, smoothing: float) -> None:
