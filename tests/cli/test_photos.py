@@ -9,6 +9,7 @@ from PIL import Image
 
 from deop.cli.photos import PhotoFile, find_masks, find_photos, is_done, place_results
 from deop.errors import ImageError, ProposalError, SettingError
+from tests.cli.conftest import write_photo
 
 
 def touch(*names):
@@ -268,3 +269,25 @@ def test_masks_beside_the_photos(here):
     touch("p/a.jpg", "p/a.npy", "p/b.jpg", "p/b.npz")
     photos = find_photos(["p"]).photos
     assert find_masks(photos, Path("p")) == [Path("p/a.npy"), Path("p/b.npz")]
+
+
+def test_a_directory_of_all_sorts_is_segmented_and_what_is_left_out_is_said(deop, here):
+    """Hidden files, links, unusual suffixes, and 12 bits in a file of 16."""
+    write_photo(here / "p/a.jpg").replace(here / "p/a.jfif")
+    write_photo(here / "p/.ipynb_checkpoints/a-checkpoint.jpg")
+    write_photo(here / "ext/b.jpg")
+    (here / "p/._a.jpg").write_bytes(b"Mac OS X")
+    (here / "p/e.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (here / "p/link").symlink_to(here / "ext", target_is_directory=True)
+    (here / "p/gone.jpg").symlink_to("nowhere.jpg")
+    dark = np.linspace(0, 4095, 96 * 64).astype(np.uint16).reshape(64, 96)
+    Image.fromarray(dark).save(here / "p/microscope.tif")
+    done = deop("segment", "p", "--classes", "cup, sky", "--labels", "maps", "--device", "cpu")
+    assert done.code == 0, done.err
+    found = sorted(path.relative_to(here / "maps").as_posix() for path in (here / "maps").rglob("*.png"))
+    assert found == ["a.png", "link/b.png", "microscope.png"]
+    assert (
+        "left out 4 files: hidden: ._a.jpg, .ipynb_checkpoints; HEIC image: e.heic (`pip install pillow-heif`, or "
+        "convert it to JPEG); link to a file that does not exist: gone.jpg"
+    ) in " ".join(done.err.split())
+    assert "they are read as values of 12 bits" in " ".join(done.err.split())

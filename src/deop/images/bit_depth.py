@@ -88,7 +88,7 @@ def read_dark_colours(image: Image.Image, data: bytes, name: str) -> Image.Image
     else:
         values = (colours.astype(np.uint16) << 8) | (lower[..., :-1] if alpha else lower)
     scaled = to_8_bits(values, image, name)
-    result = Image.fromarray(np.concatenate([scaled, upper[..., -1:]], 2) if alpha else scaled, image.mode)
+    result = Image.fromarray(np.concatenate([scaled, upper[..., -1:]], 2) if alpha else scaled)
     result.info, result.format = image.info, image.format
     return result
 
