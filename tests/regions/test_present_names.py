@@ -36,12 +36,21 @@ PROBABILITIES = torch.tensor(
 
 
 @pytest.mark.parametrize(
-    ("share", "score", "kept"),
-    [(0, 0, [0, 1, 2]), (0.2, 0, [0, 1]), (0, 0.5, [0, 2]), (0.2, 0.5, [0]), (0.9, 0, [0]), (0, 1, [0])],
+    ("limits", "kept"),
+    [
+        ([(0, 0)], [0, 1, 2]),
+        ([(0.2, 0)], [0, 1]),
+        ([(0, 0.5)], [0, 2]),
+        ([(0.2, 0.5)], [0]),
+        ([(0.2, 0.3), (0.05, 0.55)], [0, 1, 2]),  # a small region needs a higher score
+        ([(0.2, 0.3), (0.05, 0.65)], [0, 1]),
+        ([(0.9, 0)], [0]),
+        ([(0, 1)], [0]),
+    ],
 )
-def test_names_that_are_kept(share, score, kept):
+def test_names_that_are_kept(limits, kept):
     """Name 3 has no pixel; the name with the most pixels always stays."""
-    result = keep_present(PROBABILITIES, proposals(), CANVAS, smallest_share=share, smallest_score=score)
+    result = keep_present(PROBABILITIES, proposals(), CANVAS, limits=limits)
     assert (result[:, :4] > 0).any(0).nonzero()[:, 0].tolist() == kept
     expected = PROBABILITIES[:, [*kept, 4]]
     torch.testing.assert_close(result[:, [*kept, 4]], expected / expected.sum(1, keepdim=True))
@@ -49,15 +58,15 @@ def test_names_that_are_kept(share, score, kept):
 
 def test_the_result_is_the_softmax_over_the_names_that_are_kept():
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).mul(3)
-    result = keep_present(logits.softmax(1), proposals(), CANVAS, smallest_share=1, smallest_score=1)
+    result = keep_present(logits.softmax(1), proposals(), CANVAS, limits=[(1, 1)])
     [kept] = (result[:, :4] > 0).any(0).nonzero()[:, 0].tolist()
     torch.testing.assert_close(result[:, [kept, 4]], logits[:, [kept, 4]].softmax(1))
 
 
 def test_maps_without_names():
     empty = np.full((4, 4), -1, np.int32)
-    assert not present_names(empty, np.zeros((4, 4), np.float32), 3, 0, 0).any()
-    assert present_names(empty + 2, np.ones((4, 4), np.float32), 3, 0, 0).tolist() == [False, True, False]
+    assert not present_names(empty, np.zeros((4, 4), np.float32), 3, [(0, 0)]).any()
+    assert present_names(empty + 2, np.ones((4, 4), np.float32), 3, [(0, 0)]).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])
