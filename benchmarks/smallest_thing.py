@@ -29,6 +29,7 @@ from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.truth import PanopticTruth, TrueSegments
 from deop.files import replacing
 from deop.model import DeOP
+from deop.regions.assembly import names_of_masks
 from deop.regions.labelling import semantic_map
 from deop.regions.maps import divide_things
 from deop.results.segmentation import Segmentation
@@ -116,8 +117,9 @@ def measure(model: DeOP, folders: Sequence[LabelledFolder], limit: int | None) -
                 rows["masks"].add(truth, panoptic, instances.segments, labelled)
                 scores = model.class_probabilities(encoded, vocabulary)
                 semantic = semantic_map(encoded, scores, vocabulary, model.settings, thresholds)
+                stuff = names_of_masks(scores, encoded.proposals, threshold=model.settings.threshold)
                 for area in AREAS:
-                    divided = divide_things(semantic, things, smallest_thing=area)
+                    divided = divide_things(semantic, things, smallest_thing=area, stuff=stuff)
                     panoptic = Segmentation.from_panoptic(encoded.photo, vocabulary.names, *divided)
                     rows[area].add(truth, panoptic, panoptic.segments, labelled)
     return {str(name): row.summary() for name, row in rows.items()}

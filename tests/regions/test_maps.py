@@ -17,6 +17,7 @@ from deop.proposals.nano import NanoProposer
 from deop.proposals.sam import SamProposer
 from deop.proposals.types import Proposals
 from deop.protocols import masks_are_instances
+from deop.regions.assembly import names_of_masks
 from deop.regions.encoding import EncodedPhoto
 from deop.regions.labelling import assemble
 from deop.regions.maps import SemanticMap, divide_things, only_things
@@ -185,3 +186,26 @@ def test_no_proposals(nano, whole):
         result = nano.label(nothing, ["cat", "dog"], mode=mode)
         assert result.segments == []
         assert (result.label_map == -1).all()
+
+
+def test_stuff_needs_a_mask_of_its_own():
+    """The wall is second in both masks, and wins where they overlap: as stuff it is no segment, as a thing it is."""
+    exact = torch.zeros(2, 4, 10, dtype=torch.bool)
+    exact[0, :, :6], exact[1, :, 4:] = True, True
+    photo = EncodedPhoto(
+        np.zeros((4, 10, 3), np.uint8),
+        Canvas((4, 10), (4, 10), (32, 32)),
+        Proposals(torch.zeros(2, 8, 8), exact=exact),
+        torch.zeros(2, 4),
+        masks_are_instances=False,
+    )
+    scores = torch.tensor([[0.5, 0.1, 0.4, 0.0], [0.1, 0.5, 0.4, 0.0]])
+    for isthing, segments in (((True, True, False), 2), ((True, True, True), 3)):
+        vocabulary = replace(Vocabulary.parse("cat, dog, wall"), isthing=isthing)
+        result = assemble(photo, scores, vocabulary, Settings(), "panoptic", [0.0] * 3, {})
+        assert len(result.segments) == segments
+        assert (result.label_map[:, 4:6] == (2 if segments == 3 else -1)).all()
+    assert names_of_masks(scores, photo.proposals).tolist() == [True, True, False]
+    assert names_of_masks(scores, photo.proposals, threshold=torch.tensor([0.6, 0, 0])).tolist() == [False, True, False]
+    faint = Proposals(torch.tensor([-1.0, 1.0])[:, None, None].expand(2, 8, 8))
+    assert names_of_masks(scores, faint).tolist() == [False, True, False]

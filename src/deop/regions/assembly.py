@@ -324,6 +324,27 @@ def instances(
         yield Piece(int(classes[index]), float(scores[index]), True), np.concatenate(rows)
 
 
+def names_of_masks(probabilities: Tensor, proposals: Proposals, *, threshold: float | Tensor = 0.0) -> np.ndarray:
+    """The names that are the best name of a mask; a pixel can also have a name that is second in all of its masks.
+
+    Args:
+        probabilities: (N, K + 1), as in ``semantic``.
+        proposals: N masks; those without a cell of probability above 0.5 do not count.
+        threshold: minimum score, in [0, 1]; one number, or (K,) float, one for each name.
+
+    Returns:
+        (K,) bool.
+    """
+    names = probabilities.shape[1] - 1
+    found = np.zeros(names, bool)
+    kept, _, classes = _confident(probabilities, _limits(threshold, names, probabilities.device))
+    if len(kept):
+        covered = proposals.logits > 0 if proposals.exact is None else proposals.exact
+        covered = covered.flatten(1).any(1).to(kept.device)
+        found[classes[covered[kept]].cpu().numpy()] = True
+    return found
+
+
 def _confident(probabilities: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Index, score and name of the proposals whose best column is a name with at least its minimum score.
 

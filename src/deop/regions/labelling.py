@@ -48,7 +48,11 @@ def assemble(
         result = Segmentation.from_semantic(photo, names, *semantic, record, isthing=vocabulary.things, source=source)
     elif not encoded.masks_are_instances:
         semantic = semantic_map(encoded, scores, vocabulary, settings, thresholds)
-        panoptic = divide_things(semantic, isthing, smallest_thing=settings.smallest_thing)
+        # As in the other way to find segments, a kind of stuff needs a mask: not every second-best name is a segment.
+        stuff = assembly.names_of_masks(scores, masks, threshold=limits) if mode == "panoptic" else None
+        panoptic = divide_things(semantic, isthing, smallest_thing=settings.smallest_thing, stuff=stuff)
+        if rest is not None and not vocabulary.background:
+            panoptic = assembly.label_rest(panoptic, rest)
         if mode == "instance":
             panoptic = only_things(panoptic)
         result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)

@@ -46,7 +46,9 @@ class PanopticMap(NamedTuple):
     pieces: list[Piece]
 
 
-def divide_things(semantic: SemanticMap, things: np.ndarray, *, smallest_thing: float = 0.0) -> PanopticMap:
+def divide_things(
+    semantic: SemanticMap, things: np.ndarray, *, smallest_thing: float = 0.0, stuff: np.ndarray | None = None
+) -> PanopticMap:
     """Divide the pixels of each thing into connected pieces; all pixels of a kind of stuff form one segment.
 
     Things of one name that touch are one piece. The score of a piece is the mean confidence of its pixels.
@@ -56,6 +58,7 @@ def divide_things(semantic: SemanticMap, things: np.ndarray, *, smallest_thing: 
         things: (K,) bool, True for names of countable things.
         smallest_thing: share of the photo, in [0, 1); smaller pieces of things get the label of their surroundings. If
             the whole photo consists of such pieces, they are kept.
+        stuff: (K,) bool, the kinds of stuff that are segments; pixels of the others are -1. None: all kinds.
 
     Returns:
         The segments, in the order of their first pixels.
@@ -67,11 +70,11 @@ def divide_things(semantic: SemanticMap, things: np.ndarray, *, smallest_thing: 
            [0, 1, 1]], dtype=int32)
     """
     labels = semantic.labels
-    min_area = np.append(np.where(things, smallest_thing * labels.size, 0.0), 0.0)  # the last entry is for -1
+    min_area = np.append(np.where(things, smallest_thing * labels.size, 0.0), 0.0)
     labels = absorb_small_regions(labels, min_area)
     regions = connected_regions(labels)
-    named = regions.labels >= 0
-    separate = named & np.append(things, False)[regions.labels]
+    separate = np.append(things, False)[regions.labels]  # the last entry is for -1
+    named = separate | np.append(~things if stuff is None else ~things & stuff, False)[regions.labels]
     # Regions of one kind of stuff have one key, and each region of a thing has its own.
     keys = np.where(separate, np.arange(len(separate)) + len(things), regions.labels)
     _, first, segment = np.unique(keys[named], return_index=True, return_inverse=True)
