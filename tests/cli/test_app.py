@@ -186,6 +186,22 @@ def test_warnings_are_one_line_and_shown_once(deop, monkeypatch):
     assert deop("models").err == "warning: a name is too long\n", "once, although several lines of code warn"
 
 
+def test_warnings_about_many_files_do_not_fill_the_terminal(deop, monkeypatch):
+    import warnings
+
+    from deop.images.file_types import FileWarning
+
+    def warn(entry):
+        for number in range(9):
+            warnings.warn(f"{number}.tif is dark", FileWarning, stacklevel=1)
+        return True, True
+
+    monkeypatch.setattr("deop.zoo.on_this_machine", warn)
+    lines = deop("models").err.splitlines()
+    assert lines[:3] == [f"warning: {number}.tif is dark" for number in range(3)]
+    assert lines[3:] == ["warning: further files have warnings of this kind, which are not shown"]
+
+
 def commands():
     """Every command with its name, as typer builds them."""
     import typer.main

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -68,7 +69,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and end the process.
 
     Errors are printed as one line on stderr; with ``--debug`` among the arguments they are raised. Each warning is
-    printed once.
+    printed once, and of those about single files the first ones.
 
     Raises:
         SystemExit: with one of ``EXIT_CODES``.
@@ -80,10 +81,18 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" instead of failing
     shown: set[str] = set()
 
+    kinds: Counter[type] = Counter()
+
     def show_once(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in shown:
-            shown.add(str(message))
+        if str(message) in shown:
+            return
+        shown.add(str(message))
+        kinds[type(message)] += 1
+        more = kinds[type(message)] - getattr(message, "limit", len(shown))  # limit: deop.images.file_types.FileWarning
+        if more <= 0:
             say(f"warning: {message}", style="yellow")
+        elif more == 1:
+            say("warning: further files have warnings of this kind, which are not shown", style="yellow")
 
     with warnings.catch_warnings():
         warnings.showwarning = show_once

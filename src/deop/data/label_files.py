@@ -15,6 +15,7 @@ from deop.data.folder import MAX_ID, opening_image, read_mask
 from deop.data.official import Item
 from deop.errors import DataError
 from deop.images.bit_depth import has_16_bit_colours
+from deop.images.file_types import FileWarning
 from deop.images.panoptic_ids import colours_to_ids, find_ids
 
 
@@ -89,6 +90,7 @@ def warn_of_unlisted_segments(ids: np.ndarray, listed: Collection[int], path: Pa
         warnings.warn(
             f"{path}: {100 * share:.1f} % of the pixels belong to segments that the panoptic JSON file does not list "
             f"({', '.join(map(str, unlisted[:3]))}{more}); they count as no segment",
+            FileWarning,
             stacklevel=2,
         )
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deop.images.file_types import FileWarning
+
 WHITE = 65535
 """Greatest value of 16 bits."""
 
@@ -46,6 +48,7 @@ def to_8_bits(values: np.ndarray, image: Image.Image, name: str) -> np.ndarray:
             warnings.warn(
                 f"{name}: its values have 16 bits but are at most {greatest}: they are read as values of {bits} bits "
                 f"({white} is white). If that is wrong, save the photo with 8 bits",
+                FileWarning,
                 stacklevel=2,
             )
     scaled = (np.clip(values, black, white) - np.float32(black)) * np.float32(255 / (white - black))
@@ -59,6 +62,7 @@ def warn_if_dark(values: np.ndarray, name: str) -> None:
         warnings.warn(
             f"{name}: its values are at most {greatest} of {WHITE}, so that the picture is nearly black. If they have "
             "12 bits, multiply them by 16",
+            FileWarning,
             stacklevel=2,
         )
 

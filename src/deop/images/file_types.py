@@ -45,6 +45,16 @@ _RAW_SUFFIXES = frozenset(
 )  # fmt: skip
 
 
+class FileWarning(UserWarning):
+    """How one file is read. The command line shows only the first of them.
+
+    Attributes:
+        limit: how many it shows.
+    """
+
+    limit = 3
+
+
 @dataclass(frozen=True)
 class FileType:
     """What a file is.
