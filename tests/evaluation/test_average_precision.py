@@ -2,11 +2,19 @@
 
 import contextlib
 import io
+import json
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import deop
+from deop.data.folder import open_folder
 from deop.evaluation.average_precision import DetectionTally, match_detections, precision_scores
+from deop.evaluation.bootstrap import Bootstrap
+from deop.evaluation.evaluate import evaluate
 from deop.evaluation.truth import TrueSegments
 from deop.results.segments import Segment
 
@@ -105,3 +113,30 @@ def test_nothing_found(with_truth):
     ap = precision_scores(tally_of([(truth, [], [])]).total())["ap"]
     assert ap == 0 if with_truth else np.isnan(ap)
     assert np.isnan(precision_scores(DetectionTally().total())["ap"])
+
+
+def test_evaluate_reports_the_scores_of_instance_mode(tmp_path):
+    """One photo, whose cat is annotated: the score of the segments of instance mode, with an interval if it has one."""
+    for folder in ("images", "masks", "panoptic"):
+        (tmp_path / folder).mkdir()
+    photo = Image.open(Path(__file__).parents[2] / "examples" / "chelsea.png").convert("RGB").resize((96, 64))
+    photo.save(tmp_path / "images" / "0.png")
+    ids = np.full((64, 96), 2, np.uint8)
+    ids[8:, 10:90] = 1
+    Image.fromarray(ids).save(tmp_path / "masks" / "0.png")
+    Image.fromarray(np.stack([ids, 0 * ids, 0 * ids], -1)).save(tmp_path / "panoptic" / "0.png")
+    segments = [{"id": label, "category_id": label, "iscrowd": 0} for label in (1, 2)]
+    panoptic = {"annotations": [{"file_name": "0.png", "segments_info": segments}]}
+    (tmp_path / "panoptic.json").write_text(json.dumps(panoptic))
+    classes = [{"id": 1, "name": "cat", "isthing": True}, {"id": 2, "name": "wall", "isthing": False}]
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    model = deop.load("nano")
+    scores = evaluate(model, open_folder(tmp_path), bootstrap=Bootstrap(5))
+    with warnings.catch_warnings(action="ignore"):  # the wall is stuff
+        result = model.segment(np.asarray(photo), "cat, wall", mode="instance")
+    truth = TrueSegments((ids - 1).astype(np.int32), np.array([0, 1]), np.zeros(2, bool))
+    tally = DetectionTally()
+    tally.add(match_detections(truth, result.segments, [0] * len(result.segments), np.array([True, False])))
+    assert scores["instance_quality"] == precision_scores(tally.total())
+    assert scores["instance_quality"]["ap_50"] == 1
+    assert set(scores["instance_quality"]) == {"ap", "ap_50", "ap_75"}

@@ -1,7 +1,7 @@
 """Things in a semantic map: by hand, against scipy's labelling, and through the modes of a model."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import deop
+from deop.config import from_json
+from deop.errors import SettingError
 from deop.images.canvas import Canvas
 from deop.proposals.nano import NanoProposer
 from deop.proposals.sam import SamProposer
@@ -209,3 +211,11 @@ def test_stuff_needs_a_mask_of_its_own():
     assert names_of_masks(scores, photo.proposals, threshold=torch.tensor([0.6, 0, 0])).tolist() == [False, True, False]
     faint = Proposals(torch.tensor([-1.0, 1.0])[:, None, None].expand(2, 8, 8))
     assert names_of_masks(scores, faint).tolist() == [False, True, False]
+
+
+def test_settings_of_models_that_were_saved_before():
+    values = asdict(Settings())
+    del values["smallest_thing"]
+    assert from_json(Settings, values, "the model").smallest_thing == Settings().smallest_thing == 0.005
+    with pytest.raises(SettingError, match="smallest_thing 1 is not"):
+        Settings(smallest_thing=1)
