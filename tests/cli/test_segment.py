@@ -366,13 +366,6 @@ def test_any_name_of_a_photo(segment, here, name):
     assert "\x1b" not in done.out + done.err
 
 
-def test_a_video_is_not_taken_for_a_photo(segment, here):
-    (here / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
-    done = segment("clip.mp4", "-c", "cat")
-    assert done.code == 1
-    assert "clip.mp4 is a video" in done.err
-
-
 def test_embeddings_are_cached_unless_no_cache_is_given(deop, tiny_clip, here, monkeypatch):
     monkeypatch.setenv("DEOP_CACHE", str(here / "cache"))
     arguments = ["segment", *write_inputs(here), "--model", tiny_clip, "--device", "cpu"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.cli.jobs import plan_jobs, unfinished
-from deop.cli.output import to_json
+from deop.cli.jobs import plan_jobs, skip_finished
+from deop.cli.output import to_json, write_json_lines
 from deop.cli.segment_options import FileOptions, PictureOptions
 from deop.cli.writing import listed_photos, write_results
 from deop.errors import ImageError, OutputError, SettingError
@@ -28,29 +28,25 @@ def result(name="cat", names=("cat", "wall")):
     return Segmentation.from_semantic(np.zeros((4, 6, 3), np.uint8), names, label_map)
 
 
+def write(plan, results, files, kept=(), **options):
+    """Write results as ``deop segment`` does."""
+    options = {"polygon_format": plan.polygon_format, "overlay": {}, "only": len(plan.jobs) == 1} | options
+    with write_json_lines(files.json, kept) as write_line:
+        return write_results(plan.jobs, iter(results), files, write_line, **options)
+
+
 def run(here, results, picture=None, files=None, count=None, **options):
     """Write results for the photos a.jpg, b.jpg, ... and return what became of them."""
-    results = list(results) if isinstance(results, list) else results
     names = [f"{letter}.jpg" for letter in "abcdef"[: count or len(results)]]
     for name in names:
         write_photo(here / name, (6, 4))
     files = files or FileOptions()
     plan = plan_jobs(names, picture or PictureOptions(), files, draw=picture is not None)
-    overlay = (picture or PictureOptions()).overlay_options
-    return write_results(
-        plan.jobs, iter(results), files, overlay=overlay, polygon_format=plan.polygon_format, **options
-    )
+    return write(plan, results, files, overlay=(picture or PictureOptions()).overlay_options, **options)
 
 
 def read_lines(path):
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
-class Stdout(io.TextIOWrapper):
-    """Standard output that tells when a line has been flushed."""
-
-    def __init__(self):
-        super().__init__(io.BytesIO())
 
 
 def test_each_line_is_written_before_the_next_photo_is_computed(here, monkeypatch):
@@ -92,7 +88,7 @@ def test_a_photo_without_the_name_has_no_cutout(here):
         write_photo(here / name, (6, 4))
     plan = plan_jobs(names, picture, files)
     overlay = picture.overlay_options | {"names": ["cat"]}
-    outcome = write_results(plan.jobs, iter(found), files, overlay=overlay, polygon_format="geojson")
+    outcome = write(plan, found, files, overlay=overlay)
     assert (outcome.done, [name for name, _ in outcome.empty]) == (3, ["b.jpg"])
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "c.png"]
     assert [line["results"] for line in read_lines("all.jsonl")] == [
@@ -183,7 +179,9 @@ def test_a_console_that_cannot_print_a_name_shows_a_question_mark(here, monkeypa
     assert exit_info.value.code == 0
     out.flush()
     err.flush()
-    assert b"? cup" in out.buffer.getvalue()
+    rows = out.buffer.getvalue().splitlines()
+    assert rows[1].startswith(b"? cup ")
+    assert len(rows[0]) == len(rows[1]) == len(rows[2]), "the columns are aligned"
     assert b"wrote ?.png" in out.buffer.getvalue()
     assert b"failed: ?.jpg" in err.buffer.getvalue()
 
@@ -196,7 +194,7 @@ def test_coco_holds_all_photos_and_their_relative_names(here):
     files = FileOptions(coco=Path("coco.json"))
     plan = plan_jobs(["trip"], PictureOptions(), files, draw=False)
     coco = CocoWriter(files.coco, ("cat", "wall"), rle="compressed")
-    write_results(plan.jobs, iter([result(), result("wall")]), files, overlay={}, polygon_format="geojson", coco=coco)
+    write(plan, [result(), result("wall")], files, coco=coco)
     content = json.loads(Path("coco.json").read_text(encoding="utf-8"))
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "sub/b.jpg"]
     assert [row["category_id"] for row in content["annotations"]] == [1, 2]
@@ -246,19 +244,25 @@ def test_two_results_never_have_one_path(here, picture, files, message):
 def test_finished_photos_are_skipped(here):
     for name in "ab":
         write_photo(here / f"{name}.jpg")
+    line = {"a.jpg": b"A", "b.jpg": b"B", "elsewhere.jpg": b"C"}
+
+    def left(plan, lines=None):
+        jobs, kept = skip_finished(plan.jobs, lines or {}, has_lines=lines is not None)
+        return "".join(job.photo.name[0] for job in jobs), b"".join(kept)
+
     plan = plan_jobs(["a.jpg", "b.jpg"], PictureOptions(output=Path("out")), FileOptions(labels=Path("maps")))
-    assert [job.photo.name for job in unfinished(plan.jobs)] == ["a.jpg", "b.jpg"]
+    assert left(plan) == ("ab", b"")
     for job in plan.jobs:
         job.files["picture"].parent.mkdir(exist_ok=True)
         job.files["picture"].touch()
-    assert len(unfinished(plan.jobs)) == 2, "the label maps are missing"
+    assert left(plan) == ("ab", b""), "the label maps are missing"
     plan.jobs[0].files["labels"].parent.mkdir()
     plan.jobs[0].files["labels"].touch()
-    assert [job.photo.name for job in unfinished(plan.jobs)] == ["b.jpg"]
-    assert len(unfinished(plan.jobs, [])) == 2, "the lines of --json are missing"
-    assert [job.photo.name for job in unfinished(plan.jobs, ["a.jpg", "b.jpg"])] == ["b.jpg"]
+    assert left(plan) == ("b", b"")
+    assert left(plan, {}) == ("ab", b""), "the lines of --json are missing"
+    assert left(plan, line) == ("b", b"AC"), "lines of other photos are kept"
     only_lines = plan_jobs(["a.jpg", "b.jpg"], PictureOptions(), FileOptions(json=Path("x.jsonl")), draw=False)
-    assert [job.photo.name for job in unfinished(only_lines.jobs, ["b.jpg"])] == ["a.jpg"]
+    assert left(only_lines, {"b.jpg": b"B"}) == ("a", b"B")
 
 
 def test_lines_of_finished_photos_are_read(here):

@@ -115,22 +115,27 @@ def plan_jobs(
     return Plan(jobs, found, tuple(shown), polygon_format)
 
 
-def unfinished(jobs: Sequence[Job], listed: Iterable[str] | None = None) -> tuple[Job, ...]:
-    """The jobs that ``--skip-existing`` does not skip.
+def skip_finished(
+    jobs: Sequence[Job], lines: Mapping[str, bytes], *, has_lines: bool
+) -> tuple[tuple[Job, ...], list[bytes]]:
+    """What ``--skip-existing`` leaves to do.
 
     Args:
         jobs: all jobs.
-        listed: names of the photos that the file of ``--json`` has a result of; None: it is not requested.
+        lines: the lines of the existing file of ``--json``, by the name of the photo.
+        has_lines: whether ``--json`` is requested.
+
+    Returns:
+        The jobs whose results are missing or older than the photo; and the lines that are kept.
     """
-    names = None if listed is None else set(listed)
-    return tuple(
-        job
-        for job in jobs
-        if not (
-            (names is None or job.photo.name in names)
-            and (is_done(job.photo, job.files.values()) if job.files else names is not None)
-        )
-    )
+
+    def is_finished(job: Job) -> bool:
+        listed = job.photo.name in lines if has_lines else bool(job.files)
+        return listed and (not job.files or is_done(job.photo, job.files.values()))
+
+    unfinished = tuple(job for job in jobs if not is_finished(job))
+    redone = {job.photo.name for job in unfinished}
+    return unfinished, [line for name, line in lines.items() if name not in redone]
 
 
 def _polygon_format(place: Path | None) -> str:
@@ -148,7 +153,7 @@ def _places(photos: Sequence[PhotoFile], place: Path, suffix: str, flag: str) ->
 def _check_suffixes(jobs: Sequence[Job], *, transparent: bool) -> None:
     from deop.results.formats import check_picture_suffix
 
-    for kind, place in jobs[0].files.items():  # all jobs have the same suffixes
+    for kind, place in jobs[0].files.items() if jobs else ():  # all jobs have the same suffixes
         if kind == "picture" and check_picture_suffix(place) == "JPEG" and transparent:
             raise OutputError(f"cannot write {place}: JPEG has no transparency; use .png or .webp for a cut-out")
         if kind in ("labels", "instances") and place.suffix.lower() != ".png":

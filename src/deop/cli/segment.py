@@ -1,26 +1,33 @@
 """``deop segment``: photos and class names in; pictures, label maps and files for other programs out."""
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deop.cli.config_file import typed
 from deop.cli.console import say
+from deop.cli.interrupts import raised_in_imports
 from deop.cli.options import DataType, Debug, Device, Threads
-from deop.cli.segment_options import BatchOptions, Cache, FileOptions, MethodOptions, NameOptions, PictureOptions
-from deop.cli.streams import STREAM, check_outputs, read_text_from_stdin
-from deop.errors import ImageError, SettingError
+from deop.cli.segment_checks import asks_for_picture, check_options, prefer_typed
+from deop.cli.segment_options import (
+    BatchOptions,
+    Cache,
+    FileOptions,
+    MethodOptions,
+    NameOptions,
+    PictureOptions,
+    VideoOptions,
+)
+from deop.cli.streams import STREAM, read_text_from_stdin
+from deop.errors import SettingError
 
 if TYPE_CHECKING:
-    from deop.cli.jobs import Plan
+    from deop.cli.jobs import Job, Plan
     from deop.cli.writing import Outcome
+    from deop.model import DeOP
     from deop.text.vocabulary import Vocabulary
-
-G = TypeVar("G")
 
 EVERYTHING_ELSE = "everything else"
 """The name that competes with those of ``--cutout`` and ``--heatmap`` if no class names are given."""
@@ -41,6 +48,7 @@ def segment(
     picture: PictureOptions,
     files: FileOptions,
     many: BatchOptions,
+    video: VideoOptions,
     method: MethodOptions,
     device: Device = None,
     dtype: DataType = None,
@@ -52,37 +60,90 @@ def segment(
 
     If a photo cannot be read, the others are still processed: failures are listed at the end, and the exit code is 1.
     """
-    names = _prefer_typed(context, names, ("classes", "classes_file", "vocabulary"))
-    picture = _prefer_typed(context, picture, ("style", "cutout", "heatmap"))
-    method = _prefer_typed(context, method, ("masks", "proposer"))
-    _check_options(context, names, picture, files, many)
+    names = prefer_typed(context, names, ("classes", "classes_file", "vocabulary"))
+    picture = prefer_typed(context, picture, ("style", "cutout", "heatmap"))
+    method = prefer_typed(context, method, ("masks", "proposer"))
+    check_options(context, names, picture, files, many)
     if names.classes_file == STREAM and "-" in photos:
         raise SettingError("photo and names cannot both come from standard input: give one of them as a file")
-    from deop.cli.jobs import plan_jobs, unfinished
-    from deop.cli.writing import listed_photos, write_results
+    from deop.cli.jobs import plan_jobs, skip_finished
+    from deop.cli.output import write_json_lines
+    from deop.cli.video import plan_videos, segment_videos, split_videos
+    from deop.cli.writing import Outcome, listed_photos, write_results
     from deop.text.thresholds import Thresholds
     from deop.text.vocabulary import Vocabulary
 
-    _refuse_videos(photos)
     requested = _requested_names(names, picture)
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
     vocabulary.check_mode(names.mode, warn=False)  # mistakes are reported before the model is loaded
     Thresholds.parse(names.threshold).values(vocabulary, 0)
     shown_names = _names_of_picture(picture, vocabulary)
     inputs = [path for path in (names.classes_file,) if path and path != STREAM]
-    draw = picture.output is not None or _asks_for_picture(context) or not any(files.places.values())
-    plan = plan_jobs(photos, picture, files, draw=draw, masks=method.masks, inputs=inputs)
-    jobs = plan.jobs
-    lines: dict[str, bytes] = {}
+    draw = picture.output is not None or asks_for_picture(context) or not any(files.places.values())
+    photos, video_files = split_videos(photos)
+    for option in ("smoothing", "every"):
+        if not video_files and typed(context, option):
+            raise SettingError(f"--{option} has no effect: no video is given")
+    if video_files and (method.masks or many.skip_existing):
+        flag = "--masks" if method.masks else "--skip-existing"
+        raise SettingError(f"{flag} does not apply to videos: omit it, or give photos only")
+    videos = plan_videos(video_files, picture, files, draw=draw, with_photos=bool(photos)) if video_files else []
+    plan = plan_jobs(photos, picture, files, draw=draw, masks=method.masks, inputs=[*inputs, *video_files])
+    jobs, lines = plan.jobs, list[bytes]()
     if many.skip_existing:
-        lines = listed_photos(files.json)
-        jobs = unfinished(jobs, lines if files.json else None)
-        for job in jobs:
-            lines.pop(job.photo.name, None)
+        jobs, lines = skip_finished(plan.jobs, listed_photos(files.json), has_lines=files.json is not None)
         if not jobs:
-            _report(plan, jobs, None, quiet=many.quiet)
+            _report(plan, jobs, Outcome(), quiet=many.quiet, only=False)
             return
+    network = _load(context, method, device, dtype, threads, cache)
+    vocabulary = network.vocabulary(
+        requested, background=names.background, templates=method.templates, things=names.things
+    )
+    network.embed(vocabulary, progress=not many.quiet)
+    options: dict[str, Any] = {"mode": names.mode, "threshold": names.threshold}
+    options |= {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
+    options |= {"heatmaps": shown_names} if picture.shown_style == "heatmap" else {}
+    overlay = picture.overlay_options | ({"names": shown_names} if shown_names else {})
+    outcome, only = Outcome(), len(plan.jobs) == 1 and not videos
+    with raised_in_imports(), write_json_lines(files.json, lines) as write_line:
+        if jobs:
+            outcome = write_results(
+                jobs,
+                _results(network, jobs, vocabulary, batch=many.batch, **options),
+                files,
+                write_line,
+                overlay=overlay,
+                polygon_format=plan.polygon_format,
+                coco=_coco_writer(files, vocabulary, names.mode),
+                quiet=many.quiet,
+                only=only,
+            )
+        if videos and not outcome.error:
+            try:
+                outcome.failures += segment_videos(
+                    network, vocabulary, videos, write_line,
+                    video=video, overlay=overlay, rle=files.rle, quiet=many.quiet, **options,
+                )  # fmt: skip
+            except (KeyboardInterrupt, Exception) as error:  # the lines of finished frames are kept
+                outcome.error = error
+    _report(plan, jobs, outcome, quiet=many.quiet, only=only)
+    if outcome.error:
+        raise outcome.error
+    if outcome.failures:
+        raise typer.Exit(1)
+    if outcome.empty and only:
+        raise outcome.empty[0][1]
 
+
+def _load(
+    context: typer.Context,
+    method: MethodOptions,
+    device: str | None,
+    dtype: str | None,
+    threads: int | None,
+    cache: bool,
+) -> "DeOP":
+    """The model that the options name."""
     from deop.networks.threads import set_threads
 
     set_threads(threads)
@@ -93,113 +154,16 @@ def segment(
         network.cache = None
     if method.templates and typed(context, "templates") and not network.text.uses_templates:
         say(f"warning: --templates has no effect, because {method.model} does not use templates", style="yellow")
-    vocabulary = network.vocabulary(
-        requested, background=names.background, templates=method.templates, things=names.things
-    )
-    network.embed(vocabulary, progress=not many.quiet)
+    return network
 
+
+def _results(network: "DeOP", jobs: Sequence["Job"], vocabulary: "Vocabulary", **options: Any) -> Iterator[Any]:
+    """The result of each photo, or its error; see ``segment_stream``."""
     from deop.batch.streaming import segment_stream
     from deop.proposals.given import read_masks
 
-    results = segment_stream(
-        network,
-        [job.photo.source for job in jobs],
-        vocabulary,
-        masks=[None if job.masks is None else partial(read_masks, job.masks) for job in jobs],
-        mode=names.mode,
-        threshold=names.threshold,
-        batch=many.batch,
-        severance=method.severance,
-        anchors=method.anchors,
-        classifier=method.classifier,
-        **({"heatmaps": shown_names} if picture.shown_style == "heatmap" else {}),
-    )
-    overlay = picture.overlay_options | ({"names": shown_names} if shown_names else {})
-    outcome = write_results(
-        jobs,
-        results,
-        files,
-        overlay=overlay,
-        polygon_format=plan.polygon_format,
-        coco=_coco_writer(files, vocabulary, names.mode),
-        quiet=many.quiet,
-        kept=list(lines.values()),
-    )
-    _report(plan, jobs, outcome, quiet=many.quiet)
-    if outcome.error:
-        raise outcome.error
-    if outcome.failures:
-        raise typer.Exit(1)
-
-
-def _prefer_typed(context: typer.Context, group: G, exclusive: Sequence[str]) -> G:
-    """Options that exclude each other: one that is typed replaces those that a configuration file sets.
-
-    Raises:
-        SettingError: several of them are set in the same place.
-    """
-    defaults = {field.name: field.default for field in fields(group)}  # type: ignore[arg-type]
-    chosen = [name for name in exclusive if getattr(group, name) != defaults[name]]
-    if from_command_line := [name for name in chosen if typed(context, name)]:
-        group = replace(group, **{name: defaults[name] for name in chosen if name not in from_command_line})  # type: ignore[type-var]
-        chosen = from_command_line
-    if len(chosen) > 1:
-        flags = [f"--{name.replace('_', '-')}" for name in chosen]
-        raise SettingError(f"{' and '.join(flags)} exclude each other: omit one of them")
-    return group
-
-
-def _asks_for_picture(context: typer.Context) -> bool:
-    return any(typed(context, name) for name in ("style", "cutout", "heatmap", "alpha", "no_legend"))
-
-
-def _check_options(
-    context: typer.Context, names: NameOptions, picture: PictureOptions, files: FileOptions, many: BatchOptions
-) -> None:
-    """Refuse combinations that cannot work, and options that would have no effect, if they were typed.
-
-    Raises:
-        SettingError: naming the options and the remedy.
-    """
-
-    def refuse(name: str, condition: bool, reason: str) -> None:
-        if condition and typed(context, name):
-            raise SettingError(f"--{name.replace('_', '-')} has no effect: {reason}")
-
-    style = picture.shown_style
-    blended = style in ("overlay", "side-by-side", "heatmap")
-    refuse("alpha", not blended, f"a picture of the style {style} is not blended with the photo")
-    refuse("no_legend", style == "cutout", "a cut-out has no legend")
-    refuse("things", names.mode == "semantic", "semantic mode separates no things; add --mode panoptic or instance")
-    refuse("rle", files.json is None, "add --json FILE")
-    refuse("coco_polygons", files.coco is None, "add --coco FILE")
-    refuse("polygon_format", files.polygons is None, "add --polygons OUT")
-    refuse("tolerance", files.polygons is None and not files.coco_polygons, "add --polygons OUT or --coco-polygons")
-    if picture.alpha is not None and not 0 <= picture.alpha <= 1:
-        raise SettingError(f"--alpha {picture.alpha} is not in [0, 1]")
-    if files.tolerance < 0:
-        raise SettingError(f"--tolerance {files.tolerance} is negative: give 0 or a number of pixels")
-    if files.instances and names.mode == "semantic":
-        raise SettingError("--instances needs segments of single things: add --mode panoptic or instance")
-    places = {"--output": picture.output, **files.places}
-    if files.coco == STREAM:
-        raise SettingError("--coco - is not supported: give the name of a file")
-    check_outputs(places, frozenset(("--output", "--labels", "--instances")))
-    if many.skip_existing:
-        if files.coco:
-            raise SettingError(
-                "--coco writes one file about all photos, so --skip-existing would lose those that it skips: omit one"
-            )
-        if STREAM in places.values():
-            raise SettingError("--skip-existing looks for files, and standard output is none: omit one of them")
-
-
-def _refuse_videos(photos: Sequence[str]) -> None:
-    from deop.video.reading import is_video
-
-    for argument in photos:
-        if is_video(argument) and Path(argument).is_file():
-            raise ImageError(f"{argument} is a video, which deop does not segment yet: extract frames as images")
+    masks = [None if job.masks is None else partial(read_masks, job.masks) for job in jobs]
+    return segment_stream(network, [job.photo.source for job in jobs], vocabulary, masks=masks, **options)
 
 
 def _requested_names(names: NameOptions, picture: PictureOptions) -> "str | list[str] | Vocabulary":
@@ -262,21 +226,19 @@ def _coco_writer(files: FileOptions, vocabulary: "Vocabulary", mode: str) -> Any
     )
 
 
-def _report(plan: "Plan", jobs: Sequence[Any], outcome: "Outcome | None", *, quiet: bool) -> None:
+def _report(plan: "Plan", jobs: Sequence[Any], outcome: "Outcome", *, quiet: bool, only: bool) -> None:
     """Say at the end which photos failed, what was left out, and how many are done."""
-    for name, reason in outcome.failures if outcome else ():
+    for name, reason in outcome.failures:
         say(f"failed: {reason}" if name in reason else f"failed: {name}: {reason}", style="red")
     if quiet:
         return
     if plan.found.summary:
         say(plan.found.summary)
-    if outcome and outcome.empty:
+    if outcome.empty and not only:
         say(f"no picture of {len(outcome.empty)} photos, which do not show the name")
     total, skipped = len(plan.jobs), len(plan.jobs) - len(jobs)
-    if total > 1 or skipped:
-        done = outcome.done if outcome else 0
+    if total and not only:
         places = ", ".join(map(str, plan.places))
-        counts = f"{done} of {total} photos done" + (
-            f", {skipped} skipped because their results exist" if skipped else ""
-        )
+        counts = f"{outcome.done} of {total} photos done"
+        counts += f", {skipped} skipped because their results exist" if skipped else ""
         say(counts + (f": {places}" if places else ""))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from deop.cli import completion
 from deop.cli.options import METHOD, RUNTIME, Anchors, InFile, Model, Severance, name_list, option
 
-NAMES, PICTURE, FILES, MANY = "Names", "Picture", "Files for other programs", "Many photos"
+NAMES, PICTURE, FILES, MANY, VIDEOS = "Names", "Picture", "Files for other programs", "Many photos", "Videos"
 """Titles of panels."""
 
 NameList = InFile(str | tuple[str, ...], name_list)
@@ -279,6 +279,32 @@ class BatchOptions:
         ),
     ] = None
     quiet: Annotated[bool, option("--quiet", "-q", panel=MANY, help="Print only warnings and errors.")] = False
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How videos are processed."""
+
+    smoothing: Annotated[
+        float,
+        option(
+            "--smoothing",
+            metavar="NUMBER",
+            panel=VIDEOS,
+            help="How much the labels of earlier frames count, from 0 (each frame by itself) to below 1; 0.8 removes "
+            "most flicker. Semantic mode only. Default: 0.",
+        ),
+    ] = 0.0
+    every: Annotated[
+        int,
+        option(
+            "--every",
+            metavar="N",
+            panel=VIDEOS,
+            min=1,
+            help="Segment each N-th frame; the frames between show the labels of the last one. Default: 1.",
+        ),
+    ] = 1
 
 
 @dataclass(frozen=True)

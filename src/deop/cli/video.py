@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from deop.cli.console import progress_bar, say
-from deop.cli.options import option
 from deop.cli.photos import RESULTS_FOLDER
-from deop.cli.segment_options import FileOptions, PictureOptions
+from deop.cli.segment_options import FileOptions, PictureOptions, VideoOptions
 from deop.cli.streams import STREAM
 from deop.errors import DeopError, OutputError, SettingError
 from deop.video.reading import is_video
@@ -19,35 +18,6 @@ if TYPE_CHECKING:
     from deop.model import DeOP
     from deop.text.vocabulary import Vocabulary
     from deop.video.segmenting import SegmentedFrame
-
-VIDEOS = "Videos"
-"""Title of the panel."""
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """How videos are processed."""
-
-    smoothing: Annotated[
-        float,
-        option(
-            "--smoothing",
-            metavar="NUMBER",
-            panel=VIDEOS,
-            help="How much the labels of earlier frames count, from 0 (each frame by itself) to below 1; 0.8 removes "
-            "most flicker. Semantic mode only. Default: 0.",
-        ),
-    ] = 0.0
-    every: Annotated[
-        int,
-        option(
-            "--every",
-            metavar="N",
-            panel=VIDEOS,
-            min=1,
-            help="Segment each N-th frame; the frames between show the labels of the last one. Default: 1.",
-        ),
-    ] = 1
 
 
 @dataclass(frozen=True)

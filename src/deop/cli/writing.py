@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deop.cli.console import progress_bar
-from deop.cli.interrupts import raised_in_imports
 from deop.cli.jobs import POLYGON_SUFFIXES, Job
-from deop.cli.output import print_table, write_json_lines
+from deop.cli.output import print_table
 from deop.cli.segment_options import FileOptions
 from deop.cli.streams import STREAM, write_to_stdout
 from deop.errors import DeopError, NotFoundInPhotoError, OutputError
@@ -134,12 +133,13 @@ def write_results(
     jobs: Sequence[Job],
     results: Iterator[Any],
     files: FileOptions,
+    write_line: Callable[[Mapping[str, Any]], None],
     *,
     overlay: Mapping[str, Any],
     polygon_format: str,
     coco: "CocoWriter | None" = None,
     quiet: bool = False,
-    kept: Sequence[bytes] = (),
+    only: bool = False,
 ) -> Outcome:
     """Write each result as soon as it is there.
 
@@ -147,28 +147,27 @@ def write_results(
         jobs: what to write for each photo.
         results: for each job its result, or the error if it failed.
         files: the options of the other files.
+        write_line: writes an object to the file of ``--json``.
         overlay: the arguments of ``Segmentation.overlay``.
         polygon_format: format of the polygons.
         coco: the COCO file, not yet entered; or None.
         quiet: no progress and no table.
-        kept: lines of an existing file of ``--json`` that are kept.
+        only: the command has no other input, so that the result of a single photo is printed as a table.
 
     Returns:
-        What became of the photos. If the only photo of a command is not finished, the reason is raised instead.
+        What became of the photos.
+
+    Raises:
+        BaseException: what stopped the command, if there is nothing to keep because its only photo is not finished.
     """
     from deop.batch.streaming import write_behind
 
     outcome = Outcome()
     seconds: list[float] = []
     last: Segmentation | None = None
-    several = len(jobs) > 1
+    single = only and len(jobs) == 1
     uses_stdout = files.json == STREAM or any(STREAM in job.outputs.values() for job in jobs)
-    with (
-        raised_in_imports(),
-        write_json_lines(files.json, kept) as write_line,
-        coco or nullcontext(),
-        progress_bar(visible=several and not quiet) as advance,
-    ):
+    with coco or nullcontext(), progress_bar(visible=not (single or quiet)) as advance:
         advance(0, len(jobs))
         try:
             writer = ResultFiles(jobs, overlay, files, polygon_format, write_line, coco, seconds, outcome)
@@ -181,12 +180,10 @@ def write_results(
                         last = result
                     advance(number + 1, len(jobs))
         except (KeyboardInterrupt, Exception) as error:  # finished results are kept and reported
-            if not several:
+            if single:
                 raise
             outcome.error = error
-    if outcome.empty and not several:
-        raise outcome.empty[0][1]
-    if last is not None and not (several or quiet or uses_stdout):
+    if last is not None and single and not (quiet or uses_stdout or outcome.empty):
         whole = [path for path in (files.json, *(coco.paths if coco else ())) if path]
         print_table(last, [str(place) for place in (*jobs[0].files.values(), *whole)], seconds[0])
     return outcome
