@@ -317,3 +317,19 @@ def test_photos_in_folders_below_images(model, dataset):
     assert [data.key(pair) for pair in data.pairs] == ["0", "2", "city/1"]
     moved = evaluate(model, data, Protocol("oracle"), bootstrap=Bootstrap(2))
     assert moved["per_class"] == expected["per_class"]
+
+
+@pytest.mark.parametrize("name", ["background", "other"])
+def test_a_class_of_everything_else_gets_the_pixels_that_no_name_gets(model, dataset, name):
+    """As in ``deop segment``; in the protocol with-background it is the class of pixels without a name."""
+    classes = json.loads((dataset / "classes.json").read_text(encoding="utf-8"))
+    (dataset / "classes.json").write_text(json.dumps([{"id": 0, "name": name}, *classes]))
+    data, maps = open_folder(dataset), []
+    result = evaluate(model, data, Protocol("oracle"), watch=lambda photo: maps.append(photo.label_map))
+    assert result["everything_else"] == name
+    for pair, actual in zip(data.pairs, maps, strict=True):
+        masks = np.asarray(Image.open(pair.mask)).astype(int) + 1
+        assert (actual == model.segment(pair.photo, [name, *NAMES], masks=masks).label_map).all()
+        assert (actual >= 0).all()
+    space = LabelSpace.of(data, model, Protocol(kind="with-background", threshold=0.5))
+    assert (space.names, space.vocabulary.everything_else) == (("cat", "dog", "wall", "sofa", "background"), None)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
+from deop.encoders.folding import fold, unread_letters
 from deop.errors import CheckpointError, VocabularyError
 from deop.networks.state_hash import StateHash
-from deop.text.folding import fold, unread_letters
 
 WORDS = "words.txt"
 """File name of the word list: line i names row i of the table."""
@@ -38,7 +38,7 @@ class WordsConfig:
 class NanoText(nn.Module):
     """Vectors of words, word pieces ("##ing") and phrases; the embedding of a text is the mean of its vectors.
 
-    Texts are folded first: "Façade" is read as "facade" (``deop.text.folding``).
+    Texts are folded first: "Façade" is read as "facade" (``deop.encoders.folding``).
 
     Args:
         config: sizes of the table; its rows are 0 until weights are loaded.

@@ -21,6 +21,7 @@ from deop.evaluation.uncounted import Uncounted
 from deop.model import DeOP
 from deop.regions.encoding import EncodedPhoto
 from deop.results.segmentation import Segmentation
+from deop.text.vocabulary import Vocabulary
 
 __all__ = ["EvaluatedPhoto", "Protocol", "evaluate"]
 
@@ -111,11 +112,17 @@ def evaluate(
         "names": protocol.names,
         "threshold": threshold_of(model, protocol),
         "background": list(protocol.background),
+        "everything_else": _name_or_none(space.vocabulary),
         "confidence": bootstrap.confidence,
         "resamples": bootstrap.resamples,
         "seed": bootstrap.seed,
         "deop": __version__,
     }
+
+
+def _name_or_none(vocabulary: Vocabulary) -> str | None:
+    """The name that means everything else, such as "background": it gets the pixels that no other name gets."""
+    return None if vocabulary.everything_else is None else vocabulary.names[vocabulary.everything_else]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from deop.errors import DataError, SettingError
 from deop.files import replacing
 from deop.model import DeOP
 from deop.regions.two_stream import TwoStream
+from deop.text.everything_else import means_everything_else
 from deop.text.vocabulary import Vocabulary
 
 KINDS = ("plain", "generalized", "cross-dataset", "with-background")
@@ -41,7 +42,8 @@ class Protocol:
             * ``cross-dataset``: a data set that was not trained on; names that the model was trained with
               (``Calibration.trained_names``) and new names are also averaged separately.
             * ``with-background``: pixels that belong to none of the names are an additional class, which is predicted
-              where a pixel gets no name. They are the pixels of a class listed as "background", else those with id 0.
+              where a pixel gets no name. They are the pixels of a class listed as "background" (or "other", ...), else
+              those with id 0.
         threshold: minimum score of a pixel that gets a name, in [0, 1]. None: 0, and the model's own with background.
         background: additional names that compete; pixels that they win get no name.
 
@@ -124,7 +126,7 @@ class LabelSpace:
         classes, with_background = list(data.classes), protocol.kind == "with-background"
         ids = [entry.id for entry in classes]
         if with_background:
-            background = next((entry for entry in classes if entry.name.split("|")[0].strip() == BACKGROUND), None)
+            background = next((entry for entry in classes if means_everything_else(entry.name.split("|")[0])), None)
             if background is None and 0 in ids:
                 raise SettingError(
                     f"{data.root} has no background: no class is named {BACKGROUND!r}, and id 0 is "

@@ -84,6 +84,9 @@ def embed_vocabulary(
             not read some of its letters; or two names have exactly the same embedding, so that only their order decides
             between them; or two names mean everything else.
     """
+    if calibration is not None and vocabulary.source is not None:
+        # The penalty serves rare names that somebody asks for. In a long list it lets chance names win everywhere.
+        calibration = replace(calibration, seen_penalty=0.0)
     templates = vocabulary.templates if encoder.uses_templates else NONE
     request = _Request.of(vocabulary, calibration, encoder)
     _warn_if_cut(request.texts, templates, encoder)
