@@ -11,7 +11,7 @@ EVERYTHING_ELSE, NAME, COLOUR_WORD, HEAD_NOUN = range(4)
 """Why a name has an expected colour: the whole name, a colour in it, or its last word is known."""
 
 _NAMES = {  # those whose colours matter most come first
-    "#e24c70": "person people human man woman child boy girl baby pedestrian rider skier player adult",
+    "#e24c70": "person people human man woman child boy girl baby pedestrian rider adult astronaut soldier worker",
     "#8cc8f4": "sky heaven",
     "#2272c8": "water sea ocean river lake pond pool canal waterfall swimming-pool",
     "#3c8a3c": "tree forest bush shrub hedge plant vegetation foliage leaf palm wood jungle",

@@ -153,7 +153,8 @@ def _draw(entries: Sequence[LegendLine], texts: Sequence[_Text], layout: _Layout
         left, middle = layout.place(index, unit)
         text_left = left + round(1.7 * unit)
         if entry.share is None and entry.colour is None:
-            draw.text((text_left, middle), text.fitted(layout.name_width), _GREY, text.font, anchor="lm")
+            width = layout.panel[0] - text_left if layout.columns == 1 else layout.column_width - round(1.7 * unit)
+            draw.text((text_left, middle), text.fitted(width), _GREY, text.font, anchor="lm")
             continue
         _swatch(panel, (left, middle - side // 2), side, entry.colour)
         ink = _INK if entry.colour and (entry.is_found or entry.share is None) else _GREY
