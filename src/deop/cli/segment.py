@@ -39,8 +39,8 @@ def segment(
         list[str],
         typer.Argument(
             metavar="PHOTO",
-            help="Files, directories (searched recursively), patterns such as 'photos/*.jpg', https addresses, or '-' "
-            "for standard input.",
+            help="Photos: files, directories (searched recursively), patterns such as 'photos/*.jpg', https addresses, "
+            "or '-' for standard input. Videos: files.",
             show_default=False,
         ),
     ],
@@ -56,7 +56,7 @@ def segment(
     cache: Cache = True,
     debug: Debug = False,
 ) -> None:
-    """Segment photos with class names of your choice.
+    """Segment photos and videos with class names of your choice.
 
     If a photo cannot be read, the others are still processed: failures are listed at the end, and the exit code is 1.
     """
