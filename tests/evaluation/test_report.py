@@ -172,6 +172,14 @@ def test_shares_of_a_photo_add_up(report):
         assert len({part.colour for part in one.shares}) == len(one.shares)
 
 
+def test_a_class_has_one_colour_in_all_photos(report):
+    _, gallery, _ = report
+    colours = {}
+    for one in (*gallery.best, *gallery.worst):
+        for part in one.shares:
+            assert colours.setdefault(part.name, part.colour) == part.colour
+
+
 def test_thumbnails_show_unknown_pixels_in_grey(report):
     _, gallery, _ = report
     photo = next(one for one in gallery.best if one.name == "08")
