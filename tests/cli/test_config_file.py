@@ -128,7 +128,7 @@ def test_underscores_are_dashes(run):
     ("text", "message"),
     [
         ("[first]\ncuont = 3\n", r"unknown key 'cuont' in \[first\] of deop\.toml \(did you mean 'count'\?\).*share"),
-        ("[frist]\ncount = 3\n", r"unknown section \[frist\] in deop\.toml \(did you mean 'first'\?\).*second"),
+        ("[firsts]\ncount = 3\n", r"unknown section \[firsts\] in deop\.toml \(did you mean 'first'\?\).*second"),
         ("count = 3\n", "unknown section|outside a section"),
         ("first = 3\n", "outside a section"),
         ("[first]\ncount = '3'\n", r"count = '3' in \[first\] of deop\.toml has the wrong type.*a whole number"),
