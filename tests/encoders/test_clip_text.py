@@ -343,3 +343,17 @@ def test_tokenizer_of_vocab_and_merges_alone(tmp_path):
     whole = read_tokenizer(tmp_path)("a cat, a dog")["input_ids"]
     (tmp_path / "tokenizer.json").unlink()
     assert read_tokenizer(tmp_path)("a cat, a dog")["input_ids"] == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["façade", "Straße", "猫", "кот", "☕ cup", "👩‍👧", "cup 7", "٣", "\uff43\uff55\uff50", "C++", "x" * 300]
+)
+def test_every_character_is_read(tiny_clip, text):
+    """Bytes are tokens: no character is unknown, and each text has an embedding of its own."""
+    encoder = CLIPText.from_folder(tiny_clip)
+    [ids] = encoder._tokenize([text])
+    assert len(ids) > 2
+    assert ids[-1] not in ids[:-1]  # the end token, which also stands for what a vocabulary lacks
+    rows = encoder.embed([text, "facade", "cup", ""])
+    assert rows.isfinite().all()
+    assert all(not torch.equal(rows[0], other) for other in rows[1:])
