@@ -1,10 +1,10 @@
 """How much slower a photo becomes when other programs keep the processor busy, by number of threads and wait policy.
 
-    python benchmarks/threads_under_load.py --repeats 15
+    python benchmarks/threads_under_load.py --repeats 10 --size 128
 
 OpenMP, which divides torch's loops among threads, lets a thread that waits for the others spin by default. Where
-another program needs the cores, that takes time from the very threads that are waited for. ``OMP_WAIT_POLICY=PASSIVE``
-lets it sleep instead; it must be set before torch is imported, as the ``deop`` command does.
+another program needs the cores, that takes time from the very threads that are waited for. The ``deop``
+command therefore limits spinning before torch is imported (``deop.networks.threads``).
 
 Each setting is a process of its own, which segments one photo whenever it is asked to. The settings take turns, in
 alternating order, without and with ``--busy`` busy processes, so that whatever else runs on the machine affects all of
@@ -21,10 +21,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from deop.networks.threads import limit_spinning
+
 OMP_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "MKL_NUM_THREADS")
 
 WORKER = """
-import json, resource, sys, time
+import json, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the other process, and this one with it
 import numpy as np, torch
 model, threads, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if threads:
@@ -76,7 +79,6 @@ class Setting:
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, model, str(self.threads), str(size)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
-            start_new_session=True,  # so that Ctrl-C reaches only this process
         )  # fmt: skip
         assert self.process.stdout is not None
         self.actual_threads = int(self.process.stdout.readline())
@@ -136,10 +138,12 @@ def main() -> None:
     parser.add_argument("--json", help="write all seconds to this file")
     arguments = parser.parse_args()
 
-    passive = {"OMP_WAIT_POLICY": "PASSIVE"}
+    limits: dict[str, str] = {}
+    limit_spinning(limits)
     settings = [
         Setting("all threads, spinning (OpenMP's default)", 0, {}),
-        Setting("all threads, passive", 0, passive),
+        Setting("all threads, as the deop command", 0, limits),
+        Setting("all threads, never spinning", 0, {"OMP_WAIT_POLICY": "PASSIVE"}),
         Setting("one thread", 1, {}),
     ]
     for setting in settings:

@@ -15,9 +15,9 @@ def main() -> None:
     """Run the command line of the process and end the process."""
     try:
         with interrupts.raised():
-            from deop.networks.threads import sleep_while_waiting
+            from deop.networks.threads import limit_spinning
 
-            sleep_while_waiting()  # before torch is imported
+            limit_spinning()  # before torch is imported
             from deop.cli import main as run_command_line
 
             run_command_line()

@@ -5,28 +5,29 @@ from collections.abc import MutableMapping
 
 from deop.errors import SettingError
 
-_WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables that say how threads wait: OpenMP's own, and those of GNU's and of Intel's and LLVM's implementation."""
+# Of GNU's OpenMP, which torch uses on Linux: iterations. Of Intel's and LLVM's: milliseconds, not measured.
+_LIMITS = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
 
 
-def sleep_while_waiting(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads that wait for others sleep; by default OpenMP lets them spin, at the cost of the others.
+def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let threads that wait for others sleep soon; by default OpenMP lets them spin for up to 20 ms.
 
-    On a machine where other programs need the processor, two spinning threads take more than ten times as long as
-    one (docs/speed.md, "Under load"). OpenMP reads the variable when it is loaded, so this has an effect only before
-    torch is imported. The process of the ``deop`` command calls it; ``import deop`` does not, because the variable
-    would apply to all other libraries of the caller's process and to the processes that it starts.
+    Where other programs need the processor, spinning takes time from the threads that are waited for. Not to spin at
+    all costs time on a quiet machine, where threads wait for microseconds (docs/speed.md, "Under load"). OpenMP reads
+    the variables when it is loaded, so this has an effect only before torch is imported. The process of the ``deop``
+    command calls it; ``import deop`` does not, because the variables would apply to all other libraries of the
+    caller's process and to the processes that it starts.
 
     Args:
-        environment: the environment variables. A variable about waiting that is already set is respected.
+        environment: the environment variables. If one about waiting is already set, nothing is changed.
 
     >>> variables = {}
-    >>> sleep_while_waiting(variables)
+    >>> limit_spinning(variables)
     >>> variables
-    {'OMP_WAIT_POLICY': 'PASSIVE'}
+    {'GOMP_SPINCOUNT': '20000', 'KMP_BLOCKTIME': '1'}
     """
-    if not any(variable in environment for variable in _WAIT_VARIABLES):
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    if not any(variable in environment for variable in ("OMP_WAIT_POLICY", *_LIMITS)):
+        environment |= _LIMITS
 
 
 def set_threads(count: int | None) -> None:
