@@ -27,7 +27,7 @@ def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
     {'GOMP_SPINCOUNT': '20000', 'KMP_BLOCKTIME': '1'}
     """
     if not any(variable in environment for variable in ("OMP_WAIT_POLICY", *_LIMITS)):
-        environment |= _LIMITS
+        environment.update(_LIMITS)
 
 
 def set_threads(count: int | None) -> None:
