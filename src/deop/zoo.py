@@ -188,7 +188,7 @@ def load(
     if int8:
         from deop.encoders.int8 import to_int8
 
-        to_int8(model.encoder)  # type: ignore[arg-type]
+        to_int8(model.encoder)
     return model
 
 
