@@ -105,7 +105,7 @@ def embed_vocabulary(
         rivals, rival_rows = request.rivals, torch.from_numpy(rows[count:])
         if rivals and not calibration.rivals:  # the similarity of the settings is meant for the model's own rivals
             kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
-            rivals, rival_rows = [rivals[index] for index in kept], rival_rows[kept]
+            rivals, rival_rows = tuple(rivals[index] for index in kept), rival_rows[kept]
             calibration = replace(calibration, rival_similarity=float("inf"))
         return calibrate_classes(classes, request.texts, calibration, rivals, rival_rows if len(rivals) else None)
 
