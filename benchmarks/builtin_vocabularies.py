@@ -4,8 +4,8 @@
     python benchmarks/builtin_vocabularies.py DATASET --split train --candidates --limit 16
 
 Every photo is segmented with all names of the vocabulary, which must contain the names of the data set, and then with
-those that each pair of limits keeps (``deop.regions.present_names``). ``LIMITS`` there was chosen with the second command
-on coco-mini/train: of the rules that do not lower the mIoU over all photos, it has the highest mIoU per photo.
+those that each pair of limits keeps (``deop.regions.present_names``). ``LIMITS`` there was chosen with the second
+command on coco-mini/train: of the rules that do not lower the mIoU over all photos, it has the highest mIoU per photo.
 """
 
 from pathlib import Path
