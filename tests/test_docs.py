@@ -27,6 +27,7 @@ from deop.zoo import ZOO
 from tests.cli.conftest import write_photo
 from tests.data import miniatures
 from tests.proposals import tiny_networks
+from tests.video.test_video import make_video
 from tests.weights.test_conversion import openai_state, write_open_clip_config
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +123,8 @@ def working_directory(tmp_path, monkeypatch, hub_cache, tiny_clip):
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(["photo.jpg", "coffee.jpg", "photos/a.jpg", "photos/b.jpg"]):
         write_photo(tmp_path / name, seed=number)
+    for name in ("clip.mp4", "clip.mov"):
+        make_video(tmp_path / name, frames=3)
     (tmp_path / "names.txt").write_text("cat\nsofa|couch\na wall, painted\n")
     (tmp_path / "unseen.txt").write_text("cat\n")
     halves = np.repeat(np.array([[1, 2]], np.uint8), 48, axis=1).repeat(64, axis=0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deop.errors import CheckpointError, ModelNotFoundError, ProposalError, SettingError
+from deop.errors import CheckpointError, ModelNotFoundError, SettingError
 from deop.files import convert_command, existing_path, read_json
 from deop.networks.devices import choose_device, choose_dtype
 from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, license_of, repo_cache
@@ -201,18 +201,9 @@ def load_proposer(choice: "str | Path | HubWeights") -> Any:
     """
     if choice == GIVEN:
         return None
-    folder = _folder_of(choice)
-    kind = str(read_json(folder / "config.json").get("model_type"))
-    from deop.networks.loading import building_model
-    from deop.proposals import sam, transformers_networks
+    from deop.proposals.from_folder import proposer_from_folder
 
-    with building_model(folder):
-        if kind in transformers_networks.CLASSES:
-            return transformers_networks.TransformersProposer.from_folder(folder)
-        if kind in sam.CLASSES:
-            return sam.SamProposer.from_folder(folder)
-    known = ", ".join((*transformers_networks.CLASSES, *sam.CLASSES))
-    raise ProposalError(f"{choice} is a model of kind {kind!r}, which does not propose masks: choose one of {known}")
+    return proposer_from_folder(_folder_of(choice), choice)
 
 
 def on_this_machine(model: ZooModel) -> tuple[bool, bool]:

@@ -81,6 +81,6 @@ def test_other_errors_are_left_alone():
         with pytest.raises(type(error), match=error.args[0]), naming_photo("a.jpg", device):
             raise error
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
-    with pytest.raises(ResourceError, match=r'memory of cuda:1: resize it, or use device="cpu"'):
-        with naming_photo("a.jpg", torch.device("cuda:1")):
-            raise ERRORS["cuda"]
+    remedy = r'memory of cuda:1: resize it, or use device="cpu"'
+    with pytest.raises(ResourceError, match=remedy), naming_photo("a.jpg", torch.device("cuda:1")):
+        raise ERRORS["cuda"]

@@ -260,7 +260,7 @@ def test_a_mask_with_a_damaged_header_is_reported(tmp_path):
 
 def test_annotations_of_sam_and_run_lengths():
     """What SAM's mask generator returns, with masks as arrays, and as RLE of pycocotools (here from deop's encoder)."""
-    from deop.results.rle import compress_counts
+    from deop.images.rle import compress_counts
 
     mask = np.zeros((4, 3), bool)
     mask[1:3, 1] = True

@@ -10,7 +10,7 @@ from deop.errors import OutputError, SettingError
 from deop.images.panoptic_ids import colours_to_ids
 from deop.results.coco import CocoWriter
 from deop.results.segmentation import Segmentation
-from tests.results.test_rle import runs_by_hand
+from tests.images.test_rle import runs_by_hand
 from tests.results.test_segmentation import LABELS, NAMES, overlapping, photo_of
 
 

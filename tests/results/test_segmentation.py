@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deop.errors import ImageError, OutputError, SettingError
-from deop.results.rle import decode_rle
+from deop.images.rle import decode_rle
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment, paint_segments
 

@@ -153,7 +153,7 @@ def _plane(mask: Any) -> np.ndarray:
     if isinstance(mask, Mapping):
         mask = mask.get("segmentation")
         if isinstance(mask, Mapping):
-            from deop.results.rle import decode_rle
+            from deop.images.rle import decode_rle
 
             try:
                 return decode_rle({**mask, "counts": _text(mask["counts"])})

@@ -19,8 +19,7 @@ from deop.files import replacing
 from deop.images.panoptic_ids import ids_to_colours
 from deop.results.checks import as_names
 from deop.results.polygons import check_tolerance, join_rings, segment_polygons
-from deop.results.rle import encode_segment
-from deop.results.segments import Segment
+from deop.results.segments import Segment, encode_segment
 from deop.text.things import is_thing
 
 if TYPE_CHECKING:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from deop.errors import SettingError
+from deop.images.rle import compress_counts, encode_crop
 
 Box = tuple[int, int, int, int]
 
@@ -196,3 +198,9 @@ def grouped(segments: Iterable[Segment]) -> dict[str, list[int]]:
     for index, segment in enumerate(segments):
         groups.setdefault(segment.name, []).append(index)
     return groups
+
+
+def encode_segment(segment: Segment, compressed: bool = False) -> dict[str, Any]:
+    """The mask of a segment as COCO's RLE: ``{"size": [H, W], "counts": list or, compressed, string}``."""
+    counts = encode_crop(segment.crop, segment.box[0], segment.box[1], segment.shape)
+    return {"size": list(segment.shape), "counts": compress_counts(counts) if compressed else counts}

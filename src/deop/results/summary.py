@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deop.results.rle import encode_segment
-from deop.results.segments import grouped
+from deop.results.segments import encode_segment, grouped
 
 if TYPE_CHECKING:
     from deop.results.segmentation import Segmentation

@@ -313,7 +313,7 @@ def _check_loads(folder: Path, source: Path, *, has_tokenizer: bool) -> None:
     Raises:
         CheckpointError: it cannot be loaded, with the reason.
     """
-    from deop.zoo import load_proposer
+    from deop.proposals.from_folder import proposer_from_folder  # imports transformers
 
     try:
         if read_json(folder / "config.json").get("model_type") == "clip":
@@ -321,7 +321,7 @@ def _check_loads(folder: Path, source: Path, *, has_tokenizer: bool) -> None:
             if has_tokenizer:
                 CLIPText.from_folder(folder)
         else:
-            load_proposer(folder)
+            proposer_from_folder(folder)
     except DeopError as error:
         reason = str(error).replace(str(folder), str(source.parent))
         raise CheckpointError(f"{source} was not converted: {reason}") from error

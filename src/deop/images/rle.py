@@ -6,13 +6,6 @@ from typing import Any
 import numpy as np
 
 from deop.errors import SettingError
-from deop.results.segments import Segment
-
-
-def encode_segment(segment: Segment, compressed: bool = False) -> dict[str, Any]:
-    """The mask of a segment as COCO's RLE: ``{"size": [H, W], "counts": list or, compressed, string}``."""
-    counts = encode_crop(segment.crop, segment.box[0], segment.box[1], segment.shape)
-    return {"size": list(segment.shape), "counts": compress_counts(counts) if compressed else counts}
 
 
 def encode_crop(crop: np.ndarray, left: int, top: int, shape: tuple[int, int]) -> list[int]:

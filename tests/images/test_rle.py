@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from deop.errors import SettingError
-from deop.results.rle import compress_counts, decode_rle, decompress_counts, encode_crop
+from deop.images.rle import compress_counts, decode_rle, decompress_counts, encode_crop
 
 masks = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
