@@ -76,7 +76,8 @@ def reference(photos):
 def tally_of(photos):
     tally = DetectionTally()
     for photo in photos:
-        tally.add(match_detections(*photo, THINGS))
+        truth, segments, classes = photo
+        tally.add(match_detections(truth, segments, classes, THINGS))
     return tally
 
 

@@ -155,4 +155,4 @@ def test_finding_names():
     with pytest.raises(SettingError, match="which are: n0, n1, n2, n3, n4, n5, n6, n7 and 4 more"):
         find_names("cat", [f"n{k}" for k in range(12)])
     with pytest.raises(SettingError, match="give strings"):
-        find_names([3], names)
+        find_names([3], names)  # type: ignore[list-item]

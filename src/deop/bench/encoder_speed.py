@@ -173,7 +173,7 @@ def _maps_in_int8(options: BenchOptions) -> list[Row]:
     models = {"nano": (load("nano", device="cpu"), load("nano", device="cpu", dtype="int8"), NANO_NAMES)}
     if "B/16" in options.towers and not options.quick:
         exact, int8 = (clip_model("B/16", seed=options.seed) for _ in range(2))
-        to_int8(int8.encoder)  # type: ignore[arg-type]
+        to_int8(int8.encoder)
         models["B/16 at 512, R50"] = (exact, int8, distinct_names(20))
     rows = []
     for label, (exact, int8, names) in models.items():
