@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from deop import model as module
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.images.canvas import Canvas
 from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.proposals.given import given_proposals
-from deop.regions import present_names as module
 from deop.regions.present_names import keep_present, present_names
 from deop.settings import Settings
 from deop.text.builtin import builtin_vocabulary
@@ -63,6 +63,13 @@ def test_the_result_is_the_softmax_over_the_names_that_are_kept():
     torch.testing.assert_close(result[:, [kept, 4]], logits[:, [kept, 4]].softmax(1))
 
 
+def test_of_names_that_share_a_score_the_strongest_is_kept():
+    """Names 1 and 2 both miss the limit. Without 2, the weaker one, 1 has the share of both."""
+    probabilities = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0.45, 0.35, 0.2, 0], [0, 0.35, 0.4, 0.25, 0]])
+    result = keep_present(probabilities, proposals(), CANVAS, limits=[(0.05, 0.5)])
+    assert result.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 0, 0, 0]]
+
+
 def test_maps_without_names():
     empty = np.full((4, 4), -1, np.int32)
     assert not present_names(empty, np.zeros((4, 4), np.float32), 3, [(0, 0)]).any()
@@ -76,7 +83,8 @@ def test_a_photo_keeps_few_of_many_names(tiny_clip, mode, monkeypatch):
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     masks = np.arange(60 * 80).reshape(60, 80) // 400 + 1
     vocabulary = builtin_vocabulary("cityscapes")
-    monkeypatch.setattr(module, "present_names", lambda *_: np.array([name == "car" for name in vocabulary.names]))
+    columns = torch.tensor([*(name == "car" for name in vocabulary.names), True])
+    monkeypatch.setattr(module, "keep_present", lambda probabilities, *_, **__: probabilities * columns)
     result = model.segment(photo, vocabulary, masks=masks, mode=mode)
     assert {segment.name for segment in result.segments} == {"car"}
     assert result.names == vocabulary.names  # ids do not depend on the photo

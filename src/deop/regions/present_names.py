@@ -28,7 +28,9 @@ def keep_present(
     """Drop the names that a photo does not show: of some hundred names, many win a few pixels by chance.
 
     The photo is labelled with all names. A name is kept if its pixels are a large enough share of the photo and have a
-    high enough mean score; the name with the most pixels is always kept.
+    high enough mean score; the name with the most pixels is always kept. Of the other names, the weaker half is dropped,
+    and the photo is labelled again, until all names are kept: a cup is not lost because mug, bowl and cloth share its
+    score, but the weakest of them are dropped first, and the cup gets their share.
 
     Args:
         probabilities: (N, K + 1), softmax over the names and, last, "none of these".
@@ -40,14 +42,22 @@ def keep_present(
     Returns:
         (N, K + 1): the softmax over the names that are kept and "none of these"; 0 for the others.
     """
-    labels, confidence = assembly.semantic(probabilities, proposals, canvas, claim=claim)
     count = probabilities.shape[1] - 1
-    kept = present_names(labels, confidence, count, limits)
-    if kept.all():
-        return probabilities
-    columns = torch.from_numpy(np.append(kept, True)).to(probabilities.device)
-    remaining = probabilities * columns
-    return remaining / remaining.sum(-1, keepdim=True).clamp_min(torch.finfo(remaining.dtype).tiny)
+    kept = np.ones(count, bool)
+    remaining = probabilities
+    while True:
+        labels, confidence = assembly.semantic(remaining, proposals, canvas, claim=claim)
+        pixels, scores = _shares_and_scores(labels, confidence, count)
+        present = present_names(labels, confidence, count, limits)
+        weak = np.flatnonzero((pixels > 0) & ~present)
+        first = np.argsort(scores[weak], kind="stable")[: -(-len(weak) // 2)]
+        dropped = kept & ((pixels == 0) | np.isin(np.arange(count), weak[first]))
+        if not pixels.any() or not dropped.any():
+            return remaining
+        kept &= ~dropped
+        columns = torch.from_numpy(np.append(kept, True)).to(probabilities.device)
+        remaining = probabilities * columns
+        remaining = remaining / remaining.sum(-1, keepdim=True).clamp_min(torch.finfo(remaining.dtype).tiny)
 
 
 def present_names(labels: np.ndarray, confidence: np.ndarray, count: int, limits: Limits = LIMITS) -> np.ndarray:
@@ -65,11 +75,16 @@ def present_names(labels: np.ndarray, confidence: np.ndarray, count: int, limits
     >>> present_names(np.array([[0, 0, 0, 1]]), np.array([[0.9, 0.9, 0.9, 0.2]]), 3, [(0.1, 0.3)])
     array([ True, False, False])
     """
-    named = labels >= 0
-    pixels = np.bincount(labels[named], minlength=count)
-    scores = np.bincount(labels[named], confidence[named], minlength=count) / np.maximum(pixels, 1)
+    pixels, scores = _shares_and_scores(labels, confidence, count)
     reached = [(pixels >= share * labels.size) & (scores >= score) for share, score in limits]
     kept = (pixels > 0) & np.any(reached, 0)
     if pixels.any():
         kept[pixels.argmax()] = True
     return kept
+
+
+def _shares_and_scores(labels: np.ndarray, confidence: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The number of pixels (K,) int64 and the mean score (K,) float of each name."""
+    named = labels >= 0
+    pixels = np.bincount(labels[named], minlength=count)
+    return pixels, np.bincount(labels[named], confidence[named], minlength=count) / np.maximum(pixels, 1)
