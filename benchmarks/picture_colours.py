@@ -60,7 +60,7 @@ def main(
     table.add_row("all", str(sums["normal"][1]), *(f"{100 * right / total:.2f} %" for right, total in sums.values()))
     Console().print(table)
     if json_file:
-        json_file.write_text(json.dumps({"all": sums, **shares}))
+        json_file.write_text(json.dumps({"all": sums, **shares}), encoding="utf-8")
 
 
 def all_names() -> list[str]:
@@ -68,7 +68,7 @@ def all_names() -> list[str]:
     words = set()
     for name in LISTS:
         file = ROOT / "src/deop/text/classes" / f"{name}.json"
-        words |= {entry["name"].casefold() for entry in json.loads(file.read_text())["classes"]}
+        words |= {entry["name"].casefold() for entry in json.loads(file.read_text(encoding="utf-8"))["classes"]}
     return sorted(words)
 
 

@@ -14,6 +14,9 @@ SOURCES = sorted(
 )
 
 
+NO_FILES = ("Image", "os", "self._av")  # their open() has no text mode
+
+
 def calls_without_encoding(source: str) -> list[str]:
     """Calls that read or write text in the encoding of the system, which is not UTF-8 on every system."""
     calls = []
@@ -26,7 +29,7 @@ def calls_without_encoding(source: str) -> list[str]:
         if name in ("read_text", "write_text") and owner:
             positional = 1 if name == "read_text" else 2
             text = len(node.args) < positional
-        elif name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and owner not in ("Image", "os"):
+        elif name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile") and owner not in NO_FILES:
             # Path.open(mode), open(path, mode); a method open() without a mode may be anything, such as Data.open().
             values = [
                 argument.value for argument in (*node.args, keywords.get("mode")) if isinstance(argument, ast.Constant)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from PIL import Image
 
-from deop import model as model_module
 from deop.batch.streaming import Failure, segment_stream, write_behind
 from deop.bench.subjects import NANO_NAMES, BenchOptions, clip_model, distinct_names, synthetic_photo
 from deop.bench.tables import Goal, Measurement, Row, peak_memory
@@ -21,14 +20,14 @@ from deop.bench.timing import Case, Function, Times, time_alternately, time_stag
 from deop.images.preprocessing import resize_photo, to_pixels
 from deop.images.reading import read_photo
 from deop.model import DeOP
-from deop.regions import encoding
+from deop.regions import encoding, photos
 from deop.results.segmentation import Segmentation
 from deop.text.vocabulary import Vocabulary
 
 STAGES: Mapping[str, Sequence[Function]] = {
-    "read": [(model_module, "read_photo")],
-    "resize": [(model_module, "resize_photo"), (model_module, "canvas_of"), (DeOP, "_pixels")],
-    "proposals": [(DeOP, "_propose")],
+    "read": [(photos, "read_photo")],
+    "resize": [(photos, "resize_photo"), (photos, "canvas_of"), (photos, "to_batch")],
+    "proposals": [(photos, "propose")],
     "encoder": [(DeOP, "encode")],  # the rest of it, as the other stages inside it count for themselves
     "anchors": [(encoding, "choose_anchors"), (encoding, "embed_masks")],
     "classify": [(DeOP, "class_probabilities")],

@@ -79,7 +79,7 @@ def encode_photos(
                 own = pixels
                 if own is None or proposer.normalization != encoder.normalization:
                     own = to_batch(part_resized, proposer.normalization, settings.resize.divisor, device, dtype)
-                proposals = _propose(proposer, own, decoder, settings)
+                proposals = propose(proposer, own, decoder, settings)
             if two_stream is None:
                 assert pixels is not None
                 parts = encode_one_pass(encoder, decoder, settings, pixels, part, proposals, severance, anchors)
@@ -97,7 +97,7 @@ def _given(masks: Masks, canvas: Canvas, device: torch.device) -> Proposals:
     return given_proposals(masks, canvas.photo, canvas.resized, canvas.padded).to(device)
 
 
-def _propose(proposer: Proposer, pixels: Tensor, decoder: AnchorDecoder | None, settings: Settings) -> list[Proposals]:
+def propose(proposer: Proposer, pixels: Tensor, decoder: AnchorDecoder | None, settings: Settings) -> list[Proposals]:
     """The proposer's masks, without redundant ones unless an anchor decoder is tied to their slots."""
     proposals = proposer(pixels)
     tied = decoder is not None and decoder.config.query == "slot" and settings.anchors == "decoder"

@@ -13,8 +13,8 @@ from deop.regions import assembly
 Limits = Sequence[tuple[float, float]]
 """Pairs (share of the photo, mean score), both in [0, 1]: a name is kept if it reaches both numbers of one pair."""
 
-LIMITS: Limits = ((0.01, 0.2), (0.002, 0.4))
-"""A small region needs a higher score. Chosen by benchmarks/builtin_vocabularies.py on training photos."""
+LIMITS: Limits = ((0.005, 0.4),)
+"""Chosen by benchmarks/builtin_vocabularies.py on training photos."""
 
 
 def keep_present(
@@ -28,9 +28,9 @@ def keep_present(
     """Drop the names that a photo does not show: of some hundred names, many win a few pixels by chance.
 
     The photo is labelled with all names. A name is kept if its pixels are a large enough share of the photo and have a
-    high enough mean score; the name with the most pixels is always kept. Of the other names, the weaker half is dropped,
-    and the photo is labelled again, until all names are kept: a cup is not lost because mug, bowl and cloth share its
-    score, but the weakest of them are dropped first, and the cup gets their share.
+    high enough mean score; the name with the most pixels is always kept. Of the others, the weaker half is dropped and
+    the photo is labelled again, until all names are kept. So a cup is not lost because mug, bowl and cloth share its
+    score: the weakest of them are dropped first, and the cup gets their share.
 
     Args:
         probabilities: (N, K + 1), softmax over the names and, last, "none of these".
