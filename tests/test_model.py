@@ -466,11 +466,12 @@ def test_tensors_and_file_objects_are_photos(model):
 
 @pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])
 def test_a_threshold_of_one_name_leaves_the_others_as_they_are(model, mode):
-    photo, masks = scene(count=12)
     names = ["cat", "dog", "horse", "cup", "bird"]
-    free = model.segment(photo, names, masks=masks, mode=mode, threshold=0)
+    # Random weights give most masks one name: take the first scene that has two.
+    scenes = (scene(seed, count=12) for seed in range(200))
+    results = ((*one, model.segment(one[0], names, masks=one[1], mode=mode, threshold=0)) for one in scenes)
+    photo, masks, free = next(found for found in results if len({segment.name for segment in found[2].segments}) > 1)
     dropped = free.segments[0].name
-    assert len({segment.name for segment in free.segments}) > 1
     result = model.segment(photo, names, masks=masks, mode=mode, threshold={"*": 0.0, dropped.upper(): 1.0})
     kept = [(segment.name, segment.area, segment.score) for segment in free.segments if segment.name != dropped]
     assert [(segment.name, segment.area, segment.score) for segment in result.segments] == kept

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -189,19 +190,30 @@ def _similar(word: str, known: Mapping[str, Any]) -> str:
     return f" (did you mean {similar[0]!r}?)" if similar else ""
 
 
-def _load(context: typer.Context, value: Any) -> Any:
+_in_force: ContextVar[Defaults | None] = ContextVar("defaults", default=None)
+
+
+def defaults_in_force() -> Defaults:
+    """The defaults that configuration files set for the command that is being run."""
+    return _in_force.get() or Defaults()
+
+
+def _load(context: typer.Context, value: Path | None) -> Path | None:
     """Set the defaults of a command before its other options are processed."""
     if context.resilient_parsing:  # the shell asks for completions
-        return None
+        return value
+    _in_force.set(None)
     if value is not None and context.meta.get("deop.no_config"):
         raise SettingError("--config and --no-config exclude each other: omit one of them")
     if context.meta.get("deop.no_config"):
-        return Defaults()
+        return value
     files = find_files() if value is None else [value]
     context.meta["deop.config"] = value
-    defaults = read_defaults(context.find_root().command, context.info_name or "", files) if files else Defaults()
-    context.default_map = {**(context.default_map or {}), **defaults.values}
-    return defaults
+    if files:
+        defaults = read_defaults(context.find_root().command, context.info_name or "", files)
+        context.default_map = {**(context.default_map or {}), **defaults.values}
+        _in_force.set(defaults)
+    return value
 
 
 def _forbid(context: typer.Context, value: bool) -> bool:

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, get_type_hints
 
-from deop.cli.config_file import ConfigFile, Defaults, NoConfig
+from deop.cli.config_file import ConfigFile, NoConfig, defaults_in_force
 from deop.errors import DeopError, SettingError
 
 
@@ -30,14 +31,15 @@ def flat(function: Callable[..., None]) -> Callable[..., None]:
     parameters += [_parameter("config", ConfigFile, None), _parameter("no_config", NoConfig, False)]
 
     @wraps(function)
-    def run(config: Defaults | None = None, no_config: bool = False, **values: Any) -> None:
+    def run(config: Path | None = None, no_config: bool = False, **values: Any) -> None:
+        defaults = defaults_in_force()
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         try:
             function(**values)
         except DeopError as error:
-            if error.exit_code == SettingError.exit_code and config and config.values:
-                error.add_note(config.describe())
+            if error.exit_code == SettingError.exit_code and defaults.values:
+                error.add_note(defaults.describe())
             raise
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
