@@ -87,7 +87,7 @@ class NanoRecipe:
         trunk: ImageNet weights of the trunk, a file written by ``trunk.py``.
         loop: length and optimization; its batch must be the sum of all crops of a step.
         start: snapshot of an earlier run whose weights this one starts from, as ``snapshot`` or ``snapshot.py`` wrote
-            it; "": the trunk starts from ``trunk`` and everything else at random. The optimizer starts anew.
+            it; "": the trunk starts from ``trunk`` and everything else at random. The optimizer starts without a state.
         words: a word table written by ``text_table.py``; "": the one of the shipped model.
         coco: crops of coco-mini per step. A data set with 0 crops is not read.
         msrc: crops of msrc per step.

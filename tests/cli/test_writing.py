@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from deop.cli.jobs import plan_jobs, skip_finished
-from deop.cli.output import to_json, write_json_lines
+from deop.cli.output import write_json_lines
 from deop.cli.segment_options import FileOptions, PictureOptions
 from deop.cli.writing import listed_photos, write_results
 from deop.errors import ImageError, OutputError, SettingError
+from deop.results.formats import encode_json
 from deop.results.segmentation import Segmentation
 from tests.cli.conftest import write_photo
 
@@ -121,7 +122,7 @@ def test_failures_stand_in_the_file_of_results(here):
 
 def test_file_names_that_are_not_utf8_survive(tmp_path):
     name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
-    line = to_json({"photo": name, "name": "façade 🐈"})
+    line = encode_json({"photo": name, "name": "façade 🐈"})
     assert "façade 🐈".encode() in line
     assert os.fsencode(json.loads(line)["photo"]) == b"caf\xe9.jpg"
 

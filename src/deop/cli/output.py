@@ -1,6 +1,5 @@
 """Results on stdout and in files: the table of one photo, JSON Lines, and single files."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,8 +74,10 @@ def write_json_lines(path: Path | None, kept: Iterable[bytes] = ()) -> Iterator[
         yield lambda content: None
         return
 
+    from deop.results.formats import encode_json
+
     def write_to(file: IO[Any], content: Mapping[str, Any]) -> None:
-        file.write(to_json(content) + b"\n")
+        file.write(encode_json(content))
         file.flush()
 
     if path == STREAM:
@@ -88,19 +89,6 @@ def write_json_lines(path: Path | None, kept: Iterable[bytes] = ()) -> Iterator[
         for line in kept:
             file.write(line + b"\n")
         yield partial(write_to, file)
-
-
-def to_json(content: Mapping[str, Any]) -> bytes:
-    r"""An object as one line of JSON in UTF-8.
-
-    Bytes of a file name that are not UTF-8 become escapes, from which Python's ``json`` restores the name that ``open``
-    takes.
-
-    >>> to_json({"photo": b"caf\xe9.jpg".decode("utf-8", "surrogateescape")})
-    b'{"photo": "caf\\udce9.jpg"}'
-    """
-    # JSON writes the escape of a surrogate as Python's backslashreplace does.
-    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def write_text(path: str | Path, text: str) -> None:
