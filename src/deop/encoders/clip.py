@@ -16,6 +16,7 @@ from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.encoders.types import VisionFeatures
 from deop.errors import CheckpointError
 from deop.images.preprocessing import CLIP, Normalization
+from deop.networks.attention import attend
 from deop.networks.loading import load_strictly, read_weights
 from deop.networks.resampling import grid_of, inside_images
 
@@ -104,8 +105,7 @@ class Attention(nn.Module):
             (B, T, C).
         """
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self.out(attend(query, key, value, keys).transpose(1, 2).flatten(2))
 
     def severed(self, x: Tensor, mix: Mix, keys: Tensor | None = None, class_token: str = "ordinary") -> Tensor:
         """Attention whose values are mixed by ``mix`` instead: queries and keys of the patches are never computed.

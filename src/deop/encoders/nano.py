@@ -4,6 +4,7 @@ The joint space has one dimension more than the text space: it is 1 in patch fea
 text embeddings. Since embeddings are compared by cosine, the norm of the text part of a patch is its confidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -172,7 +173,7 @@ class NanoEncoder(nn.Module):
         *,
         severance: Severance | None = None,
         valid: Tensor | None = None,
-        sizes: list[tuple[int, int]] | None = None,
+        sizes: Sequence[tuple[int, int]] | Tensor | None = None,
     ) -> VisionFeatures:
         """Encode whole images in one pass.
 
@@ -182,8 +183,8 @@ class NanoEncoder(nn.Module):
                 that use masks.
             severance: where and how attention is severed; None: nowhere.
             valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
-            sizes: (height, width) of each image in pixels; tokens beyond an image are excluded from attention. None:
-                every image fills the canvas.
+            sizes: (height, width) of each image in pixels, or a tensor (B, 2) int64; tokens beyond an image are excluded
+                from attention. None: every image fills the canvas.
 
         Returns:
             Patch features (B, C, gh, gw) at stride 8 and image embeddings (B, C), L2-normalised float32. Patch features
@@ -213,9 +214,8 @@ class NanoEncoder(nn.Module):
         rows, columns = grid_of((pixels.shape[-2], pixels.shape[-1]), CELL)
         patches = patches[:, :, :rows, :columns]
         if sizes is not None:
-            for index, size in enumerate(sizes):
-                rows, columns = grid_of(size, CELL)
-                patches[index, :, rows:], patches[index, :, :, columns:] = 0, 0
+            inside = inside_images(sizes, (rows, columns), CELL, x.device)
+            patches = patches if inside is None else patches * inside.unflatten(1, (rows, columns))[:, None]
         return VisionFeatures(patches, image)
 
     def tokens(self, features: list[Tensor]) -> Tensor:

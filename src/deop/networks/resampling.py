@@ -57,26 +57,47 @@ def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
 
 
 def inside_images(
-    sizes: list[tuple[int, int]], grid: tuple[int, int], patch: int, device: torch.device
+    sizes: Sequence[tuple[int, int]] | Tensor, grid: tuple[int, int], patch: int, device: torch.device
 ) -> Tensor | None:
     """Find the patches of a padded batch that contain a part of their image.
 
     Args:
-        sizes: (height, width) of each image in pixels.
+        sizes: (height, width) of each image in pixels; or as a tensor (B, 2) int64 on ``device``, for exported graphs.
         grid: (gh, gw), the patch grid of the canvas.
         patch: side of a patch in pixels.
         device: device of the result.
 
     Returns:
-        (B, gh * gw) bool, or None if all patches do. Computed from the sizes alone, without waiting for the device.
+        (B, gh * gw) bool, or None if all patches do, which is only found for sizes that are not a tensor. Computed
+        from the sizes alone, without waiting for the device.
     """
-    grids = [grid_of(size, patch) for size in sizes]
-    if all(image_grid == grid for image_grid in grids):
+    if not isinstance(sizes, Tensor) and all(grid_of(size, patch) == grid for size in sizes):
         return None
-    inside = torch.zeros(len(grids), *grid, dtype=torch.bool, device=device)
-    for index, (rows, columns) in enumerate(grids):
-        inside[index, :rows, :columns] = True
-    return inside.flatten(1)
+    tops, lefts = (torch.arange(count, device=device) * patch for count in grid)
+    return torch.stack([(tops < height)[:, None] & (lefts < width) for height, width in sizes]).flatten(1)
+
+
+def pool_cells(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """``F.adaptive_avg_pool2d`` as two products with matrices, so that the sizes may be unknown at export.
+
+    Cell i of n covers the rows floor(i L / n) to ceil((i + 1) L / n), exclusive, of L; columns likewise.
+
+    Args:
+        maps: (..., h, w) float.
+        size: (rows, columns) of the result.
+
+    Returns:
+        (..., rows, columns), of the dtype of ``maps``; means are computed in float32.
+    """
+    rows, columns = (_bins(count, length, maps.device) for count, length in zip(size, maps.shape[-2:], strict=True))
+    return (rows @ maps.float() @ columns.mT).to(maps.dtype)
+
+
+def _bins(count: int, length: int, device: torch.device) -> Tensor:
+    """(count, length) float32: the weight of each cell in the mean of each bin."""
+    index, cell = torch.arange(count, device=device)[:, None], torch.arange(length, device=device)
+    inside = (cell >= index * length // count) & (cell < ((index + 1) * length + count - 1) // count)
+    return inside / inside.sum(1, keepdim=True)
 
 
 def interpolate_rows(

@@ -7,7 +7,7 @@ the names of their pixels, at less than half the weight, so that no superpixel f
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from deop.config import from_json
 from deop.images.preprocessing import Normalization, constant_on, statistics_on
+from deop.networks.attention import attend
 from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
 from deop.networks.positions import sine_positions
-from deop.networks.resampling import resize_bilinear
+from deop.networks.resampling import pool_cells, resize_bilinear
 from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.refinement import refine_division
 from deop.proposals.types import Proposals
@@ -105,12 +106,12 @@ class Layer(nn.Module):
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query(self.norms[0](x) + position), self.key(keys), self.value(tokens))
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=share[:, None].to(query.dtype))
+        mixed = attend(query, key, value, share[:, None].to(query.dtype))
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         query, key, value = (
             self.qkv(self.norms[1](x) + position).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )
-        x = x + self.self_out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        x = x + self.self_out(attend(query, key, value).transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norms[2](x))))
 
 
@@ -173,24 +174,57 @@ class NanoProposer(nn.Module):
             One ``Proposals`` per image, float32 logits at stride 4, without slots. In each cell, the probabilities of
             the queries' masks sum to about 1, and those of each division into superpixels to ``strength``.
         """
+        partition, colours, divisions = self.parts(pixels)
+        proposals = []
+        for index, logits in enumerate(partition):
+            # Small masks are dropped here too, since refinement takes time for each.
+            logits = logits[self._large(logits.softmax(0))]
+            masks, valid = self.masks(logits, colours[index], [division[index] for division in divisions])
+            proposals.append(Proposals(masks[valid]))
+        return proposals
+
+    def parts(self, pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What the masks are computed from.
+
+        Args:
+            pixels: (B, 3, H, W) float, normalised.
+
+        Returns:
+            Logits of the queries (B, Q, h, w) float32 at stride 4, colours (B, 3, h, w), and for each division into
+            superpixels the masks (B, K, h, w).
+        """
         rows, columns = (-(-side // 4) for side in pixels.shape[-2:])
         partition = self.divide(self.trunk(pixels))[-1].float()[:, :, :rows, :columns]
         colours = lab(pixels.float(), self.normalization)
-        divisions = [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
-        proposals = []
-        for index, logits in enumerate(partition):
-            # Small masks are dropped before refinement to save time, and after it because it makes more masks small.
-            logits = logits[self._large(logits.softmax(0))]
-            shares = refine_division(logits, colours[index], weight=self.config.smoothing)
-            shares = shares[self._large(shares)]
-            masks = torch.cat([shares / shares.sum(0, keepdim=True), *(division[index] for division in divisions)])
-            # The sigmoid of these logits equals the shares.
-            proposals.append(Proposals(torch.logit(masks, 1e-4)))
-        return proposals
+        return partition, colours, [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
+
+    def masks(self, logits: Tensor, colours: Tensor, divisions: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Refine the masks of the queries of one photo, and append the superpixels.
+
+        The number of masks does not depend on their content, as exported graphs need it: a mask that is too small is
+        marked instead of dropped.
+
+        Args:
+            logits: (Q, h, w) float, of the queries.
+            colours: (3, h, w) float, CIE Lab.
+            divisions: masks (K, h, w) of superpixels.
+
+        Returns:
+            Mask logits (N, h, w), and (N,) bool: False for the masks of queries that cover less than ``smallest`` of
+            the photo before or after refinement.
+        """
+        large = self._large(logits.softmax(0))
+        logits = logits.masked_fill(~large[:, None, None], float("-inf"))
+        shares = refine_division(logits, colours, weight=self.config.smoothing)
+        large = large & self._large(shares)  # refinement makes more masks small
+        shares = shares * large[:, None, None]
+        valid = [large, *(torch.ones_like(division[:, 0, 0], dtype=torch.bool) for division in divisions)]
+        # The sigmoid of these logits equals the shares.
+        return torch.logit(torch.cat([shares / shares.sum(0, keepdim=True), *divisions]), 1e-4), torch.cat(valid)
 
     def _large(self, shares: Tensor) -> Tensor:
-        """Indices of the masks (N, h, w) that cover at least ``smallest`` of the photo."""
-        return (shares.mean((1, 2)) >= self.config.smallest).nonzero()[:, 0]
+        """Which of the masks (N, h, w) cover at least ``smallest`` of the photo, (N,) bool."""
+        return shares.mean((1, 2)) >= self.config.smallest
 
     def divide(self, features: list[Tensor]) -> list[Tensor]:
         """Divide the photo among the queries.
@@ -217,8 +251,8 @@ class NanoProposer(nn.Module):
         positions = sine_positions(tokens.shape[1], *grid, device=tokens.device, dtype=tokens.dtype)
 
         side = self.config.grid
-        start = F.adaptive_avg_pool2d(tokens, side).flatten(2).mT
-        start_positions = F.adaptive_avg_pool2d(positions[None], side).flatten(2).mT
+        start = pool_cells(tokens, (side, side)).flatten(2).mT
+        start_positions = pool_cells(positions[None], (side, side)).flatten(2).mT
         batch = tokens.shape[0]
         query = torch.cat([start, self.learned.to(start.dtype).expand(batch, -1, -1)], 1)
         position = torch.cat([start_positions[0], self.learned_places.to(start.dtype)])[None]
@@ -272,18 +306,33 @@ def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: flo
         (B, K, h, w) shares that sum to 1 in every cell.
     """
     height, width = colours.shape[-2:]
-    rows = max(1, round((count * height / width) ** 0.5))
-    columns = max(1, round(count / rows))
-    step = (height * width / (rows * columns)) ** 0.5 / compact
+    rows, columns, step = _layout(height, width, count)
+    step = step / compact
     y, x = (torch.arange(side, device=colours.device, dtype=colours.dtype) / step for side in (height, width))
     positions = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(len(colours), -1, -1, -1)
     cells = torch.cat([colours / unit, positions], 1)
-    centres = F.adaptive_avg_pool2d(cells, (rows, columns)).flatten(2).mT  # (B, K, 5)
-    coarse = F.avg_pool2d(cells, 2, ceil_mode=True).flatten(2)  # a quarter of the cells is enough to place the centres
+    centres = pool_cells(cells, (rows, columns)).flatten(2).mT  # (B, K, 5)
+    odd = bool(height % 2 or width % 2)
+    coarse = F.avg_pool2d(cells, 2, ceil_mode=odd).flatten(2)  # a quarter of the cells is enough to place the centres
     for _ in range(rounds):
         shares = _shares(centres, coarse)
         centres = shares @ coarse.mT / shares.sum(2, keepdim=True).clamp_min(1e-6)
     return _shares(centres, cells.flatten(2)).unflatten(2, (height, width))
+
+
+def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
+    """Rows and columns of about ``count`` cells of a map (height, width), and the distance between their centres.
+
+    Computed by float64 tensors on the CPU, since sizes that are unknown at export have no root and cannot be rounded.
+    """
+    high, wide = (torch.scalar_tensor(side, dtype=torch.float64) for side in (height, width))
+    down = (count * high / wide).sqrt().round().clamp_min(1)
+    across = (count / down).round().clamp_min(1)
+    rows, columns = (cast(int, sides.long().item()) for sides in (down, across))  # int() would make them constants
+    for cells in (rows, columns):
+        torch._check(1 <= cells)
+        torch._check(cells <= count * 100)
+    return rows, columns, (high * wide / (down * across)).sqrt()
 
 
 def _shares(centres: Tensor, cells: Tensor) -> Tensor:
