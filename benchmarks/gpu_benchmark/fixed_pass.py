@@ -117,7 +117,7 @@ class FixedPass:
         masks = elliptic_masks(scale.masks, (side // 4, side // 4)).to(device)
         self.masks = masks.expand(batch, -1, -1, -1).contiguous()
         self.slots = torch.arange(scale.masks, device=device)
-        self.classes = model.embed(model.vocabulary(distinct_names(scale.names)))
+        self.classes = model.class_tensors(model.vocabulary(distinct_names(scale.names)))
 
     @property
     def flops(self) -> int:

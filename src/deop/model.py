@@ -1,47 +1,35 @@
 """The model: a photo and class names in, a label map out. docs/design.md has a diagram of the steps."""
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.images.reading import Photo
+from deop.labelling.heatmaps import anchor_heatmaps
 from deop.networks.devices import check_finite
-from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
 from deop.proposals.given import Masks
 from deop.protocols import Proposer, TextEncoder, VisionEncoder
 from deop.regions.anchors import AnchorDecoder
-from deop.regions.classification import classify, probabilities
+from deop.regions.classification import ClassTensors, classify, probabilities
 from deop.regions.encoding import EncodedPhoto, check_anchors
-from deop.regions.heatmaps import anchor_heatmaps, score_heatmaps
-from deop.regions.labelling import assemble
 from deop.regions.photos import encode_photos
-from deop.regions.present_names import keep_present
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
-from deop.results.checks import check_request
 from deop.results.name_lookup import find_names
-from deop.results.segmentation import Segmentation
 from deop.settings import Card, Settings
-from deop.text.calibration import Calibration
-from deop.text.embedding import Classes, embed_vocabulary
+from deop.severance import Severance
+from deop.surface import ModelSurface, Names, check_photos
+from deop.text.embedding import Classes
 from deop.text.embedding_cache import EmbeddingCache
-from deop.text.templates import NONE, parse_templates
-from deop.text.thresholds import Thresholds, ThresholdValue
-from deop.text.vocabulary import Vocabulary, VocabularyWarning
+from deop.text.vocabulary import Vocabulary
 from deop.weights.pretrained import Pretrained
 
-Names = Sequence[str] | str | Vocabulary
-"""Class names in any accepted form."""
+__all__ = ["DeOP", "Names"]
 
 
-class DeOP(Pretrained):
+class DeOP(Pretrained, ModelSurface):
     """Open-vocabulary segmentation in one pass: proposals, a severed encoder, anchors, text.
 
     Args:
@@ -77,7 +65,7 @@ class DeOP(Pretrained):
         self.settings = settings or Settings()
         self.card = card or Card()
         self.cache: EmbeddingCache | None = EmbeddingCache()
-        self._last_embedded: tuple[tuple[Vocabulary, str, Calibration], Classes] | None = None
+        self._last_tensors: tuple[Classes, torch.device, ClassTensors] | None = None
         if self.settings.anchors == "decoder" and anchors is None:
             raise SettingError('the settings have anchors="decoder", but the model has no anchor decoder: use "pool"')
 
@@ -96,142 +84,19 @@ class DeOP(Pretrained):
         """Dtype of the weights."""
         return next(self.parameters()).dtype
 
-    @torch.inference_mode()
-    def segment(
-        self,
-        photo: Photo | Sequence[Photo],
-        names: Names,
-        *,
-        mode: str = "semantic",
-        masks: Masks | Sequence[Masks] | None = None,
-        severance: str | Severance | None = None,
-        anchors: str | None = None,
-        classifier: str | TwoStream = "one-pass",
-        threshold: ThresholdValue = None,
-        background: Sequence[str] | str = (),
-        templates: str | Sequence[str] | None = None,
-        things: Sequence[str] | str | None = None,
-        heatmaps: Sequence[str] | str = (),
-        batch: int = 8,
-    ) -> Segmentation | list[Segmentation]:
-        """Segment one photo, or several, into named regions: ``encode``, then ``label``.
-
-        Args:
-            photo: path, PIL image, (H, W, 3) uint8 array or bytes, or a list of them.
-            names: the class names: a list, a comma-separated string or a ``Vocabulary``; "sofa|couch" are synonyms.
-            mode: "semantic": one name per pixel; "panoptic": one segment per thing and one per kind of stuff;
-                "instance": things only, whose masks may overlap.
-            masks: masks to use instead of the proposer's, at the size of the photo: (N, H, W) bool or a label map
-                (H, W); for a list of photos, a list of these.
-            severance: "none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized" or a ``Severance``;
-                None: the model's setting.
-            anchors: "decoder" or "pool"; None: the model's setting, or "pool" if the decoder is tied to query slots of
-                its own proposer and the masks come from elsewhere.
-            classifier: "one-pass", "two-stream" (each proposal is cropped and encoded by itself) or a ``TwoStream``.
-            threshold: minimum score of a pixel (semantic) or a segment, in [0, 1]; below it the result is -1, none of
-                the names. One number, or one for each name: {"*": 0.3, "dog": 0.6} or "0.3, dog=0.6". None: the
-                model's setting.
-            background: names that compete but are not in the result ("road, sky"); pixels that they win are -1.
-            templates: template set, or templates with ``{}``; None: the model's setting.
-            things: the names that are countable things; None: all except those in a list of common stuff.
-            heatmaps: names whose score at each pixel is kept in ``Segmentation.heatmaps``: 4 bytes for each.
-            batch: photos that are processed together.
-
-        Returns:
-            One ``Segmentation``, or a list for a list of photos.
-
-        Raises:
-            ImageError, VocabularyError, ProposalError, SettingError: naming the input and the remedy.
-        """
-        single = not isinstance(photo, (list, tuple))
-        photos: list[Any] = [photo] if single else list(photo)  # type: ignore[arg-type]
-        given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))
-        if not single and isinstance(masks, (np.ndarray, Tensor)):
-            raise SettingError(
-                f"one array of masks {tuple(masks.shape)} for a list of photos: give a list, with masks for each photo"
-            )
-        if len(given) != len(photos):
-            raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
-        check_request(mode, batch)
-        thresholds = Thresholds.parse(threshold)
-        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
-        vocabulary.check_mode(mode)
-        thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
-        find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
-        self.embed(vocabulary)
-        results = []
-        for first in range(0, len(photos), batch):
-            part = slice(first, first + batch)
-            encoded = self._encode_within_memory(
-                photos, given, part, severance=severance, anchors=anchors, classifier=classifier
-            )
-            for number, one in enumerate(encoded, first):
-                with naming_photo(_describe(photos, number), self.device):
-                    results.append(self.label(one, vocabulary, mode=mode, threshold=thresholds, heatmaps=heatmaps))
-        return results[0] if single else results
-
-    def _encode_within_memory(
-        self, photos: list[Any], masks: list[Any], part: slice, **options: Any
-    ) -> list[EncodedPhoto]:
-        """Encode a part of the photos together; if they do not fit in memory, one by one.
-
-        Raises:
-            ResourceError: naming the photo that does not fit by itself.
-        """
-        numbers = range(*part.indices(len(photos)))
-        if len(numbers) > 1:
-            try:
-                return self.encode(photos[part], masks[part], **options)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            free_memory()  # not in the handler, where the error still keeps tensors alive
-        encoded = []
-        for number in numbers:
-            with naming_photo(_describe(photos, number), self.device):
-                encoded += self.encode([photos[number]], [masks[number]], **options)
-        return encoded
-
-    def vocabulary(
-        self,
-        names: Names,
-        *,
-        background: Sequence[str] | str = (),
-        templates: str | Sequence[str] | None = None,
-        things: Sequence[str] | str | None = None,
-    ) -> Vocabulary:
-        """Create a vocabulary; templates default to those of the model's settings.
-
-        Raises:
-            VocabularyError: invalid names.
-
-        Warns:
-            VocabularyWarning: the model's text encoder does not use the templates.
-        """
-        if templates is not None and not self.text.uses_templates and parse_templates(templates) != NONE:
-            warnings.warn(
-                "templates have no effect with this model: its text encoder reads names without a sentence. Omit them "
-                "(--templates)",
-                VocabularyWarning,
-                stacklevel=2,
-            )
-        if templates is None and not (isinstance(names, Vocabulary) and names.source is None):
-            templates = self.settings.templates
-        return Vocabulary.parse(names, background=background, templates=templates, things=things)
-
     def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
-        """Calibrated embeddings of a vocabulary on the model's device; cached until text encoder or settings change."""
-        key, last = (vocabulary, self.text.identity, self.settings.calibration), self._last_embedded
-        if last is None or last[0] != key:
-            # Read once and set once, since another thread may embed another vocabulary in between.
-            classes = embed_vocabulary(
-                vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
-            )
-            last = (key, classes)
-        with torch.inference_mode(False):  # inference tensors that are kept could not be used in training
-            classes = last[1].to(self.device)
-        self._last_embedded = (key, classes)  # on the device, so that they are copied there only once
-        return classes
+        """Calibrated embeddings of a vocabulary; kept until text encoder or settings change."""
+        # What the text encoder keeps for later calls must be fit for training, so it is not run in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            return super().embed(vocabulary, progress=progress)
+
+    def class_tensors(self, vocabulary: Vocabulary) -> ClassTensors:
+        """``embed`` as tensors on the model's device, where they are kept as long as the embeddings themselves."""
+        classes, device, last = self.embed(vocabulary), self.device, self._last_tensors
+        if last is None or last[0] is not classes or last[1] != device:
+            last = (classes, device, ClassTensors.of(classes, device))
+            self._last_tensors = last
+        return last[2]
 
     @torch.inference_mode()
     def encode(
@@ -258,13 +123,8 @@ class DeOP(Pretrained):
         Raises:
             ImageError, ProposalError, SettingError: naming the input and the remedy.
         """
-        if isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence):
-            shown = repr(str(photos)[:80]) if isinstance(photos, (str, Path, bytes)) else f"a {type(photos).__name__}"
-            raise SettingError(f"encode takes a list of photos, not {shown}: give [photo]")
+        given = check_photos(photos, masks)
         severed, stream = self.check_encoding(severance, anchors, classifier)
-        given = list(masks) if masks is not None else [None] * len(photos)
-        if len(given) != len(photos):
-            raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
         encoded = encode_photos(
             self.encoder,
             self.proposer,
@@ -281,48 +141,6 @@ class DeOP(Pretrained):
         for one in encoded:
             check_finite(one.regions if one.valid is None else one.regions[one.valid], self.dtype)
         return encoded
-
-    @torch.inference_mode()
-    def label(
-        self,
-        encoded: EncodedPhoto,
-        names: Names,
-        *,
-        mode: str = "semantic",
-        threshold: ThresholdValue = None,
-        background: Sequence[str] | str = (),
-        templates: str | Sequence[str] | None = None,
-        things: Sequence[str] | str | None = None,
-        heatmaps: Sequence[str] | str = (),
-    ) -> Segmentation:
-        """Assign names to an encoded photo: the cheap part of ``segment``, with the same arguments.
-
-        Raises:
-            VocabularyError, SettingError: naming the input and the remedy.
-        """
-        check_request(mode)
-        thresholds = Thresholds.parse(threshold)
-        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
-        vocabulary.check_mode(mode, warn=False)
-        limits = thresholds.values(vocabulary, self.settings.threshold)
-        heated = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
-        scores = self.class_probabilities(encoded, vocabulary)
-        if vocabulary.source is not None:
-            scores = keep_present(scores, encoded.proposals, encoded.canvas, claim=self.settings.claim)
-        record = {
-            "model": self.card.name,
-            **encoded.settings,
-            "templates": list(vocabulary.templates) if self.text.uses_templates else None,
-            "synonyms": vocabulary.synonyms,
-            "background": list(vocabulary.background),
-            "threshold": thresholds.record(self.settings.threshold),
-            **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
-        }
-        result = assemble(encoded, scores, vocabulary, self.settings, mode, limits, record)
-        if not heated:
-            return result
-        maps = score_heatmaps(scores, encoded.proposals, encoded.canvas, heated, self.settings.calibration)
-        return replace(result, heatmaps=dict(zip([vocabulary.names[k] for k in heated], maps, strict=True)))
 
     @torch.inference_mode()
     def anchor_heatmaps(
@@ -343,7 +161,9 @@ class DeOP(Pretrained):
         """
         vocabulary = self.vocabulary(names)
         chosen = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
-        maps = anchor_heatmaps(encoded, self.class_probabilities(encoded, vocabulary), chosen, self.encoder.patch)
+        weights = None if encoded.heatmaps is None else encoded.heatmaps.float().mean(0).cpu().numpy()
+        scores = self.class_probabilities(encoded, vocabulary).cpu().numpy()
+        maps = anchor_heatmaps(weights, scores, encoded.canvas, chosen, self.encoder.patch)
         return dict(zip([vocabulary.names[k] for k in chosen], maps, strict=True))
 
     @torch.inference_mode()
@@ -353,7 +173,7 @@ class DeOP(Pretrained):
         Returns:
             (N, K + 1) float32: the K names and, last, "none of these".
         """
-        classes = self.embed(self.vocabulary(names))
+        classes = self.class_tensors(self.vocabulary(names))
         if encoded.two_stream is None or encoded.valid is None:
             return probabilities(classify(encoded.regions, classes, self.no_object, self.settings.temperature))
         return two_stream_probabilities(
@@ -386,14 +206,3 @@ class DeOP(Pretrained):
             option = "anchors" if severance is None else "severance"
             raise SettingError(f'classifier="two-stream" encodes crops, which do not use {option}: omit {option}')
         return severed, stream
-
-
-def _describe(photos: list[Any], number: int) -> str:
-    """A photo in an error message: its path, or its place in the list, with its size if that is known."""
-    photo = photos[number]
-    if isinstance(photo, (str, Path)):
-        return str(photo)
-    place = "the photo" if len(photos) == 1 else f"photo {number + 1} of {len(photos)}"
-    if isinstance(photo, np.ndarray) and photo.ndim > 1:
-        return f"{place} ({photo.shape[1]} x {photo.shape[0]} px)"
-    return place

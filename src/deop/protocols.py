@@ -4,15 +4,20 @@ Any object with these attributes can be used; it does not have to inherit from a
 write one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
-
-from deop.encoders.severance import Severance
-from deop.encoders.types import VisionFeatures
 from deop.images.preprocessing import Normalization
-from deop.proposals.types import Proposals
+from deop.severance import Severance
+
+if TYPE_CHECKING:  # the text side and the surface of a model work without torch
+    import numpy as np
+    from torch import Tensor
+
+    from deop.encoders.types import VisionFeatures
+    from deop.proposals.types import Proposals
 
 
 class VisionEncoder(Protocol):
@@ -93,12 +98,12 @@ class TextEncoder(Protocol):
         """Number of tokens of a text, including all that the encoder adds; may exceed ``context_length``."""
         ...
 
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Encode n texts; returns (n, C) float32, not normalised."""
+    def embed(self, texts: Sequence[str]) -> Tensor | np.ndarray:
+        """Encode n texts; returns (n, C) float32, a tensor or an array, not normalised."""
         ...
 
 
-def masks_are_instances(proposer: "Proposer") -> bool:
+def masks_are_instances(proposer: Proposer) -> bool:
     """Whether each mask of a proposer is one whole thing; True for a proposer that does not say."""
     return bool(getattr(proposer, "masks_are_instances", True))
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.images.preprocessing import Resize
+from deop.severance import Severance
 from deop.text.calibration import Calibration
 
 ANCHORS = ("decoder", "pool")

@@ -76,7 +76,7 @@ def test_words_of_the_model_in_the_package_cover_latin_letters_and_digits():
 
 def test_embeddings_that_were_cached_before_folding_are_not_used(table, monkeypatch):
     before = table.identity
-    monkeypatch.setattr(nano_text, "_READING", "other")
+    monkeypatch.setattr(nano_text, "READING", "other")
     assert NanoText(table.config, WORDS).identity != before
 
 

@@ -5,17 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deop.images.canvas import Canvas
+from deop.labelling.assembly import semantic
+from deop.labelling.masks import PhotoMasks
 from deop.proposals.types import Proposals
-from deop.regions.assembly import semantic
-from deop.regions.classification import classify, probabilities
+from deop.regions.classification import ClassTensors, classify, probabilities
 from deop.regions.windows import mask_blocks
-from deop.text.embedding import Classes
 from tests.conftest import assert_parity
 
 
 def classes_of(rows, owner=None):
     count = len(rows) if owner is None else int(owner.max()) + 1
-    return Classes(rows, torch.arange(count) if owner is None else owner, tuple(f"name {k}" for k in range(count)))
+    return ClassTensors(rows, torch.arange(count) if owner is None else owner, tuple(f"name {k}" for k in range(count)))
 
 
 def test_parity_classification_and_semantic_map(parity):
@@ -40,7 +40,7 @@ def test_parity_classification_and_semantic_map(parity):
             masks = torch.cat([block for *_, block in mask_blocks(proposals, place)], 1)
             if f"{key}_{index}" in file:  # a cut file has one image
                 file.check(f"{key}_{index}", torch.einsum("kn,nhw->khw", votes, masks))
-        label_map = torch.from_numpy(semantic(scores[index], proposals, canvas).labels)
+        label_map = torch.from_numpy(semantic(scores[index].numpy(), PhotoMasks(proposals.logits.numpy()), canvas).labels)
         if f"labels_{index}" in file:
             stride = file.info.get("stride", {}).get(f"labels_{index}", 1)
             wrong = label_map[::stride, ::stride] != file[f"labels_{index}"]
@@ -53,7 +53,7 @@ def test_by_hand(names, background, learned, seed):
     torch.manual_seed(seed)
     owner = torch.cat([torch.arange(names), torch.randint(names, (3,)), torch.full((background,), names)])
     rows = torch.nn.functional.normalize(torch.randn(len(owner), 8), dim=1)
-    classes = Classes(rows, owner, tuple(map(str, range(names))))
+    classes = ClassTensors(rows, owner, tuple(map(str, range(names))))
     regions = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
     no_object = torch.randn(8) if learned else None
     logits = classify(regions, classes, no_object, 100.0)

@@ -5,11 +5,11 @@ import warnings
 import pytest
 
 import deop
-from deop.encoders.folding import fold
 from deop.errors import VocabularyError
 from deop.text.builtin import LISTS, builtin_vocabulary
 from deop.text.class_lists import official_classes
 from deop.text.embedding import embed_vocabulary
+from deop.text.folding import fold
 from deop.text.things import is_thing
 from deop.text.vocabulary import Vocabulary
 

@@ -20,6 +20,10 @@ from deop.text.vocabulary import Vocabulary
 CURVE = ((0.1, 0.05), (0.5, 0.4), (0.9, 0.8))
 
 
+def unit_rows(count):
+    return np.eye(count, dtype=np.float32)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0, 1))
 def test_thresholds_mean_the_same_before_and_after_the_curve(raw):
@@ -50,7 +54,7 @@ def test_names_are_given_as_a_list(argument, names):
 def test_seen_names_are_lowered_only_beside_unseen_names():
     rows = torch.eye(3)
     vocabulary = Vocabulary.parse(["Cat", "dog", "wall"], templates="none")
-    classes = Classes(rows, torch.arange(3), vocabulary.names)
+    classes = Classes(rows.numpy(), np.arange(3), vocabulary.names)
     lowered = calibrate_classes(classes, vocabulary.texts, Calibration(("cat", "wall"), 2.0))
     assert (classify(rows, lowered) - classify(rows, classes))[:, :3].unique(dim=0).tolist() == [[-2, 0, -2]]
     for trained in (("cat", "wall", "dog"), ("tree",)):
@@ -60,8 +64,8 @@ def test_seen_names_are_lowered_only_beside_unseen_names():
 @pytest.mark.parametrize(("requested", "offset"), [(["cat|puss", "dog"], None), (["cat|puss", "robot"], [-2, -2, 0])])
 def test_name_is_seen_if_any_synonym_is(requested, offset):
     vocabulary = Vocabulary.parse(requested, templates="none")
-    owner = torch.tensor([index for index, texts in enumerate(vocabulary.synonyms) for _ in texts])
-    classes = Classes(torch.eye(3), owner, vocabulary.names)
+    owner = np.array([index for index, texts in enumerate(vocabulary.synonyms) for _ in texts])
+    classes = Classes(unit_rows(3), owner, vocabulary.names)
     actual = calibrate_classes(classes, vocabulary.texts, Calibration(("cat", "dog"), 2.0)).offset
     assert (None if actual is None else actual.tolist()) == offset
 
@@ -71,18 +75,18 @@ def test_name_is_seen_if_any_synonym_is(requested, offset):
 )
 def test_seen_rivals_are_lowered_beside_unseen_names(requested, offset):
     vocabulary = Vocabulary.parse(requested, templates="none")
-    classes = Classes(torch.eye(5)[: len(requested)], torch.arange(len(requested)), vocabulary.names)
+    classes = Classes(unit_rows(5)[: len(requested)], np.arange(len(requested)), vocabulary.names)
     settings = Calibration(("cat", "dog"), 2.0, rivals=("dog", "ghost"))
-    actual = calibrate_classes(classes, vocabulary.texts, settings, settings.rivals, torch.eye(5)[3:]).offset
+    actual = calibrate_classes(classes, vocabulary.texts, settings, settings.rivals, unit_rows(5)[3:]).offset
     assert (None if actual is None else actual.tolist()) == offset
 
 
 def test_rivals_that_mean_the_same_are_left_out():
-    requested = Classes(torch.eye(4)[:2], torch.arange(2), ("cat", "dog"))
+    requested = Classes(unit_rows(4)[:2], np.arange(2), ("cat", "dog"))
     rivals = ("hound", "tree", "car")
-    classes = calibrate_classes(requested, ("cat", "dog"), Calibration(rival_similarity=0.5), rivals, torch.eye(4)[1:])
+    classes = calibrate_classes(requested, ("cat", "dog"), Calibration(rival_similarity=0.5), rivals, unit_rows(4)[1:])
     assert classes.owner.tolist() == [0, 1, 2, 2]
-    assert torch.equal(classes.rows[2:], torch.eye(4)[2:])
+    assert np.array_equal(classes.rows[2:], unit_rows(4)[2:])
 
 
 def test_rivals_lower_scores_and_get_no_pixels(tiny_clip):

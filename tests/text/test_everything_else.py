@@ -47,7 +47,7 @@ def embedded(names, calibration=None, **options):
 def owners(classes):
     """The owner of each row, by the text whose vector it has."""
     texts = {tuple(np.round(unit(vector), 4)): text for text, vector in VECTORS.items()}
-    rows = (texts.get(tuple(np.round(row, 4)), "?") for row in classes.rows.double().numpy())
+    rows = (texts.get(tuple(np.round(row, 4)), "?") for row in classes.rows.astype(float))
     return dict(zip(rows, classes.owner.tolist(), strict=True))
 
 

@@ -22,11 +22,10 @@ from deop.images.canvas import Canvas, canvas_of
 from deop.images.preprocessing import resize_photo, to_pixels
 from deop.model import DeOP
 from deop.proposals.types import Proposals
-from deop.regions.classification import classify
+from deop.regions.classification import ClassTensors, classify
 from deop.regions.encoding import encode_one_pass, encode_two_stream
 from deop.regions.two_stream import TwoStream
 from deop.results.segmentation import Segmentation
-from deop.text.embedding import Classes
 from deop.text.vocabulary import Vocabulary
 
 PROPOSAL_COUNTS = (10, 25, 50, 100)
@@ -59,7 +58,7 @@ class ClassificationInputs:
     canvas: Canvas
     pixels: Tensor
     proposals: list[Proposals]
-    classes: Classes
+    classes: ClassTensors
 
     @classmethod
     def prepare(cls, model: DeOP, options: BenchOptions, count: int) -> "ClassificationInputs":
@@ -72,7 +71,7 @@ class ClassificationInputs:
         )
         logits = elliptic_masks(count, (canvas.padded[0] // 4, canvas.padded[1] // 4), options.seed)
         proposals = [Proposals(logits.to(options.device), torch.arange(count))]
-        classes = model.embed(model.vocabulary(distinct_names(CLASSES)))
+        classes = model.class_tensors(model.vocabulary(distinct_names(CLASSES)))
         return cls(model, resized, canvas, pixels[None], proposals, classes)
 
     @torch.inference_mode()

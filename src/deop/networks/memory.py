@@ -1,6 +1,7 @@
 """Photos that do not fit in memory: recognising torch's errors, and naming the photo and the remedy instead."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,14 +21,14 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
-def does_not_fit(photo: str, device: "torch.device") -> ResourceError:
+def does_not_fit(photo: str, device: "torch.device | str") -> ResourceError:
     """The error for a photo that does not fit in the memory of a device.
 
     Args:
         photo: its path, number or size.
         device: where the model is.
     """
-    if device.type == "cpu":
+    if str(device).startswith("cpu"):
         return ResourceError(f"{photo} does not fit in memory: resize it, or use a machine with more memory")
     return ResourceError(
         f'{photo} does not fit in the memory of {device}: resize it, or use device="cpu" (--device cpu)'
@@ -35,7 +36,7 @@ def does_not_fit(photo: str, device: "torch.device") -> ResourceError:
 
 
 @contextmanager
-def naming_photo(photo: str, device: "torch.device") -> Iterator[None]:
+def naming_photo(photo: str, device: "torch.device | str") -> Iterator[None]:
     """Name a photo in place of torch's own error that memory cannot be allocated.
 
     Raises:
@@ -54,9 +55,10 @@ def naming_photo(photo: str, device: "torch.device") -> Iterator[None]:
 
 def free_memory() -> None:
     """Return the memory of a failed attempt to the device."""
-    import torch
-
     gc.collect()
+    torch = sys.modules.get("torch")  # not loaded: no device
+    if torch is None:
+        return
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():

@@ -1,5 +1,8 @@
 """Classification of regions: cosine similarities to class names, the best synonym of each, and "none of these"."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,8 +11,46 @@ from deop.settings import TEMPERATURE
 from deop.text.embedding import Classes
 
 
+@dataclass(frozen=True)
+class ClassTensors:
+    """``deop.text.embedding.Classes`` as tensors on one device, possibly with gradients.
+
+    Attributes:
+        rows: (M, C) float32 of unit length.
+        owner: (M,) int64 in [0, K].
+        names: the K display names.
+        offset: (M,) float32, or None.
+        everything_else: index of a name, or None.
+    """
+
+    rows: Tensor
+    owner: Tensor
+    names: tuple[str, ...]
+    offset: Tensor | None = None
+    everything_else: int | None = None
+
+    @classmethod
+    def of(cls, classes: "Classes | ClassTensors", device: torch.device | str) -> "ClassTensors":
+        """Classes on a device; arrays are not copied if it is the CPU. Gradients can pass through the result."""
+        rows, owner, offset = (
+            None if value is None else _on_device(value, device)
+            for value in (classes.rows, classes.owner, classes.offset)
+        )
+        assert rows is not None
+        assert owner is not None
+        return cls(rows, owner, classes.names, offset, classes.everything_else)
+
+
+def _on_device(value: Tensor | np.ndarray, device: torch.device | str) -> Tensor:
+    with torch.inference_mode(False):  # inference tensors could not be used in training
+        return (torch.from_numpy(value) if isinstance(value, np.ndarray) else value).to(device)
+
+
 def classify(
-    regions: Tensor, classes: Classes, no_object: Tensor | None = None, temperature: float = TEMPERATURE
+    regions: Tensor,
+    classes: Classes | ClassTensors,
+    no_object: Tensor | None = None,
+    temperature: float = TEMPERATURE,
 ) -> Tensor:
     """Logits of each region for each name (docs/method.md §6).
 
@@ -32,14 +73,14 @@ def classify(
     return logits
 
 
-def class_logits(regions: Tensor, classes: Classes, temperature: float = TEMPERATURE) -> Tensor:
+def class_logits(regions: Tensor, classes: Classes | ClassTensors, temperature: float = TEMPERATURE) -> Tensor:
     """As ``classify`` without a "no object" vector: the last column is the background, or -inf without one."""
+    tensors = ClassTensors.of(classes, regions.device)
     # In float32, since bfloat16 has steps of 1/8 at a logit of 25: similar names would tie.
-    rows = classes.rows.to(regions.device, torch.float32)
-    similarity = temperature * (regions.float() @ rows.T)
-    if classes.offset is not None:
-        similarity = similarity + classes.offset.to(similarity)
-    owner = classes.owner.to(regions.device).expand_as(similarity)
+    similarity = temperature * (regions.float() @ tensors.rows.float().T)
+    if tensors.offset is not None:
+        similarity = similarity + tensors.offset.float()
+    owner = tensors.owner.expand_as(similarity)
     logits = similarity.new_full((*similarity.shape[:-1], len(classes.names) + 1), float("-inf"))
     return logits.scatter_reduce(-1, owner, similarity, "amax")
 

@@ -15,7 +15,7 @@ from deop.errors import SettingError
 from deop.images.preprocessing import CLIP, Normalization
 from deop.proposals.types import Proposals
 from deop.protocols import VisionEncoder
-from deop.regions.classification import class_logits, no_object_logits, probabilities
+from deop.regions.classification import ClassTensors, class_logits, no_object_logits, probabilities
 from deop.settings import TEMPERATURE
 from deop.text.embedding import Classes
 
@@ -120,7 +120,7 @@ def two_stream_probabilities(
     crops: Tensor,
     valid: Tensor,
     proposals: Proposals,
-    classes: Classes,
+    classes: Classes | ClassTensors,
     stream: "TwoStream",
     no_object: Tensor | None = None,
     temperature: float = TEMPERATURE,

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from deop.arrays import to_float32
 from deop.errors import VocabularyError
 from deop.protocols import TextEncoder
 from deop.text.calibration import Calibration
@@ -33,19 +32,14 @@ class Classes:
             for; None: these belong to none of the names, K.
     """
 
-    rows: Tensor
-    owner: Tensor
+    rows: np.ndarray
+    owner: np.ndarray
     names: tuple[str, ...]
-    offset: Tensor | None = None
+    offset: np.ndarray | None = None
     everything_else: int | None = None
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def to(self, device: torch.device | str) -> "Classes":
-        """The same classes on another device."""
-        offset = None if self.offset is None else self.offset.to(device)
-        return replace(self, rows=self.rows.to(device), owner=self.owner.to(device), offset=offset)
 
 
 def embed_vocabulary(
@@ -73,8 +67,8 @@ def embed_vocabulary(
         batch_size: sentences encoded at once.
 
     Returns:
-        The classes, on the CPU. The order of the names affects nothing but the order of their rows. The tensors can
-        take part in a backward pass, also when this is called in inference mode.
+        The classes. The order of the names affects nothing but the order of their rows. An encoder with weights that
+        are trained should be called under ``torch.no_grad()``, which saves memory.
 
     Raises:
         VocabularyError: a name of which the encoder reads nothing.
@@ -90,24 +84,21 @@ def embed_vocabulary(
     templates = vocabulary.templates if encoder.uses_templates else NONE
     request = _Request.of(vocabulary, calibration, encoder)
     _warn_if_cut(request.texts, templates, encoder)
-    with torch.inference_mode(False), torch.no_grad():
-        texts = (*request.texts, *request.rivals)
-        table = _embed_cached(texts, templates, encoder, cache, progress, batch_size)
-        rows = np.stack([table[text] for text in texts]) if texts else np.zeros((0, encoder.width), np.float32)
-        count = len(request.texts)
-        _warn_if_alike(request.texts, rows[:count], request.owner)
-        owner = torch.tensor(request.owner, dtype=torch.int64)
-        classes = Classes(
-            torch.from_numpy(rows[:count]), owner, vocabulary.names, everything_else=request.everything_else
-        )
-        if calibration is None:
-            return classes
-        rivals, rival_rows = request.rivals, torch.from_numpy(rows[count:])
-        if rivals and not calibration.rivals:  # the similarity of the settings is meant for the model's own rivals
-            kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
-            rivals, rival_rows = tuple(rivals[index] for index in kept), rival_rows[kept]
-            calibration = replace(calibration, rival_similarity=float("inf"))
-        return calibrate_classes(classes, request.texts, calibration, rivals, rival_rows if len(rivals) else None)
+    texts = (*request.texts, *request.rivals)
+    table = _embed_cached(texts, templates, encoder, cache, progress, batch_size)
+    rows = np.stack([table[text] for text in texts]) if texts else np.zeros((0, encoder.width), np.float32)
+    count = len(request.texts)
+    _warn_if_alike(request.texts, rows[:count], request.owner)
+    owner = np.array(request.owner, np.int64)
+    classes = Classes(rows[:count], owner, vocabulary.names, everything_else=request.everything_else)
+    if calibration is None:
+        return classes
+    rivals, rival_rows = request.rivals, rows[count:]
+    if rivals and not calibration.rivals:  # the similarity of the settings is meant for the model's own rivals
+        kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
+        rivals, rival_rows = tuple(rivals[index] for index in kept), rival_rows[kept]
+        calibration = replace(calibration, rival_similarity=float("inf"))
+    return calibrate_classes(classes, request.texts, calibration, rivals, rival_rows if len(rivals) else None)
 
 
 @dataclass(frozen=True)
@@ -153,7 +144,7 @@ def calibrate_classes(
     texts: Sequence[str],
     calibration: Calibration,
     rivals: Sequence[str] = (),
-    rival_rows: Tensor | None = None,
+    rival_rows: np.ndarray | None = None,
 ) -> Classes:
     """Add rows for "none of these", and lower the rows of seen names if unseen names are requested too.
 
@@ -171,10 +162,10 @@ def calibrate_classes(
     texts = list(texts)
     everything_else = len(classes.names) if classes.everything_else is None else classes.everything_else
     if rival_rows is not None:
-        nearest = (rival_rows @ rows.T).amax(1) if count else rival_rows.new_zeros(len(rival_rows))
-        far = (nearest < calibration.rival_similarity).nonzero()[:, 0]
-        rows = torch.cat([rows, rival_rows[far]])
-        owner = torch.cat([owner, owner.new_full((len(far),), everything_else)])
+        nearest = (rival_rows @ rows.T).max(1) if count else np.zeros(len(rival_rows), np.float32)
+        far = np.flatnonzero(nearest < calibration.rival_similarity)
+        rows = np.concatenate([rows, rival_rows[far]])
+        owner = np.concatenate([owner, np.full(len(far), everything_else, np.int64)])
         texts += [rivals[index] for index in far.tolist()]
     trained = {name.casefold() for name in calibration.trained_names}
     seen = [text.casefold() in trained for text in texts]
@@ -187,17 +178,20 @@ def calibrate_classes(
     mixed = any(seen) and not all(seen[:count])
     if not mixed or not calibration.seen_penalty:
         return replace(classes, rows=rows, owner=owner)
-    return replace(classes, rows=rows, owner=owner, offset=-calibration.seen_penalty * torch.tensor(seen).to(rows))
+    offset = np.where(seen, np.float32(-calibration.seen_penalty), np.float32(0))
+    return replace(classes, rows=rows, owner=owner, offset=offset)
 
 
-def _different_meaning(rivals: Sequence[str], rival_rows: Tensor, texts: Sequence[str], rows: Tensor) -> list[int]:
+def _different_meaning(
+    rivals: Sequence[str], rival_rows: np.ndarray, texts: Sequence[str], rows: np.ndarray
+) -> list[int]:
     """Indices of the rivals that mean something else than all requested names.
 
     In encoders such as CLIP, the embeddings of all texts share a large component. It is removed before they are
     compared, so that one limit is meaningful for all encoders.
     """
     mean = rival_rows.mean(0)
-    nearest = (_normalize(rival_rows - mean) @ _normalize(rows - mean).T).amax(1).tolist() if texts else []
+    nearest = (_normalize(rival_rows - mean) @ _normalize(rows - mean).T).max(1).tolist() if texts else []
     return [
         index
         for index, rival in enumerate(rivals)
@@ -228,15 +222,16 @@ def _embed_cached(
         console = Console(stderr=True)  # a program may read stdout
         chunks = track(chunks, f"embedding {len(missing)} names", total=len(chunks), console=console)  # type: ignore[arg-type]
     for chunk in chunks:
-        rows = dict(zip(chunk, embed_texts(chunk, templates, encoder, batch_size).numpy(), strict=True))
+        rows = dict(zip(chunk, embed_texts(chunk, templates, encoder, batch_size), strict=True))
         table |= rows
         if cache is not None:
             cache.store(encoder.identity, templates, rows)
     return table
 
 
-@torch.no_grad()
-def embed_texts(texts: Sequence[str], templates: Sequence[str], encoder: TextEncoder, batch_size: int = 256) -> Tensor:
+def embed_texts(
+    texts: Sequence[str], templates: Sequence[str], encoder: TextEncoder, batch_size: int = 256
+) -> np.ndarray:
     """One embedding per text: the normalised mean of its normalised embeddings in each template (docs/method.md §4).
 
     Args:
@@ -246,20 +241,23 @@ def embed_texts(texts: Sequence[str], templates: Sequence[str], encoder: TextEnc
         batch_size: sentences encoded at once.
 
     Returns:
-        (n, C) float32 of unit length, on the CPU.
+        (n, C) float32 of unit length.
     """
     sentences = [fill(template, text) for text in texts for template in templates]
-    parts = [encoder.embed(sentences[start : start + batch_size]) for start in range(0, len(sentences), batch_size)]
-    return average_templates(torch.cat(parts).unflatten(0, (len(texts), len(templates)))).cpu()
+    starts = range(0, len(sentences), batch_size)
+    parts = [to_float32(encoder.embed(sentences[start : start + batch_size])) for start in starts]
+    embeddings = np.concatenate(parts) if parts else np.zeros((0, encoder.width), np.float32)
+    return average_templates(embeddings.reshape(len(texts), len(templates), -1))
 
 
-def average_templates(embeddings: Tensor) -> Tensor:
+def average_templates(embeddings: np.ndarray) -> np.ndarray:
     """(n, templates, C) -> (n, C) of unit length: normalise, average, normalise again (docs/method.md §4)."""
     return _normalize(_normalize(embeddings).mean(-2))
 
 
-def _normalize(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows, dim=-1)
+def _normalize(rows: np.ndarray) -> np.ndarray:
+    """Vectors (..., C) float32 divided by their length; a zero vector stays zero."""
+    return rows / np.maximum(np.sqrt(np.square(rows).sum(-1, keepdims=True)), np.float32(1e-12))
 
 
 def _warn_if_cut(texts: Sequence[str], templates: Sequence[str], encoder: TextEncoder) -> None:

@@ -7,8 +7,8 @@ from deop.encoders.severance import Severance
 from deop.images.preprocessing import IMAGENET
 from deop.model import DeOP
 from deop.proposals.types import Proposals
+from deop.regions.classification import ClassTensors
 from deop.settings import Settings
-from deop.text.embedding import Classes
 from deop.training.losses import AnchorWeights
 from deop.training.stages.common import labels_of, normalized
 from deop.training.stages.deop import map_losses
@@ -36,7 +36,7 @@ def test_parity_of_losses_and_gradients(parity):
     proposals = [Proposals(logits, torch.arange(len(logits))) for logits in file["mask_logits"]]
     labels = file["train.sem_seg"].long()
     assert (labels == 255).any()  # void takes part as "no object"
-    classes = Classes(rows, torch.arange(len(rows)), tuple(map(str, range(len(rows)))))
+    classes = ClassTensors(rows, torch.arange(len(rows)), tuple(map(str, range(len(rows)))))
     sizes = [tuple(pixels.shape[-2:])] * 2
     losses = map_losses(model, pixels, sizes, proposals, labels, classes)
     weights = AnchorWeights()

@@ -18,7 +18,8 @@ from deop.data.samples import TrainingBatch, TrainingPhotos, TrainingSample, col
 from deop.errors import SettingError
 from deop.images.preprocessing import Normalization
 from deop.model import DeOP
-from deop.text.embedding import Classes, embed_vocabulary
+from deop.regions.classification import ClassTensors
+from deop.text.embedding import embed_vocabulary
 from deop.text.vocabulary import Vocabulary
 from deop.training.losses import IGNORE
 from deop.training.task import LoopSettings
@@ -120,25 +121,26 @@ class ClassNames:
     def __init__(self, model: DeOP, names: Sequence[str]) -> None:
         self.vocabulary: Vocabulary = model.vocabulary(names if isinstance(names, (set, frozenset)) else list(names))
         self.owner = torch.tensor([index for index, synonyms in enumerate(self.vocabulary.synonyms) for _ in synonyms])
-        self._frozen: Classes | None = None
+        self._frozen: ClassTensors | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All texts, including synonyms."""
         return self.vocabulary.texts
 
-    def frozen(self, model: DeOP) -> Classes:
+    def frozen(self, model: DeOP) -> ClassTensors:
         """The embeddings of a text encoder that is not trained. They are computed once."""
-        with torch.inference_mode(False):  # so that gradients can pass later, whoever calls this first
-            if self._frozen is None:
-                self._frozen = embed_vocabulary(self.vocabulary, model.text, cache=model.cache, progress=True)
-            self._frozen = self._frozen.to(model.device)
+        if self._frozen is None:
+            with torch.inference_mode(False), torch.no_grad():
+                classes = embed_vocabulary(self.vocabulary, model.text, cache=model.cache, progress=True)
+            self._frozen = ClassTensors.of(classes, "cpu")
+        self._frozen = ClassTensors.of(self._frozen, model.device)
         return self._frozen
 
-    def trained(self, model: DeOP) -> Classes:
+    def trained(self, model: DeOP) -> ClassTensors:
         """The embeddings with a prompt that is trained: computed in each call, with gradients (docs/method.md §4)."""
         rows = F.normalize(model.text.embed(self.texts), dim=-1)
-        return Classes(rows, self.owner.to(rows.device), self.vocabulary.names)
+        return ClassTensors(rows, self.owner.to(rows.device), self.vocabulary.names)
 
 
 def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: ClassNames) -> None:

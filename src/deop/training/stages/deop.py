@@ -14,9 +14,8 @@ from deop.images.canvas import Canvas
 from deop.model import DeOP
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.types import Proposals
-from deop.regions.classification import classify
+from deop.regions.classification import ClassTensors, classify
 from deop.regions.encoding import encode_one_pass, stack_proposals
-from deop.text.embedding import Classes
 from deop.training.loop import Run, fit
 from deop.training.losses import AnchorLosses, anchor_losses
 from deop.training.recipe import plain
@@ -129,7 +128,7 @@ def map_losses(
     sizes: Sequence[tuple[int, int]],
     proposals: Sequence[Proposals],
     labels: Tensor,
-    classes: Classes,
+    classes: ClassTensors,
     sharpness: float = 3.0,
     *,
     frozen: bool = False,

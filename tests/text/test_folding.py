@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from deop.encoders.folding import fold, unread_letters
+from deop.text.folding import fold, unread_letters
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Classification of regions in numpy, for engines without torch: equal to ``deop.regions.classification``."""
+
+import numpy as np
+
+from deop.settings import TEMPERATURE
+from deop.text.embedding import Classes
+
+
+def classify(
+    regions: np.ndarray, classes: Classes, no_object: np.ndarray | None = None, temperature: float = TEMPERATURE
+) -> np.ndarray:
+    """Logits of each region for each name (docs/method.md §6).
+
+    Args:
+        regions: (N, C) float, L2-normalised.
+        classes: embeddings of K names, their synonyms and the background.
+        no_object: (C,) float, the learned "no object" vector, or None; need not be normalised.
+        temperature: factor of the cosine similarities.
+
+    Returns:
+        (N, K + 1) float32 logits. A name has the logit of its best synonym, or -inf if it has no row. The last column
+        is "none of these": the best of the background names and the "no object" vector, or -inf without either. If a
+        name means everything else, the "no object" vector counts for that name instead.
+    """
+    logits = class_logits(regions, classes, temperature)
+    if no_object is not None:
+        column = logits.shape[1] - 1 if classes.everything_else is None else classes.everything_else
+        learned = no_object_logits(regions, no_object, temperature)
+        np.maximum(logits[:, column], learned, out=logits[:, column])
+    return logits
+
+
+def class_logits(regions: np.ndarray, classes: Classes, temperature: float = TEMPERATURE) -> np.ndarray:
+    """As ``classify`` without a "no object" vector: the last column is the background, or -inf without one."""
+    # The factor goes to the regions, which are fewer than the rows or the similarities.
+    similarity = (np.float32(temperature) * regions.astype(np.float32)) @ classes.rows.T
+    if classes.offset is not None:
+        similarity += classes.offset
+    logits = np.full((len(regions), len(classes.names) + 1), -np.inf, np.float32)
+    if len(classes.owner):
+        order = np.argsort(classes.owner, kind="stable")
+        owner = classes.owner[order]
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        if len(starts) == len(order):  # one row for each name: nothing to compare
+            logits[:, owner] = similarity[:, order]
+        else:
+            logits[:, owner[starts]] = np.maximum.reduceat(similarity[:, order], starts, axis=1)
+    return logits
+
+
+def no_object_logits(regions: np.ndarray, no_object: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
+    """Logits (N,) float32 of the learned "no object" vector (C,)."""
+    vector = no_object.astype(np.float32)
+    vector = vector / max(float(np.sqrt(np.square(vector).sum())), 1e-12)
+    return np.float32(temperature) * (regions.astype(np.float32) @ vector)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the names and "none of these" (N, K + 1), in float32."""
+    exponentials = logits - logits.max(-1, keepdims=True)
+    np.exp(exponentials, out=exponentials)
+    return exponentials / exponentials.sum(-1, keepdims=True)

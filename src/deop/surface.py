@@ -1,0 +1,311 @@
+"""What every model offers, whatever engine computes it: ``segment``, ``label``, ``vocabulary``, ``embed``. No torch."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deop.arrays import to_float32
+from deop.errors import SettingError
+from deop.images.reading import Photo
+from deop.labelling.heatmaps import score_heatmaps
+from deop.labelling.present_names import keep_present
+from deop.labelling.result import assemble
+from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
+from deop.protocols import TextEncoder
+from deop.results.checks import check_request
+from deop.results.name_lookup import find_names
+from deop.results.segmentation import Segmentation
+from deop.settings import Card, Settings
+from deop.severance import Severance
+from deop.text.calibration import Calibration
+from deop.text.embedding import Classes, embed_vocabulary
+from deop.text.embedding_cache import EmbeddingCache
+from deop.text.templates import NONE, parse_templates
+from deop.text.thresholds import Thresholds, ThresholdValue
+from deop.text.vocabulary import Vocabulary, VocabularyWarning
+
+if TYPE_CHECKING:
+    from deop.proposals.given import Masks
+    from deop.regions.two_stream import TwoStream
+
+Names = Sequence[str] | str | Vocabulary
+"""Class names in any accepted form."""
+
+
+class ModelSurface:
+    """The methods that all models share; a subclass adds ``encode`` and ``class_probabilities``.
+
+    Attributes:
+        text: the text encoder.
+        settings: default behaviour.
+        card: description of the model.
+        cache: embeddings of names on disk; None: names are embedded again in each process.
+    """
+
+    text: TextEncoder | Any
+    settings: Settings
+    card: Card
+    cache: EmbeddingCache | None
+    _last_embedded: tuple[tuple[Vocabulary, str, Calibration], Classes] | None = None
+
+    def segment(
+        self,
+        photo: Photo | Sequence[Photo],
+        names: Names,
+        *,
+        mode: str = "semantic",
+        masks: "Masks | Sequence[Masks] | None" = None,
+        severance: str | Severance | None = None,
+        anchors: str | None = None,
+        classifier: "str | TwoStream" = "one-pass",
+        threshold: ThresholdValue = None,
+        background: Sequence[str] | str = (),
+        templates: str | Sequence[str] | None = None,
+        things: Sequence[str] | str | None = None,
+        heatmaps: Sequence[str] | str = (),
+        batch: int = 8,
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one photo, or several, into named regions: ``encode``, then ``label``.
+
+        Args:
+            photo: path, PIL image, (H, W, 3) uint8 array or bytes, or a list of them.
+            names: the class names: a list, a comma-separated string or a ``Vocabulary``; "sofa|couch" are synonyms.
+            mode: "semantic": one name per pixel; "panoptic": one segment per thing and one per kind of stuff;
+                "instance": things only, whose masks may overlap.
+            masks: masks to use instead of the proposer's, at the size of the photo: (N, H, W) bool or a label map
+                (H, W); for a list of photos, a list of these.
+            severance: "none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized" or a ``Severance``;
+                None: the model's setting.
+            anchors: "decoder" or "pool"; None: the model's setting, or "pool" if the decoder is tied to query slots of
+                its own proposer and the masks come from elsewhere.
+            classifier: "one-pass", "two-stream" (each proposal is cropped and encoded by itself) or a ``TwoStream``.
+            threshold: minimum score of a pixel (semantic) or a segment, in [0, 1]; below it the result is -1, none of
+                the names. One number, or one for each name: {"*": 0.3, "dog": 0.6} or "0.3, dog=0.6". None: the
+                model's setting.
+            background: names that compete but are not in the result ("road, sky"); pixels that they win are -1.
+            templates: template set, or templates with ``{}``; None: the model's setting.
+            things: the names that are countable things; None: all except those in a list of common stuff.
+            heatmaps: names whose score at each pixel is kept in ``Segmentation.heatmaps``: 4 bytes for each.
+            batch: photos that are processed together.
+
+        Returns:
+            One ``Segmentation``, or a list for a list of photos.
+
+        Raises:
+            ImageError, VocabularyError, ProposalError, SettingError: naming the input and the remedy.
+        """
+        single = not isinstance(photo, (list, tuple))
+        photos: list[Any] = [photo] if single else list(photo)  # type: ignore[arg-type]
+        given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))  # type: ignore[arg-type]
+        shape = getattr(masks, "shape", None)
+        if not single and shape is not None:
+            raise SettingError(
+                f"one array of masks {tuple(shape)} for a list of photos: give a list, with masks for each photo"
+            )
+        if len(given) != len(photos):
+            raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
+        check_request(mode, batch)
+        thresholds = Thresholds.parse(threshold)
+        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        vocabulary.check_mode(mode)
+        thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
+        find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
+        self.embed(vocabulary)
+        results = []
+        for first in range(0, len(photos), batch):
+            part = slice(first, first + batch)
+            encoded = self._encode_within_memory(
+                photos, given, part, severance=severance, anchors=anchors, classifier=classifier
+            )
+            for number, one in enumerate(encoded, first):
+                with naming_photo(_describe(photos, number), self.device):
+                    results.append(self.label(one, vocabulary, mode=mode, threshold=thresholds, heatmaps=heatmaps))
+        return results[0] if single else results
+
+    def _encode_within_memory(self, photos: list[Any], masks: list[Any], part: slice, **options: Any) -> list[Any]:
+        """Encode a part of the photos together; if they do not fit in memory, one by one.
+
+        Raises:
+            ResourceError: naming the photo that does not fit by itself.
+        """
+        numbers = range(*part.indices(len(photos)))
+        if len(numbers) > 1:
+            try:
+                return self.encode(photos[part], masks[part], **options)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            free_memory()  # not in the handler, where the error still keeps tensors alive
+        encoded = []
+        for number in numbers:
+            with naming_photo(_describe(photos, number), self.device):
+                encoded += self.encode([photos[number]], [masks[number]], **options)
+        return encoded
+
+    def vocabulary(
+        self,
+        names: Names,
+        *,
+        background: Sequence[str] | str = (),
+        templates: str | Sequence[str] | None = None,
+        things: Sequence[str] | str | None = None,
+    ) -> Vocabulary:
+        """Create a vocabulary; templates default to those of the model's settings.
+
+        Raises:
+            VocabularyError: invalid names.
+
+        Warns:
+            VocabularyWarning: the model's text encoder does not use the templates.
+        """
+        if templates is not None and not self.text.uses_templates and parse_templates(templates) != NONE:
+            warnings.warn(
+                "templates have no effect with this model: its text encoder reads names without a sentence. Omit them "
+                "(--templates)",
+                VocabularyWarning,
+                stacklevel=2,
+            )
+        if templates is None and not (isinstance(names, Vocabulary) and names.source is None):
+            templates = self.settings.templates
+        return Vocabulary.parse(names, background=background, templates=templates, things=things)
+
+    def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
+        """Calibrated embeddings of a vocabulary; kept until text encoder or settings change."""
+        key, last = (vocabulary, self.text.identity, self.settings.calibration), self._last_embedded
+        if last is not None and last[0] == key:
+            return last[1]
+        # Read once and set once, since another thread may embed another vocabulary in between.
+        classes = embed_vocabulary(
+            vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
+        )
+        self._last_embedded = (key, classes)
+        return classes
+
+    def label(
+        self,
+        encoded: Any,
+        names: Names,
+        *,
+        mode: str = "semantic",
+        threshold: ThresholdValue = None,
+        background: Sequence[str] | str = (),
+        templates: str | Sequence[str] | None = None,
+        things: Sequence[str] | str | None = None,
+        heatmaps: Sequence[str] | str = (),
+    ) -> Segmentation:
+        """Assign names to an encoded photo: the cheap part of ``segment``, with the same arguments.
+
+        Raises:
+            VocabularyError, SettingError: naming the input and the remedy.
+        """
+        check_request(mode)
+        thresholds = Thresholds.parse(threshold)
+        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        vocabulary.check_mode(mode, warn=False)
+        limits = thresholds.values(vocabulary, self.settings.threshold)
+        heated = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
+        record = {
+            "model": self.card.name,
+            **encoded.settings,
+            "templates": list(vocabulary.templates) if self.text.uses_templates else None,
+            "synonyms": vocabulary.synonyms,
+            "background": list(vocabulary.background),
+            "threshold": thresholds.record(self.settings.threshold),
+            **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
+        }
+        return self.assemble(encoded, vocabulary, mode, limits, record, heated)
+
+    def encode(
+        self,
+        photos: Sequence[Photo],
+        masks: "Sequence[Masks | None] | None" = None,
+        *,
+        severance: str | Severance | None = None,
+        anchors: str | None = None,
+        classifier: "str | TwoStream" = "one-pass",
+    ) -> list[Any]:
+        """Compute everything that does not depend on names: the expensive part of ``segment``.
+
+        Args:
+            photos: any number of photos; those of one size are processed together.
+            masks: masks for each photo, or None for the proposer's.
+            severance: as in ``segment``.
+            anchors: as in ``segment``.
+            classifier: as in ``segment``.
+
+        Returns:
+            One encoded photo each, to be passed to ``label`` any number of times.
+
+        Raises:
+            ImageError, ProposalError, SettingError: naming the input and the remedy.
+        """
+        raise NotImplementedError
+
+    def class_probabilities(self, encoded: Any, names: Names) -> Any:
+        """Probabilities of the names for each proposal of an encoded photo (docs/method.md §6).
+
+        Returns:
+            (N, K + 1) float32: the K names and, last, "none of these".
+        """
+        raise NotImplementedError
+
+    def assemble(
+        self,
+        encoded: Any,
+        vocabulary: Vocabulary,
+        mode: str,
+        thresholds: Sequence[float],
+        record: Mapping[str, Any],
+        heated: Sequence[int],
+    ) -> Segmentation:
+        """The result of an encoded photo, for arguments that ``label`` has checked.
+
+        Args:
+            encoded: the photo.
+            vocabulary: the K names.
+            mode: as in ``segment``.
+            thresholds: minimum score of each name, K numbers in [0, 1].
+            record: how the result was made, which is saved with it.
+            heated: the names that have a heatmap, by index.
+        """
+        scores = to_float32(self.class_probabilities(encoded, vocabulary))
+        if vocabulary.source is not None:
+            scores = keep_present(scores, encoded.masks, encoded.canvas, claim=self.settings.claim)
+        result = assemble(encoded, scores, vocabulary, self.settings, mode, thresholds, record)
+        if not heated:
+            return result
+        maps = score_heatmaps(scores, encoded.masks, encoded.canvas, heated, self.settings.calibration)
+        return replace(result, heatmaps=dict(zip([vocabulary.names[k] for k in heated], maps, strict=True)))
+
+
+def check_photos(photos: Any, masks: Any) -> list[Any]:
+    """Check the arguments of ``encode``.
+
+    Returns:
+        Masks, or None, for each photo.
+
+    Raises:
+        SettingError: a single photo instead of a list, or another number of masks than of photos.
+    """
+    if isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence):
+        shown = repr(str(photos)[:80]) if isinstance(photos, (str, Path, bytes)) else f"a {type(photos).__name__}"
+        raise SettingError(f"encode takes a list of photos, not {shown}: give [photo]")
+    given = list(masks) if masks is not None else [None] * len(photos)
+    if len(given) != len(photos):
+        raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
+    return given
+
+
+def _describe(photos: list[Any], number: int) -> str:
+    """A photo in an error message: its path, or its place in the list, with its size if that is known."""
+    photo = photos[number]
+    if isinstance(photo, (str, Path)):
+        return str(photo)
+    place = "the photo" if len(photos) == 1 else f"photo {number + 1} of {len(photos)}"
+    if isinstance(photo, np.ndarray) and photo.ndim > 1:
+        return f"{place} ({photo.shape[1]} x {photo.shape[0]} px)"
+    return place

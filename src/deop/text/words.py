@@ -1,0 +1,203 @@
+"""The text encoder of the small model without torch: a table of words, word pieces and phrases (docs/nano.md)."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deop.errors import CheckpointError, VocabularyError
+from deop.text.folding import fold, unread_letters
+
+WORDS = "words.txt"
+"""File name of the word list: line i names row i of the table."""
+
+READING = "letters are folded"
+"""Part of the hash: embeddings that earlier releases cached for names with accents are not used."""
+
+_HASHED_ROWS = 4096  # rows that are converted to float32 at once
+
+
+class WordReader:
+    """Reads texts as words, word pieces ("##ing") and phrases of a list; ``vectors`` of a subclass gives their vectors.
+
+    Texts are folded first: "Façade" is read as "facade" (``deop.text.folding``).
+
+    Args:
+        words: the word, word piece or phrase of each row.
+    """
+
+    uses_templates = False
+    context_length = 1 << 20
+    """Maximum number of words of a text: in practice there is no limit."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self.index = {word: number for number, word in enumerate(self.words)}
+        self.longest = max((word.count(" ") + 1 for word in self.words), default=1)
+
+    def vectors(self, pieces: list[int]) -> np.ndarray:
+        """The vectors (p, D) float32 of p rows of the table, D >= 1."""
+        raise NotImplementedError
+
+    def count_tokens(self, text: str) -> int:
+        """Number of vectors whose mean is the embedding of a text."""
+        return len(self.pieces(text))
+
+    def means(self, texts: Sequence[str], width: int) -> np.ndarray:
+        """The embeddings of n texts, (n, width) float32, not normalised.
+
+        The embedding of a text is the mean of its vectors; channels that the table lacks are 0: images have a constant
+        channel there.
+
+        Raises:
+            VocabularyError: a text without a known word, because it has no Latin letter and no digit.
+        """
+        rows = np.zeros((len(texts), width), np.float32)
+        for number, text in enumerate(texts):
+            pieces = self.pieces(text)
+            if not pieces:
+                raise VocabularyError(
+                    f"{text!r} has no letter that this model reads: use English words, or a CLIP model (--model)"
+                )
+            mean = self.vectors(pieces).mean(0)
+            rows[number, : len(mean)] = mean
+        return rows
+
+    def unread(self, text: str) -> str:
+        """The letters, digits and signs of a text that have no effect on its embedding, each once."""
+        return self._read(text)[1]
+
+    def pieces(self, text: str) -> list[int]:
+        """Split a text into rows of the table: the longest known phrases from the left, unknown words in pieces."""
+        return self._read(text)[0]
+
+    def _read(self, text: str) -> tuple[list[int], str]:
+        """The rows of a text, and the letters that are not part of any."""
+        folded = fold(text)
+        words = re.findall(r"[a-z0-9'-]+", folded)
+        pieces: list[int] = []
+        unread = unread_letters(folded)
+        position = 0
+        while position < len(words):
+            for length in range(min(self.longest, len(words) - position), 0, -1):
+                phrase = self.index.get(" ".join(words[position : position + length]))
+                if phrase is not None:
+                    pieces.append(phrase)
+                    position += length
+                    break
+            else:
+                for part in re.findall(r"[a-z]+|[0-9]", words[position]):
+                    known, rest = self._split(part)
+                    pieces += known
+                    unread += rest
+                position += 1
+        return pieces, "".join(dict.fromkeys(unread))
+
+    def _split(self, word: str) -> tuple[list[int], str]:
+        """Split a word greedily into the longest known word pieces, up to the first letter without one."""
+        pieces: list[int] = []
+        start = 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                piece = self.index.get(("##" if start else "") + word[start:end])
+                if piece is not None:
+                    pieces.append(piece)
+                    start = end
+                    break
+            else:
+                break
+        return pieces, word[start:]
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the word list into a folder."""
+        (folder / WORDS).write_text("\n".join(self.words) + "\n", encoding="utf-8")
+
+
+class WordTable(WordReader):
+    """A word list with its vectors, which do not change: the text encoder of the small model where torch is missing.
+
+    Args:
+        words: the word, word piece or phrase of each row.
+        rows: (entries, D) float, or int8 with ``scales``. Not copied: it may be mapped from a file.
+        scales: (entries,) float32, the factor of each row of int8.
+
+    Raises:
+        CheckpointError: shapes or dtypes that do not fit together.
+    """
+
+    def __init__(self, words: Sequence[str], rows: np.ndarray, scales: np.ndarray | None = None) -> None:
+        super().__init__(words)
+        if rows.ndim != 2 or rows.dtype.kind != ("f" if scales is None else "i"):
+            raise CheckpointError(f"a word table cannot have rows {rows.shape} {rows.dtype}: fetch the folder again")
+        check_count(len(self.words), len(rows))
+        if scales is not None and scales.shape != rows.shape[:1]:
+            raise CheckpointError(f"{len(scales)} scales for {len(rows)} rows of words: fetch the folder again")
+        self.rows, self.scales = rows, scales
+        self._identity: str | None = None
+
+    @property
+    def width(self) -> int:
+        """Channels C of the joint space: those of the rows, and the constant channel of the vision encoder."""
+        return self.rows.shape[1] + 1
+
+    @property
+    def identity(self) -> str:
+        """Hash of the words and their vectors in float32, and of how texts are read: that of the torch encoder."""
+        if self._identity is None:
+            digest = hashlib.sha256("".join(f"{word}\n" for word in (READING, *self.words)).encode())
+            digest.update(f"rows torch.float32 {self.rows.shape}".encode())
+            for start in range(0, len(self.rows), _HASHED_ROWS):
+                digest.update(np.ascontiguousarray(self._floats(slice(start, start + _HASHED_ROWS)), "<f4"))
+            self._identity = f"nano-{digest.hexdigest()[:32]}"
+        return self._identity
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed n English texts: (n, C) float32, not normalised; the last channel is 0.
+
+        Raises:
+            VocabularyError: a text without a known word, because it has no Latin letter and no digit.
+        """
+        return self.means(texts, self.width)
+
+    def vectors(self, pieces: list[int]) -> np.ndarray:
+        """The vectors (p, D) float32 of p rows."""
+        return self._floats(pieces)
+
+    def _floats(self, part: slice | list[int]) -> np.ndarray:
+        rows = self.rows[part].astype(np.float32)
+        return rows if self.scales is None else rows * self.scales[part].astype(np.float32)[:, None]
+
+    @classmethod
+    def from_folder(cls, folder: Path, rows: np.ndarray, scales: np.ndarray | None = None) -> "WordTable":
+        """The word list of a folder, with the vectors that the caller has read.
+
+        Raises:
+            CheckpointError: no word list, or one of another length.
+        """
+        return cls(read_words(folder), rows, scales)
+
+
+def read_words(folder: Path) -> list[str]:
+    """The word list of a folder.
+
+    Raises:
+        CheckpointError: the file is missing or not UTF-8.
+    """
+    try:
+        return (folder / WORDS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"cannot read {folder / WORDS}: {error}. Fetch the folder again.") from error
+
+
+def check_count(words: int, entries: int) -> None:
+    """Check that a word list and a table have the same length.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    if words != entries:
+        raise CheckpointError(
+            f"{WORDS} has {words} lines, but the config has {entries} entries: fetch the folder again"
+        )
