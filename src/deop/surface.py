@@ -44,8 +44,10 @@ class ModelSurface:
         settings: default behaviour.
         card: description of the model.
         cache: embeddings of names on disk; None: names are embedded again in each process.
+        device: where the networks compute; its string begins with "cpu", or with the kind of another device.
     """
 
+    device: Any
     text: TextEncoder | Any
     settings: Settings
     card: Card

@@ -21,6 +21,8 @@ from deop.images.preprocessing import (
     resize_photo,
     resized_shape,
     to_batch,
+    normalize,
+    pixel_array,
     to_pixels,
 )
 from deop.images.reading import count_pixels, read_photo
@@ -346,6 +348,15 @@ def test_pixels_are_normalised_then_padded(photo, norm):
     assert to_pixels(photo, norm).shape == (3, 40, 60)
     half = to_pixels(photo, norm, dtype=torch.bfloat16)
     assert torch.equal(half, to_pixels(photo, norm).bfloat16())
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.integers(0, 99))
+def test_pixels_on_the_cpu_and_on_other_devices_are_equal(height, width, divisor, seed):
+    """``pixel_array`` computes them in numpy, ``normalize`` in torch; every bit is the same."""
+    photo = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    [expected] = normalize(torch.from_numpy(photo)[None], CLIP, divisor)
+    np.testing.assert_array_equal(pixel_array(photo, CLIP, divisor), expected.numpy())
+    assert torch.equal(to_pixels(photo, CLIP, divisor), expected)
 
 
 def test_a_batch_holds_the_pixels_of_each_photo(photo):

@@ -134,6 +134,33 @@ def resize_photo(photo: np.ndarray, resize: Resize) -> np.ndarray:
     return np.array(image.resize((width, height), _FILTERS[resize.interpolation]))
 
 
+def pixel_array(photo: np.ndarray, normalization: Normalization, divisor: int = 1) -> np.ndarray:
+    """Normalise a photo, then pad it with 0 at the bottom and the right (docs/method.md §1).
+
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        normalization: channel statistics of the model.
+        divisor: both sides are padded to a multiple of it, pixels.
+
+    Returns:
+        Array (3, H'', W'') float32.
+
+    Raises:
+        ImageError: the photo has another shape or dtype.
+        SettingError: ``divisor`` is below 1.
+    """
+    _check_photo(photo)
+    if divisor < 1:
+        raise SettingError(f"divisor must be at least 1, not {divisor}")
+    height, width = photo.shape[:2]
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (normalization.mean, normalization.std))
+    pixels = np.zeros((3, height + -height % divisor, width + -width % divisor), np.float32)
+    inside = pixels[:, :height, :width]
+    np.subtract(photo.transpose(2, 0, 1), mean, out=inside)
+    inside /= std
+    return pixels
+
+
 def to_pixels(
     photo: np.ndarray,
     normalization: Normalization,
@@ -141,7 +168,7 @@ def to_pixels(
     device: "torch.device | str | None" = None,
     dtype: "torch.dtype | None" = None,
 ) -> "torch.Tensor":
-    """Normalise a photo, then pad it with 0 at the bottom and the right (docs/method.md §1).
+    """``pixel_array`` as a tensor.
 
     Args:
         photo: (H, W, 3) uint8 RGB.
@@ -159,6 +186,8 @@ def to_pixels(
     """
     import torch  # only here: the rest of this module works without torch
 
+    if device is None or torch.device(device).type == "cpu":
+        return torch.from_numpy(pixel_array(photo, normalization, divisor)).to(dtype or torch.float32)
     _check_photo(photo)
     if divisor < 1:
         raise SettingError(f"divisor must be at least 1, not {divisor}")
