@@ -1,0 +1,52 @@
+// Builds the page: node build.mjs [--out DIR] [--engine mock|http] [--serve]
+import { build, context } from "esbuild";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const { values } = parseArgs({
+  options: {
+    out: { type: "string", default: join(here, "../src/deop/web") },
+    engine: { type: "string", default: "http" },
+    serve: { type: "boolean", default: false },
+  },
+});
+const out = resolve(values.out);
+if (out === here || here.startsWith(`${out}/`)) throw new Error(`--out ${out} would delete the sources`);
+const samples = ["chelsea.png", "coffee.jpg", "rocket.jpg"];
+
+rmSync(out, { recursive: true, force: true });
+mkdirSync(join(out, "samples"), { recursive: true });
+for (const name of samples) copyFileSync(join(here, "../examples", name), join(out, "samples", name));
+copyFileSync(join(here, "../examples/CREDITS.md"), join(out, "samples", "CREDITS.md"));
+const page = readFileSync(join(here, "src/index.html"), "utf8");
+writeFileSync(join(out, "index.html"), page.replace('content="http"', `content="${values.engine}"`));
+copyFileSync(join(here, "src/icon.svg"), join(out, "icon.svg"));
+const licence = readFileSync(join(here, "node_modules/preact/LICENSE"), "utf8");
+writeFileSync(join(out, "LICENSES.txt"), `page.js contains Preact (https://preactjs.com):\n\n${licence}`);
+
+/** @type {import("esbuild").BuildOptions} */
+const options = {
+  absWorkingDir: here,
+  entryPoints: { page: "src/main.tsx", style: "src/style.css" },
+  outdir: out,
+  bundle: true,
+  minify: !values.serve,
+  sourcemap: values.serve ? "inline" : false,
+  target: ["chrome114", "firefox125", "safari17"],
+  format: "iife", // a classic script also runs when the page is opened as a file
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  legalComments: "none",
+  charset: "utf8",
+};
+if (values.serve) {
+  const watching = await context(options);
+  await watching.watch();
+  const { hosts, port } = await watching.serve({ servedir: out, host: "127.0.0.1" });
+  console.log(`http://${hosts[0]}:${port}`);
+} else {
+  await build(options);
+}

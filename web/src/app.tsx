@@ -1,0 +1,547 @@
+/** The page. */
+
+import type { JSX } from "preact";
+import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { NameField } from "./chips";
+import { classColours } from "./colours";
+import { commandLine, pythonLines } from "./commands";
+import { Choice, closeMenu, Menu, Slider } from "./controls";
+import { makeDownload, save, type Download } from "./downloads";
+import type { View } from "./draw";
+import type { Capabilities, Engine, Labelling } from "./engine/types";
+import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
+import * as icons from "./icons";
+import { displayName } from "./names";
+import { PhotoError, SAMPLES, type ShownPhoto } from "./photo";
+import { Photos, type Entry } from "./photos";
+import { percent, Results } from "./results";
+import { MODES, STYLES, toHash, fromHash, type Settings } from "./settings";
+import { Stage, type Side } from "./stage";
+import { useTheme } from "./theme";
+
+const MODE_TITLES = {
+  semantic: "One name for each pixel",
+  panoptic: "Also separates things of the same name",
+  instance: "Countable things only, each with its own mask",
+};
+const STYLE_TITLES = {
+  overlay: "Regions in colour over the photo",
+  outline: "Only the edges of regions",
+  labels: "Only their colours",
+};
+const RETRY = 3000; // milliseconds
+const capital = (text: string): string => text[0].toUpperCase() + text.slice(1);
+
+export function App({ engine }: { engine: Engine }): JSX.Element {
+  const first = useMemo(() => fromHash(location.hash), []);
+  const [settings, setSettings] = useState<Settings>(first.settings);
+  const [kept, setKept] = useState<Settings | null>(first.left);
+  const [comparePhoto, setComparePhoto] = useState(false);
+  const [capabilities, setCapabilities] = useState<Capabilities | null>(null);
+  const [engineFailure, setEngineFailure] = useState<Failure | null>(null);
+  const [entries, setEntries] = useState<readonly Entry[]>([]);
+  const [entry, setEntry] = useState<Entry | null>(null);
+  const [photo, setPhoto] = useState<ShownPhoto | null>(null);
+  const [reading, setReading] = useState(false);
+  const [problems, setProblems] = useState<readonly string[]>([]);
+  const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
+  const [isolated, setIsolated] = useState<string | null>(null);
+  const [hovered, setHovered] = useState<number | null>(null);
+  const [heat, setHeat] = useState<string | null>(null);
+  const [note, setNote] = useState("");
+  const [dragging, setDragging] = useState(false);
+  const chooser = useRef<HTMLInputElement>(null);
+  const [theme, switchTheme] = useTheme();
+
+  const limits = useRef(Infinity);
+  limits.current = capabilities?.maxPixels ?? Infinity;
+  const photos = useMemo(() => new Photos(() => limits.current), []);
+  const handles = useMemo(() => new Handles(engine), [engine]);
+  const change = useCallback((changes: Partial<Settings>) => setSettings((old) => ({ ...old, ...changes })), []);
+
+  // The engine, and again until it is there.
+  useEffect(() => {
+    let timer = 0;
+    const start = (): void => {
+      engine.capabilities().then(
+        (value) => {
+          setCapabilities(value);
+          setEngineFailure(null);
+        },
+        (error: unknown) => {
+          const problem = failure(error);
+          setEngineFailure(problem);
+          if (problem.again) timer = window.setTimeout(start, RETRY);
+        },
+      );
+    };
+    start();
+    return () => clearTimeout(timer);
+  }, [engine]);
+
+  // Photos.
+  const take = useCallback(
+    async (jobs: readonly (() => Promise<Entry>)[]): Promise<Entry | null> => {
+      setReading(true);
+      const failures: string[] = [];
+      let shown: Entry | null = null;
+      for (const job of jobs) {
+        try {
+          const added = await job();
+          setEntries((old) => [...old, added]);
+          shown ??= added;
+        } catch (error) {
+          failures.push(error instanceof PhotoError ? error.message : failure(error).message);
+        }
+        if (shown && jobs.length > 1) setEntry(shown);
+      }
+      setReading(false);
+      setProblems(failures);
+      if (shown) setEntry(shown);
+      return shown;
+    },
+    [photos],
+  );
+  const takeFiles = useCallback(
+    (files: Iterable<File>) => take([...files].map((file) => () => photos.add(file, file.name || "pasted.png"))),
+    [take],
+  );
+  const takeSample = useCallback(
+    (id: string) => {
+      const there = entries.find(({ sample }) => sample === id);
+      const names = SAMPLES.find((sample) => sample.id === id)?.names ?? [];
+      const suggested = SAMPLES.some((sample) => sample.names.join() === settings.names.join());
+      if (!settings.names.length || suggested) change({ names });
+      if (there) setEntry(there);
+      else void take([() => photos.addSample(id)]);
+    },
+    [take, entries, settings.names],
+  );
+  useEffect(() => {
+    if (first.sample) void take([() => photos.addSample(first.sample!)]);
+  }, []);
+  useEffect(() => {
+    setIsolated(null);
+    setHovered(null);
+    if (!entry) return setPhoto(null);
+    let current = true;
+    photos.load(entry).then(
+      (value) => current && setPhoto(value),
+      (error: unknown) => current && setProblems([error instanceof PhotoError ? error.message : failure(error).message]),
+    );
+    return () => {
+      current = false;
+    };
+  }, [entry]);
+  // The networks see a photo before its names are typed.
+  useEffect(() => {
+    if (photo && capabilities) handles.get(photo, settings.severance).catch(() => undefined);
+  }, [photo, capabilities, settings.severance]);
+  const removeEntry = (gone: Entry): void => {
+    const index = entries.indexOf(gone);
+    const rest = entries.filter((other) => other !== gone);
+    setEntries(rest);
+    if (entry === gone) setEntry(rest[Math.min(index, rest.length - 1)] ?? null);
+    photos.forget(gone);
+    handles.forget(gone.file);
+  };
+
+  // Dropping and pasting work anywhere on the page.
+  useEffect(() => {
+    const isFile = (event: DragEvent): boolean => event.dataTransfer?.types.includes("Files") ?? false;
+    const over = (event: DragEvent): void => {
+      if (!isFile(event)) return;
+      event.preventDefault();
+      setDragging(true);
+    };
+    const leave = (event: DragEvent): void => {
+      if (event.relatedTarget === null) setDragging(false);
+    };
+    const drop = (event: DragEvent): void => {
+      if (!isFile(event)) return;
+      event.preventDefault();
+      setDragging(false);
+      void takeFiles(event.dataTransfer!.files);
+    };
+    const paste = (event: ClipboardEvent): void => {
+      const files = [...(event.clipboardData?.files ?? [])];
+      if (!files.length) return;
+      event.preventDefault();
+      void takeFiles(files);
+    };
+    window.addEventListener("dragover", over);
+    window.addEventListener("dragleave", leave);
+    window.addEventListener("drop", drop);
+    window.addEventListener("paste", paste);
+    return () => {
+      window.removeEventListener("dragover", over);
+      window.removeEventListener("dragleave", leave);
+      window.removeEventListener("drop", drop);
+      window.removeEventListener("paste", paste);
+    };
+  }, [takeFiles]);
+
+  // The address follows the settings, and the settings an address that is typed.
+  const hash = toHash(settings, entry?.sample ?? null, kept);
+  useEffect(() => {
+    if (reading || (first.sample && !entries.length && !problems.length)) return;
+    history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  }, [hash, reading]);
+  useEffect(() => {
+    const follow = (): void => {
+      const { settings: typed, sample, left } = fromHash(location.hash);
+      setSettings(typed);
+      setKept(left);
+      if (sample && sample !== entry?.sample) {
+        const there = entries.find((other) => other.sample === sample);
+        if (there) setEntry(there);
+        else void take([() => photos.addSample(sample)]);
+      }
+    };
+    window.addEventListener("hashchange", follow);
+    return () => window.removeEventListener("hashchange", follow);
+  }, [entry, entries]);
+
+  // Answers.
+  const ready = capabilities ? photo : null;
+  const answer = useLabelling(engine, handles, ready, settings);
+  const keptAnswer = useLabelling(engine, handles, ready, kept);
+  const heatIndex = heat === null ? null : settings.names.findIndex((name) => displayName(name) === heat);
+  const heatAnswer = useHeatmap(engine, handles, ready, settings, heatIndex !== null && heatIndex >= 0 ? heatIndex : null);
+  const labelling = settings.names.length ? answer.value : null;
+  const problem = answer.failure ?? keptAnswer.failure ?? heatAnswer.failure ?? (capabilities ? null : engineFailure);
+
+  const view = (labels: Labelling | null, own: Settings, live: boolean): View => {
+    const index = (name: string | null): number | null => {
+      const found = labels?.classes.findIndex((entry) => entry.name === name) ?? -1;
+      return found < 0 ? null : found;
+    };
+    const off = (labels?.classes ?? []).flatMap(({ name }, k) => (hidden.has(name) ? [k] : []));
+    return { style: own.style, alpha: own.alpha, hidden: new Set(off), isolated: index(isolated), emphasised: live ? hovered : null };
+  };
+  const side: Side = { title: "Now", labelling, view: view(labelling, settings, true) };
+  const other: Side | null = comparePhoto
+    ? { title: "Photo", labelling: null, view: view(null, settings, false) }
+    : kept
+      ? { title: "Kept", labelling: keptAnswer.value, view: view(keptAnswer.value, kept, false) }
+      : null;
+
+  const isolate = (name: string | null): void => setIsolated((old) => (name === null || old === name ? null : name));
+  const toggle = (name: string): void =>
+    setHidden((old) => {
+      const next = new Set(old);
+      if (!next.delete(name)) next.add(name);
+      return next;
+    });
+
+  const found = labelling?.classes.filter(({ share }) => share > 0) ?? [];
+  const spoken = answer.busy
+    ? ""
+    : labelling
+      ? found.length
+        ? `Result: ${found.map(({ name, share }) => `${name} ${percent(share)}`).join(", ")}`
+        : "Result: none of the names was found"
+      : "";
+  const colours = useMemo(() => {
+    const own = new Map(labelling?.classes.map(({ name, colour }) => [name, colour]));
+    const guessed = classColours(settings.names);
+    return settings.names.map((name, k) => own.get(displayName(name)) ?? guessed[k]);
+  }, [labelling, settings.names]);
+
+  const download = async (kind: Download): Promise<void> => {
+    closeMenu("download");
+    if (!photo || !labelling) return;
+    try {
+      const { blob, name } = await makeDownload(kind, photo, labelling, side.view, answer.settings ?? settings, capabilities?.model ?? "nano");
+      save(blob, name);
+      setNote(`${name} was saved.`);
+    } catch (error) {
+      setProblems([failure(error).message]);
+    }
+  };
+  const copy = async (text: string, what: string): Promise<void> => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setNote(`${what} copied.`);
+    } catch {
+      setNote("The browser does not allow copying; select the text instead.");
+    }
+  };
+  useEffect(() => {
+    if (!note) return;
+    const timer = setTimeout(() => setNote(""), 4000);
+    return () => clearTimeout(timer);
+  }, [note]);
+
+  const about = capabilities
+    ? `${capabilities.model} · ${capabilities.backend} · ${capabilities.local ? "photos stay in this browser" : "photos go to this server only"}`
+    : engineFailure
+      ? "not available"
+      : "starting";
+  const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
+  const model = capabilities?.model ?? "nano";
+  const command = commandLine(photoName, settings, model);
+  const lines = pythonLines(photoName, settings, model);
+  const choose = (): void => chooser.current?.click();
+
+  return (
+    <div class={`page${dragging ? " dragging" : ""}${entry ? "" : " empty"}`}>
+      <header>
+        <h1>deop</h1>
+        <p class="engine" title={about}>
+          {about}
+        </p>
+        <div class="bar">
+          <button type="button" class="bar-button" disabled={!settings.names.length} aria-label="Copy link" title="Copy a link to these names and settings" onClick={() => copy(location.href, "Link")}>
+            <icons.Link />
+            <span class="bar-text">Link</span>
+          </button>
+          <Menu id="code" label="Code" icon={<icons.Code />} disabled={!settings.names.length}>
+            <CodeBlock title="Command" text={command} onCopy={() => copy(command, "Command")} />
+            <CodeBlock title="Python" text={lines} onCopy={() => copy(lines, "Python lines")} />
+          </Menu>
+          <Menu id="download" label="Download" icon={<icons.Download />} disabled={!labelling}>
+            <ul class="menu">
+              {(
+                [
+                  ["picture", "Picture", "as shown, at the photo's size"],
+                  ["cutout", "Cut-out", isolated ? `${isolated}, on a transparent background` : "all that is switched on, transparent elsewhere"],
+                  ["labels", "Label map", "PNG: 1 is the first name, 0 none"],
+                  ["json", "JSON", "shares, scores, boxes and masks (COCO RLE)"],
+                ] as const
+              ).map(([kind, title, text]) => (
+                <li key={kind}>
+                  <button type="button" onClick={() => download(kind)}>
+                    {title}
+                    <small>{text}</small>
+                  </button>
+                </li>
+              ))}
+            </ul>
+          </Menu>
+          <button type="button" class="bar-button" aria-label={theme === "dark" ? "Light colours" : "Dark colours"} title={theme === "dark" ? "Light" : "Dark"} onClick={switchTheme}>
+            {theme === "dark" ? <icons.Sun /> : <icons.Moon />}
+          </button>
+        </div>
+      </header>
+
+      <main>
+        <div class="view">
+          {(problem || problems.length > 0) && (
+            <div class="problem" role="alert">
+              <div>
+                {problem && <p>{problem.message}</p>}
+                {problems.map((text) => (
+                  <p key={text}>{text}</p>
+                ))}
+              </div>
+              {problem?.again ? (
+                <button type="button" onClick={() => [answer, keptAnswer, heatAnswer].forEach((each) => each.failure && each.retry())}>
+                  Try again
+                </button>
+              ) : (
+                problems.length > 0 && (
+                  <button type="button" aria-label="Close" class="quiet" onClick={() => setProblems([])}>
+                    <icons.Cross />
+                  </button>
+                )
+              )}
+            </div>
+          )}
+          {photo && entry ? (
+            <Stage
+              key={entry.id}
+              photo={photo}
+              side={side}
+              other={other}
+              heat={heat !== null && heatAnswer.value ? { name: heat, heatmap: heatAnswer.value } : null}
+              busy={answer.busy || keptAnswer.busy || heatAnswer.busy}
+              onHover={setHovered}
+              onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
+            />
+          ) : (
+            <div class="welcome">
+              <button type="button" class="drop" onClick={choose} disabled={reading}>
+                <icons.Photo />
+                <span class="big">{reading ? "Reading" : "Drop a photo, paste one, or choose"}</span>
+                <span class="small">Several at once are fine.</span>
+              </button>
+              <p class="label" id="samples-title">
+                Or try one of these
+              </p>
+              <ul class="samples" aria-labelledby="samples-title">
+                {SAMPLES.map((sample) => (
+                  <li key={sample.id}>
+                    <button type="button" onClick={() => takeSample(sample.id)} aria-label={`Sample: ${sample.title}`}>
+                      <img src={`samples/${sample.file}`} alt="" />
+                    </button>
+                  </li>
+                ))}
+              </ul>
+            </div>
+          )}
+          {entries.length > 0 && (
+            <ul class="strip" aria-label="Photos">
+              {entries.map((each) => (
+                <li key={each.id}>
+                  <button type="button" class="thumbnail" aria-pressed={each === entry} aria-label={each.name} title={each.name} onClick={() => setEntry(each)}>
+                    <img src={each.thumbnail} alt="" />
+                  </button>
+                  <button type="button" class="remove" aria-label={`Remove ${each.name}`} title="Remove" onClick={() => removeEntry(each)}>
+                    <icons.Cross />
+                  </button>
+                </li>
+              ))}
+              <li>
+                <button type="button" class="thumbnail add" aria-label="Add photos" title="Add photos" disabled={reading} onClick={choose}>
+                  <icons.Plus />
+                </button>
+              </li>
+              {SAMPLES.filter(({ id }) => !entries.some(({ sample }) => sample === id)).map((sample) => (
+                <li key={sample.id}>
+                  <button type="button" class="thumbnail faint" aria-label={`Sample: ${sample.title}`} title={`Sample: ${sample.title}`} onClick={() => takeSample(sample.id)}>
+                    <img src={`samples/${sample.file}`} alt="" />
+                  </button>
+                </li>
+              ))}
+            </ul>
+          )}
+        </div>
+
+        <div class="panel">
+          <NameField
+            label="Names"
+            hint="Enter adds a name; | joins synonyms: sofa|couch. “background” is everything else."
+            placeholder="cat, sofa|couch, wall"
+            names={settings.names}
+            taken={settings.background}
+            colours={colours}
+            maxNames={capabilities?.maxNames ?? 1000}
+            onChange={(names) => change({ names })}
+          />
+          {labelling && (
+            <Results
+              labelling={labelling}
+              hidden={hidden}
+              isolated={isolated}
+              emphasised={hovered}
+              heat={heat}
+              heatmaps={capabilities?.heatmaps ?? false}
+              onToggle={toggle}
+              onIsolate={isolate}
+              onHeat={(name) => setHeat((old) => (old === name ? null : name))}
+              onHover={setHovered}
+            />
+          )}
+          <Choice label="Style" value={settings.style} options={STYLES.map((value) => ({ value, text: capital(value), title: STYLE_TITLES[value] }))} onChange={(style) => change({ style })} />
+          <Slider label="Opacity" value={settings.alpha} step={0.05} text={`${Math.round(100 * settings.alpha)} %`} disabled={settings.style !== "overlay"} onChange={(alpha) => change({ alpha })} />
+          <Choice
+            label="Mode"
+            value={settings.mode}
+            options={MODES.filter((mode) => capabilities?.modes.includes(mode) ?? true).map((value) => ({ value, text: capital(value), title: MODE_TITLES[value] }))}
+            onChange={(mode) => change({ mode })}
+          />
+          <Slider
+            label="Threshold"
+            value={settings.threshold}
+            step={0.01}
+            text={settings.threshold ? settings.threshold.toFixed(2) : "default"}
+            onChange={(threshold) => change({ threshold })}
+          />
+          <Choice
+            label="Compare with"
+            value={comparePhoto ? "photo" : kept ? "kept" : "nothing"}
+            options={[
+              { value: "nothing", text: "Nothing" },
+              { value: "photo", text: "Photo" },
+              { value: "kept", text: "These settings", title: "Keeps the settings of now on the left; then change them", disabled: !settings.names.length },
+            ]}
+            onChange={(value) => {
+              setComparePhoto(value === "photo");
+              setKept(value === "kept" ? settings : null);
+            }}
+          />
+          {kept && !comparePhoto && (
+            <p class="hint kept">
+              Left: {kept.names.map(displayName).join(", ")}; {kept.mode}
+              {kept.threshold ? `, threshold ${kept.threshold}` : ""}.{" "}
+              <button type="button" class="text-button" onClick={() => setKept(settings)}>
+                Keep those of now
+              </button>
+            </p>
+          )}
+          <details open={settings.background.length > 0 || settings.things.length > 0 || settings.severance !== null}>
+            <summary>More</summary>
+            <NameField
+              label="Background"
+              hint="What else the photo may show; its pixels get no name."
+              placeholder="road, sky"
+              names={settings.background}
+              taken={settings.names}
+              maxNames={capabilities?.maxNames ?? 1000}
+              onChange={(background) => change({ background })}
+            />
+            {settings.mode !== "semantic" && (
+              <NameField
+                label="Things"
+                hint="Which of the names are countable; guessed if empty."
+                placeholder={settings.names.slice(0, 2).map(displayName).join(", ")}
+                names={settings.things}
+                maxNames={capabilities?.maxNames ?? 1000}
+                onChange={(things) => change({ things })}
+              />
+            )}
+            {(capabilities?.severances.length ?? 0) > 1 && (
+              <div class="field">
+                <label for="severance">Severance</label>
+                <select id="severance" value={settings.severance ?? ""} onChange={(event) => change({ severance: event.currentTarget.value || null })}>
+                  <option value="">the model's</option>
+                  {capabilities!.severances.map((kind) => (
+                    <option key={kind}>{kind}</option>
+                  ))}
+                </select>
+              </div>
+            )}
+          </details>
+          <p class="engine">{about}</p>
+        </div>
+      </main>
+
+      <input
+        ref={chooser}
+        type="file"
+        accept="image/*"
+        multiple
+        hidden
+        aria-label="Choose photos"
+        onChange={(event) => {
+          const { files } = event.currentTarget;
+          if (files?.length) void takeFiles([...files]);
+          event.currentTarget.value = "";
+        }}
+      />
+      <p class="toast" role="status">
+        {note}
+      </p>
+      <p class="spoken" role="status">
+        {spoken}
+      </p>
+    </div>
+  );
+}
+
+function CodeBlock({ title, text, onCopy }: { title: string; text: string; onCopy(): void }): JSX.Element {
+  return (
+    <section class="code">
+      <div class="code-head">
+        <h2 class="label">{title}</h2>
+        <button type="button" class="text-button" aria-label={`Copy: ${title}`} onClick={onCopy}>
+          Copy
+        </button>
+      </div>
+      <pre tabIndex={0} aria-label={title}>
+        {text}
+      </pre>
+    </section>
+  );
+}

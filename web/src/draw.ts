@@ -1,0 +1,194 @@
+/** Drawing of results over photos. Everything is one look-up per pixel, so that opacity, hover and toggles are live. */
+
+import type { Colour, Heatmap, Labelling, PixelMap } from "./engine/types";
+import type { Style } from "./settings";
+import { SHOWN_LONGEST } from "./photo";
+
+const SHOWN_SHORTEST = 1400; // small photos are drawn larger, so that edges are smooth
+const LARGEST_FACTOR = 4;
+
+export interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** The size at which a photo is drawn on the page. */
+export function shownSize({ width, height }: Size): Size {
+  const longer = Math.max(width, height);
+  const factor = longer > SHOWN_LONGEST ? SHOWN_LONGEST / longer : Math.min(LARGEST_FACTOR, Math.max(1, SHOWN_SHORTEST / longer));
+  return { width: Math.max(1, Math.round(width * factor)), height: Math.max(1, Math.round(height * factor)) };
+}
+
+/** A labelling at the size of a canvas. */
+export interface Prepared extends Size {
+  /** 0: none; else an index into `classOf`, plus 1: of classes, or of segments where there are some. */
+  readonly ids: PixelMap;
+  readonly classOf: readonly number[];
+  /** 1 or 2: that many pixels from the edge of a region, 0 elsewhere. */
+  readonly edges: Uint8Array;
+  readonly colours: readonly Colour[];
+}
+
+export function prepare(labelling: Labelling, size: Size): Prepared {
+  const map = labelling.segmentMap ?? labelling.labels;
+  const ids = resample(map, labelling, size);
+  const classOf = labelling.segmentMap ? labelling.segments.map(({ classIndex }) => classIndex) : labelling.classes.map((_, k) => k);
+  const turn = new Map<number, number>();
+  const colours = classOf.map((k) => {
+    const nth = turn.get(k) ?? 0;
+    turn.set(k, nth + 1);
+    return shade(labelling.classes[k].colour, nth);
+  });
+  return { ...size, ids, classOf, edges: findEdges(ids, size), colours };
+}
+
+const SHADES = [0, 0.28, -0.24, 0.14, -0.13];
+
+/** Segments of one name have shades of one colour. */
+function shade(colour: Colour, nth: number): Colour {
+  const change = SHADES[nth % SHADES.length];
+  const to = change > 0 ? 255 : 0;
+  const [red, green, blue] = colour.map((value) => value + Math.abs(change) * (to - value));
+  return [red, green, blue];
+}
+
+/** A map at another size. Enlarged, the borders between pixels become diagonal where the four nearest disagree. */
+function resample(map: PixelMap, from: Size, to: Size): PixelMap {
+  if (from.width === to.width && from.height === to.height) return map;
+  const result = map instanceof Uint16Array ? new Uint16Array(to.width * to.height) : new Int32Array(to.width * to.height);
+  const sx = from.width / to.width;
+  const sy = from.height / to.height;
+  for (let y = 0, at = 0; y < to.height; y++) {
+    const v = Math.min(from.height - 1, Math.max(0, (y + 0.5) * sy - 0.5));
+    const y0 = Math.floor(v);
+    const fy = v - y0;
+    const top = y0 * from.width;
+    const bottom = Math.min(y0 + 1, from.height - 1) * from.width;
+    for (let x = 0; x < to.width; x++, at++) {
+      const u = Math.min(from.width - 1, Math.max(0, (x + 0.5) * sx - 0.5));
+      const x0 = Math.floor(u);
+      const x1 = Math.min(x0 + 1, from.width - 1);
+      const a = map[top + x0];
+      const b = map[top + x1];
+      const c = map[bottom + x0];
+      const d = map[bottom + x1];
+      if (a === b && a === c && a === d) {
+        result[at] = a;
+        continue;
+      }
+      const fx = u - x0;
+      const wa = (1 - fx) * (1 - fy);
+      const wb = fx * (1 - fy);
+      const wc = (1 - fx) * fy;
+      const wd = fx * fy;
+      const sa = wa + (b === a ? wb : 0) + (c === a ? wc : 0) + (d === a ? wd : 0);
+      const sb = wb + (a === b ? wa : 0) + (c === b ? wc : 0) + (d === b ? wd : 0);
+      const sc = wc + (a === c ? wa : 0) + (b === c ? wb : 0) + (d === c ? wd : 0);
+      const sd = wd + (a === d ? wa : 0) + (b === d ? wb : 0) + (c === d ? wc : 0);
+      const most = Math.max(sa, sb, sc, sd);
+      result[at] = sa === most ? a : sb === most ? b : sc === most ? c : d;
+    }
+  }
+  return result;
+}
+
+function findEdges(ids: PixelMap, { width, height }: Size): Uint8Array {
+  const edges = new Uint8Array(ids.length);
+  const mark = (first: number, second: number, distance: number): void => {
+    if (ids[first] === ids[second]) return;
+    if (!edges[first] || edges[first] > distance) edges[first] = distance;
+    if (!edges[second] || edges[second] > distance) edges[second] = distance;
+  };
+  for (let y = 0, at = 0; y < height; y++)
+    for (let x = 0; x < width; x++, at++) {
+      if (x + 1 < width) mark(at, at + 1, 1);
+      if (y + 1 < height) mark(at, at + width, 1);
+      if (x + 2 < width) mark(at, at + 2, 2);
+      if (y + 2 < height) mark(at, at + 2 * width, 2);
+    }
+  return edges;
+}
+
+export interface View {
+  readonly style: Style;
+  readonly alpha: number;
+  /** Indices of classes that are switched off. */
+  readonly hidden: ReadonlySet<number>;
+  /** The class that is shown alone: the rest of the photo is darkened. */
+  readonly isolated: number | null;
+  /** The class under the pointer. */
+  readonly emphasised: number | null;
+}
+
+const SCRIM: Colour = [14, 16, 20];
+const SCRIM_ALPHA = 0.78;
+const UNNAMED: Colour = [128, 128, 128]; // in the style "labels"
+
+const word = (colour: Colour, alpha: number): number =>
+  ((Math.round(255 * alpha) << 24) | (Math.round(colour[2]) << 16) | (Math.round(colour[1]) << 8) | Math.round(colour[0])) >>> 0;
+
+/** The picture that lies over the photo. */
+export function paint(prepared: Prepared, view: View): ImageData {
+  const { ids, edges, classOf, colours, width, height } = prepared;
+  const fill = new Uint32Array(classOf.length + 1);
+  const line = new Uint32Array(classOf.length + 1);
+  const alpha = view.style === "labels" ? 1 : view.style === "outline" ? 0 : view.alpha;
+  const isolating = view.isolated !== null;
+  fill[0] = isolating ? word(SCRIM, SCRIM_ALPHA) : view.style === "labels" ? word(UNNAMED, 0.25) : 0;
+  line[0] = fill[0];
+  classOf.forEach((k, s) => {
+    const colour = colours[s];
+    if (isolating && view.isolated !== k) fill[s + 1] = line[s + 1] = word(SCRIM, SCRIM_ALPHA);
+    else if (view.hidden.has(k)) fill[s + 1] = line[s + 1] = 0;
+    else if (isolating) line[s + 1] = word(colour, 1);
+    else {
+      const near = view.emphasised === k;
+      const faint = view.emphasised !== null && !near;
+      fill[s + 1] = word(colour, faint ? alpha * 0.55 : near ? Math.min(1, alpha + 0.12) : alpha);
+      line[s + 1] = word(near ? mix(colour, [255, 255, 255], 0.45) : colour, faint ? 0.55 : 1);
+    }
+  });
+  const width2 = view.style === "outline" || isolating;
+  const image = new ImageData(width, height);
+  const words = new Uint32Array(image.data.buffer);
+  for (let at = 0; at < words.length; at++) {
+    const id = ids[at];
+    const edge = edges[at];
+    words[at] = edge === 1 || (edge === 2 && width2) ? line[id] : fill[id];
+  }
+  return image;
+}
+
+function mix(colour: Colour, other: Colour, weight: number): Colour {
+  const [red, green, blue] = colour.map((value, c) => value + weight * (other[c] - value));
+  return [red, green, blue];
+}
+
+/** The colours of heatmaps, from 0 to 1: black over red to pale yellow. */
+const HEAT: readonly Colour[] = [[8, 6, 20], [62, 15, 92], [140, 30, 96], [208, 60, 64], [245, 125, 30], [250, 195, 60], [252, 250, 190]];
+
+/** A heatmap as a picture of its own size. */
+export function paintHeat(heatmap: Heatmap): ImageData {
+  const table = new Uint32Array(256);
+  for (let level = 0; level < 256; level++) {
+    const place = (level / 255) * (HEAT.length - 1);
+    const step = Math.min(HEAT.length - 2, Math.floor(place));
+    table[level] = word(mix(HEAT[step], HEAT[step + 1], place - step), 1);
+  }
+  const image = new ImageData(heatmap.width, heatmap.height);
+  const words = new Uint32Array(image.data.buffer);
+  for (let at = 0; at < words.length; at++) words[at] = table[Math.round(255 * Math.min(1, Math.max(0, heatmap.values[at])))];
+  return image;
+}
+
+/** Puts the picture of a heatmap into a canvas of another size, smoothly. */
+export function stretchInto(canvas: HTMLCanvasElement, image: ImageData, alpha: number): void {
+  const source = new OffscreenCanvas(image.width, image.height);
+  source.getContext("2d")!.putImageData(image, 0, 0);
+  const context = canvas.getContext("2d")!;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.globalAlpha = alpha;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  context.globalAlpha = 1;
+}

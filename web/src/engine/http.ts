@@ -1,0 +1,191 @@
+/**
+ * The engine of `deop serve`. What it expects of the server, beside problem+json (RFC 9457) for refusals:
+ *
+ *   GET  v1/models   {"default": "nano", "models": [{"name", "backend", "modes", "severances", "heatmaps",
+ *                     "limits": {"pixels", "names"}}]}
+ *   POST v1/encode   body: the bytes of the photo; query: severance
+ *                    -> 201 {"id": "...", "size": [width, height]}
+ *   DELETE v1/encode/{id}
+ *   POST v1/label    {"id", "names": [...], "background": [...], "things": [...] | null, "mode", "threshold": x | null}
+ *                    -> what `Segmentation.summary(rle=True)` returns, and "warnings": [...]
+ *                    with "heatmap": index of a name, and Accept: image/png -> grey PNG, 255 = 1
+ *                    -> 404 or 410 when the server has dropped the photo: it is then encoded again
+ */
+
+import { parseColour } from "../colours";
+import { decompressCounts, paintCounts } from "./rle";
+import { EngineError } from "./types";
+import type { Capabilities, EncodeOptions, Engine, Handle, Heatmap, LabelOptions, Labelling, Mode, PixelMap, Photo } from "./types";
+
+interface Remote extends Handle {
+  /** What the server calls the photo; changes when it has to be encoded again. */
+  id: string;
+  readonly photo: Photo;
+  readonly options: EncodeOptions;
+}
+
+interface Models {
+  default: string;
+  models: {
+    name: string;
+    backend?: string;
+    modes?: Mode[];
+    severances?: string[];
+    heatmaps?: boolean;
+    limits?: { pixels?: number; names?: number };
+  }[];
+}
+
+export interface Summary {
+  size: [number, number];
+  mode: Mode;
+  names: string[];
+  classes: { name: string; share: number; score: number | null; colour: string }[];
+  segments: { name: string; score: number; share: number; segmentation: { size: [number, number]; counts: string | number[] } }[];
+  warnings?: string[];
+}
+
+const ATTEMPTS = 4; // when the server is busy
+const LONGEST_WAIT = 20; // seconds
+
+export class HttpEngine implements Engine {
+  constructor(private readonly base: string = new URL(".", document.baseURI).href) {}
+
+  async capabilities(): Promise<Capabilities> {
+    const { default: first, models } = (await (await this.request("GET", "v1/models")).json()) as Models;
+    const model = models.find(({ name }) => name === first) ?? models[0];
+    if (!model) throw new EngineError("The server has no model.");
+    return {
+      model: model.name,
+      backend: model.backend ?? "deop serve",
+      local: false,
+      modes: model.modes ?? ["semantic", "panoptic", "instance"],
+      severances: model.severances ?? [],
+      heatmaps: model.heatmaps ?? true,
+      maxPixels: model.limits?.pixels ?? 100e6,
+      maxNames: model.limits?.names ?? 1000,
+    };
+  }
+
+  async encode(photo: Photo, options: EncodeOptions, signal?: AbortSignal): Promise<Remote> {
+    const { id, size } = await this.upload(photo, options, signal);
+    return { id, width: size[0], height: size[1], photo, options };
+  }
+
+  async label(handle: Handle, names: readonly string[], options: LabelOptions, signal?: AbortSignal): Promise<Labelling> {
+    const answer = await this.ask(handle as Remote, { names, ...options }, "application/json", signal);
+    return readSummary((await answer.json()) as Summary);
+  }
+
+  async heatmap(handle: Handle, names: readonly string[], index: number, options: LabelOptions, signal?: AbortSignal): Promise<Heatmap> {
+    const answer = await this.ask(handle as Remote, { names, ...options, heatmap: index }, "image/png", signal);
+    const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
+    const { width, height } = bitmap;
+    const context = new OffscreenCanvas(width, height).getContext("2d")!;
+    context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+    const { data } = context.getImageData(0, 0, width, height);
+    return { width, height, values: Float32Array.from({ length: width * height }, (_, i) => data[4 * i] / 255) };
+  }
+
+  release(handle: Handle): void {
+    const path = `v1/encode/${encodeURIComponent((handle as Remote).id)}`;
+    fetch(this.base + path, { method: "DELETE", keepalive: true }).catch(() => undefined); // it would expire anyway
+  }
+
+  private async upload(photo: Photo, options: EncodeOptions, signal?: AbortSignal): Promise<{ id: string; size: [number, number] }> {
+    const query = options.severance ? `?severance=${encodeURIComponent(options.severance)}` : "";
+    const type = photo.file.type || "application/octet-stream";
+    return (await this.request("POST", `v1/encode${query}`, photo.file, { "Content-Type": type }, signal)).json();
+  }
+
+  private async ask(handle: Remote, question: object, accept: string, signal?: AbortSignal): Promise<Response> {
+    const headers = { "Content-Type": "application/json", Accept: accept };
+    const send = (): Promise<Response> =>
+      this.request("POST", "v1/label", JSON.stringify({ id: handle.id, ...question }), headers, signal);
+    try {
+      return await send();
+    } catch (error) {
+      if (!(error instanceof Refusal) || (error.status !== 404 && error.status !== 410)) throw error;
+      handle.id = (await this.upload(handle.photo, handle.options, signal)).id;
+      return send();
+    }
+  }
+
+  private async request(method: string, path: string, body?: BodyInit, headers: Record<string, string> = {}, signal?: AbortSignal): Promise<Response> {
+    for (let attempt = 1; ; attempt++) {
+      let answer: Response;
+      try {
+        answer = await fetch(this.base + path, { method, headers, body: body ?? null, signal: signal ?? null, cache: "no-store" });
+      } catch (error) {
+        if (signal?.aborted) throw error;
+        throw new EngineError("The server does not answer. It may have been stopped: start “deop serve” again.", true);
+      }
+      if (answer.ok) return answer;
+      const busy = answer.status === 429 || answer.status === 503;
+      const wait = Number(answer.headers.get("Retry-After") ?? 1);
+      if (!busy || attempt === ATTEMPTS || !(wait >= 0 && wait <= LONGEST_WAIT)) throw await refusal(answer, busy);
+      await pause(1000 * wait, signal);
+    }
+  }
+}
+
+class Refusal extends EngineError {
+  constructor(
+    message: string,
+    readonly status: number,
+    again: boolean,
+  ) {
+    super(message, again);
+  }
+}
+
+async function refusal(answer: Response, again: boolean): Promise<Refusal> {
+  let message = `The server answered ${answer.status} ${answer.statusText}`.trim() + ".";
+  try {
+    const problem = (await answer.json()) as { title?: string; detail?: string };
+    if (typeof problem.detail === "string") message = problem.detail;
+    else if (typeof problem.title === "string") message = problem.title;
+  } catch {
+    // no JSON: the status has to do
+  }
+  return new Refusal(message, answer.status, again || answer.status >= 500);
+}
+
+function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+/** What `Segmentation.summary(rle=True)` says, with maps instead of run lengths. */
+export function readSummary(summary: Summary): Labelling {
+  const [width, height] = summary.size;
+  const count = summary.segments.length;
+  const empty = (values: number): PixelMap => (values < 65535 ? new Uint16Array(width * height) : new Int32Array(width * height));
+  const indices = new Map(summary.names.map((name, index) => [name, index]));
+  const segments = summary.segments.map(({ name, score, share }) => ({ classIndex: indices.get(name) ?? 0, score, share }));
+  const segmentMap = empty(count);
+  // Where instances overlap, the best one is on top, so it is painted last.
+  const order = segments.map((_, index) => index).sort((a, b) => segments[a].score - segments[b].score || b - a);
+  for (const index of order) {
+    const { counts } = summary.segments[index].segmentation;
+    paintCounts(segmentMap, width, height, typeof counts === "string" ? decompressCounts(counts) : counts, index + 1);
+  }
+  const labels = empty(summary.names.length);
+  for (let at = 0; at < labels.length; at++) if (segmentMap[at]) labels[at] = segments[segmentMap[at] - 1].classIndex + 1;
+  const semantic = summary.mode === "semantic";
+  return {
+    width,
+    height,
+    labels,
+    classes: summary.classes.map(({ name, share, score, colour }) => ({ name, share, score, colour: parseColour(colour) })),
+    segments: semantic ? [] : segments,
+    segmentMap: semantic ? null : segmentMap,
+    remarks: summary.warnings ?? [],
+  };
+}

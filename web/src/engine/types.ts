@@ -1,0 +1,124 @@
+/** The interface between the page and an engine. A page needs nothing else from a model. */
+
+export type Mode = "semantic" | "panoptic" | "instance";
+export type Colour = readonly [red: number, green: number, blue: number];
+
+/** A photo as it was given, and decoded in the orientation in which people see it. */
+export interface Photo {
+  readonly name: string;
+  readonly file: Blob;
+  readonly width: number;
+  readonly height: number;
+  /** The pixels, scaled so that neither side is longer than `longest`; by default at the photo's own size. */
+  pixels(longest?: number): Promise<ImageData>;
+}
+
+/** A photo that the networks have seen: what `label` needs, whatever the names. */
+export interface Handle {
+  readonly width: number;
+  readonly height: number;
+}
+
+export interface EncodeOptions {
+  /** How attention is restricted to the masks; null: the model's setting. */
+  readonly severance: string | null;
+}
+
+export interface LabelOptions {
+  readonly mode: Mode;
+  /** Minimum score in [0, 1]; null: the model's setting. */
+  readonly threshold: number | null;
+  /** What else the photo may show; its pixels stay without a name. */
+  readonly background: readonly string[];
+  /** Which of the names are countable things; null: guessed from the names. */
+  readonly things: readonly string[] | null;
+}
+
+export interface LabelledClass {
+  /** The display name: the first of the synonyms. */
+  readonly name: string;
+  /** Share of the photo in [0, 1]. */
+  readonly share: number;
+  /** Score in [0, 1]; null if the name was not found. */
+  readonly score: number | null;
+  readonly colour: Colour;
+}
+
+export interface LabelledSegment {
+  /** Index into `classes`. */
+  readonly classIndex: number;
+  readonly score: number;
+  readonly share: number;
+}
+
+/** One value per pixel, in rows from the top: 0 is none, k + 1 is number k. */
+export type PixelMap = Int32Array | Uint16Array;
+
+export interface Labelling {
+  readonly width: number;
+  readonly height: number;
+  /** k + 1 is `classes[k]`, as in the file of `deop segment --labels`. */
+  readonly labels: PixelMap;
+  /** In the order of the names that were asked. */
+  readonly classes: readonly LabelledClass[];
+  /** The segments of panoptic and instance mode; empty in semantic mode. */
+  readonly segments: readonly LabelledSegment[];
+  /** s + 1 is `segments[s]`; where instances overlap, the best one. Null in semantic mode. */
+  readonly segmentMap: PixelMap | null;
+  /** Remarks for people, such as names that instance mode cannot find. */
+  readonly remarks: readonly string[];
+}
+
+/** The score of one name; may be smaller than the photo and is then stretched over it. */
+export interface Heatmap {
+  readonly width: number;
+  readonly height: number;
+  /** In [0, 1]. */
+  readonly values: Float32Array;
+}
+
+export interface Capabilities {
+  /** Name of the model, as `deop.load` takes it. */
+  readonly model: string;
+  /** Where it runs, for people: "WebAssembly, 4 threads". */
+  readonly backend: string;
+  /** Whether photos stay in this browser; otherwise they go to the server that the page came from. */
+  readonly local: boolean;
+  readonly modes: readonly Mode[];
+  /** Values of `severance`; fewer than two: no choice. */
+  readonly severances: readonly string[];
+  readonly heatmaps: boolean;
+  /** Largest photo, in pixels. */
+  readonly maxPixels: number;
+  readonly maxNames: number;
+}
+
+export interface Engine {
+  /** Also loads what has to be loaded. Rejects with an `EngineError` if the engine cannot run. */
+  capabilities(): Promise<Capabilities>;
+  /** The expensive half: everything that does not depend on names. */
+  encode(photo: Photo, options: EncodeOptions, signal?: AbortSignal): Promise<Handle>;
+  /** The cheap half. Names are as people write them: "sofa|couch" are synonyms. */
+  label(handle: Handle, names: readonly string[], options: LabelOptions, signal?: AbortSignal): Promise<Labelling>;
+  /** The score of `names[index]` at each pixel; the other names compete with it. */
+  heatmap(
+    handle: Handle,
+    names: readonly string[],
+    index: number,
+    options: LabelOptions,
+    signal?: AbortSignal,
+  ): Promise<Heatmap>;
+  /** Frees what a handle holds. */
+  release(handle: Handle): void;
+}
+
+/** A failure that people can read. `again`: whether the same call may succeed later. */
+export class EngineError extends Error {
+  constructor(
+    message: string,
+    readonly again = false,
+  ) {
+    super(message);
+    this.name = "EngineError";
+  }
+}
