@@ -24,5 +24,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = (query * query.shape[-1] ** -0.5) @ key.mT
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        # A mask of one row for all queries is added, since filling has to read a mask of the size of the scores.
+        if mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, float("-inf"))
+        scores = scores + mask
     return scores.softmax(-1) @ value

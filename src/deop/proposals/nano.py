@@ -177,8 +177,6 @@ class NanoProposer(nn.Module):
         partition, colours, divisions = self.parts(pixels)
         proposals = []
         for index, logits in enumerate(partition):
-            # Small masks are dropped here too, since refinement takes time for each.
-            logits = logits[self._large(logits.softmax(0))]
             masks, valid = self.masks(logits, colours[index], [division[index] for division in divisions])
             proposals.append(Proposals(masks[valid]))
         return proposals
@@ -201,22 +199,21 @@ class NanoProposer(nn.Module):
     def masks(self, logits: Tensor, colours: Tensor, divisions: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Refine the masks of the queries of one photo, and append the superpixels.
 
-        The number of masks does not depend on their content, as exported graphs need it: a mask that is too small is
-        marked instead of dropped.
-
         Args:
             logits: (Q, h, w) float, of the queries.
             colours: (3, h, w) float, CIE Lab.
             divisions: masks (K, h, w) of superpixels.
 
         Returns:
-            Mask logits (N, h, w), and (N,) bool: False for the masks of queries that cover less than ``smallest`` of
-            the photo before or after refinement.
+            Mask logits (N, h, w) of the queries that cover at least ``smallest`` of the photo and of the superpixels;
+            and (N,) bool, False for masks of queries that cover less after refinement.
         """
-        large = self._large(logits.softmax(0))
-        logits = logits.masked_fill(~large[:, None, None], float("-inf"))
+        # Small masks are dropped before refinement to save time; after it they are only marked.
+        logits = logits[self._large(logits.softmax(0)).nonzero()[:, 0]]
+        if torch.compiler.is_exporting():  # as if one query at least were large: they share the whole photo
+            torch._check(logits.shape[0] >= 1)
         shares = refine_division(logits, colours, weight=self.config.smoothing)
-        large = large & self._large(shares)  # refinement makes more masks small
+        large = self._large(shares)
         shares = shares * large[:, None, None]
         valid = [large, *(torch.ones_like(division[:, 0, 0], dtype=torch.bool) for division in divisions)]
         # The sigmoid of these logits equals the shares.

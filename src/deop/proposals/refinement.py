@@ -28,7 +28,7 @@ def refine_division(logits: Tensor, colours: Tensor, *, weight: float = 3.0, uni
         (N, h, w) shares that sum to 1 in every cell.
     """
     shares = logits.softmax(0)
-    if not len(logits) or not weight:
+    if logits.shape[0] == 0 or not weight:
         return shares
     for reach in REACHES:
         updated = logits.clone()
