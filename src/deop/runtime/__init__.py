@@ -1,0 +1,1 @@
+"""The engine for exported models: numpy, pillow and onnxruntime. Never imports torch."""
