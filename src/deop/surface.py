@@ -102,7 +102,7 @@ class ModelSurface:
         """
         single = not isinstance(photo, (list, tuple))
         photos: list[Any] = [photo] if single else list(photo)  # type: ignore[arg-type]
-        given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))  # type: ignore[arg-type]
+        given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))
         shape = getattr(masks, "shape", None)
         if not single and shape is not None:
             raise SettingError(

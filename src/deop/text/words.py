@@ -149,7 +149,8 @@ class WordTable(WordReader):
             digest = hashlib.sha256("".join(f"{word}\n" for word in (READING, *self.words)).encode())
             digest.update(f"rows torch.float32 {self.rows.shape}".encode())
             for start in range(0, len(self.rows), _HASHED_ROWS):
-                digest.update(np.ascontiguousarray(self._floats(slice(start, start + _HASHED_ROWS)), "<f4"))
+                rows = np.ascontiguousarray(self._floats(slice(start, start + _HASHED_ROWS)), "<f4")
+                digest.update(rows.data)
             self._identity = f"nano-{digest.hexdigest()[:32]}"
         return self._identity
 
