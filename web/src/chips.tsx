@@ -99,7 +99,7 @@ export function NameField({ label, hint, placeholder, names, taken = [], colours
       {/* A click on the empty part of the field goes on typing, as in any text field; keys reach the input by themselves. */}
       <div class="chips" onClick={(event) => event.target === event.currentTarget && input.current?.focus()}>
         {names.length > 0 && (
-          <ul ref={list} aria-label={label}>
+          <ul ref={list} aria-label={`${label} so far`}>
             {names.map((name, index) => (
               <li class="chip" key={name}>
                 <button type="button" class="chip-text" title="Edit" onClick={() => edit(index)} onKeyDown={(event) => onChipKey(event, index)}>

@@ -41,7 +41,6 @@ export function Results(props: Props): JSX.Element {
           const off = hidden.has(name);
           const count = pieces(k);
           const found = score !== null && share > 0;
-          const text = found ? `${percent(share)} of the photo, score ${decimal(score)}${count > 1 ? `, ${count} segments` : ""}` : "not found";
           return (
             <li
               key={name}
@@ -52,7 +51,6 @@ export function Results(props: Props): JSX.Element {
                 type="button"
                 class="result-name"
                 aria-pressed={isolated === name}
-                aria-label={`Isolate ${name}: ${text}`}
                 title={isolated === name ? "Show all names" : "Show only this name"}
                 disabled={!found}
                 onFocus={() => props.onHover(k)}
@@ -60,11 +58,22 @@ export function Results(props: Props): JSX.Element {
                 onClick={() => props.onIsolate(name)}
               >
                 <span class="swatch" style={{ background: cssColour(colour) }} />
-                <span class="name">{name}</span>
-                {count > 1 && <span class="count">{count}</span>}
+                <span class="name">
+                  <span class="spoken">Isolate </span>
+                  {name}
+                </span>
+                {count > 1 && (
+                  <span class="count">
+                    {count}
+                    <span class="spoken"> segments</span>
+                  </span>
+                )}
                 {found ? (
                   <>
-                    <span class="share">{percent(share)}</span>
+                    <span class="share">
+                      {percent(share)}
+                      <span class="spoken"> of the photo, score </span>
+                    </span>
                     <span class="score" title="Score">
                       {decimal(score)}
                     </span>

@@ -1,0 +1,137 @@
+// The page with the HTTP engine, against a small stand-in of the server.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+import { launch, open, root, serve } from "./page.mjs";
+import { FLAG, stripes } from "./pictures.mjs";
+
+const PNG = stripes([[0, 0, 0], [255, 255, 255]], 2, 1);
+let server, browser, page, context, log, plan, down;
+
+/** Left half of the photo: the first name; right half: none. A plan answers the next call of a path otherwise. */
+async function answer(request, response) {
+  const url = new URL(request.url, "http://x");
+  if (!url.pathname.startsWith("/v1/")) return false;
+  if (down) return request.socket.destroy(), true;
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  const body = Buffer.concat(chunks);
+  const call = { path: `${request.method} ${url.pathname}`, query: url.search, type: request.headers["content-type"], accept: request.headers.accept, body };
+  log.push(call);
+  const json = (status, value, headers = {}) => response.writeHead(status, { "Content-Type": "application/json", ...headers }).end(JSON.stringify(value));
+  const planned = plan[call.path]?.shift();
+  if (planned) return json(...planned), true;
+  if (call.path === "GET /v1/models")
+    json(200, { default: "nano", models: [{ name: "nano", backend: "ONNX Runtime, 2 threads", severances: ["self", "none"], limits: { pixels: 1e6, names: 5 } }] });
+  else if (call.path === "POST /v1/encode") json(201, { id: `photo-${log.filter(({ path }) => path === call.path).length}`, size: [40, 20] });
+  else if (call.path === "POST /v1/label") {
+    const { names, mode, heatmap } = JSON.parse(body);
+    if (heatmap !== undefined) response.writeHead(200, { "Content-Type": "image/png" }).end(PNG);
+    else
+      json(200, {
+        photo: null, size: [40, 20], mode, names,
+        classes: names.map((name, k) => ({ name, share: k ? 0 : 0.5, score: k ? null : 0.75, colour: "#ff8000" })),
+        segments: [{ id: 0, name: names[0], score: 0.75, box: [0, 0, 20, 20], area: 400, share: 0.5, segmentation: { size: [20, 40], counts: [0, 400, 400] } }],
+        settings: {}, warnings: [],
+      });
+  } else json(204, null);
+  return true;
+}
+
+before(async () => {
+  server = await serve(join(root, "build-http"), answer);
+  browser = await launch();
+});
+beforeEach(() => {
+  [log, plan, down] = [[], {}, false];
+});
+afterEach(() => context.close());
+after(async () => {
+  await browser.close();
+  await server.close();
+});
+const start = async (hash = "#names=cat,dog") => {
+  ({ page, context } = await open(browser, server.url + hash));
+  await page.setInputFiles('input[type="file"]', FLAG);
+};
+const shown = () => page.waitForSelector(".results");
+const count = (path) => log.filter((call) => call.path === path).length;
+
+test("encode once, label often", async () => {
+  await start("#names=cat,dog&background=sky&threshold=0.2&severance=none");
+  await shown();
+  assert.match(await page.locator("header .engine").textContent(), /nano · ONNX Runtime, 2 threads · photos go to this server only/);
+  const encode = log.find(({ path }) => path === "POST /v1/encode");
+  assert.deepEqual([encode.type, encode.query], ["image/png", "?severance=none"]);
+  assert.ok(encode.body.equals(FLAG.buffer));
+  const label = JSON.parse(log.find(({ path }) => path === "POST /v1/label").body);
+  assert.deepEqual(label, { id: "photo-1", names: ["cat", "dog"], mode: "semantic", threshold: 0.2, background: ["sky"], things: null });
+  const text = await page.locator(".results").textContent();
+  assert.match(text, /cat50 %.*0\.75.*dognot found/);
+  await page.getByText("Panoptic", { exact: true }).click();
+  await page.waitForFunction(() => !document.querySelector(".progress"));
+  assert.equal(count("POST /v1/encode"), 1);
+  assert.equal(count("POST /v1/label"), 2);
+  const [left, right] = await page.evaluate(() => {
+    const { width, height } = document.querySelector(".result-layer");
+    const context = document.querySelector(".result-layer").getContext("2d");
+    return [0.25, 0.75].map((x) => [...context.getImageData(x * width, height / 2, 1, 1).data]);
+  });
+  assert.deepEqual([left[0], left[3], right[3]], [255, 140, 0]);
+  await page.getByRole("button", { name: "Heatmap of cat" }).click();
+  await page.waitForSelector(".heat-title");
+  const heat = log.at(-1);
+  assert.deepEqual([heat.accept, JSON.parse(heat.body).heatmap], ["image/png", 0]);
+});
+
+test("a photo that the server has dropped is encoded again", async () => {
+  plan["POST /v1/label"] = [[410, { title: "Gone" }]];
+  await start();
+  await shown();
+  assert.equal(count("POST /v1/encode"), 2);
+  assert.equal(JSON.parse(log.findLast(({ path }) => path === "POST /v1/label").body).id, "photo-2");
+});
+
+test("a busy server is asked again after the time it names", async () => {
+  plan["POST /v1/encode"] = [[429, { title: "Too many requests" }, { "Retry-After": "0" }], [503, {}, { "Retry-After": "1" }]];
+  await start();
+  await shown();
+  assert.equal(count("POST /v1/encode"), 3);
+});
+
+test("a refusal is shown in the server's words", async () => {
+  plan["POST /v1/label"] = [[422, { title: "Unprocessable", detail: "“cat” is both in name 1 and in name 2." }]];
+  await start();
+  assert.match(await page.getByRole("alert").textContent(), /both in name 1/);
+});
+
+test("a photo larger than the server takes is not sent", async () => {
+  plan["GET /v1/models"] = [[200, { default: "nano", models: [{ name: "nano", limits: { pixels: 100 } }] }]];
+  ({ page, context } = await open(browser, server.url));
+  await page.waitForFunction(() => document.querySelector(".engine").textContent.startsWith("nano"));
+  await page.setInputFiles('input[type="file"]', FLAG);
+  assert.match(await page.getByRole("alert").textContent(), /megapixels/);
+  assert.equal(count("POST /v1/encode"), 0);
+});
+
+test("the server is gone and comes back", async () => {
+  await start();
+  await shown();
+  down = true;
+  await page.getByRole("textbox", { name: "Names" }).fill("bird");
+  await page.keyboard.press("Enter");
+  assert.match(await page.getByRole("alert").textContent(), /does not answer/);
+  assert.equal(await page.locator(".result").count(), 2); // the last result stays
+  down = false;
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".result").length === 3);
+  assert.equal(await page.getByRole("alert").count(), 0);
+});
+
+test("the server is not there at first", async () => {
+  down = true;
+  await start();
+  assert.match(await page.getByRole("alert").textContent(), /does not answer/);
+  down = false;
+  await shown(); // by itself
+});

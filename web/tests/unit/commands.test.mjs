@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import { load } from "./load.mjs";
+
+const { commandLine, pythonLines } = await load("commands.ts");
+const { DEFAULTS } = await load("settings.ts");
+
+test("a shell reads the command as it was meant", () => {
+  const settings = { ...DEFAULTS, names: ["it's $HOME `x`", "sofa|couch"], background: ["a road"], threshold: 0.3, mode: "panoptic" };
+  const line = commandLine("-my photo's.jpg", settings, "nano");
+  const words = execFileSync("sh", ["-c", `for word in ${line}; do printf '%s\\0' "$word"; done`], { encoding: "utf8" }).split("\0").slice(0, -1);
+  assert.deepEqual(words, [
+    "deop", "segment", "./-my photo's.jpg", "--classes", "it's $HOME `x`, sofa|couch",
+    "--background", "a road", "--mode", "panoptic", "--threshold", "0.3",
+  ]);
+});
+
+test("defaults are left out", () => {
+  assert.equal(commandLine("photo.jpg", { ...DEFAULTS, names: ["cat"] }, "nano"), "deop segment photo.jpg --classes cat");
+  assert.equal(
+    pythonLines("photo.jpg", { ...DEFAULTS, names: ["cat", 'a "b"'], style: "outline" }, "clip-b16"),
+    'import deop\n\nmodel = deop.load("clip-b16")\nresult = model.segment("photo.jpg", ["cat", "a \\"b\\""])\nresult.overlay(style="outline").save("result.png")',
+  );
+});

@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { load } from "./load.mjs";
+
+const { DEFAULTS, fromHash, toHash } = await load("settings.ts");
+
+const FULL = {
+  names: ["a cat, asleep", "sofa|couch", "50 % + more & #1=2", "日本"],
+  background: ["road"],
+  things: ["a cat, asleep"],
+  mode: "panoptic",
+  threshold: 0.3,
+  severance: "gate",
+  style: "outline",
+  alpha: 0.25,
+};
+
+test("an address gives the settings back", () => {
+  const left = { ...DEFAULTS, names: ["dog"], threshold: 0.1 };
+  assert.deepEqual(fromHash(`#${toHash(FULL, "coffee", left)}`), { settings: FULL, sample: "coffee", left });
+  assert.equal(toHash(DEFAULTS, null), "");
+  assert.equal(toHash({ ...DEFAULTS, names: ["coffee cup", "wall"] }, null), "names=coffee+cup,+wall");
+});
+
+test("what an address has wrong is ignored", () => {
+  const { settings } = fromHash("#mode=x&threshold=7&alpha=nan&style=&names=cat,cat,|&background=cat,dog&unknown=%zz");
+  assert.deepEqual(settings, { ...DEFAULTS, names: ["cat"], background: ["dog"] });
+});
