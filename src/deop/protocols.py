@@ -71,8 +71,17 @@ class VisionEncoder(Protocol):
         ...
 
 
+def is_table(encoder: TextEncoder) -> bool:
+    """Whether a text encoder only looks up rows that never change; False for one that does not say."""
+    return bool(getattr(encoder, "is_table", False))
+
+
 class TextEncoder(Protocol):
-    """Encodes texts into the joint space of images and text."""
+    """Encodes texts into the joint space of images and text.
+
+    An encoder may also have the attribute ``is_table``, a bool: True if its embeddings never change and take no time,
+    so that they are neither cached on disk nor hashed.
+    """
 
     @property
     def width(self) -> int:

@@ -15,7 +15,7 @@ from deop.labelling.heatmaps import score_heatmaps
 from deop.labelling.present_names import keep_present
 from deop.labelling.result import assemble
 from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
-from deop.protocols import TextEncoder
+from deop.protocols import TextEncoder, is_table
 from deop.results.checks import check_request
 from deop.results.name_lookup import find_names
 from deop.results.segmentation import Segmentation
@@ -52,7 +52,7 @@ class ModelSurface:
     settings: Settings
     card: Card
     cache: EmbeddingCache | None
-    _last_embedded: tuple[tuple[Vocabulary, str, Calibration], Classes] | None = None
+    _last_embedded: tuple[tuple[Vocabulary, Any, Calibration], Classes] | None = None
 
     def segment(
         self,
@@ -177,7 +177,8 @@ class ModelSurface:
 
     def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
         """Calibrated embeddings of a vocabulary; kept until text encoder or settings change."""
-        key, last = (vocabulary, self.text.identity, self.settings.calibration), self._last_embedded
+        encoder = self.text if is_table(self.text) else self.text.identity
+        key, last = (vocabulary, encoder, self.settings.calibration), self._last_embedded
         if last is not None and last[0] == key:
             return last[1]
         # Read once and set once, since another thread may embed another vocabulary in between.

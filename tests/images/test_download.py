@@ -89,7 +89,7 @@ def test_a_photo_is_downloaded(server):
 
 
 def test_read_photo_takes_addresses(server, monkeypatch):
-    monkeypatch.setattr("deop.images.reading.fetch", get)
+    monkeypatch.setattr("deop.images.download.fetch", get)
     photo = read_photo(server.address + "/cat.png")
     np.testing.assert_array_equal(photo, np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
     with pytest.raises(ImageError, match=r"/page: it is a web page"):

@@ -18,11 +18,11 @@ from deop.images.preprocessing import (
     IMAGENET,
     Normalization,
     Resize,
+    normalize,
+    pixel_array,
     resize_photo,
     resized_shape,
     to_batch,
-    normalize,
-    pixel_array,
     to_pixels,
 )
 from deop.images.reading import count_pixels, read_photo

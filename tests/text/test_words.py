@@ -14,6 +14,7 @@ from deop.errors import CheckpointError, VocabularyError
 from deop.tensors import TensorFile
 from deop.text.builtin import builtin_vocabulary
 from deop.text.embedding import embed_vocabulary
+from deop.text.embedding_cache import EmbeddingCache
 from deop.text.words import WordTable
 
 FOLDER = Path(deop.__file__).parent / "assets" / "nano"
@@ -64,6 +65,11 @@ def test_any_text_is_read_alike(table, module, text):
     else:
         with pytest.raises(VocabularyError, match="has no letter that this model reads"):
             table.embed([text])
+
+
+def test_tables_are_not_cached_on_disk(table, tmp_path):
+    embed_vocabulary(builtin_vocabulary("cityscapes"), table, cache=EmbeddingCache(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -11,8 +11,7 @@ from urllib.parse import unquote, urlsplit
 from deop.cli.console import say
 from deop.errors import ImageError, ProposalError, SettingError
 from deop.images.collection import HIDDEN, NOT_AN_IMAGE, SUFFIXES, LeftOut, collect, describe_left_out
-from deop.images.download import is_url
-from deop.images.file_types import file_type_at
+from deop.images.file_types import file_type_at, is_url
 
 RESULTS_FOLDER, IMAGE_SUFFIX = Path("deop-results"), ".deop.png"
 """Where result images go by default: the directory for several photos, the suffix for one. Searches skip both."""

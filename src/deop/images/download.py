@@ -28,15 +28,6 @@ MAX_REDIRECTS = 5
 _BLOCK = 1 << 16
 
 
-def is_url(source: object) -> bool:
-    """Whether a text is a web address rather than a path.
-
-    >>> is_url("https://example.org/cat.jpg"), is_url("cat.jpg"), is_url("C:/cat.jpg")
-    (True, False, False)
-    """
-    return isinstance(source, str) and source[:8].lower().startswith(("https://", "http://", "ftp://"))
-
-
 def fetch(
     url: str,
     *,

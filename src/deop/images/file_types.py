@@ -156,3 +156,12 @@ def register_plugins() -> None:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
+
+
+def is_url(source: object) -> bool:
+    """Whether a text is a web address rather than a path.
+
+    >>> is_url("https://example.org/cat.jpg"), is_url("cat.jpg"), is_url("C:/cat.jpg")
+    (True, False, False)
+    """
+    return isinstance(source, str) and source[:8].lower().startswith(("https://", "http://", "ftp://"))

@@ -13,8 +13,7 @@ from PIL import Image
 
 from deop.errors import ImageError
 from deop.images.bit_depth import has_16_bit_colours, read_dark_colours, to_8_bits, warn_if_dark
-from deop.images.download import fetch, is_url
-from deop.images.file_types import HEAD, file_type, register_plugins
+from deop.images.file_types import HEAD, file_type, is_url, register_plugins
 
 Photo = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Any
 """Every form in which a photo can be passed; the last are tensors of torch, which is not imported here."""
@@ -73,6 +72,8 @@ def read_photo(source: Photo, max_pixels: int = MAX_PIXELS, *, allow_urls: bool 
     if isinstance(source, str) and is_url(source):
         if not allow_urls:
             raise ImageError(f"cannot read {name}: web addresses are not allowed here; pass the file itself")
+        from deop.images.download import fetch  # loads the modules of HTTP
+
         return _from_bytes(fetch(source), name, max_pixels)
     if isinstance(source, str | os.PathLike):
         return _from_bytes(_read_file(Path(source), name), name, max_pixels)

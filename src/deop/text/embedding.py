@@ -8,7 +8,7 @@ import numpy as np
 
 from deop.arrays import to_float32
 from deop.errors import VocabularyError
-from deop.protocols import TextEncoder
+from deop.protocols import TextEncoder, is_table
 from deop.text.calibration import Calibration
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.everything_else import COMMON, SAME_MEANING, means_everything_else, names_the_same
@@ -62,7 +62,7 @@ def embed_vocabulary(
         encoder: the text encoder.
         calibration: rivals and seen names of the model; None: the embeddings alone, also of "background". The rivals
             are not used if the vocabulary has background names, except where one of these means everything else.
-        cache: the cache of embeddings on disk, or None.
+        cache: the cache of embeddings on disk, or None. Encoders with ``is_table`` do not use it.
         progress: show a progress bar on stderr when more than 200 sentences must be encoded.
         batch_size: sentences encoded at once.
 
@@ -82,6 +82,8 @@ def embed_vocabulary(
         # The penalty serves rare names that somebody asks for. In a long list it lets chance names win everywhere.
         calibration = replace(calibration, seen_penalty=0.0)
     templates = vocabulary.templates if encoder.uses_templates else NONE
+    if is_table(encoder):
+        cache = None
     request = _Request.of(vocabulary, calibration, encoder)
     _warn_if_cut(request.texts, templates, encoder)
     texts = (*request.texts, *request.rivals)

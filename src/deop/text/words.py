@@ -127,6 +127,9 @@ class WordTable(WordReader):
         CheckpointError: shapes or dtypes that do not fit together.
     """
 
+    is_table = True
+    """Rows never change and are only looked up: a cache on disk, and the hash that is its key, would take longer."""
+
     def __init__(self, words: Sequence[str], rows: np.ndarray, scales: np.ndarray | None = None) -> None:
         super().__init__(words)
         if rows.ndim != 2 or rows.dtype.kind != ("f" if scales is None else "i"):
