@@ -3,7 +3,6 @@
 import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { NameField } from "./chips";
-import { classColours } from "./colours";
 import { commandLine, pythonLines } from "./commands";
 import { Choice, closeMenu, Menu, Slider } from "./controls";
 import { makeDownload, save, type Download } from "./downloads";
@@ -242,11 +241,8 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         ? `Result: ${found.map(({ name, share }) => `${name} ${percent(share)}`).join(", ")}`
         : "Result: none of the names was found"
       : "";
-  const colours = useMemo(() => {
-    const own = new Map(labelling?.classes.map(({ name, colour }) => [name, colour]));
-    const guessed = classColours(settings.names);
-    return settings.names.map((name, k) => own.get(displayName(name)) ?? guessed[k]);
-  }, [labelling, settings.names]);
+  const known = new Map(labelling?.classes.map(({ name, colour }) => [name, colour]));
+  const colours = settings.names.map((name) => known.get(displayName(name)));
 
   const download = async (kind: Download): Promise<void> => {
     closeMenu("download");

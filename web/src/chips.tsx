@@ -14,12 +14,13 @@ interface Props {
   names: readonly string[];
   /** Names that are in use elsewhere. */
   taken?: readonly string[];
+  /** Colours of the names; undefined for one that is not known yet. */
   colours?: readonly (Colour | undefined)[];
   maxNames: number;
   onChange(names: string[]): void;
 }
 
-export function NameField({ label, hint, placeholder, names, taken = [], colours = [], maxNames, onChange }: Props): JSX.Element {
+export function NameField({ label, hint, placeholder, names, taken = [], colours, maxNames, onChange }: Props): JSX.Element {
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
   const list = useRef<HTMLUListElement>(null);
@@ -103,7 +104,7 @@ export function NameField({ label, hint, placeholder, names, taken = [], colours
             {names.map((name, index) => (
               <li class="chip" key={name}>
                 <button type="button" class="chip-text" title="Edit" onClick={() => edit(index)} onKeyDown={(event) => onChipKey(event, index)}>
-                  <span class="dot" style={{ background: colours[index] ? cssColour(colours[index]) : undefined }} />
+                  {colours && <span class="dot" style={{ background: colours[index] && cssColour(colours[index]) }} />}
                   <span>{displayName(name)}</span>
                   {synonyms(name).length > 1 && <span class="synonyms">{synonyms(name).slice(1).map((text) => ` | ${text}`)}</span>}
                 </button>

@@ -1,7 +1,7 @@
 /** The files that people take away. */
 
 import { hexColour } from "./colours";
-import { paint, prepare, shownSize, type View } from "./draw";
+import { paint, pixelsOf, prepare, shownSize, type View } from "./draw";
 import { compressCounts, countsOf } from "./engine/rle";
 import type { Labelling, PixelMap } from "./engine/types";
 import type { ShownPhoto } from "./photo";
@@ -50,10 +50,11 @@ async function picture(photo: ShownPhoto, labelling: Labelling, view: View): Pro
   const canvas = new OffscreenCanvas(size.width, size.height);
   const context = canvas.getContext("2d")!;
   const source = large ? photo.bitmap : await photo.full();
-  context.drawImage(source, 0, 0, size.width, size.height);
+  const pixels = pixelsOf(source, size);
+  context.putImageData(pixels, 0, 0);
   if (!large) source.close();
   const layer = new OffscreenCanvas(size.width, size.height);
-  layer.getContext("2d")!.putImageData(paint(prepare(labelling, size), { ...view, emphasised: null }), 0, 0);
+  layer.getContext("2d")!.putImageData(paint(prepare(labelling, pixels), { ...view, emphasised: null }), 0, 0);
   context.drawImage(layer, 0, 0);
   return canvas.convertToBlob({ type: "image/png" });
 }

@@ -27,9 +27,15 @@ export interface Prepared extends Size {
   /** 1 or 2: that many pixels from the edge of a region, 0 elsewhere. */
   readonly edges: Uint8Array;
   readonly colours: readonly Colour[];
+  /** The photo's lightness at each pixel, and of each id its mean and standard deviation. */
+  readonly grey: Uint8Array;
+  readonly means: Float64Array;
+  readonly deviations: Float64Array;
 }
 
-export function prepare(labelling: Labelling, size: Size): Prepared {
+/** @param photo the photo, of the same size */
+export function prepare(labelling: Labelling, photo: ImageData): Prepared {
+  const size = { width: photo.width, height: photo.height };
   const map = labelling.segmentMap ?? labelling.labels;
   const ids = resample(map, labelling, size);
   const classOf = labelling.segmentMap ? labelling.segments.map(({ classIndex }) => classIndex) : labelling.classes.map((_, k) => k);
@@ -39,7 +45,30 @@ export function prepare(labelling: Labelling, size: Size): Prepared {
     turn.set(k, nth + 1);
     return shade(labelling.classes[k].colour, nth);
   });
-  return { ...size, ids, classOf, edges: findEdges(ids, size), colours };
+  const grey = new Uint8Array(ids.length);
+  const counts = new Float64Array(classOf.length + 1);
+  const means = new Float64Array(classOf.length + 1);
+  const deviations = new Float64Array(classOf.length + 1);
+  for (let at = 0; at < grey.length; at++) {
+    const value = (299 * photo.data[4 * at] + 587 * photo.data[4 * at + 1] + 114 * photo.data[4 * at + 2]) / 1000;
+    grey[at] = value;
+    counts[ids[at]]++;
+    means[ids[at]] += value;
+    deviations[ids[at]] += value * value;
+  }
+  for (let id = 0; id < counts.length; id++) {
+    means[id] /= Math.max(1, counts[id]);
+    deviations[id] = Math.sqrt(Math.max(0, deviations[id] / Math.max(1, counts[id]) - means[id] ** 2));
+  }
+  return { ...size, ids, classOf, edges: findEdges(ids, size), colours, grey, means, deviations };
+}
+
+/** The pixels of a picture at a size. */
+export function pixelsOf(picture: ImageBitmap, { width, height }: Size): ImageData {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
 }
 
 const SHADES = [0, 0.28, -0.24, 0.14, -0.13];
@@ -127,34 +156,50 @@ const UNNAMED: Colour = [128, 128, 128]; // in the style "labels"
 const word = (colour: Colour, alpha: number): number =>
   ((Math.round(255 * alpha) << 24) | (Math.round(colour[2]) << 16) | (Math.round(colour[1]) << 8) | Math.round(colour[0])) >>> 0;
 
-/** The picture that lies over the photo. */
+const LARGEST_DEVIATION = 24; // with more, the colours of regions could not be told apart
+
+/**
+ * The picture that lies over the photo. As in `deop.results.blending`, hue and chroma of a region come from its name,
+ * and so does its mean lightness, around which the photo's varies with its contrast reduced to 1 - alpha: a region has
+ * the colour of its swatch on dark and on bright photos.
+ */
 export function paint(prepared: Prepared, view: View): ImageData {
-  const { ids, edges, classOf, colours, width, height } = prepared;
-  const fill = new Uint32Array(classOf.length + 1);
+  const { ids, edges, classOf, colours, grey, means, deviations, width, height } = prepared;
+  const fill = new Uint32Array(256 * (classOf.length + 1));
   const line = new Uint32Array(classOf.length + 1);
   const alpha = view.style === "labels" ? 1 : view.style === "outline" ? 0 : view.alpha;
+  const covering = 1 - (1 - alpha) ** 6;
   const isolating = view.isolated !== null;
-  fill[0] = isolating ? word(SCRIM, SCRIM_ALPHA) : view.style === "labels" ? word(UNNAMED, 0.25) : 0;
-  line[0] = fill[0];
+  const flat = (id: number, value: number): void => {
+    fill.fill(value, 256 * id, 256 * (id + 1));
+    line[id] = value;
+  };
+  flat(0, isolating ? word(SCRIM, SCRIM_ALPHA) : view.style === "labels" ? word(UNNAMED, 0.25) : 0);
   classOf.forEach((k, s) => {
+    const id = s + 1;
     const colour = colours[s];
-    if (isolating && view.isolated !== k) fill[s + 1] = line[s + 1] = word(SCRIM, SCRIM_ALPHA);
-    else if (view.hidden.has(k)) fill[s + 1] = line[s + 1] = 0;
-    else if (isolating) line[s + 1] = word(colour, 1);
+    if (isolating && view.isolated !== k) flat(id, word(SCRIM, SCRIM_ALPHA));
+    else if (!isolating && view.hidden.has(k)) flat(id, 0);
     else {
-      const near = view.emphasised === k;
-      const faint = view.emphasised !== null && !near;
-      fill[s + 1] = word(colour, faint ? alpha * 0.55 : near ? Math.min(1, alpha + 0.12) : alpha);
-      line[s + 1] = word(near ? mix(colour, [255, 255, 255], 0.45) : colour, faint ? 0.55 : 1);
+      const near = view.emphasised === k && !isolating;
+      const faint = view.emphasised !== null && !near && !isolating ? 0.5 : 1;
+      line[id] = word(near ? mix(colour, [255, 255, 255], 0.5) : colour, faint);
+      if (isolating) return;
+      const contrast = Math.min(1 - alpha, LARGEST_DEVIATION / Math.max(1, deviations[id]));
+      for (let level = 0; level < 256; level++) {
+        const change = contrast * (level - means[id]);
+        const clip = (value: number): number => Math.min(255, Math.max(0, value + change));
+        fill[256 * id + level] = word([clip(colour[0]), clip(colour[1]), clip(colour[2])], covering * faint);
+      }
     }
   });
-  const width2 = view.style === "outline" || isolating;
+  const wide = view.style === "outline" || isolating;
   const image = new ImageData(width, height);
   const words = new Uint32Array(image.data.buffer);
   for (let at = 0; at < words.length; at++) {
     const id = ids[at];
     const edge = edges[at];
-    words[at] = edge === 1 || (edge === 2 && width2) ? line[id] : fill[id];
+    words[at] = edge === 1 || (edge === 2 && wide) ? line[id] : fill[256 * id + grey[at]];
   }
   return image;
 }

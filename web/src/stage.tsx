@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cssColour } from "./colours";
-import { paint, paintHeat, prepare, shownSize, stretchInto, type View } from "./draw";
+import { paint, paintHeat, pixelsOf, prepare, shownSize, stretchInto, type View } from "./draw";
 import type { Heatmap, Labelling } from "./engine/types";
 import type { ShownPhoto } from "./photo";
 import { decimal } from "./results";
@@ -160,7 +160,7 @@ function ResultLayer({ photo, side, heat }: { photo: ShownPhoto; side: Side; hea
   const size = useMemo(() => shownSize(photo), [photo]);
   const { labelling, view } = side;
   const prepared = useMemo(
-    () => (labelling && labelling.width === photo.width && labelling.height === photo.height ? prepare(labelling, size) : null),
+    () => (labelling && labelling.width === photo.width && labelling.height === photo.height ? prepare(labelling, pixelsOf(photo.bitmap, size)) : null),
     [labelling, size],
   );
   const hidden = [...view.hidden].join();

@@ -77,7 +77,7 @@ test("encode once, label often", async () => {
     const context = document.querySelector(".result-layer").getContext("2d");
     return [0.25, 0.75].map((x) => [...context.getImageData(x * width, height / 2, 1, 1).data]);
   });
-  assert.deepEqual([left[0], left[3], right[3]], [255, 140, 0]);
+  assert.deepEqual([left[0], left[3], right[3]], [255, 253, 0]);
   await page.getByRole("button", { name: "Heatmap of cat" }).click();
   await page.waitForSelector(".heat-title");
   const heat = log.at(-1);

@@ -48,8 +48,8 @@ test("a photo and names give labelled pixels, and other names do not encode agai
   await page.keyboard.press("Enter");
   await settled(page);
   assert.deepEqual((await rows()).map((row) => row.replace(/, score.*/, "")), ["Isolate red50 % of the photo", "Isolate blue50 % of the photo"]);
-  near(await overlayAt(0.25, 0.5), [...RED, 140]);
-  near(await overlayAt(0.75, 0.5), [...BLUE, 140]);
+  near(await overlayAt(0.25, 0.5), [...RED, 253]);
+  near(await overlayAt(0.75, 0.5), [...BLUE, 253]);
   await field().fill("spoon");
   await page.keyboard.press("Enter");
   await page.waitForFunction(() => document.querySelectorAll(".result").length === 3);
@@ -74,7 +74,7 @@ test("hover reads, a click isolates, switches hide", async () => {
   await page.mouse.move(5, 5);
   await page.waitForTimeout(50);
   assert.equal((await overlayAt(0.25, 0.5))[3], 0);
-  near(await overlayAt(0.75, 0.5), [...BLUE, 140]);
+  near(await overlayAt(0.75, 0.5), [...BLUE, 253]);
   assert.equal(await page.getByRole("button", { name: "Colour red" }).getAttribute("aria-pressed"), "false");
   assert.equal((await calls()).label, 1);
 });
@@ -290,8 +290,8 @@ test("a photo of 60 megapixels", { timeout: 120_000 }, async () => {
   await start("#names=red,blue");
   await give(file(stripes([RED, BLUE], 10_000, 6000), "large.png"));
   await page.waitForSelector(".results", { timeout: 60_000 });
-  near(await overlayAt(0.25, 0.5), [...RED, 140]);
-  near(await overlayAt(0.75, 0.5), [...BLUE, 140]);
+  near(await overlayAt(0.25, 0.5), [...RED, 253]);
+  near(await overlayAt(0.75, 0.5), [...BLUE, 253]);
 });
 
 test("nothing is wider than a phone of 360 pixels, and the photo is seen", async () => {
