@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from deop.errors import SettingError
+from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import anchor_heatmaps
 from deop.networks.devices import check_finite
-from deop.proposals.given import Masks
 from deop.protocols import Proposer, TextEncoder, VisionEncoder
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import ClassTensors, classify, probabilities

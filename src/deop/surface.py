@@ -10,6 +10,7 @@ import numpy as np
 
 from deop.arrays import to_float32
 from deop.errors import SettingError
+from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import score_heatmaps
 from deop.labelling.present_names import keep_present
@@ -29,7 +30,6 @@ from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary, VocabularyWarning
 
 if TYPE_CHECKING:
-    from deop.proposals.given import Masks
     from deop.regions.two_stream import TwoStream
 
 Names = Sequence[str] | str | Vocabulary
@@ -60,7 +60,7 @@ class ModelSurface:
         names: Names,
         *,
         mode: str = "semantic",
-        masks: "Masks | Sequence[Masks] | None" = None,
+        masks: Masks | Sequence[Masks] | None = None,
         severance: str | Severance | None = None,
         anchors: str | None = None,
         classifier: "str | TwoStream" = "one-pass",
@@ -225,7 +225,7 @@ class ModelSurface:
     def encode(
         self,
         photos: Sequence[Photo],
-        masks: "Sequence[Masks | None] | None" = None,
+        masks: Sequence[Masks | None] | None = None,
         *,
         severance: str | Severance | None = None,
         anchors: str | None = None,

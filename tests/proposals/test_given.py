@@ -104,7 +104,7 @@ def test_no_masks_give_no_proposals(masks):
         (np.full((6, 8), -1), "negative"),
         (np.full((1, 6, 8), "a"), "give bool"),
         ([np.ones((1, 6, 8))], "each must be"),
-        ("masks.png", r"read the file first with deop\.proposals\.given\.read_masks\('masks\.png'\)"),
+        ("masks.png", r"read the file first with deop\.images\.masks\.read_masks\('masks\.png'\)"),
     ],
 )
 def test_wrong_masks_raise(masks, message):

@@ -11,6 +11,7 @@ import numpy as np
 
 from deop.errors import ImageError, ProposalError, ResourceError, SettingError
 from deop.images.canvas import canvas_of, group_by_size
+from deop.images.masks import Masks
 from deop.images.reading import Photo, count_pixels, read_photo
 from deop.networks.memory import does_not_fit, free_memory, is_out_of_memory
 from deop.results.checks import check_request
@@ -22,7 +23,6 @@ from deop.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from deop.encoders.severance import Severance
     from deop.model import DeOP
-    from deop.proposals.given import Masks
     from deop.regions.encoding import EncodedPhoto
     from deop.regions.two_stream import TwoStream
 

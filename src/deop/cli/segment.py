@@ -160,7 +160,7 @@ def _load(
 def _results(network: "DeOP", jobs: Sequence["Job"], vocabulary: "Vocabulary", **options: Any) -> Iterator[Any]:
     """The result of each photo, or its error; see ``segment_stream``."""
     from deop.batch.streaming import segment_stream
-    from deop.proposals.given import read_masks
+    from deop.images.masks import read_masks
 
     masks = [None if job.masks is None else partial(read_masks, job.masks) for job in jobs]
     return segment_stream(network, [job.photo.source for job in jobs], vocabulary, masks=masks, **options)

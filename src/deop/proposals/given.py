@@ -1,26 +1,12 @@
-"""Masks given by the caller: ground truth, output of another program, files."""
-
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+"""Masks given by the caller as proposals."""
 
 import numpy as np
 import torch
-from scipy import sparse
-from torch import Tensor
 
-from deop.errors import DeopError, ImageError, ProposalError
-from deop.images.collection import collect
-from deop.images.id_maps import read_id_map
+from deop.images.masks import LOGIT_LIMIT, Masks, as_masks, cell_logits, read_masks
 from deop.proposals.types import Proposals
 
-LOGIT_LIMIT = 20.0
-"""Logit of a fully covered cell; its negative is that of a cell without coverage or in the padding."""
-
-Masks = np.ndarray | Tensor | Sequence[Any]
-"""Masks in any form that ``given_proposals`` accepts."""
+__all__ = ["LOGIT_LIMIT", "Masks", "as_masks", "given_proposals", "read_masks"]
 
 
 def given_proposals(
@@ -32,237 +18,20 @@ def given_proposals(
 ) -> Proposals:
     """Convert given masks to proposals.
 
-    A cell's probability p is the share of its area inside the photo that the mask covers (exact area average, not
-    antialiasing); its logit is log(p / (1 - p)), clamped to [-20, 20]. Cells in the padding have -20.
-
     Args:
-        masks: (N, H, W) bool, 0/1 or uint8 (non-zero = mask), a sequence of (H, W) or of SAM's annotations, or an
-            integer label map (H, W) with one mask per positive id. Arrays or tensors.
+        masks: masks in any form that ``deop.images.masks.as_masks`` accepts.
         photo_shape: (H, W) of the photo.
         input_shape: (H', W') of the photo after resizing.
         padded_shape: (H'', W'') of the network input, H'' >= H', W'' >= W'.
         stride: side of a cell in pixels of the network input.
 
     Returns:
-        Proposals without slots: ``logits`` (N, ceil(H''/stride), ceil(W''/stride)) float32 on the CPU, ``exact`` the
-        masks themselves.
+        Proposals without slots: ``logits`` as ``deop.images.masks.cell_logits`` computes them, on the CPU, ``exact``
+        the masks themselves.
 
     Raises:
         ProposalError: masks of another size than the photo, or of an unsupported form.
     """
     exact = np.require(as_masks(masks, photo_shape), requirements=["C", "W"])  # memory that torch can share
-    rows = _cell_shares(photo_shape[0], input_shape[0], padded_shape[0], stride)
-    columns = _cell_shares(photo_shape[1], input_shape[1], padded_shape[1], stride).T.tocsr()
-    logits = np.empty((len(exact), rows.shape[0], columns.shape[1]), np.float32)
-    for mask, cells in zip(exact, logits, strict=True):  # one at a time, to avoid a float copy of all masks
-        cells[:] = _logit((rows @ mask.astype(np.float32)) @ columns)
+    logits = cell_logits(exact, input_shape, padded_shape, stride)
     return Proposals(torch.from_numpy(logits), exact=torch.from_numpy(exact))
-
-
-def _cell_shares(photo: int, resized: int, padded: int, stride: int) -> sparse.csr_array:
-    """Share of each photo pixel in each cell, along one side.
-
-    Returns:
-        (cells, photo) float32. Rows sum to 1, or are 0 for cells in the padding.
-    """
-    edges = np.minimum(np.arange(-(-padded // stride) + 1) * stride, resized) * (photo / resized)
-    starts, ends = edges[:-1], edges[1:]
-    rows, columns, shares = [], [], []
-    for cell, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if end <= start:
-            break
-        pixels = np.arange(int(start), min(photo, int(np.ceil(end))))
-        overlap = np.minimum(pixels + 1, end) - np.maximum(pixels, start)
-        rows.append(np.full(len(pixels), cell))
-        columns.append(pixels)
-        shares.append(overlap / overlap.sum())
-    values = np.concatenate(shares).astype(np.float32)
-    indices = (np.concatenate(rows), np.concatenate(columns))
-    return sparse.coo_array((values, indices), shape=(len(starts), photo)).tocsr()
-
-
-def _logit(share: np.ndarray) -> np.ndarray:
-    share = share.round(6).clip(0.0, 1.0)  # removes rounding errors of cells that are fully covered
-    with np.errstate(divide="ignore"):
-        return np.clip(np.log(share) - np.log1p(-share), -LOGIT_LIMIT, LOGIT_LIMIT)
-
-
-def as_masks(masks: Masks, photo_shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Convert masks of any accepted form to one array.
-
-    Args:
-        masks: as in ``given_proposals``.
-        photo_shape: (H, W) that the masks must have; None: any.
-
-    Returns:
-        (N, H, W) bool.
-
-    Raises:
-        ProposalError: masks of another size or form, or values that are neither masks nor ids.
-
-    >>> as_masks(np.array([[0, 2], [2, 5]])).shape
-    (2, 2, 2)
-    """
-    if isinstance(masks, Tensor):
-        masks = masks.detach().cpu().numpy()
-    elif not isinstance(masks, np.ndarray):
-        masks = _stack(masks, photo_shape)
-    if masks.ndim not in (2, 3):
-        raise ProposalError(f"masks have shape {masks.shape}: give (N, H, W), a list of (H, W) or a label map (H, W)")
-    if photo_shape is not None and masks.shape[-2:] != tuple(photo_shape):
-        raise _wrong_size(masks.shape[-2:], photo_shape)
-    _check_values(masks)
-    if masks.dtype == bool:
-        return masks if masks.ndim == 3 else masks[None]
-    if masks.ndim == 3:
-        return masks != 0
-    ids = np.unique(masks)
-    ids = ids[ids != 0]
-    return _fill((masks == i for i in ids), len(ids), masks.shape)
-
-
-def _fill(planes: Iterable[np.ndarray], count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """``numpy.stack`` of bool planes that are computed one at a time, so that they are not all in memory twice."""
-    stacked = np.empty((count, *shape), bool)
-    for target, plane in zip(stacked, planes, strict=True):
-        target[:] = plane
-    return stacked
-
-
-def _stack(masks: Sequence[Any], photo_shape: tuple[int, int] | None) -> np.ndarray:
-    if isinstance(masks, str | Path):
-        raise ProposalError(
-            f"masks are a path, {masks}: read the file first with deop.proposals.given.read_masks({str(masks)!r})"
-        )
-    if isinstance(masks, set | frozenset):
-        raise ProposalError("the masks are a set, which has no order: give a list, so that masks keep their numbers")
-    if len(masks) == 0:
-        return np.zeros((0, *(photo_shape or (0, 0))), bool)
-    planes = [_plane(mask) for mask in masks]
-    for plane in planes:
-        if plane.ndim != 2:
-            raise ProposalError(f"a mask in the list has shape {plane.shape}: each must be (H, W)")
-        if plane.shape != tuple(photo_shape or planes[0].shape):
-            raise _wrong_size(plane.shape, photo_shape or planes[0].shape)
-        _check_values(plane)
-    return _fill((plane != 0 for plane in planes), len(planes), planes[0].shape)
-
-
-def _plane(mask: Any) -> np.ndarray:
-    """A mask of a list as an array: an array, a tensor, or an annotation with a "segmentation", as SAM returns them."""
-    if isinstance(mask, Mapping):
-        mask = mask.get("segmentation")
-        if isinstance(mask, Mapping):
-            from deop.images.rle import decode_rle
-
-            try:
-                return decode_rle({**mask, "counts": _text(mask["counts"])})
-            except (DeopError, KeyError, TypeError, ValueError) as error:
-                raise ProposalError(f"a mask in the list has a damaged RLE: {error}") from error
-        if not isinstance(mask, np.ndarray | Tensor):
-            raise ProposalError(
-                'a mask in the list is a dictionary without a mask: its "segmentation" must be an array (H, W) or an '
-                "RLE; draw polygons as arrays first"
-            )
-    return np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
-
-
-def _text(counts: Any) -> Any:
-    """The counts of an RLE, of which pycocotools gives the compressed form as bytes."""
-    return counts.decode("ascii") if isinstance(counts, bytes) else counts
-
-
-def _check_values(masks: np.ndarray) -> None:
-    if masks.dtype == bool or masks.size == 0:
-        return
-    if masks.dtype.kind not in "uif":
-        raise ProposalError(f"masks have dtype {masks.dtype}: give bool, integers, or floats that are 0 or 1")
-    if masks.dtype.kind == "f" and not all(((row == 0) | (row == 1)).all() for row in masks):
-        raise ProposalError("float masks must contain only 0 and 1: apply a threshold first, for example masks > 0.5")
-    if masks.min() < 0:
-        raise ProposalError(
-            "masks contain negative ids, but ids start at 1 and 0 means no mask: add 1 to a label map that uses -1"
-        )
-
-
-def _wrong_size(size: tuple[int, ...], expected: tuple[int, ...]) -> ProposalError:
-    return ProposalError(
-        f"masks are {size[0]} x {size[1]} (height x width), the photo is {expected[0]} x {expected[1]}: "
-        "give masks at the size of the photo"
-    )
-
-
-def read_masks(path: str | Path) -> np.ndarray:
-    """Read masks from a file or a directory.
-
-    Args:
-        path: an image whose pixels are ids (0 = no mask), as ``images.id_maps.read_id_map`` reads it; a ``.npy`` or
-            ``.npz`` file with (N, H, W) masks or a label map (H, W); or a directory of images with one mask each
-            (non-zero = mask), sorted by name.
-
-    Returns:
-        (N, H, W) bool.
-
-    Raises:
-        ProposalError: missing, unreadable, or of an unsupported form.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ProposalError(f"no masks at {path}: no such file or directory")
-    if path.is_dir():
-        return _read_directory(path)
-    masks = _read_array(path) if path.suffix.lower() in (".npy", ".npz") else _read_plane(path)
-    try:
-        return as_masks(masks)
-    except ProposalError as error:
-        raise ProposalError(f"{path}: {error}") from error
-
-
-def _read_directory(path: Path) -> np.ndarray:
-    """One mask from each image of a directory."""
-    try:
-        found = collect(path, recursive=False, unique=False)
-    except OSError as error:
-        raise ProposalError(f"cannot read masks from {path}: {error.strerror or error}") from error
-    for entry in found.left_out:
-        if entry.path.suffix.lower() in (".npy", ".npz"):
-            raise ProposalError(f"{entry.path} is in a directory with one mask per image: give it by itself")
-    files = found.files
-    if not files:
-        raise ProposalError(f"no masks in {path}: expected PNG files with one mask each")
-    shape = _read_plane(files[0]).shape
-    return _fill((_read_one(file, files[0], shape) for file in files), len(files), shape)
-
-
-def _read_one(file: Path, first: Path, shape: tuple[int, ...]) -> np.ndarray:
-    plane = _read_plane(file)
-    if plane.shape != shape:
-        raise ProposalError(
-            f"{file} has size {plane.shape}, but {first.name} has {shape} (height, width): all masks need one size"
-        )
-    return plane != 0
-
-
-def _read_plane(path: Path) -> np.ndarray:
-    try:
-        return read_id_map(path)
-    except ImageError as error:
-        raise ProposalError(str(error)) from error
-
-
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = loaded.files
-            if "masks" not in names and len(names) != 1:
-                raise ProposalError(
-                    f"{path} contains {', '.join(names) or 'no array'}: name the array of masks 'masks'"
-                )
-            return loaded["masks" if "masks" in names else names[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ProposalError):
-            raise
-        raise ProposalError(f"cannot read masks from {path}: {error}") from error
