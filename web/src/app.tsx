@@ -4,12 +4,15 @@ import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { NameField } from "./chips";
 import { commandLine, pythonLines } from "./commands";
-import { Choice, closeMenu, Menu, Slider } from "./controls";
+import { Choice, closeMenu, Slider } from "./controls";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
 import type { Capabilities, Engine, Labelling } from "./engine/types";
+import { Strip, Welcome } from "./gallery";
+import { Header } from "./header";
 import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
 import * as icons from "./icons";
+import { useDropAndPaste } from "./intake";
 import { displayName } from "./names";
 import { PhotoError, SAMPLES, type ShownPhoto } from "./photo";
 import { Photos, type Entry } from "./photos";
@@ -48,7 +51,6 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const [hovered, setHovered] = useState<number | null>(null);
   const [heat, setHeat] = useState<string | null>(null);
   const [note, setNote] = useState("");
-  const [dragging, setDragging] = useState(false);
   const chooser = useRef<HTMLInputElement>(null);
   const [theme, switchTheme] = useTheme();
 
@@ -145,40 +147,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     handles.forget(gone.file);
   };
 
-  // Dropping and pasting work anywhere on the page.
-  useEffect(() => {
-    const isFile = (event: DragEvent): boolean => event.dataTransfer?.types.includes("Files") ?? false;
-    const over = (event: DragEvent): void => {
-      if (!isFile(event)) return;
-      event.preventDefault();
-      setDragging(true);
-    };
-    const leave = (event: DragEvent): void => {
-      if (event.relatedTarget === null) setDragging(false);
-    };
-    const drop = (event: DragEvent): void => {
-      if (!isFile(event)) return;
-      event.preventDefault();
-      setDragging(false);
-      void takeFiles(event.dataTransfer!.files);
-    };
-    const paste = (event: ClipboardEvent): void => {
-      const files = [...(event.clipboardData?.files ?? [])];
-      if (!files.length) return;
-      event.preventDefault();
-      void takeFiles(files);
-    };
-    window.addEventListener("dragover", over);
-    window.addEventListener("dragleave", leave);
-    window.addEventListener("drop", drop);
-    window.addEventListener("paste", paste);
-    return () => {
-      window.removeEventListener("dragover", over);
-      window.removeEventListener("dragleave", leave);
-      window.removeEventListener("drop", drop);
-      window.removeEventListener("paste", paste);
-    };
-  }, [takeFiles]);
+  const dragging = useDropAndPaste(takeFiles);
 
   // The address follows the settings, and the settings an address that is typed.
   const hash = toHash(settings, entry?.sample ?? null, kept);
@@ -282,44 +251,18 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
 
   return (
     <div class={`page${dragging ? " dragging" : ""}${entry ? "" : " empty"}`}>
-      <header>
-        <h1>deop</h1>
-        <p class="engine" title={about}>
-          {about}
-        </p>
-        <div class="bar">
-          <button type="button" class="bar-button" disabled={!settings.names.length} aria-label="Copy link" title="Copy a link to these names and settings" onClick={() => copy(location.href, "Link")}>
-            <icons.Link />
-            <span class="bar-text">Link</span>
-          </button>
-          <Menu id="code" label="Code" icon={<icons.Code />} disabled={!settings.names.length}>
-            <CodeBlock title="Command" text={command} onCopy={() => copy(command, "Command")} />
-            <CodeBlock title="Python" text={lines} onCopy={() => copy(lines, "Python lines")} />
-          </Menu>
-          <Menu id="download" label="Download" icon={<icons.Download />} disabled={!labelling}>
-            <ul class="menu">
-              {(
-                [
-                  ["picture", "Picture", "as shown, at the photo's size"],
-                  ["cutout", "Cut-out", isolated ? `${isolated}, on a transparent background` : "all that is switched on, transparent elsewhere"],
-                  ["labels", "Label map", "PNG: 1 is the first name, 0 none"],
-                  ["json", "JSON", "shares, scores, boxes and masks (COCO RLE)"],
-                ] as const
-              ).map(([kind, title, text]) => (
-                <li key={kind}>
-                  <button type="button" onClick={() => download(kind)}>
-                    {title}
-                    <small>{text}</small>
-                  </button>
-                </li>
-              ))}
-            </ul>
-          </Menu>
-          <button type="button" class="bar-button" aria-label={theme === "dark" ? "Light colours" : "Dark colours"} title={theme === "dark" ? "Light" : "Dark"} onClick={switchTheme}>
-            {theme === "dark" ? <icons.Sun /> : <icons.Moon />}
-          </button>
-        </div>
-      </header>
+      <Header
+        about={about}
+        theme={theme}
+        named={settings.names.length > 0}
+        labelled={labelling !== null}
+        isolated={isolated}
+        command={command}
+        lines={lines}
+        onTheme={switchTheme}
+        onCopy={copy}
+        onDownload={download}
+      />
 
       <main>
         <div class="view">
@@ -356,51 +299,10 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
             />
           ) : (
-            <div class="welcome">
-              <button type="button" class="drop" onClick={choose} disabled={reading}>
-                <icons.Photo />
-                <span class="big">{reading ? "Reading" : "Drop a photo, paste one, or choose"}</span>
-                <span class="small">Several at once are fine.</span>
-              </button>
-              <p class="label" id="samples-title">
-                Or try one of these
-              </p>
-              <ul class="samples" aria-labelledby="samples-title">
-                {SAMPLES.map((sample) => (
-                  <li key={sample.id}>
-                    <button type="button" onClick={() => takeSample(sample.id)} aria-label={`Sample: ${sample.title}`}>
-                      <img src={`samples/${sample.file}`} alt="" />
-                    </button>
-                  </li>
-                ))}
-              </ul>
-            </div>
+            <Welcome reading={reading} onChoose={choose} onSample={takeSample} />
           )}
           {entries.length > 0 && (
-            <ul class="strip" aria-label="Photos">
-              {entries.map((each) => (
-                <li key={each.id}>
-                  <button type="button" class="thumbnail" aria-pressed={each === entry} aria-label={each.name} title={each.name} onClick={() => setEntry(each)}>
-                    <img src={each.thumbnail} alt="" />
-                  </button>
-                  <button type="button" class="remove" aria-label={`Remove ${each.name}`} title="Remove" onClick={() => removeEntry(each)}>
-                    <icons.Cross />
-                  </button>
-                </li>
-              ))}
-              <li>
-                <button type="button" class="thumbnail add" aria-label="Add photos" title="Add photos" disabled={reading} onClick={choose}>
-                  <icons.Plus />
-                </button>
-              </li>
-              {SAMPLES.filter(({ id }) => !entries.some(({ sample }) => sample === id)).map((sample) => (
-                <li key={sample.id}>
-                  <button type="button" class="thumbnail faint" aria-label={`Sample: ${sample.title}`} title={`Sample: ${sample.title}`} onClick={() => takeSample(sample.id)}>
-                    <img src={`samples/${sample.file}`} alt="" />
-                  </button>
-                </li>
-              ))}
-            </ul>
+            <Strip entries={entries} current={entry} reading={reading} onShow={setEntry} onRemove={removeEntry} onChoose={choose} onSample={takeSample} />
           )}
         </div>
 
@@ -523,21 +425,5 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         {spoken}
       </p>
     </div>
-  );
-}
-
-function CodeBlock({ title, text, onCopy }: { title: string; text: string; onCopy(): void }): JSX.Element {
-  return (
-    <section class="code">
-      <div class="code-head">
-        <h2 class="label">{title}</h2>
-        <button type="button" class="text-button" aria-label={`Copy: ${title}`} onClick={onCopy}>
-          Copy
-        </button>
-      </div>
-      <pre tabIndex={0} aria-label={title}>
-        {text}
-      </pre>
-    </section>
   );
 }
