@@ -25,7 +25,9 @@ def folder(tmp_path):
 def graph_of(values: dict[str, np.ndarray]) -> "onnx.ModelProto":
     """A graph that returns its weights."""
     nodes = [helper.make_node("Identity", [name], [f"{name} out"]) for name in values]
-    outputs = [helper.make_tensor_value_info(f"{name} out", TensorProto.FLOAT, one.shape) for name, one in values.items()]
+    outputs = [
+        helper.make_tensor_value_info(f"{name} out", TensorProto.FLOAT, one.shape) for name, one in values.items()
+    ]
     weights = [numpy_helper.from_array(one, name) for name, one in values.items()]
     return helper.make_model(
         helper.make_graph(nodes, "g", [], outputs, weights), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
@@ -66,5 +68,5 @@ def test_weights_of_another_model_are_refused(folder):
 @pytest.mark.parametrize("content", [b"", b"1234", b"\x10\0\0\0\0\0\0\0not json here..."])
 def test_damaged_file_is_named(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match="model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         StoredWeights(tmp_path / "model.safetensors")

@@ -16,7 +16,9 @@ def test_pooling_by_products_equals_adaptive_pooling(rows, columns, height, widt
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 64), st.integers(1, 96)), min_size=1, max_size=3), st.sampled_from([8, 14, 16]))
+@given(
+    st.lists(st.tuples(st.integers(1, 64), st.integers(1, 96)), min_size=1, max_size=3), st.sampled_from([8, 14, 16])
+)
 def test_patches_inside_images(sizes, patch):
     grid = grid_of((64, 96), patch)
     inside = inside_images(sizes, grid, patch, torch.device("cpu"))

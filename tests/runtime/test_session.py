@@ -52,7 +52,13 @@ def test_equals_torch(session, size):
         tensor = torch.from_numpy(pixels)
         proposals = model.proposer(tensor)
         expected = encode_one_pass(
-            model.encoder, None, model.settings, tensor, [Canvas(size, size, padded)], proposals, model.settings.severance
+            model.encoder,
+            None,
+            model.settings,
+            tensor,
+            [Canvas(size, size, padded)],
+            proposals,
+            model.settings.severance,
         )[0]
     actual = session.run(pixels, size)
     assert actual.masks.shape == expected.proposals.logits.shape
@@ -83,6 +89,14 @@ def test_missing_empty_and_changed_files_are_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"has no {name}"):
         EncodeSession(folder, hashes)
+
+
+def test_files_may_be_links(folder, tmp_path_factory):
+    """As in the hub's cache."""
+    links = tmp_path_factory.mktemp("links")
+    for file in folder.iterdir():
+        (links / file.name).symlink_to(file)
+    assert EncodeSession(links, hashes_of(folder), threads=1).width == 257
 
 
 def test_file_that_the_config_does_not_list_is_refused(folder):

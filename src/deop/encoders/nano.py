@@ -183,8 +183,8 @@ class NanoEncoder(nn.Module):
                 that use masks.
             severance: where and how attention is severed; None: nowhere.
             valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
-            sizes: (height, width) of each image in pixels, or a tensor (B, 2) int64; tokens beyond an image are excluded
-                from attention. None: every image fills the canvas.
+            sizes: (height, width) of each image in pixels, or a tensor (B, 2) int64; tokens beyond an image are
+                excluded from attention. None: every image fills the canvas.
 
         Returns:
             Patch features (B, C, gh, gw) at stride 8 and image embeddings (B, C), L2-normalised float32. Patch features

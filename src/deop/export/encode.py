@@ -49,8 +49,8 @@ class Encode(nn.Module):
         super().__init__()
         if not isinstance(model.encoder, NanoEncoder) or not isinstance(model.proposer, NanoProposer):
             raise SettingError(
-                f"cannot export a {type(model.encoder).__name__} with a {type(model.proposer).__name__}: only the small "
-                "model (nano) can be exported"
+                f"cannot export a {type(model.encoder).__name__} with a {type(model.proposer).__name__}: only the "
+                "small model (nano) can be exported"
             )
         self.encoder, self.proposer, self.settings = model.encoder, model.proposer, model.settings
 

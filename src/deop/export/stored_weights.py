@@ -19,7 +19,7 @@ from deop.errors import CheckpointError
 if TYPE_CHECKING:
     import onnx
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I8": np.dtype("i1")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I8": np.dtype("i1")}
 _SCALE = "::scale"
 _PROBE = 8  # numbers that find a tensor; initializers with fewer stay in the graph
 

@@ -194,7 +194,8 @@ class NanoProposer(nn.Module):
         rows, columns = (-(-side // 4) for side in pixels.shape[-2:])
         partition = self.divide(self.trunk(pixels))[-1].float()[:, :, :rows, :columns]
         colours = lab(pixels.float(), self.normalization)
-        return partition, colours, [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
+        divisions = [superpixels(colours, count) * self.config.strength for count in self.config.superpixels]
+        return partition, colours, divisions
 
     def masks(self, logits: Tensor, colours: Tensor, divisions: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Refine the masks of the queries of one photo, and append the superpixels.
@@ -327,7 +328,7 @@ def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
     across = (count / down).round().clamp_min(1)
     rows, columns = (cast(int, sides.long().item()) for sides in (down, across))  # int() would make them constants
     for cells in (rows, columns):
-        torch._check(1 <= cells)
+        torch._check(cells >= 1)
         torch._check(cells <= count * 100)
     return rows, columns, (high * wide / (down * across)).sqrt()
 

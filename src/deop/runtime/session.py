@@ -66,8 +66,8 @@ class EncodeSession:
         folder = Path(folder)
         self.path = folder / GRAPH
         graph = _verified(folder, GRAPH, hashes)
-        self._check_references(graph, folder, hashes)
-        self._session = _create(graph, folder, threads, providers)
+        weights = self._read_weights(graph, folder, hashes)
+        self._session = _create(graph, weights, folder, session_options(threads), providers)
         self._check_signature()
 
     @property
@@ -93,8 +93,8 @@ class EncodeSession:
         shape = pixels.shape
         if pixels.dtype != np.float32 or len(shape) != 4 or shape[:2] != (1, 3) or any(side % 32 for side in shape[2:]):
             raise SettingError(
-                f"pixels of shape {shape} and dtype {pixels.dtype}: expected (1, 3, H, W) float32 with H and W multiples "
-                f"of {_MULTIPLE}"
+                f"pixels of shape {shape} and dtype {pixels.dtype}: expected (1, 3, H, W) float32 with H and W "
+                f"multiples of {_MULTIPLE}"
             )
         if min(shape[2:]) < 2 * _MULTIPLE:
             # Wider padding changes nothing inside ``size`` but rounding, and the graph needs two cells of 32 pixels.
@@ -108,16 +108,19 @@ class EncodeSession:
             text = str(error)
             if "alloc" in text.lower() or "memory" in text.lower():
                 raise ResourceError(
-                    f"a photo of {size[1]} x {size[0]} px does not fit in memory: resize it, or use a machine with more "
-                    "memory"
+                    f"a photo of {size[1]} x {size[0]} px does not fit in memory: resize it, or use a machine with "
+                    "more memory"
                 ) from error
             raise CheckpointError(f"{self.path} cannot be run: {_first_line(error)}. Export it again") from error
         if not valid.all():
             masks, regions = masks[valid], regions[valid]
         return Encoded(masks, regions)
 
-    def _check_references(self, graph: bytes, folder: Path, hashes: Mapping[str, str]) -> None:
-        """Refuse files outside the folder, files that the config does not list, and weights of another model."""
+    def _read_weights(self, graph: bytes, folder: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
+        """The files that the graph refers to, by name.
+
+        Files outside the folder, files that the config does not list, and weights of another model are refused.
+        """
         try:
             locations, metadata = references(graph)
         except ValueError as error:
@@ -130,15 +133,13 @@ class EncodeSession:
                     f"{self.path} refers to {name!r}: expected the name of a file in the same folder. Fetch the folder "
                     "again from a source you trust"
                 )
-            path = folder / name
-            if path.is_symlink() and not path.resolve().is_file():
-                raise CheckpointError(f"{path} is a link to a file that does not exist. Fetch the folder again")
-            _verified(folder, name, hashes)
-        trained_with = metadata.get("deop.weights.sha256")
-        if WEIGHTS in locations and trained_with != hashes.get(WEIGHTS):
+        exported_with = metadata.get("deop.weights.sha256")
+        files = {name: _verified(folder, name, hashes) for name in sorted(locations)}
+        if WEIGHTS in files and exported_with != hashes[WEIGHTS]:
             raise CheckpointError(
                 f"{self.path} belongs to other weights than {WEIGHTS} beside it: export the model again"
             )
+        return files
 
     def _check_signature(self) -> None:
         for what, expected, actual in (
@@ -187,18 +188,24 @@ def _verified(folder: Path, name: str, hashes: Mapping[str, str]) -> bytes:
 
 
 def _create(
-    graph: bytes, folder: Path, threads: int | None, providers: Sequence[str]
+    graph: bytes,
+    files: Mapping[str, bytes],
+    folder: Path,
+    options: "onnxruntime.SessionOptions",
+    providers: Sequence[str],
 ) -> "onnxruntime.InferenceSession":
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("exported models need onnxruntime: pip install onnxruntime") from error
+    import onnxruntime
+
     available = onnxruntime.get_available_providers()
     for provider in providers:
         if provider not in available:
             raise SettingError(f"{provider} is not installed: this onnxruntime has {', '.join(available)}")
+    # From memory, so that exactly the content that was checked is used, and files may be links, as in the hub's cache.
+    options.add_external_initializers_from_files_in_memory(
+        list(files), list(files.values()), [len(content) for content in files.values()]
+    )
     try:
-        session: Any = onnxruntime.InferenceSession(graph, session_options(folder, threads), providers=list(providers))
+        session: Any = onnxruntime.InferenceSession(graph, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors have no common base class
         raise CheckpointError(
             f"onnxruntime {onnxruntime.__version__} cannot load {folder / GRAPH}: {_first_line(error)}. Update "
@@ -207,13 +214,19 @@ def _create(
     return session
 
 
-def session_options(folder: Path, threads: int | None) -> "onnxruntime.SessionOptions":
+def session_options(threads: int | None) -> "onnxruntime.SessionOptions":
     """Options of a session for photos of many sizes.
 
-    Memory is neither planned for each size nor kept in an arena between photos, so that it does not grow with the number
-    of sizes. Packed weights are unpacked once, at load, instead of before each use.
+    Memory is neither planned for each size nor kept in an arena between photos, so that it does not grow with the
+    number of sizes. Threads sleep between photos. Packed weights are unpacked once, at load, not before each use.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
     """
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError("exported models need onnxruntime: pip install onnxruntime") from error
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -221,8 +234,8 @@ def session_options(folder: Path, threads: int | None) -> "onnxruntime.SessionOp
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     return options
 
 
