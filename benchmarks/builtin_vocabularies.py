@@ -4,7 +4,7 @@
     python benchmarks/builtin_vocabularies.py DATASET --split train --candidates --limit 30
 
 Every photo is segmented with all names of the vocabulary, which must contain the names of the data set, and then with
-those that each pair of limits keeps (``deop.regions.present_names``). ``LIMITS`` there was chosen with the second
+those that each pair of limits keeps (``deop.labelling.present_names``). ``LIMITS`` there was chosen with the second
 command on coco-mini/train: it has the highest sum of the three scores.
 """
 
@@ -17,14 +17,13 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 import deop
 from deop.data.folder import open_folder
 from deop.errors import SettingError
-from deop.regions import assembly
+from deop.labelling import assembly
+from deop.labelling.present_names import LIMITS, Limits, keep_present
 from deop.regions.encoding import EncodedPhoto
-from deop.regions.present_names import LIMITS, Limits, keep_present
 from deop.text.builtin import builtin_vocabulary
 
 ALL: Limits = ((0.0, 0.0),)
@@ -69,7 +68,7 @@ def main(
         truth = label_of[data.labels(pair)]
         encoded = model.encode([pair.photo])[0]
         with torch.inference_mode():
-            probabilities = model.class_probabilities(encoded, names)
+            probabilities = model.class_probabilities(encoded, names).cpu().numpy()
             for rule, total in zip(rules, sums, strict=True):
                 add(total, truth, label_map(model, encoded, probabilities, rule))
     table = Table("kept: (share, score)", "pixel accuracy", "mIoU", "mIoU per photo", "names per photo", "at most")
@@ -83,15 +82,15 @@ def main(
     Console(width=120).print(table, f"{len(pairs)} photos of {data.root}, vocabulary {vocabulary}, nano")
 
 
-def label_map(model: deop.DeOP, encoded: EncodedPhoto, probabilities: Tensor, limits: Limits) -> np.ndarray:
+def label_map(model: deop.DeOP, encoded: EncodedPhoto, probabilities: np.ndarray, limits: Limits) -> np.ndarray:
     """The semantic map (H, W) with the names that the limits keep."""
     settings = model.settings
     if limits != ALL:
         canvas = encoded.canvas
-        probabilities = keep_present(probabilities, encoded.proposals, canvas, claim=settings.claim, limits=limits)
+        probabilities = keep_present(probabilities, encoded.masks, canvas, claim=settings.claim, limits=limits)
     return assembly.semantic(
         probabilities,
-        encoded.proposals,
+        encoded.masks,
         encoded.canvas,
         threshold=settings.threshold,
         claim=settings.claim,

@@ -28,10 +28,10 @@ from deop.evaluation.average_precision import DetectionTally, match_detections, 
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.truth import PanopticTruth, TrueSegments
 from deop.files import replacing
+from deop.labelling.maps import divide_things
+from deop.labelling.result import semantic_map
+from deop.labelling.segments import names_of_masks
 from deop.model import DeOP
-from deop.regions.assembly import names_of_masks
-from deop.regions.labelling import semantic_map
-from deop.regions.maps import divide_things
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment
 from deop.text.vocabulary import Vocabulary
@@ -115,9 +115,9 @@ def measure(model: DeOP, folders: Sequence[LabelledFolder], limit: int | None) -
                     model.label(as_instances, vocabulary, mode=mode) for mode in ("panoptic", "instance")
                 )
                 rows["masks"].add(truth, panoptic, instances.segments, labelled)
-                scores = model.class_probabilities(encoded, vocabulary)
+                scores = model.class_probabilities(encoded, vocabulary).cpu().numpy()
                 semantic = semantic_map(encoded, scores, vocabulary, model.settings, thresholds)
-                stuff = names_of_masks(scores, encoded.proposals, threshold=model.settings.threshold)
+                stuff = names_of_masks(scores, encoded.masks, threshold=model.settings.threshold)
                 for area in AREAS:
                     divided = divide_things(semantic, things, smallest_thing=area, stuff=stuff)
                     panoptic = Segmentation.from_panoptic(encoded.photo, vocabulary.names, *divided)

@@ -13,8 +13,8 @@ from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
 from deop.proposals.types import Proposals
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
-from deop.regions.assembly import label_without_waiting
 from deop.regions.encoding import encode_one_pass
+from deop.regions.on_device import label_without_waiting, photo_masks
 from deop.settings import Settings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -73,7 +73,7 @@ def test_compiled_tower(tower, kind):
 @torch.no_grad()
 def test_proposals_and_anchors():
     from deop.images.canvas import Canvas
-    from deop.regions.assembly import semantic
+    from deop.labelling.assembly import semantic
 
     torch.manual_seed(0)
     proposer = MaskFormer(MaskFormerConfig(depth=50)).eval()
@@ -95,7 +95,7 @@ def test_proposals_and_anchors():
         same = Proposals(expected.to(device), proposals.slots)
         encoded = encode_one_pass(encoder, decoder, settings, converted, [canvas], [same], settings.severance)[0]
         votes = (100 * encoded.regions.float() @ torch.eye(512, device=device)[:7].T).softmax(1)
-        results[device, dtype] = encoded.regions.float().cpu(), semantic(votes, same, canvas).labels
+        results[device, dtype] = encoded.regions.float().cpu(), semantic(votes.cpu().numpy(), photo_masks(same), canvas).labels
     regions, labels = results["cpu", torch.float32]
     for key, minimum, share in ((("cuda", torch.float32), 0.9999, 0.999), (("cuda", torch.bfloat16), 0.97, 0.9)):
         assert torch.cosine_similarity(results[key][0], regions).min() > minimum, key

@@ -17,9 +17,9 @@ from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
 from deop.proposals.types import Proposals
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
-from deop.regions.assembly import label_without_waiting
 from deop.regions.classification import classify, probabilities
 from deop.regions.encoding import embed_masks
+from deop.regions.on_device import label_without_waiting
 from deop.settings import Card, Settings
 
 TINY_TOWER = {"width": 64, "layers": 2, "heads": 4, "hidden": 128, "output": 32}

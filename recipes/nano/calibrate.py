@@ -18,8 +18,8 @@ import numpy as np
 from deop import load
 from deop.data.folder import LabelledFolder, Pair, open_folder
 from deop.evaluation.score_calibration import calibration_error, reliability
+from deop.labelling.assembly import semantic
 from deop.model import DeOP
-from deop.regions.assembly import semantic
 
 SEED = 0
 ABSENT = 3
@@ -69,8 +69,8 @@ def predict(model: DeOP, data: LabelledFolder, pairs: list[Pair]) -> Predictions
         present = [names[index] for index in np.unique(truth[truth >= 0])]
         encoded = model.encode([pair.photo])[0]
         for kind, requested in requests(present, names, rng):
-            probabilities = model.class_probabilities(encoded, requested)
-            labels, scores = semantic(probabilities, encoded.proposals, encoded.canvas)
+            probabilities = model.class_probabilities(encoded, requested).cpu().numpy()
+            labels, scores = semantic(probabilities, encoded.masks, encoded.canvas)
             correct = np.array([*(names.index(name) for name in requested), -2])[labels] == truth
             if kind == "absent":
                 predictions.absent.append(scores[::STEP, ::STEP].ravel())

@@ -122,7 +122,7 @@ class Proposer(Protocol):
 
     A proposer may also have the attribute ``masks_are_instances``, a bool, which decides how panoptic and instance mode
     find things. True: each mask that gets the name of a thing is one whole thing. False: it can be a part of a thing,
-    or several things, so that things are the connected pieces of the semantic map (``regions.maps.divide_things``). A
+    or several things, so that things are the connected pieces of the semantic map (``labelling.maps.divide_things``). A
     proposer without the attribute counts as True.
     """
 

@@ -33,7 +33,7 @@ class Settings:
         calibration: calibration of the scores.
         claim: pixels whose mask probabilities add up to no more than this are -1. 0 in the original.
         smallest_region: share of the photo, in [0, 1); smaller connected regions in semantic and panoptic maps get the
-            label of their surroundings (``regions.small_regions``). 0, as in the original: no change.
+            label of their surroundings (``labelling.small_regions``). 0, as in the original: no change.
         smallest_thing: share of the photo, in [0, 1). If the proposer's masks are not instances
             (``Proposer.masks_are_instances``), the things of panoptic and instance mode are the connected pieces of the
             semantic map; pieces smaller than this get the label of their surroundings. Chosen by

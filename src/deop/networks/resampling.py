@@ -137,26 +137,6 @@ def source_rows(rows: int, height: int, first: int, last: int) -> tuple[int, int
     return int(upper.min()), int(lower.max()) + 1
 
 
-def resize_weights(source: int, target: int, first: int, last: int) -> tuple[slice, Tensor]:
-    """Express a part of one side of a bilinear resize as a matrix product with the few cells it depends on.
-
-    Args:
-        source: length of the side before.
-        target: length of the side after.
-        first: first cell to compute.
-        last: one past the last cell to compute.
-
-    Returns:
-        The slice of source cells, and their weights (last - first, cells) float32 on the CPU.
-    """
-    upper, lower, weight = _row_sources(source, target, first, last, torch.device("cpu"))
-    low, high = int(upper.min()), int(lower.max()) + 1
-    weights = torch.zeros(last - first, high - low)
-    weights.scatter_add_(1, (upper - low)[:, None], (1 - weight)[:, None])
-    weights.scatter_add_(1, (lower - low)[:, None], weight[:, None])
-    return slice(low, high), weights
-
-
 def _row_sources(rows: int, height: int, first: int, last: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """For each row [first, last) its two source rows and the weight of the second (align_corners=False)."""
     position = (torch.arange(first, last, device=device, dtype=torch.float32) + 0.5) * (rows / height) - 0.5

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.images.canvas import Canvas
+from deop.labelling.masks import PhotoMasks
 from deop.networks.resampling import grid_of, to_patches
 from deop.proposals.types import Proposals
 from deop.protocols import VisionEncoder
 from deop.regions.anchors import AnchorDecoder, Regions, pool_regions
+from deop.regions.on_device import photo_masks
 from deop.regions.two_stream import TwoStream, crop_proposals, encode_crops
 from deop.regions.windows import mask_blocks
 from deop.settings import ANCHORS, Settings
@@ -50,6 +53,11 @@ class EncodedPhoto:
     settings: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
     masks_are_instances: bool = True
+
+    @cached_property
+    def masks(self) -> PhotoMasks:
+        """The N masks as arrays; on the CPU they share the memory of ``proposals``."""
+        return photo_masks(self.proposals)
 
 
 def encode_one_pass(

@@ -13,7 +13,7 @@ LISTS = {"coco": "coco-stuff", "ade20k": "ade20k-150", "cityscapes": "cityscapes
 
 @cache
 def builtin_vocabulary(name: str) -> Vocabulary:
-    """A vocabulary of common names. A photo keeps those that it shows (``deop.regions.present_names``).
+    """A vocabulary of common names. A photo keeps those that it shows (``deop.labelling.present_names``).
 
     Args:
         name: "coco" (171 names of COCO-Stuff), "ade20k" (150), "cityscapes" (19, of street scenes) or "everyday"

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from deop.images.canvas import Canvas
-from deop.proposals.types import Proposals
-from deop.regions import assembly
+from deop.labelling.assembly import semantic
+from deop.labelling.masks import PhotoMasks
 
 Limits = Sequence[tuple[float, float]]
 """Pairs (share of the photo, mean score), both in [0, 1]: a name is kept if it reaches both numbers of one pair."""
@@ -18,13 +16,13 @@ LIMITS: Limits = ((0.005, 0.4),)
 
 
 def keep_present(
-    probabilities: Tensor,
-    proposals: Proposals,
+    probabilities: np.ndarray,
+    masks: PhotoMasks,
     canvas: Canvas,
     *,
     claim: float = 0.0,
     limits: Limits = LIMITS,
-) -> Tensor:
+) -> np.ndarray:
     """Drop the names that a photo does not show: of some hundred names, many win a few pixels by chance.
 
     The photo is labelled with all names. A name is kept if its pixels are a large enough share of the photo and have a
@@ -34,7 +32,7 @@ def keep_present(
 
     Args:
         probabilities: (N, K + 1), softmax over the names and, last, "none of these".
-        proposals: N masks.
+        masks: N masks.
         canvas: position of the photo in the masks.
         claim: as in ``assembly.semantic``.
         limits: what a name must reach.
@@ -46,7 +44,7 @@ def keep_present(
     kept = np.ones(count, bool)
     remaining = probabilities
     while True:
-        labels, confidence = assembly.semantic(remaining, proposals, canvas, claim=claim)
+        labels, confidence = semantic(remaining, masks, canvas, claim=claim)
         pixels, scores = _shares_and_scores(labels, confidence, count)
         present = present_names(labels, confidence, count, limits)
         weak = np.flatnonzero((pixels > 0) & ~present)
@@ -55,9 +53,8 @@ def keep_present(
         if not pixels.any() or not dropped.any():
             return remaining
         kept &= ~dropped
-        columns = torch.from_numpy(np.append(kept, True)).to(probabilities.device)
-        remaining = probabilities * columns
-        remaining = remaining / remaining.sum(-1, keepdim=True).clamp_min(torch.finfo(remaining.dtype).tiny)
+        remaining = probabilities * np.append(kept, True)
+        remaining /= np.maximum(remaining.sum(-1, keepdims=True), np.finfo(remaining.dtype).tiny)
 
 
 def present_names(labels: np.ndarray, confidence: np.ndarray, count: int, limits: Limits = LIMITS) -> np.ndarray:

@@ -2,23 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from deop.regions import assembly
-from deop.regions.encoding import EncodedPhoto
-from deop.regions.maps import SemanticMap, divide_things, only_things
+from deop.images.canvas import Canvas
+from deop.labelling import segments
+from deop.labelling.assembly import semantic
+from deop.labelling.maps import SemanticMap, divide_things, only_things
+from deop.labelling.masks import PhotoMasks
 from deop.results.segmentation import Segmentation
 from deop.settings import Settings
 from deop.text.vocabulary import Vocabulary
 
 
+class MaskedPhoto(Protocol):
+    """What labelling needs of an encoded photo, of any engine.
+
+    Attributes:
+        photo: (H, W, 3) uint8.
+        canvas: position of the photo in the masks.
+        masks: N masks.
+        source: path of the photo, or None if it was not a file.
+        masks_are_instances: whether each mask of a thing is one whole thing.
+    """
+
+    @property
+    def photo(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def canvas(self) -> Canvas: ...  # noqa: D102
+    @property
+    def masks(self) -> PhotoMasks: ...  # noqa: D102
+    @property
+    def source(self) -> str | None: ...  # noqa: D102
+    @property
+    def masks_are_instances(self) -> bool: ...  # noqa: D102
+
+
 def assemble(
-    encoded: EncodedPhoto,
-    scores: Tensor,
+    encoded: MaskedPhoto,
+    scores: np.ndarray,
     vocabulary: Vocabulary,
     settings: Settings,
     mode: str,
@@ -41,18 +64,18 @@ def assemble(
     """
     photo, names, source = encoded.photo, vocabulary.names, encoded.source
     isthing = np.array(vocabulary.things, dtype=bool)
-    masks, canvas, rest = encoded.proposals, encoded.canvas, vocabulary.everything_else
+    masks, canvas, rest = encoded.masks, encoded.canvas, vocabulary.everything_else
     limits = _raw_limits(vocabulary, settings, thresholds)
     if mode == "semantic":
-        semantic = semantic_map(encoded, scores, vocabulary, settings, thresholds)
-        result = Segmentation.from_semantic(photo, names, *semantic, record, isthing=vocabulary.things, source=source)
+        named = semantic_map(encoded, scores, vocabulary, settings, thresholds)
+        result = Segmentation.from_semantic(photo, names, *named, record, isthing=vocabulary.things, source=source)
     elif not encoded.masks_are_instances:
-        semantic = semantic_map(encoded, scores, vocabulary, settings, thresholds)
+        named = semantic_map(encoded, scores, vocabulary, settings, thresholds)
         # As in the other way to find segments, a kind of stuff needs a mask: not every second-best name is a segment.
-        stuff = assembly.names_of_masks(scores, masks, threshold=limits) if mode == "panoptic" else None
-        panoptic = divide_things(semantic, isthing, smallest_thing=settings.smallest_thing, stuff=stuff)
+        stuff = segments.names_of_masks(scores, masks, threshold=limits) if mode == "panoptic" else None
+        panoptic = divide_things(named, isthing, smallest_thing=settings.smallest_thing, stuff=stuff)
         if rest is not None and not vocabulary.background:
-            panoptic = assembly.label_rest(panoptic, rest)
+            panoptic = segments.label_rest(panoptic, rest)
         if mode == "instance":
             panoptic = only_things(panoptic)
         result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)
@@ -60,14 +83,14 @@ def assemble(
             best_first = sorted(result.segments, key=lambda segment: (-segment.score, -segment.area, segment.box))
             result = replace(result, mode=mode, segments=best_first)
     elif mode == "panoptic":
-        panoptic = assembly.panoptic(
+        panoptic = segments.panoptic(
             scores, masks, canvas, isthing, threshold=limits, smallest_region=settings.smallest_region
         )
         if rest is not None and not vocabulary.background:
-            panoptic = assembly.label_rest(panoptic, rest)
+            panoptic = segments.label_rest(panoptic, rest)
         result = Segmentation.from_panoptic(photo, names, *panoptic, record, source=source)
     else:
-        things = assembly.instances(scores, masks, canvas, isthing, threshold=limits)
+        things = segments.instances(scores, masks, canvas, isthing, threshold=limits)
         result = Segmentation.from_instances(photo, names, things, record, source=source)
     calibration = settings.calibration
     if not calibration.curve:
@@ -77,12 +100,12 @@ def assemble(
 
 
 def semantic_map(
-    encoded: EncodedPhoto, scores: Tensor, vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]
+    encoded: MaskedPhoto, scores: np.ndarray, vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]
 ) -> SemanticMap:
     """The name of each pixel and its confidence, before calibration; arguments as for ``assemble``."""
-    return assembly.semantic(
+    return semantic(
         scores,
-        encoded.proposals,
+        encoded.masks,
         encoded.canvas,
         threshold=_raw_limits(vocabulary, settings, thresholds),
         claim=settings.claim,
@@ -92,9 +115,9 @@ def semantic_map(
     )
 
 
-def _raw_limits(vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]) -> Tensor:
-    """The minimum score of each name before calibration, (K,) float on the CPU, from where copies do not wait."""
-    limits = torch.tensor([settings.calibration.raw(limit) for limit in thresholds])
+def _raw_limits(vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]) -> np.ndarray:
+    """The minimum score of each name before calibration, (K,) float32."""
+    limits = np.array([settings.calibration.raw(limit) for limit in thresholds], np.float32)
     if vocabulary.everything_else is not None:
         limits[vocabulary.everything_else] = 0  # it also gets the pixels of names below their minimum score
     return limits

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deop.images.connected_regions import connected_regions
-from deop.regions.small_regions import absorb_small_regions
+from deop.labelling.small_regions import absorb_small_regions
 
 
 class SemanticMap(NamedTuple):

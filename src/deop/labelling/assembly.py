@@ -1,0 +1,194 @@
+"""From classified masks to one name per pixel, at the size of the photo.
+
+The photo is processed in parts, so that neither names x pixels nor masks x pixels are in memory at once.
+"""
+
+import numpy as np
+
+from deop.images.canvas import Canvas
+from deop.labelling.maps import SemanticMap
+from deop.labelling.masks import PhotoMasks, SemanticRule
+from deop.labelling.small_regions import absorb_small_regions
+from deop.labelling.windows import Window, mask_strips
+
+MAX_VOTES = 1 << 17
+"""Votes (names x pixels) computed at once; larger windows are split into quarters."""
+FEW_NAMES = 4
+"""Number of names up to which all are compared, without first excluding names that cannot win."""
+SLACK = 1e-5
+"""Relative difference of votes that rounding can cause; names within it are not excluded."""
+
+
+def semantic(
+    probabilities: np.ndarray,
+    masks: PhotoMasks,
+    canvas: Canvas,
+    *,
+    threshold: float | np.ndarray = 0.0,
+    claim: float = 0.0,
+    none_competes: bool = False,
+    smallest_region: float = 0.0,
+    everything_else: int = -1,
+) -> SemanticMap:
+    """Label each pixel with the name that its masks vote for (docs/method.md §6).
+
+    The vote for name k at a pixel is S_k = sum_n P_n(k) M_n, with M_n the probability of mask n there. The result
+    equals the original's, without computing names x pixels.
+
+    Args:
+        probabilities: (N, K + 1) float, softmax over the names and, last, "none of these".
+        masks: N masks.
+        canvas: position of the photo in the masks.
+        threshold: pixels whose confidence S_k / max(1, sum_n M_n) is lower are -1; one number, or (K,) float, one for
+            each name.
+        claim: pixels with sum_n M_n up to this are -1.
+        none_competes: whether "none of these" takes part, so that pixels that it wins are -1. The original drops its
+            column without renormalising the others.
+        smallest_region: share of the photo, in [0, 1); smaller connected regions of one label get the label of their
+            surroundings, but keep their confidence.
+        everything_else: index of the name that pixels get that would be -1 because of ``threshold`` or ``claim``.
+
+    Returns:
+        The map at the size of the photo.
+    """
+    names = probabilities.shape[1] - 1
+    votes = (probabilities if none_competes else probabilities[:, :-1]).astype(np.float32, copy=False)
+    if not len(masks) or not names:
+        empty = np.full(canvas.photo, everything_else, np.int32)
+        return SemanticMap(empty, np.zeros(canvas.photo, np.float32))
+    rule = SemanticRule(limits_of(threshold, names), claim, everything_else)
+    labels, confidence = masks.semantic_at_once(votes, canvas, rule) or _in_windows(votes, masks, canvas, rule)
+    return SemanticMap(absorb_small_regions(labels, smallest_region * labels.size), confidence)
+
+
+def limits_of(threshold: float | np.ndarray, names: int) -> np.ndarray:
+    """The minimum score of each name and, last, of "none of these", which has none: (K + 1,) float32."""
+    limits = np.zeros(names + 1, np.float32)
+    limits[:-1] = threshold
+    return limits
+
+
+def _in_windows(
+    votes: np.ndarray, masks: PhotoMasks, canvas: Canvas, rule: SemanticRule
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (H, W) int32 and confidences (H, W) float32, one strip of windows at a time."""
+    labels, confidence = np.empty(canvas.photo, np.int32), np.empty(canvas.photo, np.float32)
+    names, table = len(rule.limits) - 1, np.ascontiguousarray(votes.T)  # (K, N)
+    for strip in mask_strips(masks, canvas):
+        best, winner = confidence[strip.rows], labels[strip.rows]  # views
+        coverage = np.empty_like(best)
+        lower, upper = table @ strip.low, table @ strip.high  # (K, windows), bounds of each name's votes
+        reached = lower.max(0)
+        possible = upper >= reached - SLACK * (1 + reached)
+        for index, window in enumerate(strip.windows):
+            part = slice(None), window.columns
+            kept = np.flatnonzero(possible[:, index])
+            winner[part], best[part], coverage[part] = _label_window(table, kept, window)
+        best /= np.maximum(coverage, 1)
+        unsure = (coverage <= rule.claim) | (best < rule.limits[winner])
+        if len(table) > names:
+            winner[winner == names] = -1
+        winner[unsure] = rule.everything_else
+        np.clip(best, 0, 1, out=best)
+    return labels, confidence
+
+
+def _label_window(
+    votes: np.ndarray, names: np.ndarray, window: Window
+) -> tuple[np.ndarray | int, np.ndarray | float, np.ndarray | float]:
+    """The name with the highest vote at each pixel of a window, its vote, and the sum of the masks.
+
+    Names that cannot win any pixel are excluded first. With j the name whose minimum vote is the highest, name k can
+    win only if sum_n (P_n(k) - P_n(j)) M_n reaches 0 at some pixel. An upper bound of this sum takes the positive terms
+    at the maximum of M_n and the negative terms at its minimum. Votes are computed at the size of the network input,
+    where there are fewer pixels, and resized to the photo, which gives the same, since both are linear.
+
+    Args:
+        votes: (K, N) float32.
+        names: (k,) int64, names that are not excluded yet, at least one, ascending.
+        window: the masks.
+
+    Returns:
+        Three arrays (h, w), or numbers if they are constant.
+    """
+    varying = window.varying
+    constant = window.low.copy()
+    constant[varying] = 0
+    votes = votes[names]
+    offset, votes, covered = votes @ constant, votes[:, varying], constant.sum()
+    if not len(varying):
+        winner = int(offset.argmax())
+        return int(names[winner]), float(offset[winner]), float(covered)
+    kept = _possible(votes, offset, window.low[varying], window.high[varying])
+    names, votes, offset = names[kept], votes[kept], offset[kept]
+    masks = window.at_input(varying)
+    coverage = window.enlarge(masks.sum(0)[None])[0] + covered
+    if not window.is_enlarged:
+        best, index = _vote(votes, offset, masks)
+        return names[index], best, coverage
+    step, flat = max(1, MAX_VOTES // masks[0].size), masks.reshape(len(masks), -1)
+    best, winner = np.full(coverage.shape, -np.inf, np.float32), np.zeros(coverage.shape, np.int64)
+    for first in range(0, len(names), step):
+        maps = votes[first : first + step] @ flat
+        maps += offset[first : first + step, None]
+        # A name that another one exceeds in all cells also loses at every pixel between them.
+        kept = np.flatnonzero((maps - maps[maps.sum(1).argmax()]).max(1) >= -SLACK * (1 + maps.max()))
+        top, index = strongest(window.enlarge(maps[kept].reshape(-1, *masks.shape[1:])))
+        index = names[first + kept][index]
+        winner = index if first == 0 else np.where(top > best, index, winner)
+        best = np.maximum(best, top)
+    return winner, best, coverage
+
+
+def _possible(votes: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Indices of the names (k of K) that can win a pixel, for votes (K, n), offsets (K,) and bounds (n,) of masks."""
+    if len(votes) <= FEW_NAMES:
+        return np.arange(len(votes))
+    least = votes @ low + offset
+    j = least.argmax()
+    lead = votes - votes[j]
+    bound = np.maximum(lead, 0) @ high + np.minimum(lead, 0) @ low + (offset - offset[j])
+    return np.flatnonzero(bound >= -SLACK * (1 + least[j]))
+
+
+def _vote(votes: np.ndarray, offset: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Highest vote of each pixel and its index; if there are too many names, of one quarter after the other.
+
+    Args:
+        votes: (k, n) float32.
+        offset: (k,) float32, added to the votes.
+        masks: (n, h, w) float32.
+
+    Returns:
+        Two arrays (h, w): float32, int64.
+    """
+    height, width = masks.shape[1:]
+    if height * width == 1 or len(votes) * height * width <= MAX_VOTES:
+        maps = votes @ masks.reshape(len(masks), -1)
+        maps += offset[:, None]
+        return strongest(maps.reshape(-1, height, width))
+    best, winner = np.empty((height, width), np.float32), np.empty((height, width), np.int64)
+    for rows in (slice(height // 2), slice(height // 2, height)):
+        for columns in (slice(width // 2), slice(width // 2, width)):
+            part = np.ascontiguousarray(masks[:, rows, columns])
+            if part.size:
+                kept = _possible(votes, offset, part.min((1, 2)), part.max((1, 2)))
+                best[rows, columns], index = _vote(votes[kept], offset[kept], part)
+                winner[rows, columns] = kept[index]
+    return best, winner
+
+
+def strongest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The maximum of n maps (n, h, w) at each pixel, (h, w), and the index of the first map that has it, (h, w) int64.
+
+    Several times as fast as ``argmax`` over the first axis, which is not vectorised.
+    """
+    if len(maps) == 1:
+        return maps[0], np.zeros(maps.shape[1:], np.int64)
+    top = maps.max(0)
+    if len(maps) == 2:
+        return top, (maps[0] < top).astype(np.int64)
+    if len(maps) > 255:
+        return top, maps.argmax(0)
+    ranks = np.arange(len(maps), 0, -1, dtype=np.uint8)[:, None, None]
+    return top, len(maps) - ((maps == top).view(np.uint8) * ranks).max(0).astype(np.int64)
