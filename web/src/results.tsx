@@ -1,9 +1,12 @@
 /** The names and how much of the photo each one has: switch off, isolate, heatmap. */
 
 import type { JSX } from "preact";
+import { useState } from "preact/hooks";
 import { cssColour } from "./colours";
 import type { Labelling } from "./engine/types";
 import { Eye, EyeOff, Heat } from "./icons";
+
+const MOST_NOT_FOUND = 6; // rows, unless somebody asks for all
 
 export const percent = (share: number): string => {
   const value = 100 * share;
@@ -28,6 +31,9 @@ interface Props {
 export function Results(props: Props): JSX.Element {
   const { labelling, hidden, isolated, emphasised, heat } = props;
   const order = labelling.classes.map((_, k) => k).sort((a, b) => labelling.classes[b].share - labelling.classes[a].share || a - b);
+  const missing = labelling.classes.filter(({ share }) => share === 0).length;
+  const [all, setAll] = useState(false);
+  const shown = all || missing <= MOST_NOT_FOUND ? order : order.slice(0, order.length - missing);
   const rest = Math.max(0, 1 - labelling.classes.reduce((sum, { share }) => sum + share, 0));
   const pieces = (k: number): number => labelling.segments.filter(({ classIndex }) => classIndex === k).length;
   return (
@@ -36,7 +42,7 @@ export function Results(props: Props): JSX.Element {
         Result
       </h2>
       <ul class="results" onPointerLeave={() => props.onHover(null)}>
-        {order.map((k) => {
+        {shown.map((k) => {
           const { name, share, score, colour } = labelling.classes[k];
           const off = hidden.has(name);
           const count = pieces(k);
@@ -97,6 +103,11 @@ export function Results(props: Props): JSX.Element {
           );
         })}
       </ul>
+      {missing > MOST_NOT_FOUND && (
+        <button type="button" class="text-button more" aria-expanded={all} onClick={() => setAll(!all)}>
+          {all ? "Hide" : "Show"} {missing} names that were not found
+        </button>
+      )}
       {rest > 0.0005 && <p class="hint rest">{percent(rest)} of the photo has no name.</p>}
       {labelling.remarks.map((remark) => (
         <p class="hint" key={remark}>

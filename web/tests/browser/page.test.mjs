@@ -182,6 +182,15 @@ test("names: synonyms, lists, repetitions", async () => {
   assert.equal(await page.locator(".chip").count(), 3);
 });
 
+test("of many names that were not found only the number is shown", async () => {
+  await start(`#names=red,blue,${Array.from({ length: 300 }, (_, k) => `green ${k}`).join()}`);
+  await give(FLAG);
+  await settled(page);
+  assert.equal(await page.locator(".result").count(), 2);
+  await page.getByRole("button", { name: "Show 300 names that were not found" }).click();
+  assert.equal(await page.locator(".result").count(), 302);
+});
+
 test("files that are no photos are refused by name, the others are shown", async () => {
   await start("#names=red,blue");
   await give(file(Buffer.from("hello"), "notes.txt", "text/plain"), file(FLAG.buffer.subarray(0, 40), "half.png"), file(Buffer.alloc(0), "none.jpg"), FLAG);
