@@ -41,6 +41,7 @@ export function Results(props: Props): JSX.Element {
       <h2 id="results-title" class="label">
         Result
       </h2>
+      {missing === order.length && <p class="hint rest">None of the names was found.</p>}
       <ul class="results" onPointerLeave={() => props.onHover(null)}>
         {shown.map((k) => {
           const { name, share, score, colour } = labelling.classes[k];
@@ -108,7 +109,7 @@ export function Results(props: Props): JSX.Element {
           {all ? "Hide" : "Show"} {missing} names that were not found
         </button>
       )}
-      {rest > 0.0005 && <p class="hint rest">{percent(rest)} of the photo has no name.</p>}
+      {rest > 0.0005 && missing < order.length && <p class="hint rest">{percent(rest)} of the photo has no name.</p>}
       {labelling.remarks.map((remark) => (
         <p class="hint" key={remark}>
           {remark}

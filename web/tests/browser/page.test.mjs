@@ -189,6 +189,8 @@ test("of many names that were not found only the number is shown", async () => {
   assert.equal(await page.locator(".result").count(), 2);
   await page.getByRole("button", { name: "Show 300 names that were not found" }).click();
   assert.equal(await page.locator(".result").count(), 302);
+  await page.getByLabel("Threshold").fill("1");
+  await page.getByText("None of the names was found.").waitFor();
 });
 
 test("files that are no photos are refused by name, the others are shown", async () => {
