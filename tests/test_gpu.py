@@ -95,7 +95,10 @@ def test_proposals_and_anchors():
         same = Proposals(expected.to(device), proposals.slots)
         encoded = encode_one_pass(encoder, decoder, settings, converted, [canvas], [same], settings.severance)[0]
         votes = (100 * encoded.regions.float() @ torch.eye(512, device=device)[:7].T).softmax(1)
-        results[device, dtype] = encoded.regions.float().cpu(), semantic(votes.cpu().numpy(), photo_masks(same), canvas).labels
+        results[device, dtype] = (
+            encoded.regions.float().cpu(),
+            semantic(votes.cpu().numpy(), photo_masks(same), canvas).labels,
+        )
     regions, labels = results["cpu", torch.float32]
     for key, minimum, share in ((("cuda", torch.float32), 0.9999, 0.999), (("cuda", torch.bfloat16), 0.97, 0.9)):
         assert torch.cosine_similarity(results[key][0], regions).min() > minimum, key

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.networks.resampling import interpolate_rows, resize_weights, source_rows, to_patches
+from deop.networks.resampling import interpolate_rows, source_rows, to_patches
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,14 +43,3 @@ def test_antialiasing_keeps_small_masks(patch):
 def test_no_proposals():
     assert to_patches(torch.zeros(2, 0, 8, 8), (30, 30), 16).shape == (2, 0, 2, 2)
     assert interpolate_rows(torch.zeros(0, 8, 8), (30, 31), 3, 9).shape == (0, 6, 31)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 20), st.integers(1, 50), st.data())
-def test_resize_weights(source, target, data):
-    first = data.draw(st.integers(0, target - 1))
-    last = data.draw(st.integers(first + 1, target))
-    maps = torch.randn(2, 3, source)
-    whole = F.interpolate(maps, size=target, mode="linear", align_corners=False)
-    cells, weights = resize_weights(source, target, first, last)
-    torch.testing.assert_close(maps[..., cells] @ weights.T, whole[..., first:last])

@@ -40,7 +40,9 @@ def test_parity_classification_and_semantic_map(parity):
             masks = torch.cat([block for *_, block in mask_blocks(proposals, place)], 1)
             if f"{key}_{index}" in file:  # a cut file has one image
                 file.check(f"{key}_{index}", torch.einsum("kn,nhw->khw", votes, masks))
-        label_map = torch.from_numpy(semantic(scores[index].numpy(), PhotoMasks(proposals.logits.numpy()), canvas).labels)
+        label_map = torch.from_numpy(
+            semantic(scores[index].numpy(), PhotoMasks(proposals.logits.numpy()), canvas).labels
+        )
         if f"labels_{index}" in file:
             stride = file.info.get("stride", {}).get(f"labels_{index}", 1)
             wrong = label_map[::stride, ::stride] != file[f"labels_{index}"]

@@ -1,4 +1,4 @@
-"""Masks at the size of the photo as tensors, some rows at a time; ``labelling.windows`` is its counterpart on arrays."""
+"""Masks at the size of the photo as tensors, some rows at a time; see ``labelling.windows`` for arrays."""
 
 from collections.abc import Iterator
 

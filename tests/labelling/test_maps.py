@@ -15,14 +15,15 @@ import deop
 from deop.config import from_json
 from deop.errors import SettingError
 from deop.images.canvas import Canvas
+from deop.labelling.maps import SemanticMap, divide_things, only_things
+from deop.labelling.masks import PhotoMasks
+from deop.labelling.result import assemble
+from deop.labelling.segments import names_of_masks
 from deop.proposals.nano import NanoProposer
 from deop.proposals.sam import SamProposer
 from deop.proposals.types import Proposals
 from deop.protocols import masks_are_instances
-from deop.regions.assembly import names_of_masks
 from deop.regions.encoding import EncodedPhoto
-from deop.regions.labelling import assemble
-from deop.regions.maps import SemanticMap, divide_things, only_things
 from deop.settings import Settings
 from deop.text.calibration import Calibration
 from deop.text.vocabulary import Vocabulary
@@ -99,7 +100,7 @@ def halves(whole, names="cat, wall", threshold=0.0, calibration=None):
         torch.zeros(3, 4),
         masks_are_instances=whole,
     )
-    scores = torch.tensor([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.8, 0.0]])
+    scores = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.8, 0.0]], np.float32)
     vocabulary = replace(Vocabulary.parse(names), isthing=(True, False))
     settings = Settings(calibration=calibration or Calibration())
     limits = [threshold, threshold] if isinstance(threshold, float) else list(threshold)
@@ -201,15 +202,15 @@ def test_stuff_needs_a_mask_of_its_own():
         torch.zeros(2, 4),
         masks_are_instances=False,
     )
-    scores = torch.tensor([[0.5, 0.1, 0.4, 0.0], [0.1, 0.5, 0.4, 0.0]])
+    scores = np.array([[0.5, 0.1, 0.4, 0.0], [0.1, 0.5, 0.4, 0.0]], np.float32)
     for isthing, segments in (((True, True, False), 2), ((True, True, True), 3)):
         vocabulary = replace(Vocabulary.parse("cat, dog, wall"), isthing=isthing)
         result = assemble(photo, scores, vocabulary, Settings(), "panoptic", [0.0] * 3, {})
         assert len(result.segments) == segments
         assert (result.label_map[:, 4:6] == (2 if segments == 3 else -1)).all()
-    assert names_of_masks(scores, photo.proposals).tolist() == [True, True, False]
-    assert names_of_masks(scores, photo.proposals, threshold=torch.tensor([0.6, 0, 0])).tolist() == [False, True, False]
-    faint = Proposals(torch.tensor([-1.0, 1.0])[:, None, None].expand(2, 8, 8))
+    assert names_of_masks(scores, photo.masks).tolist() == [True, True, False]
+    assert names_of_masks(scores, photo.masks, threshold=np.array([0.6, 0, 0])).tolist() == [False, True, False]
+    faint = PhotoMasks(np.broadcast_to(np.array([-1.0, 1.0], np.float32)[:, None, None], (2, 8, 8)))
     assert names_of_masks(scores, faint).tolist() == [False, True, False]
 
 

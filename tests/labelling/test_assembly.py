@@ -11,10 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deop.images.canvas import Canvas
+from deop.labelling import assembly, windows
+from deop.labelling.assembly import semantic
+from deop.labelling.masks import PhotoMasks
+from deop.labelling.segments import instances, panoptic
+from deop.labelling.windows import mask_strips
 from deop.proposals.types import Proposals
-from deop.regions import assembly, windows
-from deop.regions.assembly import instances, label_without_waiting, panoptic, semantic
-from deop.regions.windows import mask_windows
+from deop.regions import on_device
+from deop.regions.on_device import label_without_waiting
+
+
+def masks_of(logits, exact=None):
+    """Tensors as the masks of a photo."""
+    return PhotoMasks(logits.numpy(), None if exact is None else exact.numpy())
 
 
 def whole_masks(logits, canvas):
@@ -25,20 +34,22 @@ def whole_masks(logits, canvas):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(2000, 90_000), st.integers(0, 1000))
-def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, seed):
-    """For any window size, and for windows that are split into quarters."""
+@given(
+    st.integers(1, 12), st.integers(1, 40), st.booleans(), st.integers(5, 40), st.integers(1, 5000),
+    st.sampled_from([(37, 53), (30, 44), (130, 97), (17, 20)]), st.integers(0, 1000),
+)  # fmt: skip
+def test_semantic_in_windows_equals_the_whole(proposals, names, competes, side, most, photo, seed):
+    """For any window size, windows that are split into quarters, photos larger and smaller than the input."""
     torch.manual_seed(seed)
-    canvas = Canvas((37, 53), (30, 44), (32, 64))
+    canvas = Canvas(photo, (30, 44), (32, 64))
     logits, scores = 3 * torch.randn(proposals, 8, 16), (3 * torch.randn(proposals, names + 1)).softmax(1)
     votes = scores if competes else scores[:, :-1]
     expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "BLOCK", block)
-        patch.setattr(windows, "BLOCK", block)
-        patch.setattr(assembly, "MAX_VOTES", block // 4)
-        patch.setattr(assembly, "FEW_NAMES", 3)
-        result = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+        patch.setattr(windows, "WINDOW", side)
+        patch.setattr(windows, "MIN_SIDE", 3)
+        patch.setattr(assembly, "MAX_VOTES", most)
+        result = semantic(scores.numpy(), masks_of(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(result.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
     best = expected.amax(0)
@@ -46,19 +57,18 @@ def test_semantic_in_blocks_equals_the_whole(proposals, names, competes, block, 
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 12), st.integers(12, 60), st.booleans(), st.floats(0.1, 6), st.integers(0, 1000))
-def test_short_list_of_names_is_exact(proposals, names, competes, sharpness, seed):
-    """Also if names are so similar that one outside the list wins."""
+@given(st.integers(1, 12), st.integers(200, 400), st.booleans(), st.floats(0.01, 6), st.integers(0, 1000))
+def test_excluding_names_is_exact(proposals, names, competes, sharpness, seed):
+    """Also of more than 255 names, and if they are similar."""
     torch.manual_seed(seed)
     canvas = Canvas((37, 53), (30, 44), (32, 64))
     logits, scores = 3 * torch.randn(proposals, 8, 16), (sharpness * torch.randn(proposals, names + 1)).softmax(1)
     votes = scores if competes else scores[:, :-1]
     expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "MANY_NAMES", 10)
-        patch.setattr(assembly, "LISTED_PER_MASK", 2)
+        patch.setattr(assembly, "MAX_VOTES", 1 << 20)
         patch.setattr(windows, "WINDOW", 16)
-        result = semantic(scores, Proposals(logits), canvas, none_competes=competes)
+        result = semantic(scores.numpy(), masks_of(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(result.labels).long()
     chosen = torch.where(chosen < 0, names, chosen)
     torch.testing.assert_close(expected.gather(0, chosen[None])[0], expected.amax(0), atol=1e-5, rtol=1e-4)
@@ -70,12 +80,14 @@ def test_the_map_computed_on_a_gpu_equals_that_of_windows(proposals, names, comp
     """The same steps on the CPU give the same labels, except where the votes of two names are practically equal."""
     torch.manual_seed(seed)
     canvas = Canvas((37, 53), (30, 44), (32, 64))
-    masks, scores = Proposals(3 * torch.randn(proposals, 8, 16)), (3 * torch.randn(proposals, names + 1)).softmax(1)
-    expected = semantic(scores, masks, canvas, none_competes=competes, threshold=limit, claim=limit)
+    logits, scores = 3 * torch.randn(proposals, 8, 16), (3 * torch.randn(proposals, names + 1)).softmax(1)
+    expected = semantic(scores.numpy(), masks_of(logits), canvas, none_competes=competes, threshold=limit, claim=limit)
     votes = scores if competes else scores[:, :-1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "GPU_BLOCK", 30_000)  # several blocks of rows
-        labels, confidence = label_without_waiting(votes, masks, canvas, names=names, threshold=limit, claim=limit)
+        patch.setattr(on_device, "GPU_BLOCK", 30_000)  # several blocks of rows
+        labels, confidence = label_without_waiting(
+            votes, Proposals(logits), canvas, names=names, threshold=limit, claim=limit
+        )
     np.testing.assert_allclose(confidence.numpy(), expected.confidence, atol=1e-5)
     assert (labels.numpy() == expected.labels).mean() > 0.995
 
@@ -87,7 +99,7 @@ def test_a_name_that_is_best_in_no_mask_can_win():
     for mask in range(10):
         scores[mask, 20 * mask : 20 * mask + 20] = 0.04
     canvas = Canvas((16, 16), (16, 16), (32, 32))
-    result = semantic(scores, Proposals(torch.full((10, 8, 8), 30.0)), canvas)
+    result = semantic(scores.numpy(), masks_of(torch.full((10, 8, 8), 30.0)), canvas)
     assert (result.labels == 250).all()
     np.testing.assert_allclose(result.confidence, 0.03, atol=1e-4)
 
@@ -101,17 +113,19 @@ def test_masks_that_are_constant_in_a_window_also_vote(monkeypatch):
         logits[index, y : y + 3, x : x + 5] = 3 * torch.randn(1)
     scores = (4 * torch.randn(40, 61)).softmax(1)
     monkeypatch.setattr(windows, "WINDOW", 16)
-    parts = list(mask_windows(Proposals(logits), canvas))
+    parts = [window for strip in mask_strips(masks_of(logits), canvas) for window in strip.windows]
     assert max(len(window.varying) for window in parts) < 30
     masks = torch.zeros(40, 90, 130)
     for window in parts:
-        part = window.constant[:, None, None].expand(-1, *window.masks.shape[1:]).clone()
-        part[window.varying] = window.masks
-        masks[:, window.rows, window.columns] = part
+        part = np.broadcast_to(window.low[:, None, None], (40, *window.shape)).copy()
+        part[window.varying] = window.enlarge(window.at_input(window.varying))
+        masks[:, window.rows, window.columns] = torch.from_numpy(part)
+        assert (part.min((1, 2)) >= window.low - 1e-6).all()
+        assert (part.max((1, 2)) <= window.high + 1e-6).all()
     expected = whole_masks(logits, canvas)
     torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)
     best, winner = torch.einsum("nk,nhw->khw", scores[:, :-1], expected).max(0)
-    result = semantic(scores, Proposals(logits), canvas)
+    result = semantic(scores.numpy(), masks_of(logits), canvas)
     assert (result.labels != winner.numpy()).mean() < 1e-3
     np.testing.assert_allclose(result.confidence, best / expected.sum(0).clamp_min(1), atol=1e-5)
 
@@ -120,19 +134,19 @@ def test_unclaimed_pixels_threshold_and_empty_input():
     exact = torch.zeros(2, 10, 12, dtype=torch.bool)
     exact[0, :4], exact[1, 6:] = True, True
     canvas = Canvas((10, 12), (10, 12), (32, 32))
-    proposals = Proposals(torch.zeros(2, 8, 8), exact=exact)
-    scores = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.4, 0.5]])
-    labels, confidence = semantic(scores, proposals, canvas)
+    masks = masks_of(torch.zeros(2, 8, 8), exact)
+    scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.4, 0.5]], np.float32)
+    labels, confidence = semantic(scores, masks, canvas)
     assert (labels[:4] == 0).all()
     assert (labels[4:6] == -1).all()
     assert (labels[6:] == 1).all()
     np.testing.assert_allclose(confidence[[0, 5, 9], 0], [0.7, 0, 0.4], rtol=1e-6)
-    assert (semantic(scores, proposals, canvas, threshold=0.5).labels[6:] == -1).all()
-    assert (semantic(scores, proposals, canvas, none_competes=True).labels[6:] == -1).all()
-    nothing = Proposals(torch.zeros(0, 8, 8))
-    assert (semantic(torch.zeros(0, 3), nothing, canvas).labels == -1).all()
-    assert panoptic(torch.zeros(0, 3), nothing, canvas, np.array([True, True])).pieces == []
-    assert list(instances(torch.zeros(0, 3), nothing, canvas, np.array([True, True]))) == []
+    assert (semantic(scores, masks, canvas, threshold=0.5).labels[6:] == -1).all()
+    assert (semantic(scores, masks, canvas, none_competes=True).labels[6:] == -1).all()
+    nothing = masks_of(torch.zeros(0, 8, 8))
+    assert (semantic(np.zeros((0, 3), np.float32), nothing, canvas).labels == -1).all()
+    assert panoptic(np.zeros((0, 3), np.float32), nothing, canvas, np.array([True, True])).pieces == []
+    assert list(instances(np.zeros((0, 3), np.float32), nothing, canvas, np.array([True, True]))) == []
 
 
 def scene():
@@ -141,10 +155,10 @@ def scene():
     exact[0, :4, :5] = exact[1, :4, 5:10] = True
     exact[2, 4:, :10] = exact[3, 4:, 10:] = True
     exact[4, :4, 10:] = True
-    scores = torch.tensor([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]])
+    scores = [[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8]]
     return (
-        scores,
-        Proposals(torch.zeros(5, 2, 5), exact=exact),
+        np.array(scores, np.float32),
+        masks_of(torch.zeros(5, 2, 5), exact),
         Canvas((8, 20), (8, 20), (8, 20)),
         np.array([True, False]),
     )
@@ -162,29 +176,29 @@ def test_panoptic_separates_things_and_merges_stuff():
 
 
 def test_panoptic_drops_hidden_proposals():
-    scores, proposals, canvas, things = scene()
-    exact = proposals.exact.clone()
+    scores, masks, canvas, things = scene()
+    exact = masks.exact.copy()
     exact[1] = exact[0]  # the second cat is completely covered by the first, whose score is higher
-    pieces = panoptic(scores, Proposals(proposals.logits, exact=exact), canvas, things).pieces
+    pieces = panoptic(scores, PhotoMasks(masks.logits, exact), canvas, things).pieces
     assert [piece.class_id for piece in pieces] == [0, 1]
 
 
 def test_instances_are_things_by_descending_score():
-    scores, proposals, canvas, things = scene()
-    result = list(instances(scores, proposals, canvas, things))
+    scores, masks, canvas, things = scene()
+    result = list(instances(scores, masks, canvas, things))
     assert [(piece.class_id, round(piece.score, 3)) for piece, _ in result] == [(0, 0.9), (0, 0.8)]
-    assert torch.equal(torch.from_numpy(result[0][1]), proposals.exact[0])
-    assert len(list(instances(scores, proposals, canvas, things, threshold=0.85))) == 1
+    np.testing.assert_array_equal(result[0][1], masks.exact[0])
+    assert len(list(instances(scores, masks, canvas, things, threshold=0.85))) == 1
 
 
 def test_order_of_proposals_and_empty_proposals_have_no_effect():
     torch.manual_seed(0)
     canvas, order = Canvas((37, 53), (30, 44), (32, 64)), torch.randperm(7)
     logits, scores = 3 * torch.randn(7, 8, 16), torch.randn(7, 5).softmax(1)
-    expected = semantic(scores, Proposals(logits), canvas)
-    permuted = semantic(scores[order], Proposals(logits[order]), canvas)
+    expected = semantic(scores.numpy(), masks_of(logits), canvas)
+    permuted = semantic(scores[order].numpy(), masks_of(logits[order]), canvas)
     extra = torch.cat([logits, torch.full((1, 8, 16), -1e4)])
-    padded = semantic(torch.cat([scores, scores[:1]]), Proposals(extra), canvas)
+    padded = semantic(torch.cat([scores, scores[:1]]).numpy(), masks_of(extra), canvas)
     for result in (permuted, padded):
         assert (result.labels != expected.labels).mean() < 1e-3
         np.testing.assert_allclose(result.confidence, expected.confidence, atol=1e-5)
@@ -196,15 +210,15 @@ def test_memory_with_ten_thousand_names():
     script = """
 import resource, torch
 from deop.images.canvas import Canvas
-from deop.regions.assembly import semantic
-from deop.proposals.types import Proposals
+from deop.labelling.assembly import semantic
+from deop.labelling.masks import PhotoMasks
 torch.manual_seed(0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 regions, rows = (torch.nn.functional.normalize(torch.randn(n, 512), dim=1) for n in (100, 10_001))
 scores = (100 * regions @ rows.T).softmax(1)
 blobs = torch.nn.functional.interpolate(torch.randn(1, 100, 12, 12), size=(128, 128), mode="bicubic")[0]
 canvas = Canvas((2048, 2048), (512, 512), (512, 512))
-result = semantic(scores, Proposals(15 * (blobs - 1)), canvas)
+result = semantic(scores.numpy(), PhotoMasks((15 * (blobs - 1)).numpy()), canvas)
 assert result.labels.shape == (2048, 2048)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
 """
@@ -215,14 +229,65 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
 def test_small_regions_get_the_label_of_their_surroundings():
     exact = torch.zeros(3, 20, 20, dtype=torch.bool)
     exact[0], exact[1, 4:7, 4:7], exact[2, 10:16, 10:16] = True, True, True
-    proposals, canvas = Proposals(torch.zeros(3, 5, 5), exact=exact), Canvas((20, 20), (20, 20), (20, 20))
-    scores = torch.tensor([[0.3, 0.0, 0.7], [0.1, 0.9, 0.0], [0.0, 0.8, 0.2]])
-    plain, clean = (semantic(scores, proposals, canvas, smallest_region=share) for share in (0.0, 10 / 400))
+    masks, canvas = masks_of(torch.zeros(3, 5, 5), exact), Canvas((20, 20), (20, 20), (20, 20))
+    scores = np.array([[0.3, 0.0, 0.7], [0.1, 0.9, 0.0], [0.0, 0.8, 0.2]], np.float32)
+    plain, clean = (semantic(scores, masks, canvas, smallest_region=share) for share in (0.0, 10 / 400))
     assert (plain.labels == 1).sum() == 9 + 36
     assert ((clean.labels == 1) == exact[2].numpy()).all()
     np.testing.assert_array_equal(clean.confidence, plain.confidence)
     things = np.array([False, True])
-    scores = torch.tensor([[0.8, 0.0, 0.2], [0.1, 0.9, 0.0], [0.0, 0.9, 0.1]])
-    segments, pieces = panoptic(scores, proposals, canvas, things, overlap=0.5, smallest_region=10 / 400)
+    scores = np.array([[0.8, 0.0, 0.2], [0.1, 0.9, 0.0], [0.0, 0.9, 0.1]], np.float32)
+    segments, pieces = panoptic(scores, masks, canvas, things, overlap=0.5, smallest_region=10 / 400)
     assert [piece.class_id for piece in pieces] == [0, 1, 1]
     assert (segments == np.where(exact[2].numpy(), 2, 0)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 9), st.integers(1, 5), st.floats(0, 1), st.integers(4, 40),
+    st.sampled_from([(37, 53), (30, 44), (130, 97)]), st.booleans(), st.integers(0, 1000),
+)  # fmt: skip
+def test_segments_in_windows_equal_the_whole(count, names, overlap, side, photo, exact, seed):
+    """Owner and area of each mask by the definition, on the whole photo at once."""
+    torch.manual_seed(seed)
+    canvas = Canvas(photo, (30, 44), (32, 64))
+    logits, scores = 6 * torch.randn(count, 8, 16), (3 * torch.randn(count, names + 1)).softmax(1)
+    whole = whole_masks(logits, canvas)
+    masks = masks_of(logits, whole > 0.3 if exact else None)
+    whole = (whole > 0.3).float() if exact else whole
+    best, classes = scores.max(1)
+    kept = (classes < names).nonzero()[:, 0]
+    best, classes, whole = best[kept], classes[kept], whole[kept]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "WINDOW", side)
+        things = list(instances(scores.numpy(), masks, canvas, np.ones(names, bool)))
+        result = panoptic(scores.numpy(), masks, canvas, np.ones(names, bool), overlap=overlap)
+    covers = whole >= 0.5
+    mean = best * (whole * covers).sum((1, 2)) / covers.sum((1, 2)).clamp_min(1)
+    visible = covers.flatten(1).any(1)
+    expected = sorted(zip(mean[visible].tolist(), classes[visible].tolist(), strict=True), reverse=True)
+    np.testing.assert_allclose([piece.score for piece, _ in things], [score for score, _ in expected], atol=1e-5)
+    areas = sorted(covers[visible].sum((1, 2)).tolist())
+    np.testing.assert_allclose(sorted(int(mask.sum()) for _, mask in things), areas, atol=2)  # rounding at 0.5
+    if not len(kept):
+        assert result.pieces == []
+        return
+    owner = (best[:, None, None] * whole).argmax(0)
+    owner = torch.where(covers.gather(0, owner[None])[0], owner, -1)
+    won = torch.stack([(owner == index).sum() for index in range(len(kept))])
+    share = won / covers.sum((1, 2)).clamp_min(1)
+    if ((share - overlap).abs() < 0.01).any():
+        return  # rounding may decide
+    number = torch.full((len(kept) + 1,), -1)
+    chosen = (won > 0) & (share >= overlap)
+    number[:-1][chosen] = torch.arange(int(chosen.sum()))
+    assert [piece.class_id for piece in result.pieces] == classes[chosen].tolist()
+    assert (torch.from_numpy(result.segments) != number[owner]).float().mean() < 0.005
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 255, 256, 300])
+def test_the_first_of_equal_maps_is_the_strongest(count):
+    maps = np.random.default_rng(count).integers(0, 4, (count, 6, 7)).astype(np.float32)
+    top, index = assembly.strongest(maps)
+    np.testing.assert_array_equal(top, maps.max(0))
+    np.testing.assert_array_equal(index, maps.argmax(0))

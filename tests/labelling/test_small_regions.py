@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from deop.regions.small_regions import absorb_small_regions
+from deop.labelling.small_regions import absorb_small_regions
 
 
 def regions_of(labels):

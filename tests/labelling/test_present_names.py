@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from deop import model as module
+from deop import surface as module
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.images.canvas import Canvas
 from deop.images.preprocessing import Resize
+from deop.labelling.masks import PhotoMasks
+from deop.labelling.present_names import keep_present, present_names
 from deop.model import DeOP
-from deop.proposals.given import given_proposals
-from deop.regions.present_names import keep_present, present_names
 from deop.settings import Settings
 from deop.text.builtin import builtin_vocabulary
 
@@ -19,19 +19,20 @@ SIZE = (20, 30)
 CANVAS = Canvas(SIZE, SIZE, SIZE)
 
 
-def proposals():
+def photo_masks():
     """Three stripes: 60, 30 and 10 % of the photo."""
     masks = np.zeros((3, *SIZE), bool)
     masks[0, :, :18], masks[1, :, 18:27], masks[2, :, 27:] = True, True, True
-    return given_proposals(masks, SIZE, SIZE, SIZE)
+    return PhotoMasks(np.zeros((3, 5, 8), np.float32), masks)
 
 
-PROBABILITIES = torch.tensor(
+PROBABILITIES = np.array(
     [
         [0.9, 0.02, 0.05, 0.0, 0.03],
         [0.3, 0.4, 0.2, 0.0, 0.1],
         [0.1, 0.2, 0.6, 0.0, 0.1],
-    ]
+    ],
+    np.float32,
 )
 
 
@@ -50,23 +51,23 @@ PROBABILITIES = torch.tensor(
 )
 def test_names_that_are_kept(limits, kept):
     """Name 3 has no pixel; the name with the most pixels always stays."""
-    result = keep_present(PROBABILITIES, proposals(), CANVAS, limits=limits)
-    assert (result[:, :4] > 0).any(0).nonzero()[:, 0].tolist() == kept
+    result = keep_present(PROBABILITIES, photo_masks(), CANVAS, limits=limits)
+    assert np.flatnonzero((result[:, :4] > 0).any(0)).tolist() == kept
     expected = PROBABILITIES[:, [*kept, 4]]
-    torch.testing.assert_close(result[:, [*kept, 4]], expected / expected.sum(1, keepdim=True))
+    np.testing.assert_allclose(result[:, [*kept, 4]], expected / expected.sum(1, keepdims=True), rtol=1e-6)
 
 
 def test_the_result_is_the_softmax_over_the_names_that_are_kept():
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).mul(3)
-    result = keep_present(logits.softmax(1), proposals(), CANVAS, limits=[(1, 1)])
-    [kept] = (result[:, :4] > 0).any(0).nonzero()[:, 0].tolist()
-    torch.testing.assert_close(result[:, [kept, 4]], logits[:, [kept, 4]].softmax(1))
+    result = keep_present(logits.softmax(1).numpy(), photo_masks(), CANVAS, limits=[(1, 1)])
+    [kept] = np.flatnonzero((result[:, :4] > 0).any(0)).tolist()
+    np.testing.assert_allclose(result[:, [kept, 4]], logits[:, [kept, 4]].softmax(1), rtol=1e-5)
 
 
 def test_of_names_that_share_a_score_the_strongest_is_kept():
     """Names 1 and 2 both miss the limit. Without 2, the weaker one, 1 has the share of both."""
-    probabilities = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0.45, 0.35, 0.2, 0], [0, 0.35, 0.4, 0.25, 0]])
-    result = keep_present(probabilities, proposals(), CANVAS, limits=[(0.05, 0.5)])
+    probabilities = np.array([[1.0, 0, 0, 0, 0], [0, 0.45, 0.35, 0.2, 0], [0, 0.35, 0.4, 0.25, 0]], np.float32)
+    result = keep_present(probabilities, photo_masks(), CANVAS, limits=[(0.05, 0.5)])
     assert result.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 0, 0, 0]]
 
 
@@ -83,7 +84,7 @@ def test_a_photo_keeps_few_of_many_names(tiny_clip, mode, monkeypatch):
     photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     masks = np.arange(60 * 80).reshape(60, 80) // 400 + 1
     vocabulary = builtin_vocabulary("cityscapes")
-    columns = torch.tensor([*(name == "car" for name in vocabulary.names), True])
+    columns = np.array([*(name == "car" for name in vocabulary.names), True])
     monkeypatch.setattr(module, "keep_present", lambda probabilities, *_, **__: probabilities * columns)
     result = model.segment(photo, vocabulary, masks=masks, mode=mode)
     assert {segment.name for segment in result.segments} == {"car"}
