@@ -95,7 +95,7 @@ test("opacity and style ask the engine nothing, threshold and mode label again",
   await page.getByText("Panoptic", { exact: true }).click();
   await page.waitForFunction(() => document.querySelectorAll(".share.none").length === 0);
   assert.equal((await calls()).encode, before.encode);
-  assert.match(page.url(), /mode=panoptic/);
+  await page.waitForURL(/mode=panoptic/);
 });
 
 test("a heatmap", async () => {
@@ -122,7 +122,7 @@ test("two settings side by side, with a slider", async () => {
   await page.getByLabel("Position of the comparison").focus();
   await page.keyboard.press("ArrowLeft");
   assert.notEqual(await clip(), middle);
-  assert.match(page.url(), /left=names/);
+  await page.waitForURL(/left=names/);
   const url = page.url();
   await page.goto("about:blank");
   await page.goto(url);
@@ -177,7 +177,7 @@ test("names: synonyms, lists, repetitions", async () => {
   await names.fill("a car, parked; road");
   await names.press("Enter");
   assert.equal(await page.locator(".chip").count(), 4);
-  assert.match(page.url(), /names=sofa%7Ccouch%3B/);
+  await page.waitForURL(/names=sofa%7Ccouch%3B/);
   await page.getByRole("button", { name: "Remove cat" }).click();
   assert.equal(await page.locator(".chip").count(), 3);
 });
