@@ -3,6 +3,8 @@
 The photo is processed in parts, so that neither names x pixels nor masks x pixels are in memory at once.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from deop.images.canvas import Canvas
@@ -123,21 +125,9 @@ def _label_window(
     names, votes, offset = names[kept], votes[kept], offset[kept]
     masks = window.at_input(varying)
     coverage = window.enlarge(masks.sum(0)[None])[0] + covered
-    if not window.is_enlarged:
-        best, index = _vote(votes, offset, masks)
-        return names[index], best, coverage
-    step, flat = max(1, MAX_VOTES // masks[0].size), masks.reshape(len(masks), -1)
-    best, winner = np.full(coverage.shape, -np.inf, np.float32), np.zeros(coverage.shape, np.int64)
-    for first in range(0, len(names), step):
-        maps = votes[first : first + step] @ flat
-        maps += offset[first : first + step, None]
-        # A name that another one exceeds in all cells also loses at every pixel between them.
-        kept = np.flatnonzero((maps - maps[maps.sum(1).argmax()]).max(1) >= -SLACK * (1 + maps.max()))
-        top, index = strongest(window.enlarge(maps[kept].reshape(-1, *masks.shape[1:])))
-        index = names[first + kept][index]
-        winner = index if first == 0 else np.where(top > best, index, winner)
-        best = np.maximum(best, top)
-    return winner, best, coverage
+    rows, columns = (None if side is None else side.outer for side in (window.row, window.column))
+    best, index = _vote(votes, offset, masks, rows, columns)
+    return names[index], best, coverage
 
 
 def _possible(votes: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -151,31 +141,58 @@ def _possible(votes: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.n
     return np.flatnonzero(bound >= -SLACK * (1 + least[j]))
 
 
-def _vote(votes: np.ndarray, offset: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _vote(
+    votes: np.ndarray, offset: np.ndarray, masks: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Highest vote of each pixel and its index; if there are too many names, of one quarter after the other.
 
     Args:
         votes: (k, n) float32.
         offset: (k,) float32, added to the votes.
-        masks: (n, h, w) float32.
+        masks: (n, h', w') float32, at the size of the network input.
+        rows: (h, h') float32, resizes rows to the photo; None: h = h'.
+        columns: (w, w') float32, the same for columns.
 
     Returns:
         Two arrays (h, w): float32, int64.
     """
-    height, width = masks.shape[1:]
-    if height * width == 1 or len(votes) * height * width <= MAX_VOTES:
-        maps = votes @ masks.reshape(len(masks), -1)
-        maps += offset[:, None]
-        return strongest(maps.reshape(-1, height, width))
-    best, winner = np.empty((height, width), np.float32), np.empty((height, width), np.int64)
-    for rows in (slice(height // 2), slice(height // 2, height)):
-        for columns in (slice(width // 2), slice(width // 2, width)):
-            part = np.ascontiguousarray(masks[:, rows, columns])
-            if part.size:
+    height = masks.shape[1] if rows is None else len(rows)
+    width = masks.shape[2] if columns is None else len(columns)
+    if height * width > 1 and len(votes) * height * width > MAX_VOTES:
+        best, winner = np.empty((height, width), np.float32), np.empty((height, width), np.int64)
+        for part_rows, cell_rows, row_weights in _halves(height, rows):
+            for part_columns, cell_columns, column_weights in _halves(width, columns):
+                part = np.ascontiguousarray(masks[:, cell_rows, cell_columns])
                 kept = _possible(votes, offset, part.min((1, 2)), part.max((1, 2)))
-                best[rows, columns], index = _vote(votes[kept], offset[kept], part)
-                winner[rows, columns] = kept[index]
-    return best, winner
+                top, index = _vote(votes[kept], offset[kept], part, row_weights, column_weights)
+                best[part_rows, part_columns], winner[part_rows, part_columns] = top, kept[index]
+        return best, winner
+    maps = votes @ masks.reshape(len(masks), -1)
+    maps += offset[:, None]
+    if len(maps) == 1 or (rows is None and columns is None):
+        kept = np.arange(len(maps))
+    else:
+        # A name that another one exceeds in all cells also loses at every pixel between them.
+        kept = np.flatnonzero((maps - maps[maps.sum(1).argmax()]).max(1) >= -SLACK * (1 + maps.max()))
+        maps = maps[kept]
+    maps = maps.reshape(-1, *masks.shape[1:])
+    maps = maps if rows is None else rows @ maps
+    maps = maps if columns is None else maps @ columns.T
+    best, index = strongest(maps)
+    return best, kept[index]
+
+
+def _halves(length: int, weights: np.ndarray | None) -> Iterator[tuple[slice, slice, np.ndarray | None]]:
+    """Divide the pixels of one side in two: the pixels, the cells that they depend on, and the weights of these."""
+    for pixels in (slice(length // 2), slice(length // 2, length)):
+        if pixels.stop == (pixels.start or 0):
+            continue
+        if weights is None:
+            yield pixels, pixels, None
+        else:
+            used = np.flatnonzero(weights[pixels].any(0))
+            cells = slice(int(used[0]), int(used[-1]) + 1)
+            yield pixels, cells, weights[pixels, cells]
 
 
 def strongest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

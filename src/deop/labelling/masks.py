@@ -31,8 +31,18 @@ class PhotoMasks:
     """
 
     def __init__(self, logits: np.ndarray, exact: np.ndarray | None = None) -> None:
-        self.logits = logits
-        self.exact = exact
+        self._logits = logits
+        self._exact = exact
+
+    @property
+    def logits(self) -> np.ndarray:
+        """Mask logits (N, h, w)."""
+        return self._logits
+
+    @property
+    def exact(self) -> np.ndarray | None:
+        """Given masks (N, H, W), or None."""
+        return self._exact
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -40,9 +50,10 @@ class PhotoMasks:
     def keep(self, index: np.ndarray) -> "PhotoMasks":
         """The masks at ``index``, (M,) integers or (N,) bool, in that order; views if all or neighbours are kept."""
         index = np.flatnonzero(index) if index.dtype == bool else index
+        chosen: np.ndarray | slice = index
         if len(index) and (np.diff(index) == 1).all():
-            index = slice(int(index[0]), int(index[-1]) + 1)  # avoids copies of exact masks, which are large
-        return PhotoMasks(self.logits[index], None if self.exact is None else self.exact[index])
+            chosen = slice(int(index[0]), int(index[-1]) + 1)  # avoids copies of exact masks, which are large
+        return PhotoMasks(self.logits[chosen], None if self.exact is None else self.exact[chosen])
 
     def visible(self) -> np.ndarray:
         """Which masks have a cell with a probability above 0.5, (N,) bool."""

@@ -68,11 +68,6 @@ class Window:
             maps = maps @ self.column.outer.T
         return maps
 
-    @property
-    def is_enlarged(self) -> bool:
-        """Whether ``enlarge`` changes maps."""
-        return self.row is not None and (self.row.outer is not None or self.column.outer is not None)
-
 
 class Side(NamedTuple):
     """Some rows, or columns, of the photo, and the two matrix products that resize masks to them.
