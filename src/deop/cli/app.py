@@ -23,6 +23,7 @@ from deop.cli.segment import segment
 from deop.cli.show_config import config
 from deop.cli.signature import flat
 from deop.cli.train import train
+from deop.dependencies import explained
 from deop.errors import EXIT_CODES, DeopError
 
 
@@ -109,6 +110,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             if received():  # a library turned the interrupt into an error of its own
                 say("interrupted")
                 sys.exit(EXIT_CODE)
+            if isinstance(error, ImportError):
+                command = next((argument for argument in arguments if not argument.startswith("-")), "")
+                error = explained(error, f"deop {command}".strip())
             if "--debug" in arguments:
                 raise
             say(_describe(error), style="red")

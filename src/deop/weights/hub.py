@@ -3,9 +3,11 @@
 import json
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from deop.dependencies import require
 from deop.errors import CheckpointError, ModelNotFoundError
 from deop.files import (
     PICKLE_SUFFIXES,
@@ -85,7 +87,9 @@ def fetch(repo: str, revision: str = "main") -> Path:
         ModelNotFoundError: not a name of a repo; or not on this machine, and no network, no such repo or revision, or
             no access.
         CheckpointError: the revision has no weights in safetensors, or lacks a file that deop needs.
+        MissingDependencyError: huggingface_hub is not installed.
     """
+    require(f"downloading the model {repo} from the hub", "huggingface_hub")
     _check_name(repo)
     if folder := cached(repo, revision):
         return folder
@@ -114,13 +118,15 @@ def fetch(repo: str, revision: str = "main") -> Path:
 
 
 def cached(repo: str, revision: str = "main") -> Path | None:
-    """The complete folder of a revision in this machine's cache, or None. No network is used.
+    """The complete folder of a revision in the cache of this machine, or None. No network is used.
 
     Args:
         repo: "org/name".
         revision: branch, tag or full commit id. A conversion of its pickled weights counts only where ``fetch``
             recorded it for this very revision.
     """
+    if find_spec("huggingface_hub") is None:
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     for candidate in (revision, _recorded_conversion(repo, revision)):
