@@ -2,20 +2,18 @@
 
 import numpy as np
 import pytest
-import torch
 
 from deop.evaluation.proposal_quality import THRESHOLDS, count_found, mask_fit, proposal_scores
 from deop.evaluation.truth import TrueSegments
 from deop.images.canvas import Canvas
-from deop.proposals.given import given_proposals
-from deop.proposals.types import Proposals
+from deop.labelling.masks import PhotoMasks
 
 SIZE = (24, 32)
 CANVAS = Canvas(SIZE, SIZE, (32, 32))
 
 
 def given(masks):
-    return given_proposals(np.stack(masks), SIZE, SIZE, (32, 32))
+    return PhotoMasks(np.zeros((len(masks), 8, 8), np.float32), np.stack(masks))
 
 
 def random_case(seed, unknown=True):
@@ -54,16 +52,16 @@ def test_against_loops(seed):
 
 def test_masks_are_sorted_by_confidence_and_then_by_area():
     whole = Canvas((32, 32), (32, 32), (32, 32))
-    logits = torch.full((4, 32, 32), -9.0)
+    logits = np.full((4, 32, 32), -9.0, np.float32)
     logits[0, :16, :16], logits[1, 16:, 24:], logits[2, :8, 24:], logits[3, 20:] = 0.5, 4.0, 9.0, 4.0
     truth = TrueSegments(np.zeros((32, 32), np.int32), np.zeros(1, np.int64), np.zeros(1, bool))
-    iou, _ = mask_fit(Proposals(logits), whole, truth)
+    iou, _ = mask_fit(PhotoMasks(logits), whole, truth)
     assert (iou[:, 0] * 1024).tolist() == [8 * 8, 12 * 32, 16 * 8, 16 * 16]
 
 
 def test_photos_without_masks_or_segments():
     truth, masks = random_case(0)
-    no_masks = Proposals(torch.zeros(0, 8, 8))
+    no_masks = PhotoMasks(np.zeros((0, 8, 8), np.float32))
     scores = proposal_scores(count_found(*mask_fit(no_masks, CANVAS, truth)), 1)
     assert scores["average_recall_100"] == scores["mean_best_iou"] == 0
     crowds = TrueSegments(truth.segment_map, truth.classes, np.ones(len(truth), bool))

@@ -23,7 +23,7 @@ from PIL import Image
 
 from deop._version import __version__
 from deop.data.folder import MAX_ID, photo_size
-from deop.data.label_files import read_labels
+from deop.data.label_files import check_readers, read_labels
 from deop.data.official import PUBLIC_SETS, Item, PublicSet, RequiredPart, read_panoptic
 from deop.errors import DataError, OutputError, SettingError
 from deop.files import parse_json, replacing
@@ -110,6 +110,7 @@ def prepare(
         DataError: official files are missing or damaged, or their number differs from the published one.
         SettingError: an unknown data set, split or spelling; ``out`` is inside ``source`` or contains something else.
         OutputError: ``out`` cannot be written.
+        MissingDependencyError: a library that reads the label files is not installed.
     """
     public, root, folder = public_set(name), Path(source), Path(out)
     chosen = tuple(splits or public.splits)
@@ -120,6 +121,7 @@ def prepare(
     _check_folders(root, folder)
     _check_parts(public, root, chosen)
     items = {split: _items(public, root, split, partial) for split in chosen}
+    check_readers({item.form for split in chosen for item in items[split]})
     classes = _classes(public, root, chosen)
     _write_head(folder, public, classes, names)
     jobs = [(item, folder / split) for split in chosen for item in items[split]]

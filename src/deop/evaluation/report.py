@@ -2,23 +2,26 @@
 
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deop._version import __version__
+from deop.errors import MissingDependencyError
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.metrics import Confusion, accuracy
 from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.evaluation.uncounted import describe_uncounted
 from deop.files import replacing
 from deop.results.colours import vocabulary_colours
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _CONFUSED_CLASSES = 12  # with the lowest IoU
 _NAMES_PER_BAR = 4  # besides the correct one
@@ -113,19 +116,13 @@ def write_report(
 
     Raises:
         OutputError: the folder cannot be written.
+        MissingDependencyError: jinja2 is not installed.
     """
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= {"percent": _percent, "short": _short}
+    template = load_template()
     confusion = gallery.confusion or Confusion(len(scores["per_class"]))
     rows = list(_class_rows(scores, confusion))
     absent = [name for name, value in scores["per_class"].items() if value is None]
-    text = page.get_template("report.html").render(
+    text = template.render(
         scores=scores,
         cards=[row for row in (_score_row(scores, *card) for card in _CARDS) if row],
         more=[row for row in (_score_row(scores, *line) for line in _MORE) if row],
@@ -147,6 +144,30 @@ def write_report(
     with replacing(target) as file:
         file.write(text.encode())
     return target
+
+
+def load_template() -> "Template":
+    """The template of the page.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingDependencyError(
+            'reports (--report) are written with jinja2: pip install jinja2, or pip install "deop[torch]", which '
+            "includes it"
+        ) from error
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"percent": _percent, "short": _short}
+    return page.get_template("report.html")
 
 
 def _score_row(scores: Mapping[str, Any], label: str, key: str, note: str = "") -> ScoreRow | None:
@@ -225,11 +246,12 @@ def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
 
 def _versions(device: str) -> dict[str, str]:
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-    if device.startswith("cuda"):
-        machine += f", {torch.cuda.get_device_name(device)}"
+    engines = {name: sys.modules[name] for name in ("torch", "onnxruntime") if sys.modules.get(name)}  # those in use
+    if device.startswith("cuda") and "torch" in engines:
+        machine += f", {engines['torch'].cuda.get_device_name(device)}"
     return {
         "deop": __version__,
-        "torch": torch.__version__,
+        **{name: engine.__version__ for name, engine in engines.items()},
         "numpy": np.__version__,
         "Python": platform.python_version(),
         "Machine": machine,
