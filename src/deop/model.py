@@ -75,6 +75,11 @@ class DeOP(Pretrained, ModelSurface):
         self.proposer = proposer
 
     @property
+    def needs_masks(self) -> bool:
+        """Whether masks must be given with each photo, because the model has no proposer."""
+        return self.proposer is None
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device

@@ -17,7 +17,7 @@ def test_graph_beside_the_weights_is_that_of_the_code(tmp_path):
     from deop.export.encode import export_encoder
 
     shutil.copytree(NANO, tmp_path / "nano")
-    graph = export_encoder(load(NANO, device="cpu"), tmp_path / "nano")
+    graph = export_encoder(load(NANO, engine="torch", device="cpu"), tmp_path / "nano")
     assert graph.stat().st_size < 1e6
     kinds = [
         [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]

@@ -187,7 +187,8 @@ def evaluate(
     data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())
     bootstrap = Bootstrap(resamples, seed=seed)
     set_threads(threads)
-    network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
+    proposer = proposer or (GIVEN if proposals == "oracle" else None)
+    network = load(model, engine="torch", proposer=proposer, device=device, dtype=dtype)
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:

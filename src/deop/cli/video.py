@@ -15,7 +15,7 @@ from deop.errors import DeopError, OutputError, SettingError
 from deop.video.reading import is_video
 
 if TYPE_CHECKING:
-    from deop.model import DeOP
+    from deop.surface import ModelSurface
     from deop.text.vocabulary import Vocabulary
     from deop.video.segmenting import SegmentedFrame
 
@@ -112,7 +112,7 @@ def _can_write(video: Path) -> bool:
 
 
 def segment_videos(
-    network: "DeOP",
+    network: "ModelSurface",
     vocabulary: "Vocabulary",
     jobs: Sequence[VideoJob],
     write_line: Callable[[Mapping[str, Any]], None],
@@ -155,7 +155,7 @@ def segment_videos(
 
 
 def _segment_video(
-    network: "DeOP",
+    network: "ModelSurface",
     vocabulary: "Vocabulary",
     job: VideoJob,
     write_line: Callable[[Mapping[str, Any]], None],

@@ -15,7 +15,7 @@ from deop.zoo import NANO, load
 
 def main(folder: Path = NANO) -> None:
     """Export the model in a folder, by default the built-in one, and print the size of the graph."""
-    model = load(folder, device="cpu")
+    model = load(folder, engine="torch", device="cpu")
     graph = export_encoder(model, folder)
     describe_graphs(model, folder)
     print(f"{graph}: {graph.stat().st_size / 1e3:.0f} kB")

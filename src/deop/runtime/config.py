@@ -148,7 +148,7 @@ def read_runtime_config(folder: str | Path) -> RuntimeConfig:
     _check_version(path, config.get("version"), _VERSIONS[kind])
     if config.get("onnx") is None:
         raise CheckpointError(
-            f"{folder} has no ONNX graphs: export it with `deop export {folder} NEW_FOLDER`, or use engine=\"torch\""
+            f'{folder} has no ONNX graphs: export it with `deop export {folder} NEW_FOLDER`, or use engine="torch"'
         )
     problems = [f"{key} is not known" for key in sorted(set(config) - _KEYS[kind] - {"onnx"})]
     problems += [f"{key} is missing" for key in sorted(_KEYS[kind] - set(config))]
@@ -207,9 +207,9 @@ def _check_files(parts: OnnxParts) -> None:
         graphs = parts.graphs_of(precision)
         if graphs.encode is None and graphs.regions is None:
             raise ValueError(f"no graph for {precision}")
-        for name in (graphs.encode, graphs.regions):
-            if name is not None:
-                _check_listed(parts, name)
+        for graph in (graphs.encode, graphs.regions):
+            if graph is not None:
+                _check_listed(parts, graph)
 
 
 def _check_text(parts: OnnxParts) -> None:
