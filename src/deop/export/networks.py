@@ -184,6 +184,6 @@ def distinct(logits: Tensor, valid: Tensor) -> Tensor:
     return kept
 
 
-def sides_are_multiples_of(model: DeOP) -> int:
+def multiple_of(model: DeOP) -> int:
     """What H and W of the pixels must be multiples of: the padding of the model, and 32 for nano's trunk."""
     return max(model.settings.resize.divisor, 32 if isinstance(model.encoder, NanoEncoder) else 1)
