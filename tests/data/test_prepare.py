@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from deop.data import prepare as module
+from deop.data import conversion
 from deop.data.folder import open_folder
 from deop.data.official import PUBLIC_SETS
 from deop.data.prepare import missing, prepare
@@ -229,7 +229,7 @@ def test_other_usual_paths(tmp_path):
 
 def test_an_interrupted_call_resumes(tmp_path, monkeypatch):
     expected = miniatures.voc(tmp_path / "official")
-    convert = module._convert
+    convert = conversion._convert
     calls = iter(range(2))
 
     def stop_after_two(*arguments):
@@ -237,10 +237,10 @@ def test_an_interrupted_call_resumes(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return convert(*arguments)
 
-    monkeypatch.setattr(module, "_convert", stop_after_two)
+    monkeypatch.setattr(conversion, "_convert", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
-    monkeypatch.setattr(module, "_convert", convert)
+    monkeypatch.setattr(conversion, "_convert", convert)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/masks/*.png")}
     assert len(kept) == 2
     leftover = tmp_path / "out/train/masks/.2007_000032.png.0123abcd.part"  # as left by a killed process
