@@ -45,6 +45,8 @@ class ModelSurface:
     A subclass adds ``encode``, ``check_encoding``, ``class_probabilities`` and ``needs_masks``.
 
     Attributes:
+        engine: "onnx" or "torch".
+        precision: what the networks compute in: "float32", "float16", "bfloat16" or "int8".
         text: the text encoder.
         settings: default behaviour.
         card: description of the model.
@@ -52,6 +54,8 @@ class ModelSurface:
         device: where the networks compute; its string begins with "cpu", or with the kind of another device.
     """
 
+    engine: str
+    precision: str
     device: Any
     text: TextEncoder | Any
     settings: Settings

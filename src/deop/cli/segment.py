@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from deop.surface import ModelSurface
     from deop.text.vocabulary import Vocabulary
 
-DEFAULT_ENCODING = {"severance": None, "anchors": None, "classifier": "one-pass"}
-"""Arguments of ``encode`` that every engine has."""
-
 EVERYTHING_ELSE = "everything else"
 """The name that competes with those of ``--cutout`` and ``--heatmap`` if no class names are given."""
 
@@ -141,12 +138,11 @@ def segment(
 
 def _load(context: typer.Context, method: MethodOptions, cache: bool, **options: Any) -> "ModelSurface":
     """The model that the options name; ``options`` are those of ``deop.load``."""
-    from deop.runtime.engine import GIVEN, has_torch
+    from deop.runtime.engine import GIVEN, engine_for
     from deop.zoo import load
 
     encoding = {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
-    if options["engine"] is None and has_torch() and encoding != DEFAULT_ENCODING:
-        options["engine"] = "torch"  # which has all of their values
+    options["engine"] = options["engine"] or engine_for(**encoding)
     network = load(method.model, proposer=GIVEN if method.masks else method.proposer, **options)
     network.check_encoding(**encoding)
     if not cache:

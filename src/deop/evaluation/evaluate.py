@@ -82,7 +82,7 @@ def evaluate(
         DataError: a photo or mask that cannot be used, or no pixel of any photo counts.
     """
     protocol, bootstrap = protocol or Protocol(), bootstrap or Bootstrap()
-    severance, two_stream = model.check_encoding(protocol.severance, protocol.anchors, protocol.classifier)
+    model.check_encoding(protocol.severance, protocol.anchors, protocol.classifier)
     space = LabelSpace.of(data, model, protocol)
     counts = _Counts(space, protocol)
     pairs = data.pairs[: protocol.limit]
@@ -105,9 +105,9 @@ def evaluate(
         "protocol": protocol.kind,
         "data": str(data.root),
         "model": model.card.name,
-        "severance": severance.kind if two_stream is None else None,
-        "classifier": "one-pass" if two_stream is None else "two-stream",
-        "anchors": counts.anchors,
+        "engine": model.engine,
+        "precision": model.precision,
+        **{key: counts.encoding.get(key) for key in ("severance", "classifier", "anchors")},
         "proposals": protocol.proposals,
         "names": protocol.names,
         "threshold": threshold_of(model, protocol),
@@ -132,7 +132,7 @@ class _Counts:
     space: LabelSpace
     protocol: Protocol
     seconds: float = 0.0
-    anchors: str | None = None
+    encoding: dict[str, Any] = field(default_factory=dict)
     classes: PhotoSums = field(init=False)
     regions: PhotoSums = field(init=False)
     panoptic: PhotoSums = field(init=False)
@@ -172,7 +172,7 @@ class _Counts:
         )[0]
         result = model.label(encoded, names, threshold=threshold_of(model, protocol))
         self.seconds += time.perf_counter() - started
-        self.anchors = encoded.settings.get("anchors")
+        self.encoding = encoded.settings
         photo = _compare(pair, space, truth, result, requested)
         self.classes.add(photo.confusion.counts)
         self.photos_with[present] += 1

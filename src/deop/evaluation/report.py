@@ -225,7 +225,8 @@ def _calibration(gallery: Gallery) -> dict[str, Any] | None:
 
 def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
     names = {
-        "Model": "model", "Data": "data", "Protocol": "protocol", "Masks": "proposals", "Severance": "severance",
+        "Model": "model", "Data": "data", "Protocol": "protocol", "Masks": "proposals", "Engine": "engine",
+        "Precision": "precision", "Severance": "severance",
         "Classifier": "classifier", "Anchors": "anchors", "Names": "names", "Threshold": "threshold",
         "Background names": "background", "Unseen names": "unseen",
     }  # fmt: skip

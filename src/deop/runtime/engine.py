@@ -40,6 +40,11 @@ def torch_remedy() -> str:
     return f'use the torch engine (engine="torch", --engine torch){installed}'
 
 
+def engine_for(severance: object, anchors: object, classifier: object) -> str | None:
+    """The engine that has all values of these arguments of ``encode``: torch, if it is installed; None: any engine."""
+    return "torch" if has_torch() and (severance, anchors, classifier) != (None, None, "one-pass") else None
+
+
 def check_engine(engine: str | None) -> None:
     """Refuse an unknown engine.
 

@@ -84,6 +84,7 @@ class Model(ModelSurface):
         MissingDependencyError: a library that is not installed, such as that of a device.
     """
 
+    engine = "onnx"
     default_batch = 1
 
     def __init__(
