@@ -1,37 +1,81 @@
-"""``python -m deop.export.nano``: write the ONNX graphs of the built-in model beside its weights (takes a minute)."""
+"""``python -m deop.export.nano``: write the ONNX graphs of the built-in model beside its weights (takes a minute).
+
+The graphs have no weights of their own: they refer to the model's ``model.safetensors``.
+"""
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deop.export.encode import GRAPH, MULTIPLE, WEIGHTS, export_encoder
+from deop.export.graphs import trace_model, write_graph
+from deop.export.stored_weights import StoredWeights, refer_to_weights
 from deop.files import read_json, replacing, sha256
 from deop.model import DeOP
 from deop.runtime.config import VERSION, Graphs, OnnxParts, TextParts
 from deop.text.words import WORDS
 from deop.zoo import NANO, load
 
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTS = "model.safetensors"
+MULTIPLE, SMALLEST = 32, 64
+
 
 def main(folder: Path = NANO) -> None:
-    """Export the model in a folder, by default the built-in one, and print the size of the graph."""
+    """Export the model in a folder, by default the built-in one, and print the sizes of the graphs."""
     model = load(folder, engine="torch", device="cpu")
-    graph = export_encoder(model, folder)
-    describe_graphs(model, folder)
-    print(f"{graph}: {graph.stat().st_size / 1e3:.0f} kB")
+    graphs = write_beside_weights(trace_model(model, progress=print), folder)
+    describe_graphs(model, folder, {"float32": graphs})
+    for name in (graphs.encode, graphs.regions):
+        print(f"{folder / str(name)}: {(folder / str(name)).stat().st_size / 1e3:.0f} kB")
 
 
-def describe_graphs(model: DeOP, folder: Path) -> None:
-    """Write the section "onnx" of the config of a folder, about the graphs that lie in it."""
-    graphs = Graphs(encode=GRAPH)
+def write_beside_weights(graphs: "Mapping[str, onnx.ModelProto]", folder: Path, suffix: str = "") -> Graphs:
+    """Write graphs whose weights lie in the ``model.safetensors`` of the same folder.
+
+    Args:
+        graphs: "encode" and "regions", with weights as float32 initializers; they lose them.
+        folder: with ``model.safetensors``.
+        suffix: appended to the names of the graphs, as in "encode.int8.onnx".
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        CheckpointError: ``model.safetensors`` is missing or damaged, or holds the weights of another model.
+        OutputError: a graph cannot be written.
+    """
+    weights = StoredWeights(folder / WEIGHTS)
+    digest = sha256(folder / WEIGHTS)
+    names = {}
+    for name, graph in graphs.items():
+        refer_to_weights(graph, weights)
+        names[name] = f"{name}{suffix}.onnx"
+        write_graph(graph, folder / names[name], name, digest)
+    return Graphs(**names)
+
+
+def describe_graphs(model: DeOP, folder: Path, graphs: Mapping[str, Graphs]) -> None:
+    """Write the section "onnx" of the config of a folder.
+
+    Args:
+        model: the model of the folder.
+        folder: in deop's own format, with the graphs in it.
+        graphs: by precision; the first is the default.
+    """
+    files = [name for one in graphs.values() for name in (one.encode, one.regions) if name is not None]
     parts = OnnxParts(
         version=VERSION,
-        graphs={"float32": asdict(graphs)},
-        files={name: sha256(folder / name) for name in (GRAPH, WEIGHTS, WORDS)},
+        graphs={precision: asdict(one) for precision, one in graphs.items()},
+        files={name: sha256(folder / name) for name in (*files, WEIGHTS, WORDS)},
         text=TextParts("words", file=WEIGHTS, width=model.text.width),
         normalization=model.encoder.normalization,
         multiple=MULTIPLE,
-        smallest=2 * MULTIPLE,
+        smallest=SMALLEST,
         masks_are_instances=bool(model.proposer.masks_are_instances),
     )
     config = read_json(folder / "config.json")

@@ -219,6 +219,7 @@ def rewrite(model: "onnx.ModelProto", chosen: Collection[Layer], ranges: Ranges)
     initializers: dict[str, onnx.TensorProto] = {}
     nodes: list[onnx.NodeProto] = []
     weights: dict[tuple[str, int], tuple[str, np.ndarray]] = {}
+    shared: set[str] = set()
 
     def constant(name: str, value: np.ndarray) -> str:
         initializers.setdefault(name, numpy_helper.from_array(value, name))
@@ -243,7 +244,8 @@ def rewrite(model: "onnx.ModelProto", chosen: Collection[Layer], ranges: Ranges)
         if name in produced:
             return name  # its producer quantises it
         target = f"{name}::uint8"
-        if not any(target in node.output for node in nodes[-4 * len(by_index) :]):
+        if name not in shared:
+            shared.add(name)
             pair(name, name, target)
         return target
 
