@@ -213,13 +213,12 @@ class Model(ModelSurface):
     def _encode(self, photo: Photo, masks: Masks | None) -> EncodedPhoto:
         array = read_photo(photo)
         pixels, canvas = self._prepare(array)
-        size = canvas.padded if self.settings.padding == "inside" else canvas.resized
         if masks is None:
-            encoded, exact = self._encoder.run(pixels, size), None
+            encoded, exact = self._encoder.run(pixels, canvas.resized), None
         else:
             exact = as_masks(masks, canvas.photo)
             logits = cell_logits(exact, canvas.resized, canvas.padded, STRIDE)
-            encoded = self._region_encoder.run(pixels, size, logits)
+            encoded = self._region_encoder.run(pixels, canvas.resized, logits)
         if not np.isfinite(encoded.regions).all():
             raise CheckpointError(
                 "this model computes values that are not finite: its weights are damaged. Fetch or export it again"

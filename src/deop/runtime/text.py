@@ -177,6 +177,6 @@ class NameTable:
             shown = ", ".join(repr(shorten(text)) for text in missing[:_MISSING_SHOWN])
             raise VocabularyError(
                 f"this model was exported with {len(self.index)} names, and {shown}{more} are not among them: export "
-                "it again with these names (`deop export MODEL DIR --names FILE`), or with its text encoder"
+                "it again with these names (`deop export MODEL DIR --classes-file FILE`), or with its text encoder"
             )
         return np.asarray(self.rows[rows], np.float32)  # type: ignore[index]
