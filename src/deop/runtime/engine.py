@@ -3,11 +3,13 @@
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deop.errors import CheckpointError, MissingDependencyError, SettingError
-from deop.runtime.config import FORMAT, OnnxParts, has_graphs, read_runtime_config
 from deop.runtime.providers import PROVIDERS, choose_provider, is_installed
+
+if TYPE_CHECKING:
+    from deop.runtime.config import OnnxParts
 
 ENGINES = ("onnx", "torch")
 """Values of the argument ``engine``."""
@@ -84,6 +86,8 @@ def choose_engine(
         CheckpointError: the folder is not for ``engine``.
         MissingDependencyError: torch is needed and not installed.
     """
+    from deop.runtime.config import FORMAT, has_graphs, read_runtime_config  # which imports numpy
+
     exported = config.get("format") == FORMAT
     if engine == "torch":
         if exported:
@@ -110,7 +114,7 @@ def choose_engine(
     return "torch"
 
 
-def _reason_for_torch(parts: OnnxParts, proposer: object, device: str | None, dtype: str | None) -> str | None:
+def _reason_for_torch(parts: "OnnxParts", proposer: object, device: str | None, dtype: str | None) -> str | None:
     """The argument that ONNX Runtime cannot fulfil, or None."""
     if dtype is not None and dtype not in parts.graphs:
         return f"dtype {dtype!r}"
