@@ -79,6 +79,8 @@ class VisionConfig:
 
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
+    if torch.compiler.is_exporting():
+        return x * torch.sigmoid(1.702 * x)  # ONNX Runtime computes this in one step
     # Computed as silu(1.702 x) / 1.702 in place: allocating the largest tensors takes longer than the arithmetic.
     return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
