@@ -1,9 +1,10 @@
-// Builds the page: node build.mjs [--out DIR] [--engine mock|http] [--serve]
+// Builds the page: node build.mjs [--out DIR] [--engine mock|http|wasm] [--serve]
 import { build, context } from "esbuild";
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { vocabularies } from "./vocabularies.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values } = parseArgs({
@@ -15,7 +16,7 @@ const { values } = parseArgs({
 });
 const out = resolve(values.out);
 if (out === here || here.startsWith(`${out}/`)) throw new Error(`--out ${out} would delete the sources`);
-const samples = ["chelsea.png", "coffee.jpg", "rocket.jpg"];
+const samples = ["astronaut.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"];
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(join(out, "samples"), { recursive: true });
@@ -30,13 +31,14 @@ writeFileSync(join(out, "LICENSES.txt"), `page.js contains Preact (https://preac
 /** @type {import("esbuild").BuildOptions} */
 const options = {
   absWorkingDir: here,
-  entryPoints: { page: "src/main.tsx", style: "src/style.css" },
+  entryPoints: { page: "src/main.tsx", style: "src/style.css", engine: "src/engine/wasm/worker.ts", service: "src/service.ts" },
   outdir: out,
   bundle: true,
   minify: !values.serve,
   sourcemap: values.serve ? "inline" : false,
   target: ["chrome114", "firefox125", "safari17"],
   format: "iife", // a classic script also runs when the page is opened as a file
+  plugins: [vocabularies],
   jsx: "automatic",
   jsxImportSource: "preact",
   legalComments: "none",
