@@ -12,7 +12,8 @@ from PIL import Image
 
 from deop.data.folder import MAX_ID, opening_image, read_mask
 from deop.data.official import Item
-from deop.errors import DataError, MissingDependencyError
+from deop.dependencies import missing
+from deop.errors import DataError
 from deop.images.bit_depth import has_16_bit_colours
 from deop.images.file_types import FileWarning
 from deop.images.panoptic_ids import colours_to_ids, find_ids
@@ -121,10 +122,7 @@ def _matlab_reader() -> Callable[..., dict[str, np.ndarray]]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise MissingDependencyError(
-            'MATLAB files (.mat) are read with scipy: pip install scipy, or pip install "deop[torch]", which '
-            "includes it"
-        ) from error
+        raise missing("reading MATLAB files (.mat)", "scipy") from error
     reader: Callable[..., dict[str, np.ndarray]] = loadmat
     return reader
 

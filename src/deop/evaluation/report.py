@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deop._version import __version__
-from deop.errors import MissingDependencyError
+from deop.dependencies import missing
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.metrics import Confusion, accuracy
 from deop.evaluation.score_calibration import calibration_error, reliability
@@ -155,10 +155,7 @@ def load_template() -> "Template":
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise MissingDependencyError(
-            'reports (--report) are written with jinja2: pip install jinja2, or pip install "deop[torch]", which '
-            "includes it"
-        ) from error
+        raise missing("a report (--report)", "jinja2") from error
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
