@@ -1,8 +1,8 @@
 """Static int8 for ONNX graphs: weights and activations in 8 bits, with ranges observed on photos.
 
-Convolutions and products with weights get int8 weights with one scale for each output channel, symmetric, by the rule of
-``deop.networks.loading.pack``; so a packed model keeps its stored weights. Their inputs become uint8 with one scale and
-zero point for each tensor. The graph stays in float32 notation, with QuantizeLinear and DequantizeLinear around the
+Convolutions and products with weights get int8 weights with one scale for each output channel, symmetric, by the rule
+of ``deop.networks.loading.pack``; so a packed model keeps its stored weights. Their inputs become uint8 with one scale
+and zero point for each tensor. The graph stays in float32 notation, with QuantizeLinear and DequantizeLinear around the
 operations ("QDQ"); ONNX Runtime fuses these into integer kernels at load.
 
     x -> Quantize -> Dequantize -> Conv     -> Quantize -> Dequantize        = QLinearConv, and QLinearAdd for sums
@@ -331,11 +331,18 @@ def int32_bias(
 
 
 def int8_rows(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights as int8, and one scale for each index of an axis: max |row| / 127, as ``deop.networks.loading.pack``."""
-    others = tuple(one for one in range(weight.ndim) if one != axis)
-    scale = np.maximum(np.abs(weight).max(others), np.float32(1e-12)) / np.float32(127)
-    shape = [-1 if one == axis else 1 for one in range(weight.ndim)]
-    return np.rint(weight / scale.reshape(shape)).astype(np.int8), scale.astype(np.float32)
+    """Weights as int8, and one scale for each index of an axis: max |row| / 127, as ``deop.networks.loading.pack``.
+
+    Weights that were unpacked keep their values exactly: where the scale has been rounded, its neighbours are tried.
+    """
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    scale = np.maximum(np.abs(rows).max(1), np.float32(1e-12)) / np.float32(127)
+    whole = np.rint(rows / scale[:, None])
+    for neighbour in (np.nextafter(scale, np.float32(0)), np.nextafter(scale, np.float32(np.inf))):
+        better = (whole * neighbour[:, None] == rows).all(1) & (whole * scale[:, None] != rows).any(1)
+        scale = np.where(better, neighbour, scale)
+    shape = np.moveaxis(weight, axis, 0).shape
+    return np.moveaxis(whole.astype(np.int8).reshape(shape), 0, axis).copy(), scale.astype(np.float32)
 
 
 def uint8_scale(low: float, high: float) -> tuple[np.float32, int]:

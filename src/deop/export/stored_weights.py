@@ -4,6 +4,8 @@ An initializer of the graph becomes ONNX external data: the name of the file, an
 (``deop.networks.loading.pack``) are unpacked by nodes without other inputs, which the runtime computes once, at load:
 
     int8 rows and their scales -> DequantizeLinear        float16 -> Cast        float32: as it is
+
+A graph in int8 (``deop.export.quantize``) refers to the stored int8 rows and scales themselves.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _SCALE = "::scale"
 _FLOATS = ("F32", "F16")
 _PROBE = 8  # numbers that find a tensor; initializers with fewer stay in the graph
+_SMALLEST_PACKED = 2048  # numbers in a tensor; ``pack`` stores smaller ones as float16
 _LARGEST_CONSTANT = 256  # numbers; larger initializers must be weights
 
 
@@ -93,7 +96,7 @@ def refer_to_weights(model: "onnx.ModelProto", weights: StoredWeights) -> None:
     """Replace the weights in a graph by references to a file beside it, in place.
 
     Args:
-        model: the graph, with weights as float32 initializers.
+        model: the graph, with weights as float32 initializers, or int8 initializers with scales.
         weights: the file; the graph must be written to the same folder.
 
     Raises:
@@ -105,11 +108,27 @@ def refer_to_weights(model: "onnx.ModelProto", weights: StoredWeights) -> None:
     references = _References(weights)
     kept: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
+    quantized = _quantized(model)
+    scales = {name + _SCALE for name in quantized}
     for initializer in graph.initializer:
-        values = numpy_helper.to_array(initializer)
+        name, values = initializer.name, numpy_helper.to_array(initializer)
+        if name in scales:
+            continue  # it is treated together with its rows
+        if name in quantized:
+            rows = quantized[name]
+            place = weights.find(rows)
+            if place is not None and weights.scale_of(place.key) is not None:
+                more, constants = references.unpack(place, name, values.shape, scales_apart=True)
+                nodes += more
+                kept += constants
+                continue
+            if values.size >= _SMALLEST_PACKED:
+                raise CheckpointError(f"{weights.file.path} has no int8 rows for {name}: pack the model again")
+            kept += [initializer, next(one for one in graph.initializer if one.name == name + _SCALE)]
+            continue
         place = weights.find(values) if values.dtype == np.float32 and values.size >= _PROBE else None
         if place is not None:
-            more, constants = references.unpack(place, initializer.name, values.shape)
+            more, constants = references.unpack(place, name, values.shape)
             nodes += more
             kept += constants
         elif values.size <= _LARGEST_CONSTANT:
@@ -125,6 +144,22 @@ def refer_to_weights(model: "onnx.ModelProto", weights: StoredWeights) -> None:
         graph.ClearField(field)
     graph.node.extend(nodes)
     graph.initializer.extend(kept)
+
+
+def _quantized(model: "onnx.ModelProto") -> dict[str, np.ndarray]:
+    """The float32 values of the int8 initializers that have scales, by name."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    arrays = {one.name: one for one in model.graph.initializer}
+    values = {}
+    for node in model.graph.node:
+        rows, scale = (arrays.get(name) for name in (node.input[0], node.input[0] + _SCALE)) if node.input else (0, 0)
+        if node.op_type != "DequantizeLinear" or not rows or not scale or rows.data_type != TensorProto.INT8:
+            continue
+        axis = next(helper.get_attribute_value(one) for one in node.attribute if one.name == "axis")
+        shape = [-1 if index == axis else 1 for index in range(len(rows.dims))]
+        values[rows.name] = numpy_helper.to_array(rows) * numpy_helper.to_array(scale).reshape(shape)
+    return values
 
 
 class _References:
@@ -154,7 +189,7 @@ class _References:
         return name
 
     def unpack(
-        self, place: Place, name: str, shape: tuple[int, ...]
+        self, place: Place, name: str, shape: tuple[int, ...], *, scales_apart: bool = False
     ) -> "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]":
         """Nodes that turn stored rows into an initializer, and the constants that they need.
 
@@ -162,6 +197,7 @@ class _References:
             place: the rows.
             name: name of the initializer.
             shape: its shape.
+            scales_apart: leave int8 as it is, and add its scales as another tensor, "<name>::scale".
         """
         from onnx import TensorProto, helper, numpy_helper
 
@@ -169,7 +205,8 @@ class _References:
         rows = (place.rows, *stored.shape[1:])
         constants: list[TensorProto] = []
         steps: list[tuple[str, list[str], dict[str, Any]]] = []
-        if (scale := self.weights.scale_of(place.key)) is not None:
+        scale = self.weights.scale_of(place.key)
+        if scale is not None and not scales_apart:
             steps.append(("DequantizeLinear", [self.refer(scale, place.first, place.rows)], {"axis": 0}))
         elif stored.dtype == "F16":
             steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
@@ -186,4 +223,7 @@ class _References:
             target = name if index >= len(steps) - 1 else f"{name}::{index}"
             nodes.append(helper.make_node(kind, [source, *more], [target], **attributes))
             source = target
+        if scale is not None and scales_apart:
+            apart = self.refer(scale, place.first, place.rows)
+            nodes.append(helper.make_node("Identity", [apart], [name + _SCALE]))
         return nodes, constants
