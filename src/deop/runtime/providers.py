@@ -117,12 +117,12 @@ def choose_provider(device: str | None) -> Provider:
 
 
 def create_session(
-    graph: bytes, options: "onnxruntime.SessionOptions", provider: Provider
+    graph: bytes | str, options: "onnxruntime.SessionOptions", provider: Provider
 ) -> "onnxruntime.InferenceSession":
     """A session on a device.
 
     Args:
-        graph: the content of an ONNX file.
+        graph: the content of an ONNX file, or its path.
         options: options of the session; changed by this call.
         provider: where it computes.
 

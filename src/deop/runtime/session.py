@@ -152,11 +152,15 @@ class GraphSession:
     ) -> "onnxruntime.InferenceSession":
         # From memory, so that exactly the content that was checked is used, and files may be links, as in the hub's
         # cache.
-        options.add_external_initializers_from_files_in_memory(
-            list(files), list(files.values()), [len(content) for content in files.values()]
-        )
+        source: bytes | str = graph
+        if hasattr(options, "add_external_initializers_from_files_in_memory"):
+            options.add_external_initializers_from_files_in_memory(
+                list(files), list(files.values()), [len(content) for content in files.values()]
+            )
+        else:  # onnxruntime before 1.24, such as the last one for Intel Macs and macOS 13, reads the files itself
+            source = str(self.path)
         try:
-            return create_session(graph, options, provider)
+            return create_session(source, options, provider)
         except DeopError:
             raise
         except Exception as error:  # onnxruntime's errors have no common base class
