@@ -26,13 +26,13 @@ const isAscii = (text: string): boolean => !/[^\0-\x7f]/.test(text);
 function digitOf(letter: string): string {
   let before = 0;
   const code = letter.codePointAt(0)!;
-  while (/\p{Nd}/u.test(String.fromCodePoint(code - before - 1))) before++;
+  while (/\p{Decimal_Number}/u.test(String.fromCodePoint(code - before - 1))) before++;
   return String(before % 10);
 }
 
 function plain(letter: string): string {
   if (letter <= "\x7f") return letter;
-  return VARIANTS.get(letter) ?? (/\p{Nd}/u.test(letter) ? digitOf(letter) : letter);
+  return VARIANTS.get(letter) ?? (/\p{Decimal_Number}/u.test(letter) ? digitOf(letter) : letter);
 }
 
 /** A text in lower case, without accents, ligatures and typographic variants of letters, hyphens and apostrophes. */
