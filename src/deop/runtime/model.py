@@ -1,7 +1,7 @@
 """An exported model in ONNX Runtime, with the same interface as ``DeOP`` and the same results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import lcm
 from pathlib import Path
@@ -34,6 +34,9 @@ S = TypeVar("S", bound=GraphSession)
 
 STRIDE = 4
 """Side of a cell of given masks, in pixels of the network input; as in torch."""
+
+_IN_GRAPHS = ("severance", "anchors", "padding", "normalize_patches", "drop_redundant")
+"""Fields of the settings that cannot be changed after the export."""
 
 _ONLY_IN_TORCH = frozenset(
     ("encoder", "proposer", "anchors", "no_object", "dtype", "set_proposer", "anchor_heatmaps", "class_tensors", "to",
@@ -166,19 +169,17 @@ class Model(ModelSurface):
             SettingError: an unknown value, or one that the graphs do not compute.
         """
         super().check_encoding(severance, anchors, classifier)
-        exported, severed = self.config.settings, Severance.parse(severance, self.settings.severance)
         if classifier != "one-pass":
             raise SettingError(f"the two-stream classifier needs torch: {torch_remedy()}")
-        if severed != exported.severance:
-            raise SettingError(
-                f"this model was exported with severance {exported.severance.kind!r}, which is part of its graph; for "
-                f"another one: {torch_remedy()}"
-            )
-        if (anchors or self.settings.anchors) != exported.anchors:
-            raise SettingError(
-                f"this model was exported with anchors {exported.anchors!r}, which are part of its graph; for others: "
-                f"{torch_remedy()}"
-            )
+        severed = Severance.parse(severance, self.settings.severance)
+        asked = replace(self.settings, severance=severed, anchors=anchors or self.settings.anchors)
+        for name in _IN_GRAPHS:
+            if getattr(asked, name) != (value := getattr(self.config.settings, name)):
+                shown = value.kind if isinstance(value, Severance) else value
+                raise SettingError(
+                    f"this model was exported with {name} {shown!r}, which is part of its graph: to change it, "
+                    f"{torch_remedy()}"
+                )
 
     def encode(
         self,

@@ -278,8 +278,8 @@ def session_options(threads: int | None, *, quantized: bool = False) -> "onnxrun
 
     Memory is not planned for each size, so that it does not grow with the number of sizes. It is kept in an arena
     between operations and photos: without one, the system would map and clear it again for each large tensor, which
-    takes a fifth of the time and leads to a higher peak. Threads sleep while they wait: on a busy machine, threads that spin make two threads
-    slower than one. Packed weights are unpacked once, at load, not before each use.
+    takes a fifth of the time and leads to a higher peak. Threads sleep while they wait: on a busy machine, threads that
+    spin make two threads slower than one. Packed weights are unpacked once, at load, not before each use.
 
     Args:
         threads: threads of each operation; None: ``networks.threads.threads_for_sessions``.
