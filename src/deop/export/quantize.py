@@ -9,13 +9,15 @@ operations ("QDQ"); ONNX Runtime fuses these into integer kernels at load.
     x -> Quantize -> Dequantize -> MatMul                                    = MatMulIntegerToFloat
 
 The results of products with weights stay in float32: quantising them again would gain no time and lose accuracy.
+Products with matrices (not batches of them) or with a fixed number of rows, such as the queries of a decoder, stay in
+float32 as a whole: they are small, and ONNX Runtime merges them with their bias before it looks for int8.
 """
 
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,7 +44,7 @@ class Layer:
     Attributes:
         index: of the node in the graph.
         name: name of its weights; "" for a sum.
-        kind: "Conv", "MatMul", "Gemm" or "Add".
+        kind: "Conv", "MatMul" or "Add".
         inputs: the tensors that become uint8.
         output: the tensor that becomes uint8 as well, after the activation that the kernel includes; "" for none.
         clip: index of that activation; -1 without one.
@@ -114,6 +116,7 @@ class Graph:
             for name in node.input:
                 self.users.setdefault(name, []).append(index)
         self._to_array = numpy_helper.to_array
+        self._shapes = _shapes(model)
         self._constants: dict[str, np.ndarray | None] = {}
 
     def constant(self, name: str) -> np.ndarray | None:
@@ -139,7 +142,7 @@ class Graph:
     def layer(self, index: int) -> Layer | None:
         """The convolution or product with weights at an index, or None."""
         node = self.nodes[index]
-        if node.op_type not in ("Conv", "MatMul", "Gemm"):
+        if node.op_type not in ("Conv", "MatMul"):
             return None
         weight = self.constant(node.input[1])
         if weight is None or weight.dtype != np.float32 or weight.size < MIN_WEIGHTS * (node.op_type != "Conv"):
@@ -147,13 +150,11 @@ class Graph:
         if self.constant(node.input[0]) is not None:
             return None
         if node.op_type == "MatMul":
-            return Layer(index, node.input[1], "MatMul", (node.input[0],)) if weight.ndim == 2 else None
+            shape = self._shapes.get(node.input[0])
+            merged = shape is not None and (len(shape) < 3 or None not in shape)
+            return None if weight.ndim != 2 or merged else Layer(index, node.input[1], "MatMul", (node.input[0],))
         if len(node.input) > 2 and self.constant(node.input[2]) is None:
             return None
-        attributes = attributes_of(node)
-        if node.op_type == "Gemm":
-            plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1 and not attributes.get("transA")
-            return Layer(index, node.input[1], "Gemm", (node.input[0],)) if plain else None
         output, clip = node.output[0], -1
         users = self.users.get(output, [])
         if len(users) == 1 and output not in self.outputs and self.nodes[users[0]].op_type in ("Clip", "Relu"):
@@ -163,8 +164,25 @@ class Graph:
         return Layer(index, node.input[1], "Conv", (node.input[0],), output, clip)
 
 
+def _shapes(model: "onnx.ModelProto") -> dict[str, tuple[int | None, ...]]:
+    """The shapes of the tensors of a graph as far as they are known; None for dimensions that vary."""
+    from onnx.shape_inference import infer_shapes
+
+    try:
+        inferred = infer_shapes(model)
+    except ValueError:  # more than 2 GB
+        return {}
+    return {
+        value.name: tuple(
+            one.dim_value if one.HasField("dim_value") else None for one in value.type.tensor_type.shape.dim
+        )
+        for value in (*inferred.graph.value_info, *inferred.graph.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
 def observe(model: "onnx.ModelProto", chosen: Collection[Layer], photos: Iterable[Feed]) -> Ranges:
-    """The ranges of the tensors that become uint8: the mean over photos of each photo's minimum and maximum.
+    """The ranges of the tensors that become uint8: minimum and maximum over all photos.
 
     Raises:
         SettingError: there are no photos.
@@ -174,6 +192,8 @@ def observe(model: "onnx.ModelProto", chosen: Collection[Layer], photos: Iterabl
     from onnx import TensorProto, helper, numpy_helper
 
     names = sorted({name for layer in chosen for name in (*layer.inputs, layer.output) if name})
+    if not names:
+        return {}
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     del observed.graph.output[:]
@@ -196,8 +216,8 @@ def observe(model: "onnx.ModelProto", chosen: Collection[Layer], photos: Iterabl
         rows = [session.run(wanted, dict(photo)) for photo in photos]
     if not rows:
         raise SettingError("int8 needs photos to observe the ranges of activations: give a folder of photos")
-    means = np.array(rows, np.float64).reshape(len(rows), -1, 2).mean(0)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means, strict=True)}
+    lows, highs = np.array(rows).reshape(len(rows), -1, 2).transpose(2, 0, 1)
+    return {name: (float(low), float(high)) for name, low, high in zip(names, lows.min(0), highs.max(0), strict=True)}
 
 
 def rewrite(model: "onnx.ModelProto", chosen: Collection[Layer], ranges: Ranges) -> "onnx.ModelProto":
@@ -262,7 +282,7 @@ def rewrite(model: "onnx.ModelProto", chosen: Collection[Layer], ranges: Ranges)
             replaced.input[position] = quantised(name)
         bias = ""
         if layer.kind != "Add":
-            axis = channel_axis(node)
+            axis = 0 if layer.kind == "Conv" else 1  # the output channels
             key = (layer.name, axis)
             if key not in weights:
                 value = graph.constant(layer.name)
@@ -277,17 +297,6 @@ def rewrite(model: "onnx.ModelProto", chosen: Collection[Layer], ranges: Ranges)
             nodes.append(helper.make_node("DequantizeLinear", [name, name + SCALE], [target], axis=axis))
             replaced.input[1] = target
             bias = node.input[2] if len(node.input) > 2 else ""
-        if layer.kind == "Gemm":
-            # As a product and a sum, whose result can stay in float32.
-            transposed = bool(attributes_of(node).get("transB"))
-            if transposed:
-                nodes.append(helper.make_node("Transpose", [target], [f"{target}::t"], perm=[1, 0]))
-            output = f"{node.output[0]}::product" if bias else node.output[0]
-            product = f"{target}::t" if transposed else target
-            nodes.append(helper.make_node("MatMul", [replaced.input[0], product], [output]))
-            if bias:
-                nodes.append(helper.make_node("Add", [output, bias], [node.output[0]]))
-            continue
         if layer.kind == "Conv" and bias:
             replaced.input[2] = int32_bias(nodes, constant, bias, scale_of(layer.inputs[0])[0], name, node.output[0])
         if not layer.output:
@@ -354,15 +363,3 @@ def uint8_scale(low: float, high: float) -> tuple[np.float32, int]:
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32(max((high - low) / _LEVELS, 1e-12))
     return scale, int(np.clip(np.rint(-low / scale), 0, _LEVELS))
-
-
-def channel_axis(node: "onnx.NodeProto") -> int:
-    """The axis of the weights of a layer that runs over its output channels."""
-    return 0 if node.op_type == "Conv" or attributes_of(node).get("transB") else 1
-
-
-def attributes_of(node: "onnx.NodeProto") -> dict[str, Any]:
-    """The attributes of a node as Python values."""
-    from onnx import helper
-
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
