@@ -104,7 +104,7 @@ def export(
         precision=dtype,
         names=names,
         calibrate=photos,
-        progress=lambda step: say(f"{step} ..."),
+        progress=say,
     )
     megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     example = shlex.join(["deop", "segment", "PHOTO", "--classes", "cat, sofa, wall", "--model", str(folder)])

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders.clip_positions import interpolate_positions, positions_within
 from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
+from deop.encoders.clip_positions import interpolate_positions, positions_within
 from deop.encoders.int8 import last_outputs, plain_weights
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.encoders.types import VisionFeatures
@@ -251,9 +251,9 @@ class CLIPVision(nn.Module):
                 that use masks.
             severance: where and how attention is severed; None: nowhere.
             valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
-            sizes: (height, width) of each image in pixels, or a tensor (1, 2) int64 for exported graphs. What lies beyond an image is excluded from attention, and
-                its features do not depend on the rest of the batch. None: every image fills the canvas, so padding is
-                encoded like image content, as in the original.
+            sizes: (height, width) of each image in pixels, or a tensor (1, 2) int64 for exported graphs. What lies
+                beyond an image is excluded from attention, and its features do not depend on the rest of the batch.
+                None: every image fills the canvas, so padding is encoded like image content, as in the original.
 
         Returns:
             Patch features (B, C, gh, gw) and image embeddings (B, C), not normalised (docs/method.md §3).

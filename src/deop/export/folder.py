@@ -16,6 +16,7 @@ from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
 from deop.errors import CheckpointError, OutputError, SettingError
 from deop.export import model_card
+from deop.export.agreement import measure
 from deop.export.graphs import ENCODE, Progress, trace_model, write_graph, write_graphs
 from deop.export.nano import write_beside_weights
 from deop.export.networks import multiple_of
@@ -36,6 +37,7 @@ from deop.weights.format import ModelParts, save_model_folder
 if TYPE_CHECKING:
     import onnx
 
+_NOT_LISTED = ("README.md", "config.json")
 TEXT_WEIGHTS = "text.safetensors"
 """File with the weights of the text tower."""
 
@@ -68,7 +70,8 @@ def export_model(
         The folder.
 
     Raises:
-        SettingError: a model that cannot be exported, or an unknown precision; int8 without photos.
+        SettingError: a model that cannot be exported, or whose graphs do not compute the same; an unknown precision;
+            int8 without photos.
         VocabularyError: ``names`` are invalid.
         OutputError: the folder cannot be written, or has other files.
         MissingDependencyError: ``onnx`` or ``onnxscript`` is not installed.
@@ -91,9 +94,12 @@ def export_model(
                 write_graph(graph, beside / f"{name}.onnx", name, "")
             (beside / "README.md").write_text(model_card.text(config), encoding="utf-8")
             config["onnx"]["files"] = {
-                file.name: sha256(file) for file in sorted(beside.iterdir()) if file.name != "README.md"
+                file.name: sha256(file) for file in sorted(beside.iterdir()) if file.name not in _NOT_LISTED
             }
             (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            progress("comparing with torch")
+            agreement = measure(model, beside, severed, precision)
+            progress(f"largest differences from torch: {agreement}")
             stale = _files_of(folder) - {file.name for file in beside.iterdir()}
         for name in stale:
             (folder / name).unlink(missing_ok=True)
@@ -282,6 +288,9 @@ def _grid(rows: int, columns: int, parts: int = 4) -> np.ndarray:
     masks = np.full((parts * parts, rows, columns), -10.0, np.float32)
     for index in range(parts * parts):
         y, x = divmod(index, parts)
-        part = slice(y * rows // parts, (y + 1) * rows // parts), slice(x * columns // parts, (x + 1) * columns // parts)
+        part = (
+            slice(y * rows // parts, (y + 1) * rows // parts),
+            slice(x * columns // parts, (x + 1) * columns // parts),
+        )
         masks[(index, *part)] = 10
     return masks

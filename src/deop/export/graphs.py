@@ -57,7 +57,8 @@ def trace_model(
     need_onnx()
     if model.device.type != "cpu" or model.dtype != torch.float32:
         raise SettingError(
-            f'export needs a model in float32 on the CPU, not {model.dtype} on {model.device}: load it with device="cpu"'
+            f"export needs a model in float32 on the CPU, not {model.dtype} on {model.device}: load it with "
+            'device="cpu"'
         )
     multiple = multiple_of(model)
     height, width = (torch.export.Dim(name, min=2, max=LARGEST_SIDE // multiple) for name in ("h", "w"))

@@ -148,8 +148,7 @@ def renormalized(pixels: Tensor, size: Tensor, encoder: nn.Module, proposer: nn.
     if old == new:
         return pixels
     old_mean, old_std, new_mean, new_std = (
-        torch.tensor(values, dtype=torch.float64)[:, None, None]
-        for values in (old.mean, old.std, new.mean, new.std)
+        torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (old.mean, old.std, new.mean, new.std)
     )
     factor, offset = (old_std / new_std).float(), ((old_mean - new_mean) / new_std).float()
     rows, columns = (torch.arange(count) < side for count, side in zip(pixels.shape[-2:], size, strict=True))

@@ -1,7 +1,7 @@
 """The last two steps as graphs without weights, for programs in other languages than Python: names and label map.
 
-Both are the same for every model. They equal ``deop.labelling.classification`` and ``deop.labelling.assembly.semantic``,
-which Python uses.
+Both are the same for every model. They equal ``deop.labelling.classification`` and
+``deop.labelling.assembly.semantic``, which Python uses.
 """
 
 from typing import TYPE_CHECKING

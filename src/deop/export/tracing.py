@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deop.errors import MissingDependencyError, SettingError
+from deop.export.traceable import traceable
 from deop.export.translations import translations
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def trace(
     need_onnx()
     with torch.no_grad(), _quietly():
         try:
+            # Exported here, since torch.onnx.export falls back to other ways, some of which keep sizes as constants.
+            with traceable():
+                exported = torch.export.export(network, tuple(example), dynamic_shapes=dict(shapes), strict=False)
             program: Any = torch.onnx.export(
-                network,
-                tuple(example),
+                exported,
                 dynamo=True,
-                dynamic_shapes=dict(shapes),
                 input_names=list(shapes),
                 output_names=list(outputs),
                 opset_version=OPSET,
