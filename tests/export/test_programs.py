@@ -94,13 +94,15 @@ def test_label_map_in_windows(labeller, photo, resized, padded, cells, names, ba
         for left in range(0, photo[1], 48):
             window = np.array([top, left, min(top + 32, photo[0]), min(left + 48, photo[1])])
             feed = {
-                "probabilities": scores, "masks": masks, "window": window, "limits": limits, "claim": np.array(0.8, np.float32),
+                "probabilities": scores, "masks": masks, "window": window, "limits": limits,
+                "claim": np.array(0.8, np.float32),
                 "photo": np.array(photo), "resized": np.array(resized), "padded": np.array(padded),
                 "background": np.array(background), "everything_else": np.array(-1),
             }  # fmt: skip
             part = labeller.run(None, feed)
             labels[top : window[2], left : window[3]], values[top : window[2], left : window[3]] = part
-    assert labels.min() >= -1 and labels.max() < names
+    assert labels.min() >= -1
+    assert labels.max() < names
     np.testing.assert_allclose(values, expected.confidence, atol=1e-5)
     assert (labels == expected.labels).mean() > 0.999
 
