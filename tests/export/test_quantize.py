@@ -121,6 +121,9 @@ def test_layers_can_stay_in_float32(state, tmp_path):
     _, kinds = run(quantize(model, feed, keep=lambda layer: layer.kind != "Conv"), feed[0], tmp_path)
     assert kinds["QLinearConv"] == 4
     assert not kinds["QLinearAdd"] + kinds["MatMulIntegerToFloat"]
+    _, kinds = run(quantize(model, feed, keep=lambda layer: layer.name == "mix"), feed[0], tmp_path)
+    assert kinds["QLinearConv"] == 2
+    assert not kinds["QLinearAdd"]  # a sum of results in float32
 
 
 def test_stored_int8_rows_are_used_as_they_are(state, tmp_path):

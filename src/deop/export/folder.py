@@ -187,7 +187,7 @@ def _any_folder(
     half = precision == "float16"
     if precision == "int8":
         progress("observing ranges of activations on photos")
-        graphs = _quantized(model, severance, graphs, calibrate)
+        graphs = quantized(model, severance, graphs, calibrate)
     progress("writing weights")
     write_graphs(graphs, beside, half=half)
     written = Graphs(**{name: f"{name}.onnx" for name in graphs})
@@ -243,17 +243,18 @@ def _parts(model: DeOP, graphs: Mapping[str, Graphs], text: TextParts, smallest:
     )
 
 
-def _quantized(
+def quantized(
     model: DeOP, severance: Severance, graphs: "dict[str, onnx.ModelProto]", photos: Iterable[Photo]
 ) -> "dict[str, onnx.ModelProto]":
     """The graphs in int8, with ranges observed on photos."""
-    from deop.export.quantize import quantize
+    from deop.export.quantize import quantize, stays_in_float32
 
     feeds = [_feed(model, photo) for photo in photos]
+    keep = stays_in_float32 if isinstance(model.encoder, NanoEncoder) else None
     result = {}
     for name, graph in graphs.items():
         inputs = feeds if name == ENCODE else _with_masks(model, severance, feeds)
-        result[name] = quantize(graph, inputs)
+        result[name] = quantize(graph, inputs, keep=keep)
     return result
 
 

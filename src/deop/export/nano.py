@@ -1,11 +1,12 @@
-"""``python -m deop.export.nano``: write the ONNX graphs of the built-in model beside its weights (takes a minute).
+"""``python -m deop.export.nano PHOTO...``: write the ONNX graphs of the built-in model beside its weights.
 
-The graphs have no weights of their own: they refer to the model's ``model.safetensors``.
+The graphs have no weights of their own: they refer to the model's ``model.safetensors``. Those in int8 need photos to
+observe ranges of activations; without photos only those in float32 are written. It takes some minutes.
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +26,32 @@ WEIGHTS = "model.safetensors"
 MULTIPLE, SMALLEST = 32, 64
 
 
-def main(folder: Path = NANO) -> None:
-    """Export the model in a folder, by default the built-in one, and print the sizes of the graphs."""
+def main(folder: Path = NANO, photos: Sequence[Path] = ()) -> None:
+    """Export the model in a folder, by default the built-in one, and print the sizes of the graphs.
+
+    Args:
+        folder: the model, in deop's own format.
+        photos: training photos that ranges for int8 are observed on; none: no int8.
+    """
+    from deop.export.folder import quantized
+
     model = load(folder, engine="torch", device="cpu")
-    graphs = write_beside_weights(trace_model(model, progress=print), folder)
-    describe_graphs(model, folder, {"float32": graphs})
-    for name in (graphs.encode, graphs.regions):
-        print(f"{folder / str(name)}: {(folder / str(name)).stat().st_size / 1e3:.0f} kB")
+    graphs = {"float32": trace_model(model, progress=print)}
+    if photos:
+        print(f"observing ranges on {len(photos)} photos")
+        graphs["int8"] = quantized(model, model.settings.severance, graphs["float32"], photos)
+    suffixes = {"float32": "", "int8": ".int8"}
+    written = {key: write_beside_weights(one, folder, suffixes[key]) for key, one in graphs.items()}
+    describe_graphs(model, folder, written)
+    for file in sorted(folder.glob("*.onnx")):
+        print(f"{file}: {file.stat().st_size / 1e3:.0f} kB")
 
 
 def write_beside_weights(graphs: "Mapping[str, onnx.ModelProto]", folder: Path, suffix: str = "") -> Graphs:
     """Write graphs whose weights lie in the ``model.safetensors`` of the same folder.
 
     Args:
-        graphs: "encode" and "regions", with weights as float32 initializers; they lose them.
+        graphs: "encode" and "regions", with their weights as initializers; they lose them.
         folder: with ``model.safetensors``.
         suffix: appended to the names of the graphs, as in "encode.int8.onnx".
 
@@ -85,4 +98,4 @@ def describe_graphs(model: DeOP, folder: Path, graphs: Mapping[str, Graphs]) -> 
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:2]))
+    main(photos=[Path(argument) for argument in sys.argv[1:]])
