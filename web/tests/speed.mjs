@@ -1,6 +1,7 @@
 // Seconds from a dropped photo to its map, with one thread and with all: node tests/speed.mjs [PHOTO...]
 // Uses the page that `node --test tests/browser/site.test.mjs` exported to build-site; run it on a quiet machine.
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { launch, open, root, serve } from "./browser/page.mjs";
 
@@ -12,7 +13,7 @@ const server = await serve(join(root, "build-site/site"), undefined, { "Cross-Or
 const browser = await launch();
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 const rows = [];
-for (const threads of [1, navigator.hardwareConcurrency ?? 2]) {
+for (const threads of [1, availableParallelism()]) {
   const { page, context } = await open(browser, `${server.url}?backend=wasm&threads=${threads}#names=${encodeURIComponent(names)}`, { serviceWorkers: "block" });
   const loaded = await page.evaluate(async () => (await window.deopEngine.capabilities(), performance.now()));
   for (const photo of photos) {
