@@ -5,7 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import deop
 from deop._version import __version__
 from deop.errors import CheckpointError, MissingDependencyError, OutputError, SettingError
 from deop.files import sha256, writing_folder
@@ -13,6 +12,9 @@ from deop.runtime.config import RuntimeConfig, read_runtime_config
 
 PAGE = Path(__file__).parent.parent / "web"
 """The built page (web/README.md)."""
+
+SOURCE = PAGE.parents[2]
+"""The folder of deop's source, where it runs from there; elsewhere it has no ``web``."""
 
 RUNTIME_VERSION = "1.30.0"
 """The release of onnxruntime-web that the page is tested with, as in web/package-lock.json."""
@@ -135,7 +137,7 @@ def _find_runtime(given: str | Path | None) -> Path:
         f"package: give that with --onnxruntime-web package"
     )
     if given is None:
-        source = Path(deop.__file__).parents[2] / "web" / "node_modules" / _PACKAGE
+        source = SOURCE / "web" / "node_modules" / _PACKAGE
         if not (source / "package.json").is_file():
             raise MissingDependencyError(
                 f"the page needs {_PACKAGE} {RUNTIME_VERSION}, which is not part of deop: {remedy}"

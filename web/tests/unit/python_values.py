@@ -127,7 +127,13 @@ def curves() -> list[Any]:
 def pictures() -> list[Any]:
     """Pillow's resize, and the pixels of the networks."""
     result = []
-    for height, width, short, long in [(60, 90, 32, 2560), (31, 17, 64, 2560), (300, 40, 48, 128), (64, 64, 64, 256), (7, 700, 32, 320)]:
+    for height, width, short, long in [
+        (60, 90, 32, 2560),
+        (31, 17, 64, 2560),
+        (300, 40, 48, 128),
+        (64, 64, 64, 256),
+        (7, 700, 32, 320),
+    ]:
         photo = generator.integers(0, 256, (height, width, 3), np.uint8)
         resize = Resize(short, long)
         resized = resize_photo(photo, resize)
@@ -241,5 +247,13 @@ def maps() -> list[Any]:
 
 
 if __name__ == "__main__":
-    parts = {"texts": texts, "colours": colours, "words": words, "curves": curves, "pictures": pictures, "results": results, "maps": maps}
+    parts = {
+        "texts": texts,
+        "colours": colours,
+        "words": words,
+        "curves": curves,
+        "pictures": pictures,
+        "results": results,
+        "maps": maps,
+    }
     json.dump({name: part() for name, part in parts.items()}, sys.stdout)
