@@ -118,7 +118,7 @@ def test_damaged_weights_are_refused(runtime: Path, tmp_path: Path) -> None:
     with (model / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")
-    with pytest.raises(CheckpointError, match="model.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         export_site(model, tmp_path / "site", runtime=runtime)
     assert not (tmp_path / "site").exists()
 

@@ -54,10 +54,8 @@ def main(folder: Path) -> None:
     questions = dict(QUESTIONS)
     data = os.environ.get("DEOP_DATA")
     for path in sorted(Path(data, "coco-mini", "val", "images").glob("*"))[:5] if data else []:
-        questions[str(path)] = (
-            "person, dog, car, chair, table, grass, sky, wall, floor, background",
-            {"mode": "semantic"},
-        )
+        names = "person, dog, car, chair, table, grass, sky, wall, floor, background"
+        questions[str(path)] = (names, {"mode": "semantic"})
     for name, (classes, options) in questions.items():
         path = next(path for path in (folder / name, EXAMPLES / name, Path(name)) if path.is_file())
         result = model.segment(path, classes, **options)  # type: ignore[arg-type]

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - letters that look alike are what folding is about
 """What deop computes in Python, as JSON on standard output, for the tests of the same steps in TypeScript."""
 
 import base64
@@ -49,7 +50,8 @@ TEXTS = [
 ]  # fmt: skip
 NAMES = [
     "wall clock", "wall-concrete", "glass of water", "green hills", "a patch of grass", "floor-other-merged", "leaves",
-    "Brick Wall in the sun", "sky", "skies", "loaves", "other people", "the rest", "(none of these)", "Background", "void",
+    "Brick Wall in the sun", "sky", "skies", "loaves", "other people", "the rest", "(none of these)", "Background",
+    "void",
 ]  # fmt: skip
 VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["cat", "sofa|couch", "wall"], []),
