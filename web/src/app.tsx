@@ -247,7 +247,9 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     : engineFailure
       ? "not available"
       : loaded
-        ? `loading the model, ${(loaded.done / 1e6).toFixed(0)} of ${(loaded.total / 1e6).toFixed(0)} MB`
+        ? loaded.done < loaded.total
+          ? `loading the model, ${(loaded.done / 1e6).toFixed(0)} of ${(loaded.total / 1e6).toFixed(0)} MB`
+          : "starting the model"
         : "starting";
   const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
   const model = capabilities?.model ?? "nano";
@@ -333,7 +335,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
           <div class="field inline">
             <label for="vocabulary">Vocabulary</label>
             <select id="vocabulary" value={settings.vocabulary ?? ""} onChange={(event) => change({ vocabulary: event.currentTarget.value || null })}>
-              <option value="">the names above</option>
+              <option value="">your names</option>
               {VOCABULARIES.map(({ id, title }) => (
                 <option key={id} value={id}>
                   {title}, {askedNames({ ...settings, vocabulary: id }).length} names
