@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from deop.export.graphs import trace_model, write_graph
 from deop.export.stored_weights import StoredWeights, refer_to_weights
+from deop.export.webgpu import rewrite_for_webgpu
 from deop.files import read_json, replacing, sha256
 from deop.model import DeOP
 from deop.runtime.config import VERSION, Graphs, OnnxParts, TextParts
@@ -67,6 +68,7 @@ def write_beside_weights(graphs: "Mapping[str, onnx.ModelProto]", folder: Path, 
     names = {}
     for name, graph in graphs.items():
         refer_to_weights(graph, weights)
+        rewrite_for_webgpu(graph)
         names[name] = f"{name}{suffix}.onnx"
         write_graph(graph, folder / names[name], name, digest)
     return Graphs(**names)
