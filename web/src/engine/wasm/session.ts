@@ -23,19 +23,22 @@ export interface Networks {
 }
 
 export interface Preferences {
-  readonly webgpu: boolean;
+  /** "auto": where the browser has an adapter that is not computed by the processor. */
+  readonly webgpu: "auto" | "never" | "always";
   readonly threads: number;
 }
 
-interface Gpu {
-  requestAdapter(): Promise<unknown>;
+interface Adapter {
+  readonly isFallbackAdapter?: boolean;
+  readonly info?: { readonly isFallbackAdapter?: boolean };
 }
 
-/** Whether the browser gives an adapter; asked before anything is fetched. */
-async function hasWebGpu(): Promise<boolean> {
+/** Whether the browser gives an adapter; asked before anything is fetched. WebAssembly is faster than one in software. */
+async function hasWebGpu(software: boolean): Promise<boolean> {
   try {
-    const { gpu } = navigator as { gpu?: Gpu };
-    return Boolean(gpu && (await gpu.requestAdapter()));
+    const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
+    const adapter = (await gpu?.requestAdapter()) ?? null;
+    return adapter !== null && (software || !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter));
   } catch {
     return false;
   }
@@ -43,7 +46,7 @@ async function hasWebGpu(): Promise<boolean> {
 
 export async function openNetworks(config: ModelConfig, weights: Promise<ReadonlyMap<string, Uint8Array>>, downloads: Downloads, preferences: Preferences): Promise<Networks> {
   let webgpuFailure: string | null = null;
-  if (preferences.webgpu && (await hasWebGpu()))
+  if (preferences.webgpu !== "never" && (await hasWebGpu(preferences.webgpu === "always")))
     try {
       return await open("webgpu", config, weights, downloads, preferences.threads);
     } catch (error) {
