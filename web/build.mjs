@@ -18,16 +18,6 @@ const out = resolve(values.out);
 if (out === here || here.startsWith(`${out}/`)) throw new Error(`--out ${out} would delete the sources`);
 const samples = ["astronaut.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"];
 
-rmSync(out, { recursive: true, force: true });
-mkdirSync(join(out, "samples"), { recursive: true });
-for (const name of samples) copyFileSync(join(here, "../examples", name), join(out, "samples", name));
-copyFileSync(join(here, "../examples/CREDITS.md"), join(out, "samples", "CREDITS.md"));
-const page = readFileSync(join(here, "src/index.html"), "utf8");
-writeFileSync(join(out, "index.html"), page.replace('content="http"', `content="${values.engine}"`));
-copyFileSync(join(here, "src/icon.svg"), join(out, "icon.svg"));
-const licence = readFileSync(join(here, "node_modules/preact/LICENSE"), "utf8");
-writeFileSync(join(out, "LICENSES.txt"), `page.js contains Preact (https://preactjs.com):\n\n${licence}`);
-
 /** @type {import("esbuild").BuildOptions} */
 const options = {
   absWorkingDir: here,
@@ -44,11 +34,24 @@ const options = {
   legalComments: "none",
   charset: "utf8",
 };
-if (values.serve) {
+// Before anything is deleted: a mistake in the sources must not cost the last page.
+const built = values.serve ? null : await build({ ...options, write: false });
+
+rmSync(out, { recursive: true, force: true });
+mkdirSync(join(out, "samples"), { recursive: true });
+for (const name of samples) copyFileSync(join(here, "../examples", name), join(out, "samples", name));
+copyFileSync(join(here, "../examples/CREDITS.md"), join(out, "samples", "CREDITS.md"));
+const page = readFileSync(join(here, "src/index.html"), "utf8");
+writeFileSync(join(out, "index.html"), page.replace('content="http"', `content="${values.engine}"`));
+copyFileSync(join(here, "src/icon.svg"), join(out, "icon.svg"));
+const licence = readFileSync(join(here, "node_modules/preact/LICENSE"), "utf8");
+writeFileSync(join(out, "LICENSES.txt"), `page.js contains Preact (https://preactjs.com):\n\n${licence}`);
+
+if (built) {
+  for (const { path, contents } of built.outputFiles) writeFileSync(path, contents);
+} else {
   const watching = await context(options);
   await watching.watch();
   const { hosts, port } = await watching.serve({ servedir: out, host: "127.0.0.1" });
   console.log(`http://${hosts[0]}:${port}`);
-} else {
-  await build(options);
 }

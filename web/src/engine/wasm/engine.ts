@@ -70,8 +70,8 @@ export class WasmEngine implements Engine {
     const cores = navigator.hardwareConcurrency || 1;
     const threads = crossOriginIsolated ? Number(wishes.get("threads")) || Math.min(8, cores > 4 ? Math.ceil(cores / 2) : cores) : 1;
     const failed = remembered(GPU_FAILED) === document.querySelector<HTMLMetaElement>('meta[name="deop-site"]')?.content;
-    const backend = wishes.get("backend");
-    const webgpu = backend === "webgpu" ? "always" : backend === "wasm" || failed ? "never" : "auto";
+    const wished = wishes.get("backend");
+    const webgpu = wished === "webgpu" ? "always" : wished === "wasm" || failed ? "never" : "auto";
     this.worker = new Worker("engine.js", { type: "module" });
     this.worker.onmessage = ({ data }: MessageEvent<Reply>) => this.receive(data);
     this.worker.onerror = (event) => {
