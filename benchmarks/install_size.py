@@ -36,8 +36,8 @@ def measure(extra: str, repeats: int, pip: list[str]) -> dict[str, float]:
         pip: further arguments of ``pip install``.
 
     Returns:
-        "seconds" of the installation and "processor" seconds of it, "MB" that it adds to the environment; seconds of the
-        "first command", and medians of the others: "command" in seconds, "command, processor" in processor seconds,
+        "seconds" of the installation and "processor" seconds of it, "MB" that it adds to the environment; seconds of
+        the "first command", and medians of the others: "command" in seconds, "command, processor" in processor seconds,
         which other programs on the machine change less.
     """
     with TemporaryDirectory(prefix="deop-install-") as name:
