@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from deop.arrays import to_float32
 from deop.errors import SettingError
 from deop.model import DeOP
 from deop.runtime.model import Model
@@ -61,12 +63,12 @@ def measure(model: DeOP, folder: Path, severance: Severance, precision: str) -> 
         if proposes:
             expected, actual = (one.encode([picture], severance=severance)[0] for one in (model, exported))
             if len(expected.masks) == len(actual.masks):  # a duplicate may be found or not because of rounding
-                own.append(_difference(expected.regions.numpy(), actual.regions))
+                own.append(_difference(expected.regions, actual.regions))
                 probabilities = (1 / (1 + np.exp(-one.masks.logits)) for one in (expected, actual))
                 masks.append(float(np.abs(np.subtract(*probabilities)).max(initial=0)))
     text = None
     if exported.config.onnx.text.kind == "clip":
-        text = _difference(model.text.embed(TEXTS).detach().numpy(), exported.text.embed(TEXTS))
+        text = _difference(model.text.embed(TEXTS), exported.text.embed(TEXTS))
     agreement = Agreement(max(own, default=None), max(masks, default=None), max(given), text)
     limit = LIMITS.get(precision)
     worst = max(one for one in (agreement.regions, agreement.given, agreement.text, 0.0) if one is not None)
@@ -78,12 +80,13 @@ def measure(model: DeOP, folder: Path, severance: Severance, precision: str) -> 
     return agreement
 
 
-def _regions(model: ModelSurface, picture: np.ndarray, masks: np.ndarray, severance: Severance) -> np.ndarray:
-    return np.asarray(model.encode([picture], [masks], severance=severance)[0].regions)
+def _regions(model: ModelSurface, picture: np.ndarray, masks: np.ndarray, severance: Severance) -> Any:
+    return model.encode([picture], [masks], severance=severance)[0].regions
 
 
-def _difference(expected: np.ndarray, actual: np.ndarray) -> float:
-    """The largest 1 - cosine of the rows of two arrays (n, C); 2 if one is not finite."""
+def _difference(expected: Any, actual: Any) -> float:
+    """The largest 1 - cosine of the rows of two arrays or tensors (n, C); 2 if one is not finite."""
+    expected, actual = to_float32(expected), to_float32(actual)
     lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
     cosines = (expected * actual).sum(1) / np.maximum(lengths, 1e-12)
     cosines = np.where(lengths > 1e-12, cosines, 1)  # a mask outside all patches has the embedding 0

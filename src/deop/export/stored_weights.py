@@ -153,8 +153,10 @@ def _quantized(model: "onnx.ModelProto") -> dict[str, np.ndarray]:
     arrays = {one.name: one for one in model.graph.initializer}
     values = {}
     for node in model.graph.node:
-        rows, scale = (arrays.get(name) for name in (node.input[0], node.input[0] + _SCALE)) if node.input else (0, 0)
-        if node.op_type != "DequantizeLinear" or not rows or not scale or rows.data_type != TensorProto.INT8:
+        if node.op_type != "DequantizeLinear":
+            continue
+        rows, scale = arrays.get(node.input[0]), arrays.get(node.input[0] + _SCALE)
+        if rows is None or scale is None or rows.data_type != TensorProto.INT8:
             continue
         axis = next(helper.get_attribute_value(one) for one in node.attribute if one.name == "axis")
         shape = [-1 if index == axis else 1 for index in range(len(rows.dims))]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deop.encoders.clip_text import CLIPText
+from deop.encoders.learned_prompt import LearnedPrompt
 from deop.errors import SettingError
 from deop.export.tracing import trace
 from deop.model import DeOP
@@ -52,7 +53,7 @@ class TextGraph(nn.Module):
         end = self.end(tokens)
         embeddings = self.table(tokens)
         if self.text.prompt is not None:
-            embeddings, end = self.with_prompt(embeddings, end)
+            embeddings, end = with_prompt(self.text.prompt, embeddings, end)
         model = self.text.tower.text_model
         x = model.embeddings(inputs_embeds=embeddings)
         length = x.shape[1]
@@ -70,28 +71,29 @@ class TextGraph(nn.Module):
             is_end = tokens == self.text.config.end_token
         return is_end.int().argmax(1)
 
-    def with_prompt(self, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-        """``LearnedPrompt.forward`` for texts that are padded.
 
-        Args:
-            embeddings: (n, length, width) float, of all tokens.
-            end: (n,) int64, position of the end token.
+def with_prompt(prompt: LearnedPrompt, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """``LearnedPrompt.forward`` for texts that are padded.
 
-        Returns:
-            Embeddings (n, length - 2 + overhead, width) and the new positions of the end token.
-        """
-        prompt = self.text.prompt
-        count, length, width = embeddings.shape
-        before, after = prompt.prefix.shape[0], prompt.suffix.shape[0]
-        fixed = torch.cat([prompt.start, prompt.prefix, prompt.suffix, prompt.dot, prompt.end, prompt.pad])
-        source = torch.cat([fixed.expand(count, -1, -1), embeddings], 1)
-        place = torch.arange(length - 2 + prompt.overhead)[None]
-        name_end = before + end[:, None]  # the name has the positions 1 + before to before + end - 1 of the result
-        shown = fixed.shape[0]
-        from_name = shown + place - before  # where a token of the name is in ``source``
-        behind = (place - name_end + 1 + before).clamp_max(shown - 1)  # suffix, ".", end, and then padding
-        index = torch.where(place <= before, place, torch.where(place < name_end, from_name, behind))
-        return source.gather(1, index[..., None].expand(-1, -1, width)), name_end[:, 0] + after + 1
+    Args:
+        prompt: the vectors around the name.
+        embeddings: (n, length, width) float, of all tokens.
+        end: (n,) int64, position of the end token.
+
+    Returns:
+        Embeddings (n, length - 2 + overhead, width) and the new positions of the end token.
+    """
+    count, length, width = embeddings.shape
+    before, after = prompt.prefix.shape[0], prompt.suffix.shape[0]
+    fixed = torch.cat([prompt.start, prompt.prefix, prompt.suffix, prompt.dot, prompt.end, prompt.pad])
+    source = torch.cat([fixed.expand(count, -1, -1), embeddings], 1)
+    place = torch.arange(length - 2 + prompt.overhead)[None]
+    name_end = before + end[:, None]  # the name has the positions 1 + before to before + end - 1 of the result
+    shown = fixed.shape[0]
+    from_name = shown + place - before  # where a token of the name is in ``source``
+    behind = (place - name_end + 1 + before).clamp_max(shown - 1)  # suffix, ".", end, and then padding
+    index = torch.where(place <= before, place, torch.where(place < name_end, from_name, behind))
+    return source.gather(1, index[..., None].expand(-1, -1, width)), name_end[:, 0] + after + 1
 
 
 def trace_text(text: CLIPText) -> "onnx.ModelProto":
