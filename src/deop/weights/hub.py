@@ -35,7 +35,11 @@ FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "words.txt",
     "README.md",
+    # Written by ``deop export``. Not ``*.onnx``: the pattern would also match graphs of other programs in subfolders.
+    *("encode.onnx", "regions.onnx", "text.onnx", "classify.onnx", "label.onnx"),
+    *("weights.safetensors", "text.safetensors", "names.safetensors"),
 )
 """The files of a repo that deop reads. Not ``*.safetensors``: many repos hold the same weights in two layouts."""
 
@@ -60,7 +64,7 @@ class _Snapshot:
 
     @property
     def has_weights(self) -> bool:
-        return "model.safetensors" in self.files or WEIGHT_INDEX in self.files
+        return any(name in self.files for name in ("model.safetensors", WEIGHT_INDEX, "weights.safetensors"))
 
     @property
     def pickles(self) -> list[str]:
@@ -145,10 +149,16 @@ def repo_cache(repo: str) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder has the files that deop needs: the config, all weights and, for a CLIP, its tokenizer."""
+    """Whether a folder has the files that deop needs: the config, all weights and, for a CLIP, its tokenizer.
+
+    An exported folder lists its files.
+    """
     try:
         config = read_json(folder / "config.json")
         names = {path.name for path in folder.iterdir() if path.exists()}  # the cache may hold broken links
+        exported = config.get("onnx")
+        if isinstance(exported, dict) and isinstance(exported.get("files"), dict):  # checked when it is loaded
+            return set(exported["files"]) <= names
         if "model.safetensors" not in names and not set(read_weight_index(folder / WEIGHT_INDEX).values()) <= names:
             return False
     except CheckpointError:
@@ -178,7 +188,7 @@ def license_of(folder: Path) -> str:
 
 def download_command(repo: str, revision: str) -> str:
     """The shell command that downloads the files that deop reads into a folder named after the repo."""
-    includes = ("*.json", "merges.txt", "model*.safetensors", "README.md")
+    includes = ("*.json", "merges.txt", "words.txt", "model*.safetensors", "README.md")
     return _download(repo, revision, *(word for pattern in includes for word in ("--include", pattern)))
 
 
