@@ -57,4 +57,4 @@ def _kind(parameter: Any) -> type[str] | type[Path] | None:
     kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
     if len(kinds) != 1 or kinds[0] not in (str, Path):
         return None
-    return kinds[0]  # type: ignore[no-any-return]
+    return kinds[0]
