@@ -129,6 +129,9 @@ def masks_with_duplicates():
     masks[5] = -4.0  # empty
     masks[9] = masks[2]
     masks[10] = masks[9] - 0.02
+    masks[11] = masks[4].clone()
+    masks[11][masks[4].argmax() // 24, masks[4].argmax() % 24] = -1  # one cell less, and one more elsewhere
+    masks[11].view(-1)[masks[4].argmin()] = 1
     return masks
 
 

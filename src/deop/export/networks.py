@@ -15,6 +15,7 @@ from deop.images.preprocessing import Normalization
 from deop.model import DeOP
 from deop.networks.resampling import inside_images, to_patches
 from deop.networks.shared_trunk import reuse_features
+from deop.proposals.filtering import order_weights
 from deop.proposals.nano import NanoProposer
 from deop.proposals.sam import SamProposer
 from deop.proposals.types import Proposals
@@ -158,9 +159,6 @@ def renormalized(pixels: Tensor, size: Tensor, encoder: nn.Module, proposer: nn.
 def distinct(logits: Tensor, valid: Tensor) -> Tensor:
     """``deop.proposals.filtering.drop_redundant`` as a marking: which masks are neither empty nor duplicates.
 
-    Of masks with the same area of which one duplicates the other, the first one is kept; the original rule chooses by
-    a hash of their cells unless they are identical.
-
     Args:
         logits: (N, h, w) float.
         valid: (N,) bool, the masks to choose from.
@@ -174,7 +172,10 @@ def distinct(logits: Tensor, valid: Tensor) -> Tensor:
     valid = valid & (area > 0)
     overlapping = shared > DUPLICATE_IOU * (area[:, None] + area - shared).clamp_min(1)
     place = torch.arange(logits.shape[0])
-    first = (area > area[:, None]) | ((area == area[:, None]) & (place < place[:, None]))
+    weights = order_weights(logits.shape[-2], logits.shape[-1]).flatten(1).float()
+    first = place < place[:, None]  # [i, j]: j comes before i
+    for keys in (cells @ weights[1], cells @ weights[0], -area):  # the last one decides first
+        first = (keys < keys[:, None]) | ((keys == keys[:, None]) & first)
     rivals = (overlapping & first & valid).float()  # [i, j]: j comes before i and excludes it, if j is kept itself
     kept = valid
     # A mask is decided as soon as the masks before it are.
