@@ -237,3 +237,15 @@ def test_without_torch_the_argument_that_needs_it_is_named(monkeypatch, options)
     monkeypatch.setattr("deop.zoo.has_torch", lambda: False)
     with pytest.raises(DeopError, match=r'needs torch.*pip install "deop\[torch\]"|onnxruntime-gpu'):
         deop.load("nano", **options)
+
+
+def test_the_engine_that_has_an_option(tmp_path, monkeypatch):
+    from deop.runtime.engine import engine_for
+
+    write(tmp_path)
+    assert engine_for("nano", None, None, "one-pass") is None
+    assert engine_for("nano", "gate", None, "one-pass") == "torch"
+    assert engine_for("nano", None, None, "two-stream") == "torch"
+    assert engine_for(str(tmp_path), "self", None, "one-pass") is None, "an exported folder is not for torch"
+    monkeypatch.setattr("deop.runtime.engine.has_torch", lambda: False)
+    assert engine_for("nano", "gate", None, "one-pass") is None

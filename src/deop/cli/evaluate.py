@@ -195,7 +195,7 @@ def evaluate(
         load_template()  # a library that is missing is named before the model is loaded
     network = load(
         model,
-        engine=engine or engine_for(severance, anchors, classifier),
+        engine=engine or engine_for(model, severance, anchors, classifier),
         proposer=proposer or (GIVEN if proposals == "oracle" else None),
         device=device,
         dtype=dtype,

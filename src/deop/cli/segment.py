@@ -142,7 +142,7 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     from deop.zoo import load
 
     encoding = {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
-    options["engine"] = options["engine"] or engine_for(**encoding)
+    options["engine"] = options["engine"] or engine_for(method.model, **encoding)
     network = load(method.model, proposer=GIVEN if method.masks else method.proposer, **options)
     network.check_encoding(**encoding)
     if not cache:

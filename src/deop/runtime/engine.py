@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deop.errors import CheckpointError, MissingDependencyError, SettingError
+from deop.files import existing_folder, read_json
 from deop.runtime.providers import PROVIDERS, choose_provider, is_installed
 
 if TYPE_CHECKING:
@@ -42,9 +43,23 @@ def torch_remedy() -> str:
     return f'use the torch engine (engine="torch", --engine torch){installed}'
 
 
-def engine_for(severance: object, anchors: object, classifier: object) -> str | None:
-    """The engine that has all values of these arguments of ``encode``: torch, if it is installed; None: any engine."""
-    return "torch" if has_torch() and (severance, anchors, classifier) != (None, None, "one-pass") else None
+def engine_for(model: str, severance: object, anchors: object, classifier: object) -> str | None:
+    """The engine that has all values of these arguments of ``encode``: torch, if it can be used; None: any engine.
+
+    Args:
+        model: as in ``deop.load``. Torch cannot be used for exported folders.
+        severance: as in ``encode``.
+        anchors: as in ``encode``.
+        classifier: as in ``encode``.
+    """
+    if (severance, anchors, classifier) == (None, None, "one-pass") or not has_torch():
+        return None
+    from deop.runtime.config import FORMAT
+
+    folder = existing_folder(model)
+    if folder and (folder / "config.json").is_file() and read_json(folder / "config.json").get("format") == FORMAT:
+        return None
+    return "torch"
 
 
 def check_engine(engine: str | None) -> None:
