@@ -208,7 +208,8 @@ def load(
         if choose_engine(str(name), folder, config, engine, proposer=proposer, device=place, dtype=precision) == "onnx":
             from deop.runtime.model import Model
 
-            return Model.from_folder(folder, precision=precision, device=place, threads=threads)
+            given = proposer == GIVEN
+            return Model.from_folder(folder, precision=precision, device=place, threads=threads, given_masks=given)
     require_torch(f"the model {name}" if engine is None else "the torch engine")
     set_threads(threads)
     return _load_with_torch(name, listed, proposer, place, dtype)

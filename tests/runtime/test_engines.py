@@ -10,9 +10,10 @@ from PIL import Image
 import deop
 from deop.batch import segment_stream
 from deop.errors import ImageError, SettingError, VocabularyError
-from deop.runtime import Model
+from deop.runtime import Model, read_runtime_config
 from deop.severance import Severance
 from deop.text.builtin import builtin_vocabulary
+from deop.zoo import NANO
 
 PHOTOS = Path(__file__).parents[1] / "fixtures" / "photos" / "images"
 NAMES = "cat, person, cup, sky, table, wall"
@@ -134,6 +135,42 @@ def test_streams(engines, photos):
         else:
             agree(onnx, torch)
             assert onnx.source == torch.source
+
+
+def masks_of(photo, count=5):
+    """Rectangles, which may overlap."""
+    random = np.random.default_rng(count)
+    masks = np.zeros((count, *photo.shape[:2]), bool)
+    for mask in masks:
+        top, left = (int(random.integers(0, side // 2)) for side in mask.shape)
+        height, width = (int(random.integers(side // 4, side // 2)) for side in mask.shape)
+        mask[top : top + height, left : left + width] = True
+    return masks
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_given_masks(engines, photos, count):
+    if engines[0].config.onnx.graphs_of(None).regions is None:
+        pytest.skip("the built-in model has no graph for given masks")
+    masks = [masks_of(photo, count) for photo in photos[:2]]
+    for mode in ("semantic", "instance"):
+        results = [model.segment(photos[:2], NAMES, masks=masks, mode=mode, things=NAMES) for model in engines]
+        for one, two in zip(*results, strict=True):
+            agree(one, two)
+    given = [deop.load("nano", engine=engine, device="cpu", proposer="given") for engine in ("onnx", "torch")]
+    agree(*(model.segment(photos[0], NAMES, masks=masks[0]) for model in given))
+    for model in given:
+        assert model.needs_masks
+        with pytest.raises(SettingError, match="this model has no proposer: give masks"):
+            model.segment(photos[0], NAMES)
+
+
+def test_given_masks_without_a_graph_for_them(photos):
+    config = read_runtime_config(NANO)
+    parts = replace(config.onnx, graphs={"float32": {"encode": "encode.onnx"}})
+    model = Model(replace(config, onnx=parts))
+    with pytest.raises(SettingError, match="exported without a graph for given masks"):
+        model.segment(photos[0], NAMES, masks=masks_of(photos[0]))
 
 
 def test_lists_of_photos(engines, photos):

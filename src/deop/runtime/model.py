@@ -76,6 +76,7 @@ class Model(ModelSurface):
         precision: "float32", "float16" or "int8"; None: the folder's first one.
         device: "auto", "cpu", "cuda", "webgpu", "coreml" or "directml"; None: as "auto" (``runtime.providers``).
         threads: threads of the CPU that compute; None: as many as there are cores.
+        given_masks: whether masks are given with each photo, so that the graph that proposes masks is not loaded.
 
     Attributes:
         config: the description of the folder.
@@ -97,6 +98,7 @@ class Model(ModelSurface):
         precision: str | None = None,
         device: str | None = None,
         threads: int | None = None,
+        given_masks: bool = False,
     ) -> None:
         parts = config.onnx
         if precision is not None and precision not in parts.graphs:
@@ -108,7 +110,8 @@ class Model(ModelSurface):
         self.precision = precision or next(iter(parts.graphs))
         self.settings, self.card = config.settings, config.card
         self.cache = EmbeddingCache()
-        self._graphs: Graphs = parts.graphs_of(precision)
+        graphs = parts.graphs_of(precision)
+        self._graphs: Graphs = replace(graphs, encode=None) if given_masks else graphs
         self._provider, self._threads = choose_provider(device), check_threads(threads)
         self._no_object = None if parts.no_object is None else np.array(parts.no_object, np.float32)
         # The first session checks its own files, as they are read; all others are checked before anything runs.
