@@ -19,7 +19,7 @@ from deop.data import conversion
 from deop.data.folder import open_folder
 from deop.data.official import PUBLIC_SETS
 from deop.data.prepare import missing, prepare
-from deop.errors import DataError, SettingError
+from deop.errors import DataError, MissingDependencyError, SettingError
 from deop.text.class_lists import official_classes
 from tests.data import miniatures
 
@@ -441,3 +441,14 @@ def test_lists_with_a_byte_order_mark_and_hidden_files(tmp_path):
         path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
     prepared = prepare("coco-stuff", official, tmp_path / "out2", partial=True)
     assert prepared.photos == {split: len(stems) for split, stems in counts.items()}
+
+
+def test_a_missing_reader_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    """MATLAB files need scipy; other data sets are prepared without it."""
+    for name in ("pascal-context-59", "cityscapes"):
+        miniatures.ALL[name](tmp_path / name)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MissingDependencyError, match=r'MATLAB files \(\.mat\) needs scipy.*"deop\[torch\]"'):
+        prepare("pascal-context-59", tmp_path / "pascal-context-59", tmp_path / "out", partial=True)
+    assert not (tmp_path / "out").exists()
+    assert prepare("cityscapes", tmp_path / "cityscapes", tmp_path / "out", partial=True).written

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from deop.evaluation.proposal_quality import THRESHOLDS, count_found, mask_fit, proposal_scores
 from deop.evaluation.truth import TrueSegments
@@ -48,6 +50,26 @@ def test_against_loops(seed):
     assert scores["mean_best_iou_by_area"] == pytest.approx((best * area).sum() / area.sum())
     assert scores["segments"] == len(kept)
     assert scores["proposals_per_image"] == len(filled)
+
+
+@pytest.mark.parametrize("photo", [(90, 130), (64, 96), (31, 47)])
+def test_logits_against_the_whole_photo_in_torch(photo):
+    """Enlarged, the same and reduced; the photo is larger than a window."""
+    rng, resized, padded = np.random.default_rng(photo[0]), (64, 93), (64, 96)
+    segments = rng.integers(-1, 5, (3, 4)).repeat(30, 0)[: photo[0]].repeat(33, 1)[:, : photo[1]].astype(np.int32)
+    truth = TrueSegments(segments, np.zeros(5, np.int64), np.zeros(5, bool))
+    logits = F.interpolate(torch.tensor(rng.normal(0, 6, (9, 1, 4, 5))), (16, 24), mode="bicubic").float()
+    logits = torch.cat([logits, torch.full((1, 1, 16, 24), 7.0), torch.full((1, 1, 16, 24), -7.0)])
+    values = F.interpolate(logits, padded, mode="bilinear")[:, :, :, : resized[1]].sigmoid()
+    values = F.interpolate(values, photo, mode="bilinear")[:, 0].numpy()
+    covers = values >= 0.5
+    order = sorted(range(10), key=lambda index: -values[index][covers[index]].mean())  # the last mask is empty
+    known = segments >= 0
+    expected = [[(covers[i] & (segments == t)).sum() / ((covers[i] & known) | (segments == t)).sum() for t in range(5)]
+                for i in order]  # fmt: skip
+    iou, area = mask_fit(PhotoMasks(logits[:, 0].numpy()), Canvas(photo, resized, padded), truth)
+    np.testing.assert_allclose(iou, expected, atol=2e-3)  # single pixels at a probability of one half
+    assert area.tolist() == [(segments == t).sum() for t in range(5)]
 
 
 def test_masks_are_sorted_by_confidence_and_then_by_area():

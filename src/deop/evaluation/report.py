@@ -2,10 +2,10 @@
 
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,7 @@ def write_report(
         class_histogram=np.histogram([row.iou for row in rows], 10, (0, 1))[0].tolist(),
         calibration=_calibration(gallery),
         settings=_settings(scores),
-        versions=_versions(device),
+        versions=_versions(scores["engine"], device),
         command=command,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
@@ -242,14 +242,15 @@ def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-def _versions(device: str) -> dict[str, str]:
+def _versions(engine: str, device: str) -> dict[str, str]:
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-    engines = {name: sys.modules[name] for name in ("torch", "onnxruntime") if sys.modules.get(name)}  # those in use
-    if device.startswith("cuda") and "torch" in engines:
-        machine += f", {engines['torch'].cuda.get_device_name(device)}"
+    name = "onnxruntime" if engine == "onnx" else "torch"
+    library = import_module(name)  # its packages have several names, such as onnxruntime-gpu
+    if engine == "torch" and device.startswith("cuda"):
+        machine += f", {library.cuda.get_device_name(device)}"
     return {
         "deop": __version__,
-        **{name: engine.__version__ for name, engine in engines.items()},
+        name: library.__version__,
         "numpy": np.__version__,
         "Python": platform.python_version(),
         "Machine": machine,
