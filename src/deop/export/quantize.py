@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,7 +151,8 @@ class Graph:
             return None
         from onnx.reference import ReferenceEvaluator
 
-        value: np.ndarray = ReferenceEvaluator(node).run(None, inputs)[0]
+        outputs: Any = ReferenceEvaluator(node).run(None, inputs)
+        value: np.ndarray = outputs[0]
         return value
 
     def layer(self, index: int) -> Layer | None:
