@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deop.export.graphs import trace_model, write_graph
+from deop.export.int8 import quantized
 from deop.export.stored_weights import StoredWeights, refer_to_weights
 from deop.export.webgpu import rewrite_for_webgpu
 from deop.files import read_json, replacing, sha256
@@ -34,8 +35,6 @@ def main(folder: Path = NANO, photos: Sequence[Path] = ()) -> None:
         folder: the model, in deop's own format.
         photos: training photos that ranges for int8 are observed on; none: no int8.
     """
-    from deop.export.folder import quantized
-
     model = load(folder, engine="torch", device="cpu")
     graphs = {"float32": trace_model(model, progress=print)}
     if photos:
