@@ -1,6 +1,6 @@
 """Peak memory and time of 10,000 names on a large photo, with ONNX Runtime: ``python -m benchmarks.many_names``.
 
-The photo is an enlarged example; the names are letters and numbers, which the model's text encoder reads as word pieces.
+The photo is an enlarged example; the names are letters and numbers, which the text encoder reads as word pieces.
 Prints seconds of each step and the peak of the process's resident memory (``ru_maxrss``), with that before the photo.
 """
 

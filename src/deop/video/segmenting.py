@@ -70,7 +70,12 @@ def segment_frames(
 
 
 def _segment(
-    model: "ModelSurface", frames: Iterable[DecodedFrame], vocabulary: Any, smoother: LabelSmoother, every: int, options: Any
+    model: "ModelSurface",
+    frames: Iterable[DecodedFrame],
+    vocabulary: Any,
+    smoother: LabelSmoother,
+    every: int,
+    options: Any,
 ) -> Iterator[SegmentedFrame]:
     last: Segmentation | None = None
     since = 0  # frames since the last one that was segmented
