@@ -169,7 +169,7 @@ def change(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["encode.onnx", "model.safetensors", "words.txt"])
+@pytest.mark.parametrize("name", ["encode.onnx", "regions.onnx", "model.safetensors", "words.txt"])
 def test_every_file_is_checked_before_anything_runs(nano, name, monkeypatch):
     """Also those that the first session does not need, such as the words."""
     content = (nano / name).read_bytes()
