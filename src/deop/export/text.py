@@ -102,7 +102,8 @@ def trace_text(text: CLIPText) -> "onnx.ModelProto":
     Raises:
         SettingError: it cannot be exported.
     """
-    count, length = torch.export.Dim("count", min=1), torch.export.Dim("length", min=3, max=text.config.context)
+    count = torch.export.Dim("count", min=1)
+    length = torch.export.Dim("length", min=3, max=text_length(text))
     with _plain_attention(text.tower):
         return trace(
             TextGraph(text).eval(),
@@ -130,15 +131,19 @@ def write_tokenizer(text: CLIPText, path: Path) -> None:
     backend.save(str(path))
 
 
+def text_length(text: CLIPText) -> int:
+    """Maximum number of tokens of a text with start and end, without those that a learned prompt adds."""
+    return text.context_length - (0 if text.prompt is None else text.prompt.overhead - 2)
+
+
 def clip_parts(text: CLIPText, graph: str, precision: str) -> TextParts:
     """What the config says about a text tower."""
-    overhead = 0 if text.prompt is None else text.prompt.overhead - 2
     return TextParts(
         "clip",
         graph=graph,
         tokenizer=TOKENIZER,
         width=text.width,
-        context_length=text.context_length - overhead,
+        context_length=text_length(text),
         uses_templates=text.uses_templates,
         identity=text.identity if precision == "float32" else f"{text.identity}-{precision}",
     )
