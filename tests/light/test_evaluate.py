@@ -53,6 +53,7 @@ def pixels(path):
         ("--protocol", "with-background", "--background", "floor, sea"),
         ("--protocol", "with-background", "--threshold", "0.3"),
         ("--protocol", "cross-dataset"),
+        ("--proposals", "oracle"),
         ("--names", "present", "--limit", "2", "--threads", "1", "--device", "cpu", "--dtype", "float32"),
     ],
     ids=lambda options: " ".join(options[:4]),
