@@ -45,9 +45,9 @@ def test_videos_of_one_name_have_numbered_results(segment, here):
     from tests.video.test_video import make_video
 
     videos = ["a/x.1.mp4", "b/x.1.mp4", "c/x.1.mp4", "d/x.1-2.mp4"]
-    for frames, name in enumerate(videos, 1):
+    for count, name in enumerate(videos, 1):
         (here / name).parent.mkdir()
-        make_video(here / name, frames=frames)
+        make_video(here / name, frames=count)
     done = segment(*videos, "--labels", "maps", "--output", "drawn")
     assert done.code == 0, done.err
     frames = {folder.name: len(list(folder.iterdir())) for folder in (here / "maps").iterdir()}

@@ -125,7 +125,7 @@ def test_label_maps_and_reports(engines, data, tmp_path):
     assert (maps[0] == maps[1]).mean() >= 0.999
     libraries = ("onnxruntime", "torch")
     for page, engine, library, other in zip(pages, ("onnx", "torch"), libraries, reversed(libraries), strict=True):
-        rows = dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', page))
+        rows = dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', str(page)))
         assert (rows["Engine"], rows["Precision"]) == (engine, "float32")
         assert library in rows
         assert other not in rows

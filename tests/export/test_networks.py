@@ -37,7 +37,7 @@ def inputs(model, photo):
 def compare(model, exporting, severance=None, sizes=((70, 90), (50, 50), (130, 60))):
     """The graphs of a model, with its proposer's masks, given masks and no masks, against ``DeOP.encode``."""
     severed = Severance.parse(severance, model.settings.severance)
-    photos = [small.photo(*size, seed=index) for index, size in enumerate(sizes)]
+    photos = [small.photo(size[0], size[1], seed=index) for index, size in enumerate(sizes)]
     given = [
         np.random.default_rng(1).random((count, *size)) > 0.6 for count, size in zip((4, 1, 0), sizes, strict=True)
     ]

@@ -14,7 +14,7 @@ from deop.networks.loading import pack, unpack
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import ModelProto, TensorProto, helper, numpy_helper  # noqa: E402
 
 from deop.export.quantize import int8_rows, layers, observe, quantize, uint8_scale  # noqa: E402
 from deop.export.stored_weights import StoredWeights, refer_to_weights  # noqa: E402
@@ -34,7 +34,7 @@ def state():
     return {key: value.float().numpy() for key, value in unpack(pack(values), "here").items()}
 
 
-def network(state) -> "onnx.ModelProto":
+def network(state) -> ModelProto:
     """A trunk of convolutions with a sum, then two linear layers; (1, 3, 16, W) -> (1, 4 W, 64)."""
     node = helper.make_node
     nodes = [

@@ -11,7 +11,7 @@ from deop.networks.loading import pack, read_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import ModelProto, TensorProto, helper, numpy_helper  # noqa: E402
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def graph_of(values: dict[str, np.ndarray]) -> "onnx.ModelProto":
+def graph_of(values: dict[str, np.ndarray]) -> ModelProto:
     """A graph that returns its weights."""
     nodes = [helper.make_node("Identity", [name], [f"{name} out"]) for name in values]
     outputs = [

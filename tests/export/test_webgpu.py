@@ -11,9 +11,10 @@ from deop.zoo import NANO
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+from onnx import ModelProto  # noqa: E402
 
 
-def resize_graph(mode: str = "linear") -> "onnx.ModelProto":
+def resize_graph(mode: str = "linear") -> ModelProto:
     """An antialiased resize of maps (B, C, H, W) to a size that is computed in double precision: half of the input."""
     helper, types = onnx.helper, onnx.TensorProto
     nodes = [
@@ -35,7 +36,7 @@ def resize_graph(mode: str = "linear") -> "onnx.ModelProto":
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def is_left(model: "onnx.ModelProto") -> list[str]:
+def is_left(model: ModelProto) -> list[str]:
     """The nodes and initializers that WebGPU lacks."""
     double = onnx.TensorProto.DOUBLE
     found = [each.name for each in model.graph.initializer if each.data_type == double]

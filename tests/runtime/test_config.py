@@ -211,7 +211,7 @@ def test_arguments_that_an_exported_folder_does_not_have(tmp_path, engine):
         ({"dtype": "int8", "proposer": "given"}, "no ONNX graph for given masks"),
     ):
         with pytest.raises(DeopError, match=message) as caught:
-            deop.load(tmp_path, engine=engine, **options)
+            deop.load(tmp_path, engine=engine, **options)  # type: ignore[call-overload]
         assert "load the model that was exported" in str(caught.value)
 
 

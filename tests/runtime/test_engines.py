@@ -45,9 +45,9 @@ def agree(onnx, torch, share=0.999):
     assert [segment.name for segment in onnx.segments] == [segment.name for segment in torch.segments]
     assert [segment.isthing for segment in onnx.segments] == [segment.isthing for segment in torch.segments]
     scores = [[segment.score for segment in result.segments] for result in (onnx, torch)]
-    np.testing.assert_allclose(*scores, atol=2e-3)
+    np.testing.assert_allclose(scores[0], scores[1], atol=2e-3)
     areas = [[segment.area for segment in result.segments] for result in (onnx, torch)]
-    np.testing.assert_allclose(*areas, rtol=0.02, atol=(1 - share) * onnx.label_map.size)
+    np.testing.assert_allclose(areas[0], areas[1], rtol=0.02, atol=(1 - share) * onnx.label_map.size)
     assert onnx.heatmaps.keys() == torch.heatmaps.keys()
     for name, heatmap in onnx.heatmaps.items():
         assert np.abs(heatmap - torch.heatmaps[name]).mean() < 1e-3
@@ -100,7 +100,8 @@ def test_sizes(engines, size):
     random = np.random.default_rng(0)
     blocks = random.integers(0, 255, (-(-size[0] // 16), -(-size[1] // 16), 3), np.uint8)
     photo = blocks.repeat(16, 0).repeat(16, 1)[: size[0], : size[1]]
-    agree(*(model.segment(photo, "cat, sky, wall") for model in engines), share=0.995)
+    onnx, torch = (model.segment(photo, "cat, sky, wall") for model in engines)
+    agree(onnx, torch, share=0.995)
 
 
 def test_settings_of_labelling_can_be_changed(photos):
@@ -115,7 +116,7 @@ def test_class_probabilities(engines, encoded):
         np.asarray(model.class_probabilities(one, NAMES)) for model, one in zip(engines, encoded[0], strict=True)
     ]
     assert probabilities[0].dtype == probabilities[1].dtype == np.float32
-    np.testing.assert_allclose(*probabilities, atol=2e-3)
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=2e-3)
 
 
 def test_embeddings_of_names(engines):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from deop.runtime.graph_file import references
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import ModelProto, TensorProto, helper  # noqa: E402
 
 
 def external(name: str, location: str) -> TensorProto:
@@ -19,7 +19,7 @@ def external(name: str, location: str) -> TensorProto:
     return tensor
 
 
-def model_of(nodes=(), initializers=()) -> onnx.ModelProto:
+def model_of(nodes=(), initializers=()) -> ModelProto:
     return helper.make_model(helper.make_graph(list(nodes), "g", [], [], list(initializers)))
 
 

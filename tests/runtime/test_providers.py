@@ -146,7 +146,7 @@ def test_a_model_says_where_it_computes(monkeypatch):
     """CUDA is listed as available wherever its package is installed, also without a GPU."""
     real = providers.create_session
     monkeypatch.setattr("deop.runtime.model.choose_provider", lambda device: Provider("cuda", automatic=device is None))
-    monkeypatch.setattr("deop.runtime.session.create_session", lambda *parts: real(*parts[:2], Provider("cpu")))
+    monkeypatch.setattr("deop.runtime.session.create_session", lambda *parts: real(*parts[:2], Provider("cpu")))  # type: ignore[call-arg]
     assert deop.load("nano").device == "cpu"
 
 

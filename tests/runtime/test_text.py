@@ -56,7 +56,7 @@ def test_tokens_are_those_of_torch(tokenizer, length):
     from deop.encoders.clip_text import read_tokenizer
 
     session = Session(length)
-    tower = TextTower((tokenizer / "tokenizer.json").read_bytes(), parts(), lambda: session)
+    tower = TextTower((tokenizer / "tokenizer.json").read_bytes(), parts(), lambda: session)  # type: ignore[return-value]
     rows = tower.embed(TEXTS)
     reference = read_tokenizer(tokenizer)(TEXTS)["input_ids"]
     end = reference[0][-1]

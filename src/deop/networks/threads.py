@@ -55,7 +55,8 @@ def set_threads(count: int | None) -> None:
     Raises:
         SettingError: a number below 1.
     """
-    if check_threads(count) is None:
+    check_threads(count)
+    if count is None:
         return
     import torch
 
