@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from deop.errors import MissingDependencyError
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "scipy", "safetensors", "huggingface_hub", "transformers", "jinja2"), "torch"),
+    **dict.fromkeys(("torch", "scipy", "safetensors", "huggingface_hub", "transformers"), "torch"),
+    "jinja2": "report",
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("accelerate", "tensorboard", "yaml", "kornia"), "train"),
     **dict.fromkeys(("av",), "video"),

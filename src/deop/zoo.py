@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from deop.dependencies import require
 from deop.errors import CheckpointError, ModelNotFoundError, SettingError
 from deop.files import convert_command, existing_path, read_json
 from deop.networks.devices import choose_device, choose_dtype
 from deop.networks.threads import set_threads
-from deop.runtime.engine import GIVEN, check_engine, choose_engine, has_torch, require_torch
+from deop.runtime.engine import GIVEN, check_engine, choose_engine, has_torch
 from deop.runtime.providers import PROVIDERS, REMEDIES, is_installed
 from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, license_of, repo_cache
 
@@ -210,7 +211,7 @@ def load(
 
             given = proposer == GIVEN
             return Model.from_folder(folder, precision=precision, device=place, threads=threads, given_masks=given)
-    require_torch(f"the model {name}" if engine is None else "the torch engine")
+    require(f"the model {name}" if engine is None else "the torch engine", "torch")
     set_threads(threads)
     return _load_with_torch(name, listed, proposer, place, dtype)
 
@@ -270,7 +271,7 @@ def _check_device(device: str | None) -> None:
     kind = device.partition(":")[0]
     if kind in PROVIDERS and (kind != "cuda" or is_installed(kind) or not has_torch()):
         return  # checked with the model
-    require_torch(f"device {device!r}")
+    require(f"device {device!r}", "torch")
     try:
         choose_device(device)
     except SettingError as error:

@@ -65,21 +65,21 @@ def test_protocols(deop, dataset, options):
 
 
 @pytest.mark.parametrize(
-    ("options", "needed"),
+    ("options", "needed", "extra"),
     [
-        (("--report", "page"), "jinja2"),
-        (("--engine", "torch"), "torch"),
-        (("--severance", "gate"), "torch"),
-        (("--classifier", "two-stream"), "torch"),
-        (("--dtype", "bfloat16"), "torch"),
-        (("--proposer", "sam"), "torch"),
+        (("--report", "page"), "jinja2", "report"),
+        (("--engine", "torch"), "torch", "torch"),
+        (("--severance", "gate"), "torch", "torch"),
+        (("--classifier", "two-stream"), "torch", "torch"),
+        (("--dtype", "bfloat16"), "torch", "torch"),
+        (("--proposer", "sam"), "torch", "torch"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_what_needs_more_is_refused_before_anything_is_written(deop, dataset, options, needed):
+def test_what_needs_more_is_refused_before_anything_is_written(deop, dataset, options, needed, extra):
     process = deop("evaluate", dataset, "--json", "scores.json", *options)
     assert process.returncode in (2, 4)
-    assert re.search(rf"{needed}.*pip install \"deop\[torch\]\"", " ".join(process.stderr.split()))
+    assert re.search(rf"{needed}.*pip install \"deop\[{extra}\]\"", " ".join(process.stderr.split()))
     assert not list(deop.folder.iterdir())
 
 

@@ -235,6 +235,7 @@ def test_a_precision_that_the_folder_lacks():
 def test_without_torch_the_argument_that_needs_it_is_named(monkeypatch, options):
     monkeypatch.setattr("deop.runtime.engine.has_torch", lambda: False)
     monkeypatch.setattr("deop.zoo.has_torch", lambda: False)
+    monkeypatch.setattr("deop.dependencies.find_spec", lambda name: None)
     with pytest.raises(DeopError, match=r'needs torch.*pip install "deop\[torch\]"|onnxruntime-gpu'):
         deop.load("nano", **options)
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deop.errors import CheckpointError, MissingDependencyError, SettingError
+from deop.dependencies import require
+from deop.errors import CheckpointError, SettingError
 from deop.files import existing_folder, read_json
 from deop.runtime.providers import PROVIDERS, choose_provider, is_installed
 
@@ -22,19 +23,6 @@ GIVEN = "given"
 def has_torch() -> bool:
     """Whether torch is installed. It is not imported."""
     return importlib.util.find_spec("torch") is not None
-
-
-def require_torch(subject: str) -> None:
-    """Check that torch is installed.
-
-    Args:
-        subject: what needs it, for the message.
-
-    Raises:
-        MissingDependencyError: it is not.
-    """
-    if not has_torch():
-        raise MissingDependencyError(f'{subject} needs torch: pip install "deop[torch]"')
 
 
 def torch_remedy() -> str:
@@ -125,7 +113,7 @@ def choose_engine(
         raise SettingError(f"the model {name} has no ONNX graph for {reason}: omit it, or {remedy}")
     if not has_torch() and device is not None and device.partition(":")[0] in PROVIDERS:
         choose_provider(device)  # names the package that brings the device
-    require_torch(f"{reason} with this model")
+    require(f"{reason} with this model", "torch")
     return "torch"
 
 
