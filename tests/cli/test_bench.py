@@ -12,7 +12,7 @@ def test_the_command(deop, tmp_path):
     results = json.loads(done.out.splitlines()[-1])
     assert results == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     rows = {row["label"]: row for row in results["parts"]["start"]["rows"]}
-    assert rows["deop segment, nano"]["p50"] > rows["import torch"]["p50"] > rows["python"]["p50"]
+    assert all(rows[label]["p50"] > rows["python"]["p50"] for label in rows if label != "python")
 
 
 def test_wrong_usage(deop):

@@ -1,11 +1,7 @@
 """The graphs of a model in float32, and how they are written with weights that they share.
 
 For quantisation (``deop.export.quantize``): ``trace_model`` returns graphs whose weights are initializers, and
-``write_graphs`` takes graphs with initializers of any type. Both are stable.
-
->>> graphs = trace_model(model)  # doctest: +SKIP
->>> graphs["encode"] = quantized(graphs["encode"])  # doctest: +SKIP
->>> write_graphs(graphs, folder)  # doctest: +SKIP
+``write_graphs`` takes graphs with initializers of any type.
 """
 
 from collections.abc import Callable, Mapping
