@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from deop.errors import CheckpointError
+from deop.export.quantize import int8_rows
 from deop.export.stored_weights import StoredWeights, refer_to_weights
 from deop.networks.loading import pack, read_weights
 
@@ -57,6 +58,31 @@ def test_weights_are_read_from_the_file(folder):
     session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
     for (name, expected), actual in zip(values.items(), session.run(None, {}), strict=True):
         np.testing.assert_array_equal(actual, expected, err_msg=name)
+
+
+def test_weights_in_a_graph_in_int8_have_zero_points(folder):
+    """Without them, ONNX Runtime before 1.28 cannot load the graph."""
+    state = {key: value.float().numpy() for key, value in read_weights(folder).items()}
+    graph = graph_of({"first": state["matrix"], "second": state["matrix"][:32], "third": state["matrix"][32:64]})
+    rows, scales = int8_rows(state["kernel"], axis=0)
+    for name, values in (("packed", rows), ("packed::scale", scales)):
+        graph.graph.initializer.append(numpy_helper.from_array(values, name))
+    node = helper.make_node("DequantizeLinear", ["packed", "packed::scale"], ["packed out"], axis=0)
+    graph.graph.node.append(node)
+    graph.graph.output.append(helper.make_tensor_value_info("packed out", TensorProto.FLOAT, rows.shape))
+    refer_to_weights(graph, StoredWeights(folder / "model.safetensors"))
+    (folder / "graph.onnx").write_bytes(graph.SerializeToString())
+    onnx.checker.check_model(str(folder / "graph.onnx"))
+    constants = {one.name: one for one in graph.graph.initializer}
+    points = {node.output[0]: node.input[2] for node in graph.graph.node if len(node.input) > 2}
+    assert set(points) == {"first", "second", "third"}
+    assert points["second"] == points["third"]  # one for each number of rows
+    assert all(constants[name].data_type == TensorProto.INT8 for name in points.values())
+    session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
+    first, second, third, packed = session.run(None, {})
+    np.testing.assert_array_equal(first, state["matrix"])
+    np.testing.assert_array_equal(np.concatenate([second, third]), state["matrix"][:64])
+    np.testing.assert_array_equal(packed, state["kernel"])
 
 
 def test_weights_of_another_model_are_refused(folder):

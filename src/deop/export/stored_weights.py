@@ -109,6 +109,7 @@ def refer_to_weights(model: "onnx.ModelProto", weights: StoredWeights) -> None:
     kept: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
     quantized = _quantized(model)
+    references.zero_points = bool(quantized)
     scales = {name + _SCALE for name in quantized}
     for initializer in graph.initializer:
         name, values = initializer.name, numpy_helper.to_array(initializer)
@@ -165,11 +166,17 @@ def _quantized(model: "onnx.ModelProto") -> dict[str, np.ndarray]:
 
 
 class _References:
-    """Initializers that refer to rows of stored tensors, each once."""
+    """Initializers that refer to rows of stored tensors, each once.
+
+    Attributes:
+        zero_points: whether int8 gets zero points even where they are zero. In graphs in int8, ONNX Runtime before 1.28
+            adds quantisations after such nodes, and takes them for uint8 without a zero point.
+    """
 
     def __init__(self, weights: StoredWeights) -> None:
         self.weights = weights
         self.tensors: dict[str, onnx.TensorProto] = {}
+        self.zero_points = False
 
     def refer(self, key: str, first: int, rows: int) -> str:
         """The name of the initializer that reads rows of a stored tensor."""
@@ -190,6 +197,17 @@ class _References:
             self.tensors[name] = tensor
         return name
 
+    def _zeros(self, count: int) -> list[str]:
+        """The name of an initializer of zeros, one for each row, or none."""
+        from onnx import numpy_helper
+
+        if not self.zero_points:
+            return []
+        name = f"zero points[{count}]"
+        if name not in self.tensors:
+            self.tensors[name] = numpy_helper.from_array(np.zeros(count, np.int8), name)
+        return [name]
+
     def unpack(
         self, place: Place, name: str, shape: tuple[int, ...], *, scales_apart: bool = False
     ) -> "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]":
@@ -209,7 +227,8 @@ class _References:
         steps: list[tuple[str, list[str], dict[str, Any]]] = []
         scale = self.weights.scale_of(place.key)
         if scale is not None and not scales_apart:
-            steps.append(("DequantizeLinear", [self.refer(scale, place.first, place.rows)], {"axis": 0}))
+            more = [self.refer(scale, place.first, place.rows), *self._zeros(place.rows)]
+            steps.append(("DequantizeLinear", more, {"axis": 0}))
         elif stored.dtype == "F16":
             steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
         if place.transposed:
@@ -221,9 +240,9 @@ class _References:
             steps.append(("Reshape", [f"{name}::shape"], {}))
         source = self.refer(place.key, place.first, place.rows)
         nodes = []
-        for index, (kind, more, attributes) in enumerate(steps or [("Identity", [], {})]):
+        for index, (kind, others, attributes) in enumerate(steps or [("Identity", [], {})]):
             target = name if index >= len(steps) - 1 else f"{name}::{index}"
-            nodes.append(helper.make_node(kind, [source, *more], [target], **attributes))
+            nodes.append(helper.make_node(kind, [source, *others], [target], **attributes))
             source = target
         if scale is not None and scales_apart:
             apart = self.refer(scale, place.first, place.rows)
