@@ -16,7 +16,15 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 from onnx import ModelProto, TensorProto, helper, numpy_helper  # noqa: E402
 
-from deop.export.quantize import int8_rows, layers, observe, quantize, uint8_scale  # noqa: E402
+from deop.export.quantize import (  # noqa: E402
+    Layer,
+    int8_rows,
+    layers,
+    observe,
+    quantize,
+    stays_in_float32,
+    uint8_scale,
+)
 from deop.export.stored_weights import StoredWeights, refer_to_weights  # noqa: E402
 
 KEYS = {"stem": (16, 3, 3, 3), "depthwise": (16, 1, 3, 3), "mix": (16, 16, 1, 1), "up": (48, 64), "down": (64, 48)}
@@ -178,6 +186,29 @@ def test_ranges_include_the_clip_and_all_photos(state):
     assert high == pytest.approx(max(feed["x"].max() for feed in feeds))
     assert ranges["b"][0] == 0
     assert "a" not in ranges  # the result of a convolution before its activation is never rounded
+
+
+def test_typical_ranges_are_means_of_the_extremes_of_photos(state):
+    feeds = photos(3)
+    low, high = observe(network(state), layers(network(state)), feeds, typical=True)["x"]
+    assert low == pytest.approx(np.mean([feed["x"].min() for feed in feeds]))
+    assert high == pytest.approx(np.mean([feed["x"].max() for feed in feeds]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("Conv", "proposer.trunk.trunk.stem.weight", True),
+        ("Conv", "encoder.trunk.trunk.blocks.9.expand.weight", True),
+        ("Conv", "encoder.trunk.trunk.blocks.14.project.weight", True),
+        ("Conv", "encoder.trunk.trunk.blocks.15.expand.weight", False),
+        ("Conv", "proposer.refine.2.mix.weight", False),
+        ("MatMul", "val_2343", False),
+        ("Add", "", True),
+    ],
+)
+def test_most_of_the_trunk_of_the_small_model_and_sums_stay_in_float32(kind, name, expected):
+    assert stays_in_float32(Layer(0, name, kind, ("x",))) is expected
 
 
 def test_what_cannot_be_quantised_is_refused(state):

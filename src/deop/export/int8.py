@@ -26,11 +26,12 @@ def quantized(
     from deop.export.quantize import quantize, stays_in_float32
 
     feeds = [_feed(model, photo) for photo in photos]
-    keep = stays_in_float32 if isinstance(model.encoder, NanoEncoder) else None
+    small = isinstance(model.encoder, NanoEncoder)
+    keep = stays_in_float32 if small else None
     result = {}
     for name, graph in graphs.items():
         inputs = feeds if name == ENCODE else _with_masks(model, severance, feeds)
-        result[name] = quantize(graph, inputs, keep=keep)
+        result[name] = quantize(graph, inputs, keep=keep, typical=small)
     return result
 
 

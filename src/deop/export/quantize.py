@@ -60,7 +60,11 @@ class Layer:
 
 
 def quantize(
-    model: "onnx.ModelProto", photos: Iterable[Feed], *, keep: Callable[[Layer], bool] | None = None
+    model: "onnx.ModelProto",
+    photos: Iterable[Feed],
+    *,
+    keep: Callable[[Layer], bool] | None = None,
+    typical: bool = False,
 ) -> "onnx.ModelProto":
     """A graph in int8.
 
@@ -68,6 +72,7 @@ def quantize(
         model: the graph in float32, with its weights as initializers inside it. It is not changed.
         photos: inputs of the graph for some dozens of photos like those that it will be used for.
         keep: which layers stay in float32, besides those that ``layers`` excludes; None: no others.
+        typical: as in ``observe``.
 
     Returns:
         The graph, with int8 initializers and their scales (``SCALE``).
@@ -81,16 +86,16 @@ def quantize(
         apart = layer.kind == "Add" and not set(layer.inputs) <= {one.output for one in chosen}
         if not apart and (keep is None or not keep(layer)):
             chosen.append(layer)
-    return rewrite(model, chosen, observe(model, chosen, photos))
+    return rewrite(model, chosen, observe(model, chosen, photos, typical=typical))
 
 
 def stays_in_float32(layer: Layer) -> bool:
-    """Whether a layer of the small model stays in float32: the start of its trunk, to which its masks are sensitive.
+    """Whether a layer of the small model stays in float32: most of its trunk, which its masks depend on, and sums.
 
-    Measured on training photos (docs/speed.md): the first convolution and three blocks are half of the loss of int8 in
-    label maps, and a thirtieth of the time.
+    Measured on training photos (docs/speed.md): almost all differences of label maps come from the trunk, more from its
+    start than from its end. Sums in int8 would round the results of all blocks again, and save no time.
     """
-    return re.search(r"\btrunk\.(stem|blocks\.[012])\.", layer.name) is not None
+    return layer.kind == "Add" or re.search(r"\btrunk\.(stem|blocks\.(\d|1[0-4]))\.", layer.name) is not None
 
 
 def layers(model: "onnx.ModelProto") -> list[Layer]:
@@ -197,8 +202,16 @@ def _shapes(model: "onnx.ModelProto") -> dict[str, tuple[int | None, ...]]:
     }
 
 
-def observe(model: "onnx.ModelProto", chosen: Collection[Layer], photos: Iterable[Feed]) -> Ranges:
+def observe(
+    model: "onnx.ModelProto", chosen: Collection[Layer], photos: Iterable[Feed], *, typical: bool = False
+) -> Ranges:
     """The ranges of the tensors that become uint8: minimum and maximum over all photos.
+
+    Args:
+        model: as in ``quantize``.
+        chosen: from ``layers``.
+        photos: as in ``quantize``.
+        typical: the means of each photo's minimum and maximum instead: finer steps, but rare values are cut off.
 
     Raises:
         SettingError: there are no photos.
@@ -233,7 +246,8 @@ def observe(model: "onnx.ModelProto", chosen: Collection[Layer], photos: Iterabl
     if not rows:
         raise SettingError("int8 needs photos to observe the ranges of activations: give a folder of photos")
     lows, highs = np.array(rows).reshape(len(rows), -1, 2).transpose(2, 0, 1)
-    return {name: (float(low), float(high)) for name, low, high in zip(names, lows.min(0), highs.max(0), strict=True)}
+    ends = (lows.mean(0), highs.mean(0)) if typical else (lows.min(0), highs.max(0))
+    return {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
 
 
 def rewrite(model: "onnx.ModelProto", chosen: Collection[Layer], ranges: Ranges) -> "onnx.ModelProto":

@@ -102,7 +102,7 @@ test("a busy server is asked again after the time it names", async () => {
 test("a refusal is shown in the server's words", async () => {
   plan["POST /v1/label"] = [[422, { title: "Unprocessable", detail: "“cat” is both in name 1 and in name 2." }]];
   await start();
-  assert.match(await page.getByRole("alert").textContent(), /both in name 1/);
+  await page.getByRole("alert").filter({ hasText: /both in name 1/ }).waitFor();
 });
 
 test("a photo larger than the server takes is not sent", async () => {
@@ -110,7 +110,7 @@ test("a photo larger than the server takes is not sent", async () => {
   ({ page, context } = await open(browser, server.url));
   await page.waitForFunction(() => document.querySelector(".engine").textContent.startsWith("nano"));
   await page.setInputFiles('input[type="file"]', FLAG);
-  assert.match(await page.getByRole("alert").textContent(), /megapixels/);
+  await page.getByRole("alert").filter({ hasText: /megapixels/ }).waitFor();
   assert.equal(count("POST /v1/encode"), 0);
 });
 
@@ -120,7 +120,7 @@ test("the server is gone and comes back", async () => {
   down = true;
   await page.getByRole("textbox", { name: "Names" }).fill("bird");
   await page.keyboard.press("Enter");
-  assert.match(await page.getByRole("alert").textContent(), /does not answer/);
+  await page.getByRole("alert").filter({ hasText: /does not answer/ }).waitFor();
   assert.equal(await page.locator(".result").count(), 2); // the last result stays
   down = false;
   await page.getByRole("button", { name: "Try again" }).click();
@@ -131,7 +131,7 @@ test("the server is gone and comes back", async () => {
 test("the server is not there at first", async () => {
   down = true;
   await start();
-  assert.match(await page.getByRole("alert").textContent(), /does not answer/);
+  await page.getByRole("alert").filter({ hasText: /does not answer/ }).waitFor();
   down = false;
   await shown(); // by itself
 });

@@ -145,9 +145,9 @@ test("a built-in vocabulary, a heatmap, COCO annotations, minimum scores by name
 test("what is no photo is refused in words, and the page goes on", async () => {
   await start(server.url + "#names=circle");
   await give(file(Buffer.from("hello"), "letter.jpg", "image/jpeg"));
-  assert.match(await page.getByRole("alert").textContent(), /letter\.jpg cannot be read: it is damaged, or of a type that this browser does not know/);
+  await page.getByRole("alert").filter({ hasText: /letter\.jpg cannot be read: it is damaged, or of a type that this browser does not know/ }).waitFor();
   await give(file(readFileSync(join(root, "../examples/coffee.jpg")).subarray(0, 300), "half.jpg", "image/jpeg"));
-  assert.match(await page.getByRole("alert").textContent(), /half\.jpg cannot be read/);
+  await page.getByRole("alert").filter({ hasText: /half\.jpg cannot be read/ }).waitFor();
   await give(join(folder, "clear.png"));
   await result();
   assert.equal(await page.getByRole("alert").count(), 0);
@@ -156,7 +156,7 @@ test("what is no photo is refused in words, and the page goes on", async () => {
 test("names that this model cannot read are refused in words", async () => {
   await start(`${server.url}#sample=coffee&names=${encodeURIComponent("猫")}`);
   await page.waitForSelector("[role=alert]", { timeout: 120_000 });
-  assert.match(await page.getByRole("alert").textContent(), /reads nothing of “猫”/);
+  await page.getByRole("alert").filter({ hasText: /reads nothing of “猫”/ }).waitFor();
   await page.getByRole("textbox", { name: "Names" }).fill("cup");
   await page.keyboard.press("Enter");
   await page.getByRole("button", { name: "Remove 猫" }).click();
@@ -197,7 +197,7 @@ test("a damaged or missing file is named", async () => {
     const broken = await serve(site, (request, response) => request.url.split("?")[0] === path && (answer(response), true), ISOLATED);
     await start(broken.url, { serviceWorkers: "block" });
     await page.waitForSelector("[role=alert]", { timeout: 60_000 });
-    assert.match(await page.getByRole("alert").textContent(), message);
+    await page.getByRole("alert").filter({ hasText: message }).waitFor();
     await context.close();
     context = null;
     await broken.close();
