@@ -109,7 +109,7 @@ def refer_to_weights(model: "onnx.ModelProto", weights: StoredWeights) -> None:
     kept: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
     quantized = _quantized(model)
-    references.zero_points = bool(quantized)
+    references.in_int8 = bool(quantized)
     scales = {name + _SCALE for name in quantized}
     for initializer in graph.initializer:
         name, values = initializer.name, numpy_helper.to_array(initializer)
@@ -169,24 +169,26 @@ class _References:
     """Initializers that refer to rows of stored tensors, each once.
 
     Attributes:
-        zero_points: whether int8 gets zero points even where they are zero. In graphs in int8, ONNX Runtime before 1.28
-            adds quantisations after such nodes, and takes them for uint8 without a zero point.
+        in_int8: whether the graph computes in int8. There ONNX Runtime keeps DequantizeLinear: weights that stay
+            in float32 would be unpacked before each use, and releases before 1.28 do not load them without zero
+            points. Cast and Mul give the same values, and are computed once, at load.
     """
 
     def __init__(self, weights: StoredWeights) -> None:
         self.weights = weights
         self.tensors: dict[str, onnx.TensorProto] = {}
-        self.zero_points = False
+        self.in_int8 = False
 
-    def refer(self, key: str, first: int, rows: int) -> str:
-        """The name of the initializer that reads rows of a stored tensor."""
+    def refer(self, key: str, first: int, rows: int, *, rank: int = 1) -> str:
+        """The name of the initializer that reads rows of a stored tensor, with at least ``rank`` dimensions."""
         from onnx import TensorProto
 
-        name = f"{key}[{first}:{first + rows}]"
+        more = (1,) * (rank - len(self.weights.tensors[key].shape))
+        name = f"{key}[{first}:{first + rows}{',1' * len(more)}]"
         if name not in self.tensors:
             stored = self.weights.tensors[key]
             size = stored.length // stored.shape[0]
-            tensor = TensorProto(name=name, dims=(rows, *stored.shape[1:]), data_location=TensorProto.EXTERNAL)
+            tensor = TensorProto(name=name, dims=(rows, *stored.shape[1:], *more), data_location=TensorProto.EXTERNAL)
             tensor.data_type = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}[
                 stored.dtype
             ]
@@ -196,17 +198,6 @@ class _References:
                 tensor.external_data.add(key=entry, value=str(value))
             self.tensors[name] = tensor
         return name
-
-    def _zeros(self, count: int) -> list[str]:
-        """The name of an initializer of zeros, one for each row, or none."""
-        from onnx import numpy_helper
-
-        if not self.zero_points:
-            return []
-        name = f"zero points[{count}]"
-        if name not in self.tensors:
-            self.tensors[name] = numpy_helper.from_array(np.zeros(count, np.int8), name)
-        return [name]
 
     def unpack(
         self, place: Place, name: str, shape: tuple[int, ...], *, scales_apart: bool = False
@@ -227,8 +218,11 @@ class _References:
         steps: list[tuple[str, list[str], dict[str, Any]]] = []
         scale = self.weights.scale_of(place.key)
         if scale is not None and not scales_apart:
-            more = [self.refer(scale, place.first, place.rows), *self._zeros(place.rows)]
-            steps.append(("DequantizeLinear", more, {"axis": 0}))
+            factors = self.refer(scale, place.first, place.rows, rank=len(rows) if self.in_int8 else 1)
+            if self.in_int8:
+                steps += [("Cast", [], {"to": TensorProto.FLOAT}), ("Mul", [factors], {})]
+            else:
+                steps.append(("DequantizeLinear", [factors], {"axis": 0}))
         elif stored.dtype == "F16":
             steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
         if place.transposed:

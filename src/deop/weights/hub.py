@@ -39,6 +39,7 @@ FILES = (
     "README.md",
     # Written by ``deop export``. Not ``*.onnx``: the pattern would also match graphs of other programs in subfolders.
     *("encode.onnx", "regions.onnx", "text.onnx", "classify.onnx", "label.onnx"),
+    *("encode.int8.onnx", "regions.int8.onnx"),
     *("weights.safetensors", "text.safetensors", "names.safetensors"),
 )
 """The files of a repo that deop reads. Not ``*.safetensors``: many repos hold the same weights in two layouts."""
