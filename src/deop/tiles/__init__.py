@@ -3,3 +3,7 @@
 It builds on ``surface``, ``labelling``, ``images`` and ``results``, and works with every engine; it never imports torch.
 rasterio and tifffile are imported where a file needs them.
 """
+
+from deop.tiles.segmenting import TiledResult, segment_photo, segment_tiles
+
+__all__ = ["TiledResult", "segment_photo", "segment_tiles"]

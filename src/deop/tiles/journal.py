@@ -26,6 +26,8 @@ VERSION = 1
 """Version of the files in the folder."""
 CACHE_BYTES = 128 << 20
 """Memory for views; the others are read again when they are needed."""
+KINDS = ("labelled", "cleaned")
+"""Kinds of bands: as labelled, and without small regions."""
 _COUNTS = "counts.json"
 _LONG = 60  # characters of a setting in a message
 
@@ -45,7 +47,20 @@ class Journal:
         self._cache: OrderedDict[str, View] = OrderedDict()
         self._bytes = 0
 
-    def open(self, settings: Mapping[str, Any], *, discard: bool) -> None:
+    def acquire(self) -> None:
+        """Hold the folder for this process, and delete what a killed one left incomplete.
+
+        Raises:
+            SettingError: another process holds it.
+            OutputError: the folder cannot be written to.
+        """
+        with writing(self.out):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            for leftover in [*self.folder.rglob("*.part"), *self.folder.glob("*.raw")]:
+                leftover.unlink()
+
+    def begin(self, settings: Mapping[str, Any], *, discard: bool) -> None:
         """Begin a run, or resume one.
 
         Args:
@@ -53,13 +68,11 @@ class Journal:
             discard: delete the work of a run with other settings instead of refusing to start.
 
         Raises:
-            SettingError: the unfinished run has other settings, or is still running.
+            SettingError: the unfinished run has other settings.
             OutputError: the folder cannot be written to.
         """
         settings = json.loads(json.dumps({"version": VERSION, **settings}))
         with writing(self.out):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock()
             place = self.folder / "settings.json"
             before: Any = None
             with suppress(OSError, ValueError):
@@ -72,8 +85,6 @@ class Journal:
                 self._clear()
                 with self._complete("settings.json") as file:
                     file.write(json.dumps(settings, indent=1).encode())
-            for leftover in [*self.folder.rglob("*.part"), *self.folder.glob("*.raw")]:
-                leftover.unlink()
 
     def _difference(self, before: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         """What an unfinished run has other settings in."""
@@ -99,14 +110,20 @@ class Journal:
             ) from error
 
     def _clear(self) -> None:
-        for entry in self.folder.iterdir():
+        """Delete the work of another run, but not the lock and the decoded image."""
+        for name in ("settings.json", *KINDS, "views"):
+            entry = self.folder / name
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name != "lock":
-                entry.unlink()
+            else:
+                entry.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Give the folder free; its content stays, to be resumed."""
+        if not (self.folder / "settings.json").exists():  # nothing was begun
+            with suppress(OSError):
+                (self.folder / "lock").unlink(missing_ok=True)
+                self.folder.rmdir()
         self._stack.close()
         self._cache.clear()
 
@@ -129,38 +146,43 @@ class Journal:
 
     # --- Bands of the label map
 
-    def _band(self, number: int) -> str:
-        return f"bands/{number:06}.zip"
-
-    def has_band(self, number: int) -> bool:
+    def has_band(self, kind: str, number: int) -> bool:
         """Whether a band is finished."""
-        return (self.folder / self._band(number)).exists()
+        return (self.folder / _band(kind, number)).exists()
 
-    def write_band(self, number: int, blocks: Iterable[np.ndarray], counts: Callable[[], Mapping[str, Any]]) -> None:
+    def write_band(
+        self, kind: str, number: int, blocks: Iterable[np.ndarray], counts: Callable[[], Mapping[str, Any]]
+    ) -> None:
         """Write a band.
 
         Args:
+            kind: one of ``KINDS``.
             number: of the band, from 0.
             blocks: its blocks (h, w) from left to right, as ids in the type of the output.
             counts: called at the end for what is known about the band, as JSON values.
         """
-        with writing(self.out), self._complete(self._band(number)) as file:
+        with writing(self.out), self._complete(_band(kind, number)) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
                 for index, block in enumerate(blocks):
                     with archive.open(str(index), "w") as entry:
                         np.lib.format.write_array(_Writer(entry), np.ascontiguousarray(block), allow_pickle=False)
                 archive.writestr(_COUNTS, json.dumps(counts()))
 
-    def band(self, number: int) -> Iterator[np.ndarray]:
+    def band(self, kind: str, number: int) -> Iterator[np.ndarray]:
         """The blocks (h, w) of a finished band, from left to right."""
-        with zipfile.ZipFile(self.folder / self._band(number)) as archive:
+        with zipfile.ZipFile(self.folder / _band(kind, number)) as archive:
             for index in range(len(archive.namelist()) - 1):
                 with archive.open(str(index)) as entry:
                     yield np.lib.format.read_array(entry, allow_pickle=False)
 
-    def counts(self, number: int) -> dict[str, Any]:
+    def block(self, kind: str, number: int, index: int) -> np.ndarray:
+        """One block of a finished band."""
+        with zipfile.ZipFile(self.folder / _band(kind, number)) as archive, archive.open(str(index)) as entry:
+            return np.lib.format.read_array(entry, allow_pickle=False)
+
+    def counts(self, kind: str, number: int) -> dict[str, Any]:
         """What is known about a finished band."""
-        with zipfile.ZipFile(self.folder / self._band(number)) as archive:
+        with zipfile.ZipFile(self.folder / _band(kind, number)) as archive:
             values: dict[str, Any] = json.loads(archive.read(_COUNTS))
             return values
 
@@ -205,6 +227,10 @@ class Journal:
         while self._bytes > CACHE_BYTES and len(self._cache) > 1:
             _, oldest = self._cache.popitem(last=False)
             self._bytes -= oldest.nbytes
+
+
+def _band(kind: str, number: int) -> str:
+    return f"{kind}/{number:06}.zip"
 
 
 class _Writer:

@@ -89,6 +89,7 @@ class RasterScene(Scene):
         self._has_mask = any(
             MaskFlags.all_valid not in flags for flags in (dataset.mask_flag_enums[band - 1] for band in self._bands)
         )
+        self.has_gaps = self._has_mask or np.dtype(self._dtype).kind == "f"
         self._range = value_range
         if value_range is None and self._palette is None and np.dtype(self._dtype) != np.uint8:
             shape = shrunk_shape(self.shape, SAMPLE)

@@ -63,11 +63,13 @@ class Scene(ABC):
         name: what messages call it.
         shape: (H, W) in pixels.
         georeference: where it lies, or None.
+        has_gaps: whether some pixels may have no data.
     """
 
     name: str
     shape: tuple[int, int]
     georeference: Georeference | None = None
+    has_gaps: bool = False
 
     @abstractmethod
     def region(self, rows: slice, columns: slice) -> Region:
@@ -158,6 +160,7 @@ class ArrayScene(Scene):
     ) -> None:
         self._pixels, self.name, self._file, self._valid = pixels, name, file, valid
         self.shape = (pixels.shape[0], pixels.shape[1])
+        self.has_gaps = valid is not None
 
     def region(self, rows: slice, columns: slice) -> Region:  # noqa: D102
         valid = None if self._valid is None else self._valid[rows, columns]

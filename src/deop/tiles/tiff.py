@@ -88,6 +88,7 @@ class TiffScene(Scene):
         self._kind = kind
         self._bands = self._choose_bands(bands)
         self._alpha = self._alpha_band() if bands is None else None
+        self.has_gaps = self._alpha is not None or page.dtype.kind == "f"
         self._segments: OrderedDict[int, np.ndarray | None] = OrderedDict()
         self._bytes = 0
         self._whole_values: np.ndarray | None = None

@@ -176,10 +176,9 @@ class _Part:
     def scores_at_input(self, names: np.ndarray) -> np.ndarray:
         """S_k of some names (n,) at the size of the network input, (n, h', w')."""
         votes = self.votes[names]
-        shape = self._values.shape[1:]
-        maps = votes[:, self._varying] @ self._values.reshape(len(self._varying), -1)
-        maps += (votes @ self._constant)[:, None]
-        return np.asarray(maps.reshape(len(names), *shape))
+        maps = np.tensordot(votes[:, self._varying], self._values, 1)  # also without any that varies
+        maps += (votes @ self._constant)[:, None, None]
+        return np.asarray(maps)
 
     def coverage(self) -> np.ndarray:
         """The sum of the masks at each pixel, (h, w)."""
