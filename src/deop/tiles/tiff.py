@@ -41,14 +41,18 @@ def open_tiff(
         MissingDependencyError: its compression needs another library, or it is georeferenced.
         SettingError: bands that the file does not have.
     """
+    file = None
     try:
         file = tifffile.TiffFile(path)
+        page = file.pages[0]
     except Exception as error:  # tifffile raises almost any exception for a damaged header
+        if file is not None:
+            file.close()
         raise ImageError(
             f"cannot read {path}: truncated or damaged TIFF ({error}); copy or download it again"
         ) from error
     try:
-        return TiffScene(file, str(path), bands, value_range, folder)
+        return TiffScene(file, page, str(path), bands, value_range, folder)
     except BaseException:
         file.close()
         raise
@@ -59,6 +63,7 @@ class TiffScene(Scene):
 
     Args:
         file: the open file.
+        page: its first page.
         name: what messages call it.
         bands: as in ``open_scene``.
         value_range: as in ``open_scene``.
@@ -68,13 +73,14 @@ class TiffScene(Scene):
     def __init__(
         self,
         file: tifffile.TiffFile,
+        page: Any,
         name: str,
         bands: Sequence[int] | None,
         value_range: tuple[float, float] | None,
         folder: Path | None,
     ) -> None:
         self._file, self.name = file, name
-        self._page: Any = page = file.pages[0]
+        self._page = page
         if page.is_geotiff:
             raise MissingDependencyError(
                 f'{name} is georeferenced, which needs rasterio: `pip install "deop[geo]"`'
