@@ -5,7 +5,7 @@
 There are no labelled photos of 2,000 pixels and more among the data, and enlarged ones have no detail. So there are two
 experiments, both on training photos:
 
-* **mosaics** of labelled photos at their own size, side by side: about 3,200 x 2,400 pixels of real detail, but scenes
+* **mosaics** of labelled photos at their own size, side by side: about 2,600 x 2,000 pixels of real detail, but scenes
   that end at straight lines, and no context beyond the photo. They show what tiles gain where things are small.
 * **small input**: photos of 640 x 480 pixels with the network input reduced to 160 pixels, which corresponds to photos
   of about 1,800 x 1,340 pixels with the usual input of 448. The scenes are real, so they show what tiles lose because
@@ -30,16 +30,15 @@ import deop
 from deop.data.folder import open_folder
 from deop.evaluation.metrics import Confusion, mean
 from deop.files import replacing
-from deop.images.preprocessing import resized_shape
 from deop.images.reading import read_photo
 from deop.surface import ModelSurface
 from deop.text.vocabulary import Vocabulary
 from deop.tiles.blending import BLOCK, Blend
 from deop.tiles.plan import OVERLAP, plan_tiles
-from deop.tiles.segmenting import coarse_side, rule_of
+from deop.tiles.request import rule_of
 from deop.tiles.views import View, encode_views
 
-MOSAICS = {"coco-mini/train": (5, 5, 480, 640), "msrc/train": (10, 10, 213, 320), "camvid-mini/train": (7, 7, 360, 480)}
+MOSAICS = {"coco-mini/train": (4, 4, 480, 640), "msrc/train": (8, 8, 213, 320), "camvid-mini/train": (6, 6, 360, 480)}
 """For each data set: rows and columns of the mosaic, height and width of its photos."""
 SIZES = (320, 448, 672, 896, 1344)
 """Tile sizes in a mosaic, pixels."""
@@ -102,6 +101,8 @@ class Tiled:
     def __init__(self, model: ModelSurface, photo: np.ndarray, vocabulary: Vocabulary) -> None:
         self.model, self.photo, self.vocabulary = model, photo, vocabulary
         self.views: dict[tuple[int, int, int, int], View] = {}
+        limits = (model.settings.threshold,) * len(vocabulary.names)
+        self._rule = rule_of(model.settings, vocabulary, limits)
         self.seconds: dict[tuple[int, int, int, int], float] = {}
 
     def view(self, box: tuple[int, int, int, int]) -> View:
@@ -125,15 +126,15 @@ class Tiled:
             self.view(box)
         started = time.perf_counter()
         coarse = self.view(whole) if context else None
-        blend = Blend(
-            plan, lambda row, column: self.view(plan.box(row, column)), coarse, context, rule_of(self.model, self.vocabulary)
-        )
+        blend = Blend(plan, lambda row, column: self.view(plan.box(row, column)), coarse, context, self._rule)
         labels = np.empty(self.photo.shape[:2], np.int32)
         for top in range(0, len(labels), BLOCK):
             rows = slice(top, min(top + BLOCK, len(labels)))
             for columns, block, _ in blend.blocks(rows):
                 labels[rows, columns] = block
-        seconds = time.perf_counter() - started + sum(self.seconds[box] for box in boxes | ({whole} if context else set()))
+        seconds = (
+            time.perf_counter() - started + sum(self.seconds[box] for box in boxes | ({whole} if context else set()))
+        )
         return labels, seconds
 
 
@@ -186,10 +187,18 @@ def run_mosaics(root: Path, model: ModelSurface, rows: dict[tuple[str, str], Row
         data = open_folder(folder, split, skip_unpaired=True)
         photo, truth = mosaic(folder, split, down, across, height, width)
         vocabulary = model.vocabulary(data.names)
-        settings = [(size, round(size * OVERLAP), "hann", context) for size in SIZES for context in (0.0, 0.15)]
-        settings += [(672, 0, "hann", 0.0), (672, 336, "hann", 0.0), (672, 168, "gaussian", 0.0)]
+        settings = [(size, round(size * OVERLAP), "hann", context) for size in SIZES for context in (0.0, 0.3)]
+        settings += [
+            (448, 112, "hann", 0.15),
+            (448, 0, "hann", 0.0),
+            (448, 224, "hann", 0.0),
+            (448, 112, "gaussian", 0.0),
+        ]
         title = f"mosaic of {name}, {photo.shape[1]} x {photo.shape[0]}"
-        labels = [f"tiles {size}, overlap {overlap}, {window}, context {context}" for size, overlap, window, context in settings]
+        labels = [
+            f"tiles {size}, overlap {overlap}, {window}, context {context}"
+            for size, overlap, window, context in settings
+        ]
         compare(rows, title, model, photo, truth, vocabulary, settings, labels)
         yield
 
@@ -209,7 +218,9 @@ def run_small_input(root: Path, model: ModelSurface, rows: dict[tuple[str, str],
                 continue
             sizes = [round(min(photo.shape[:2]) * share) for share in SHARES]
             settings = [(size, round(size * OVERLAP), "hann", context) for size in sizes for context in CONTEXTS]
-            labels = [f"tiles {share:.2f} of the shorter side, context {context}" for share in SHARES for context in CONTEXTS]
+            labels = [
+                f"tiles {share:.2f} of the shorter side, context {context}" for share in SHARES for context in CONTEXTS
+            ]
             compare(rows, title, model, photo, truth, vocabulary, settings, labels)
             count += 1
             yield
@@ -223,19 +234,31 @@ def main(
     data: Annotated[Path, typer.Argument(help="Folder with the data sets coco-mini, msrc and camvid-mini.")],
     model: Annotated[str, typer.Option(help="The model.")] = "nano",
     limit: Annotated[int, typer.Option(help="Photos of the second experiment.")] = 40,
+    only: Annotated[str, typer.Option(help='"mosaics" or "small-input"; the other results of the file are kept.')] = "",
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("benchmarks/results/tiles.json"),
 ) -> None:
     """Run both experiments and print a table."""
     network = deop.load(model)
     network.settings = replace(network.settings, smallest_region=0.0)  # tiles have none, so neither has "whole"
     rows: dict[tuple[str, str], Row] = {}
-    for runs in (run_small_input(data, network, rows, limit), run_mosaics(data, network, rows)):
-        for _ in runs:
+    before = json.loads(output.read_text()) if only and output.exists() else []
+    experiments = {
+        "small-input": lambda: run_small_input(data, network, rows, limit),
+        "mosaics": lambda: run_mosaics(data, network, rows),
+    }
+    results: list[dict[str, float | str | None]] = before
+    for name, run in experiments.items():
+        if only not in ("", name):
+            continue
+        for _ in run():
+            new = [row.result() for row in rows.values()]
+            done = {row["experiment"] for row in new}
+            results = [row for row in before if row["experiment"] not in done] + new
             with replacing(output) as file:
-                file.write(json.dumps([row.result() for row in rows.values()], indent=1).encode() + b"\n")
+                file.write(json.dumps(results, indent=1).encode() + b"\n")
     table = Table("experiment", "way", "mIoU", "pixels", "agreement", "MP/s")
-    for row in rows.values():
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.result().values()))
+    for result in results:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in result.values()))
     Console(width=140).print(table)
 
 

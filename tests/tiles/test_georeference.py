@@ -88,9 +88,7 @@ def test_pixels_without_data_have_no_name_and_empty_tiles_are_not_encoded(tmp_pa
     valid[:, :350] = False
     write_scene(tmp_path / "scene.tif", labels, valid=valid, crs="EPSG:3857", transform=Affine(1, 0, 0, 0, -1, 0))
     model = ColourModel(1)
-    result = segment_tiles(
-        model, tmp_path / "scene.tif", names(1), tmp_path / "out.tif", tiles=(100, 20), context=0
-    )
+    result = segment_tiles(model, tmp_path / "scene.tif", names(1), tmp_path / "out.tif", tiles=(100, 20), context=0)
     assert len(model.seen) < 0.6 * result.tiles
     with rasterio.open(tmp_path / "out.tif") as out:
         np.testing.assert_array_equal(out.read(1), valid)
@@ -110,7 +108,8 @@ def test_polygons_of_a_map_cover_its_pixels(tmp_path):
     from rasterio.warp import transform_geom
 
     shapes = [
-        (transform_geom("EPSG:4326", "EPSG:32633", each["geometry"]), each["properties"]["class_id"] + 1) for each in features
+        (transform_geom("EPSG:4326", "EPSG:32633", each["geometry"]), each["properties"]["class_id"] + 1)
+        for each in features
     ]
     with rasterio.open(tmp_path / "out.tif") as out:
         painted = rasterize(shapes, out.shape, transform=out.transform)

@@ -55,7 +55,8 @@ def test_bands_give_the_polygons_of_the_whole_map(seed, heights, names, noisy):
     labels = random.integers(0, names + 1, shape) if noisy else blobs(shape, names, seed, 8) + 1
     labels = labels.astype(np.uint8)
     found = [
-        (outline.class_id, outline.pixels, canonical(outline.polygon)) for outline in trace_bands(in_bands(labels, heights))
+        (outline.class_id, outline.pixels, canonical(outline.polygon))
+        for outline in trace_bands(in_bands(labels, heights))
     ]
     assert sorted(found, key=str) == expected_pieces(labels)
 
@@ -200,8 +201,8 @@ def test_an_empty_map_is_an_empty_file(tmp_path):
 def test_mistakes_are_reported(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"\.gpkg"):
         check_polygons(tmp_path / "out.shp", None)
+    (tmp_path / "a.gpkg").mkdir()
     with pytest.raises(OutputError, match="folder"):
-        (tmp_path / "a.gpkg").mkdir()
         check_polygons(tmp_path / "a.gpkg", None)
     with pytest.raises(OutputError, match="control points"):
         check_polygons(tmp_path / "out.gpkg", Georeference("", None, ((0, 0, 0, 0, 0),)))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from deop.errors import SettingError
 from deop.images.preprocessing import Resize
 from deop.tiles.plan import WINDOWS, check_tiles, parse_tiles, plan_tiles
-from deop.tiles.segmenting import auto_size, coarse_side
+from deop.tiles.request import auto_size, coarse_side
 
 sizes = st.integers(64, 300).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size // 2)))
 
@@ -36,9 +36,9 @@ def test_shares_of_a_part_are_those_of_the_whole_side(length, tile, first, count
     side = plan_tiles((length, 2000), *tile).rows
     first = min(first, length - 1)
     last = min(first + count, length)
-    whole = {share.index: share.weights[first:last] for share in side.shares(0, length)}
+    whole = {share.number: share.weights[first:last] for share in side.shares(0, length)}
     for share in side.shares(first, last):
-        np.testing.assert_array_equal(share.weights, whole[share.index])
+        np.testing.assert_array_equal(share.weights, whole[share.number])
 
 
 def test_a_window_does_not_fall_at_the_edges_of_the_image():
@@ -78,13 +78,22 @@ def test_a_narrow_image_is_padded_on_one_side():
 
 @pytest.mark.parametrize(
     ("tiles", "expected"),
-    [("auto", None), ("AUTO", None), ("512", (512, 128)), (" 512 , 64", (512, 64)), (512, (512, 128)), ((512, 0), (512, 0))],
+    [
+        ("auto", None),
+        ("AUTO", None),
+        ("512", (512, 128)),
+        (" 512 , 64", (512, 64)),
+        (512, (512, 128)),
+        ((512, 0), (512, 0)),
+    ],
 )
 def test_forms_of_tiles(tiles, expected):
     assert parse_tiles(tiles) == expected
 
 
-@pytest.mark.parametrize("tiles", ["large", "512,", "512,64,3", "-512", 0, 63, (512, 300), (512, -1), (1, 2, 3), 512.5, True])
+@pytest.mark.parametrize(
+    "tiles", ["large", "512,", "512,64,3", "-512", 0, 63, (512, 300), (512, -1), (1, 2, 3), 512.5, True]
+)
 def test_wrong_tiles_are_refused(tiles):
     with pytest.raises(SettingError):
         parse_tiles(tiles)

@@ -167,7 +167,9 @@ def test_a_strip_that_is_too_large_is_decoded_once(tmp_path, monkeypatch):
     from deop.tiles import tiff
 
     pixels = noise((90, 131, 3))
-    tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="rgb", compression="zlib", rowsperstrip=90, metadata=None)
+    tifffile.imwrite(
+        tmp_path / "image.tif", pixels, photometric="rgb", compression="zlib", rowsperstrip=90, metadata=None
+    )
     monkeypatch.setattr(tiff, "MAX_SEGMENT", 1000)
     scene = tiff.open_tiff(tmp_path / "image.tif", None, None, tmp_path / "work")
     np.testing.assert_array_equal(scene.region(slice(5, 50), slice(7, 90)).pixels, pixels[5:50, 7:90])
@@ -299,11 +301,15 @@ def test_too_little_space_for_the_pixels_is_reported(tmp_path, monkeypatch):
 
 
 def test_what_is_not_an_image_is_reported(tmp_path):
-    for name, data, message in [("a.txt", b"text", "cannot identify"), ("b.pdf", b"%PDF-1.7", "PDF"), ("c", b"", "empty")]:
+    for name, data, message in [
+        ("a.txt", b"text", "cannot identify"),
+        ("b.pdf", b"%PDF-1.7", "PDF"),
+        ("c", b"", "empty"),
+    ]:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ImageError, match=message):
             open_scene(tmp_path / name)
-    with pytest.raises(ImageError, match="folder|directory"):
+    with pytest.raises(ImageError, match=r"folder|directory"):
         open_scene(tmp_path)
 
 

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,9 @@ def run(folder, labels, count=None, **options):
     if not photo.exists():
         Image.fromarray(picture(labels)).save(photo)
     options = {"tiles": (128, 32), "context": 0, **options}
-    return segment_tiles(options.pop("model", None) or ColourModel(count), photo, names(count), folder / "out.tif", **options)
+    return segment_tiles(
+        options.pop("model", None) or ColourModel(count), photo, names(count), folder / "out.tif", **options
+    )
 
 
 @given(st.integers(1, 700), st.integers(1, 1100))
@@ -249,7 +252,7 @@ def test_finished_tiles_are_not_computed_again(tmp_path):
     assert result.encoded == len(second.seen)
     assert seen[0][0] > 0
     assert seen[-1] == (result.tiles, result.tiles)
-    assert all(before[0] <= after[0] for before, after in zip(seen, seen[1:], strict=False))
+    assert all(before[0] <= after[0] for before, after in pairwise(seen))
     np.testing.assert_array_equal(read(result.out), labels)
 
 
@@ -299,7 +302,7 @@ def test_an_existing_output_is_not_replaced(tmp_path):
     run(tmp_path, labels, 2, overwrite=True)
     (tmp_path / "out.tif").unlink()
     (tmp_path / "out.gpkg").touch()
-    with pytest.raises(OutputError, match="out.gpkg exists"):
+    with pytest.raises(OutputError, match=r"out\.gpkg exists"):
         run(tmp_path, labels, 2, polygons=tmp_path / "out.gpkg")
 
 
@@ -332,10 +335,10 @@ def test_wrong_outputs_and_inputs_are_refused(tmp_path):
     photo = picture(blobs((80, 80), 2))
     with pytest.raises(OutputError, match=r"\.tif"):
         segment_tiles(model, photo, names(2), tmp_path / "out.png")
+    (tmp_path / "folder.tif").mkdir()
     with pytest.raises(OutputError, match="folder"):
-        (tmp_path / "folder.tif").mkdir()
         segment_tiles(model, photo, names(2), tmp_path / "folder.tif", overwrite=True)
-    with pytest.raises(ImageError, match="no such file|No such file"):
+    with pytest.raises(ImageError, match=r"[Nn]o such file"):
         segment_tiles(model, tmp_path / "missing.png", names(2), tmp_path / "out.tif")
     (tmp_path / "empty.png").touch()
     with pytest.raises(ImageError, match="empty"):

@@ -43,7 +43,7 @@ def dense(plan, views, coarse, context, background):
     weights = {}
     for row in plan.rows.shares(0, plan.shape[0]):
         for column in plan.columns.shares(0, plan.shape[1]):
-            weights[row.index, column.index] = row, column
+            weights[row.number, column.number] = row, column
     placed = [(views[key], row, column, 1 - context if coarse else 1.0) for key, (row, column) in weights.items()]
     for view, row, column, share in placed:
         maps, covered = all_scores(view)
@@ -85,9 +85,7 @@ def real_coverage(view):
 def test_a_single_view_gives_the_answer_of_ordinary_labelling(seed, names, background, threshold):
     random = np.random.default_rng(seed)
     view = random_view(random, (150, 203), names)
-    expected = semantic(
-        view.votes, view.masks, view.canvas, threshold=threshold, claim=0.1, none_competes=background
-    )
+    expected = semantic(view.votes, view.masks, view.canvas, threshold=threshold, claim=0.1, none_competes=background)
     if not background:
         view = replace(view, votes=view.votes[:, :-1])
     rule = SemanticRule(limits_of(threshold, names), 0.1, -1)

@@ -129,15 +129,14 @@ def check_tiling(
     for name, used in (("rle", files.rle), ("coco", files.coco), ("skip_existing", many.skip_existing)):
         if used and (name != "rle" or typed(context, name)):
             raise SettingError(
-                f"--{name.replace('_', '-')} does not apply to label maps as TIFF files: omit it, or write --labels OUT.png"
+                f"--{name.replace('_', '-')} does not apply to label maps as TIFF files: omit it, or write "
+                "--labels OUT.png"
             )
     if STREAM in (files.labels, files.polygons):
         raise SettingError("label maps as TIFF files and their polygons cannot go to standard output: give a file")
 
 
-def streams_tiles(
-    context: typer.Context, picture: PictureOptions, files: FileOptions, tiling: TileOptions
-) -> bool:
+def streams_tiles(context: typer.Context, picture: PictureOptions, files: FileOptions, tiling: TileOptions) -> bool:
     """Whether images of any size are written as TIFF files, rather than photos in memory as pictures and PNG files."""
     if tiling.tiles is None:
         return False

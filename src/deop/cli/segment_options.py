@@ -319,8 +319,8 @@ class TileOptions:
             "--tiles",
             metavar="SIZE",
             panel=TILES,
-            help="Segment in overlapping tiles: auto, SIZE or SIZE,OVERLAP in pixels. With --labels OUT.tif, or without "
-            "--output, images may have any size, and a killed command resumes.",
+            help="Segment in overlapping tiles: auto, SIZE or SIZE,OVERLAP in pixels. With --labels OUT.tif, or "
+            "without --output, images may have any size, and a killed command resumes.",
         ),
     ] = None
     tile_context: Annotated[
@@ -338,8 +338,8 @@ class TileOptions:
             "--bands",
             metavar="R,G,B",
             panel=TILES,
-            help="With --tiles: the bands of a raster that are red, green and blue, counted from 1. Default: as the file "
-            "says.",
+            help="With --tiles: the bands of a raster that are red, green and blue, counted from 1. Default: as the "
+            "file says.",
         ),
     ] = None
     value_range: Annotated[
@@ -348,8 +348,8 @@ class TileOptions:
             "--value-range",
             metavar="LOW,HIGH",
             panel=TILES,
-            help="With --tiles: the values of a raster that become black and white. Default: 0,255 for 8 bits, else the "
-            "2nd and the 98th percentile.",
+            help="With --tiles: the values of a raster that become black and white. Default: 0,255 for 8 bits, else "
+            "the 2nd and the 98th percentile.",
         ),
     ] = None
     min_area: Annotated[

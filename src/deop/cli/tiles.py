@@ -101,9 +101,7 @@ def _segment(
     from deop.tiles import segment_tiles
 
     with progress_bar(f"tiles of {image.path.name}", visible=not quiet) as advance:
-        return segment_tiles(
-            network, image.source, vocabulary, out, polygons=polygons, progress=advance, **options
-        )
+        return segment_tiles(network, image.source, vocabulary, out, polygons=polygons, progress=advance, **options)
 
 
 def _places(

@@ -1,6 +1,6 @@
 """Images of any size: read in overlapping tiles, labelled from blended class scores, written as tiled files.
 
-It builds on ``surface``, ``labelling``, ``images`` and ``results``, and works with every engine; it never imports torch.
+It builds on ``surface``, ``labelling``, ``images`` and ``results``, works with every engine and never imports torch.
 rasterio and tifffile are imported where a file needs them.
 """
 

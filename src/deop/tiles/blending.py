@@ -63,7 +63,7 @@ class Blend:
         coarse = 0.0 if self.coarse is None else self.context
         placed = [
             Placed(
-                self.tile(row.index, column.index),
+                self.tile(row.number, column.number),
                 row.start,
                 column.start,
                 (1 - np.float32(coarse)) * row.weights,

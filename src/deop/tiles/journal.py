@@ -1,7 +1,7 @@
 """Unfinished work beside the output, from which a killed run resumes.
 
-The folder ``.OUT.tiles`` has the settings of the run, the finished bands of the label map, and the views of the tiles that
-unfinished bands need. A file appears there when it is complete, so each file that exists is valid after a kill.
+The folder ``.OUT.tiles`` has the settings of the run, the finished bands of the label map, and the views of the tiles
+that unfinished bands need. A file appears there when it is complete, so each file that exists is valid after a kill.
 """
 
 import json
@@ -91,8 +91,8 @@ class Journal:
         keys = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
         texts = [f"{key} {_shorten(before.get(key))}, now {_shorten(settings.get(key))}" for key in keys]
         return (
-            f"{self.folder} has an unfinished run for {self.out.name} with other settings ({'; '.join(texts)}): repeat its "
-            "command to resume it, or begin anew with overwrite=True (--overwrite)"
+            f"{self.folder} has an unfinished run for {self.out.name} with other settings ({'; '.join(texts)}): repeat "
+            "its command to resume it, or begin anew with overwrite=True (--overwrite)"
         )
 
     def _lock(self) -> None:
@@ -106,7 +106,8 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise SettingError(
-                f"another process is writing {self.out} ({self.folder} is locked): wait for it, or choose another output"
+                f"another process is writing {self.out} ({self.folder} is locked): wait for it, or choose another "
+                "output"
             ) from error
 
     def _clear(self) -> None:
@@ -161,12 +162,15 @@ class Journal:
             blocks: its blocks (h, w) from left to right, as ids in the type of the output.
             counts: called at the end for what is known about the band, as JSON values.
         """
-        with writing(self.out), self._complete(_band(kind, number)) as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                for index, block in enumerate(blocks):
-                    with archive.open(str(index), "w") as entry:
-                        np.lib.format.write_array(_Writer(entry), np.ascontiguousarray(block), allow_pickle=False)
-                archive.writestr(_COUNTS, json.dumps(counts()))
+        with (
+            writing(self.out),
+            self._complete(_band(kind, number)) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            for index, block in enumerate(blocks):
+                with archive.open(str(index), "w") as entry:
+                    np.lib.format.write_array(_Writer(entry), np.ascontiguousarray(block), allow_pickle=False)
+            archive.writestr(_COUNTS, json.dumps(counts()))
 
     def band(self, kind: str, number: int) -> Iterator[np.ndarray]:
         """The blocks (h, w) of a finished band, from left to right."""
@@ -254,6 +258,6 @@ def writing(out: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(
-            f"cannot write {out}: {error.strerror or error}. What is finished is kept: free space or choose a folder you "
-            "may write to, and repeat the command to resume"
+            f"cannot write {out}: {error.strerror or error}. What is finished is kept: free space or choose a folder "
+            "you may write to, and repeat the command to resume"
         ) from error

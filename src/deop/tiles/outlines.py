@@ -1,7 +1,7 @@
 """Polygons of a label map that is read from top to bottom, one band at a time.
 
-A polygon is handed over once no further band can change it. In memory are one band, and the corners of the polygons that
-reach its lower edge.
+A polygon is handed over once no further band can change it. In memory are one band, and the corners of the polygons
+that reach its lower edge.
 """
 
 from collections.abc import Iterable, Iterator
@@ -70,7 +70,9 @@ def _outlines(pieces: Iterable[_Piece], tolerance: float, min_area: int) -> Iter
         if len(piece.corners) > 1:
             rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
         crossing, top_left, low_right = (rows[:, column].astype(bool) for column in (2, 3, 4))
-        outer, holes = trace_rings(Corners(rows[:, 1].astype(np.int64), rows[:, 0].astype(np.int64), crossing, top_left, low_right))
+        outer, holes = trace_rings(
+            Corners(rows[:, 1].astype(np.int64), rows[:, 0].astype(np.int64), crossing, top_left, low_right)
+        )
         largest = outer[0]  # a connected piece has one outer ring
         if tolerance:
             simple = simplify(largest, tolerance)

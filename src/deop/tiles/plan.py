@@ -27,12 +27,12 @@ class Share(NamedTuple):
     """How much one tile counts in some rows, or columns, of the image.
 
     Attributes:
-        index: number of the tile along this side.
+        number: of the tile along this side.
         start: first row of the tile.
         weights: (n,) float32 in [0, 1]; the weights of all tiles add up to 1 in each row.
     """
 
-    index: int
+    number: int
     start: int
     weights: np.ndarray
 
@@ -137,10 +137,10 @@ def plan_tiles(shape: tuple[int, int], size: int, overlap: int, window: str = "h
     check_tiles(size, overlap, window)
     height, width = shape
     whole = height <= size and width <= size
-    sides = [
+    rows, columns = (
         Side(length, length if whole else size, _starts(length, size, overlap), window) for length in (height, width)
-    ]
-    return TilePlan(*sides, size, overlap)
+    )
+    return TilePlan(rows, columns, size, overlap)
 
 
 def _starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
@@ -191,7 +191,7 @@ def parse_tiles(tiles: TileSize) -> tuple[int, int] | None:
             raise SettingError(f'unknown tiles {tiles!r}: write "auto", SIZE or SIZE,OVERLAP in pixels, as in 1024,256')
         numbers = tuple(int(part) for part in parts)
     else:
-        numbers = tuple(tiles) if isinstance(tiles, tuple | list) else (tiles,)  # type: ignore[assignment]
+        numbers = tuple(tiles) if isinstance(tiles, tuple | list) else (tiles,)
         if len(numbers) not in (1, 2):
             raise SettingError(f"tiles are a size, or a size and an overlap, not {tiles!r}")
     check_tiles(numbers[0], 0)

@@ -100,7 +100,9 @@ class RasterScene(Scene):
     def _dtype(self) -> Any:
         return self._dataset.dtypes[self._bands[0] - 1]
 
-    def _read(self, window: Window | None, shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read(
+        self, window: Window | None, shape: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Values (h, w, bands) of the file's type, and which pixels have data."""
         options: dict[str, Any] = {}
         if shape is not None:
@@ -180,4 +182,4 @@ def _georeference(dataset: Any) -> Georeference | None:
     crs = dataset.crs.to_wkt() if dataset.crs else ""
     if not crs and dataset.transform.is_identity:
         return None
-    return Georeference(crs, tuple(dataset.transform)[:6])  # type: ignore[arg-type]
+    return Georeference(crs, tuple(dataset.transform)[:6])

@@ -79,6 +79,7 @@ class Scene(ABC):
             ImageError: the file is damaged there.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Close the file and remove temporary files."""
 
@@ -261,8 +262,8 @@ def decode(path: Path, kind: str, folder: Path | None = None) -> Scene:
                     '`pip install "deop[geo]"` or `pip install "deop[tiff]"`'
                 )
             raise ImageError(
-                f"cannot read {size}, and {image.format} files of more than {MAX_DECODED / 1e9:g} billion pixels are not "
-                "decoded as a whole; convert it to a tiled TIFF, as with `gdal_translate -co TILED=YES IN OUT.tif`"
+                f"cannot read {size}, and {image.format} files of more than {MAX_DECODED / 1e9:g} billion pixels are "
+                "not decoded as a whole; convert it to a tiled TIFF, as with `gdal_translate -co TILED=YES IN OUT.tif`"
             )
         if pixels <= IN_MEMORY or image.mode not in ("1", "L", "RGB", "CMYK", "YCbCr", "P"):
             return ArrayScene(read_photo(path, max_pixels=MAX_DECODED), str(path))
@@ -308,8 +309,8 @@ def temporary_array(
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ImageError(
-            f"cannot decode {name}: its pixels need {_megabytes(needed)} in {place}, which has {_megabytes(free)}; free "
-            "some space, or convert the image to a tiled TIFF"
+            f"cannot decode {name}: its pixels need {_megabytes(needed)} in {place}, which has {_megabytes(free)}; "
+            "free some space, or convert the image to a tiled TIFF"
         )
     handle, file = tempfile.mkstemp(".raw", "deop-", place)
     os.close(handle)

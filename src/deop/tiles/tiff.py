@@ -82,12 +82,12 @@ class TiffScene(Scene):
         self._file, self.name = file, name
         self._page = page
         if page.is_geotiff:
-            raise MissingDependencyError(
-                f'{name} is georeferenced, which needs rasterio: `pip install "deop[geo]"`'
-            )
+            raise MissingDependencyError(f'{name} is georeferenced, which needs rasterio: `pip install "deop[geo]"`')
         kind = page.photometric.name if page.photometric is not None else "MINISBLACK"
         if kind not in _COLOURS or page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "buif":
-            raise ImageError(f'cannot read {name}: a TIFF of {kind}, {page.dtype}; `pip install "deop[geo]"` reads more')
+            raise ImageError(
+                f'cannot read {name}: a TIFF of {kind}, {page.dtype}; `pip install "deop[geo]"` reads more'
+            )
         self._check_codec(page)
         self.shape = (page.imagelength, page.imagewidth)
         self._samples = page.samplesperpixel
@@ -123,8 +123,8 @@ class TiffScene(Scene):
         if bands is not None:
             if len(bands) not in (1, 3) or not all(1 <= band <= self._samples for band in bands):
                 raise SettingError(
-                    f"bands {', '.join(map(str, bands))} of {self.name}, which has {self._samples}: give three numbers, "
-                    f"or one, from 1 to {self._samples}"
+                    f"bands {', '.join(map(str, bands))} of {self.name}, which has {self._samples}: give three "
+                    f"numbers, or one, from 1 to {self._samples}"
                 )
             return [band - 1 for band in bands]
         return [0, 1, 2] if self._samples >= 3 else [0]
@@ -153,9 +153,7 @@ class TiffScene(Scene):
         self._whole_values = np.moveaxis(values, 0, 2) if self._page.planarconfig == 2 else values
 
     def _damaged(self, error: BaseException) -> ImageError:
-        return ImageError(
-            f"cannot read {self.name}: truncated or damaged TIFF ({error}); copy or download it again"
-        )
+        return ImageError(f"cannot read {self.name}: truncated or damaged TIFF ({error}); copy or download it again")
 
     def _estimate(self) -> tuple[float, float]:
         """The range of values, from some rows of the file."""
@@ -211,7 +209,10 @@ class TiffScene(Scene):
                     bottom = min(rows.stop, row * tall + values.shape[0])
                     right = min(columns.stop, column * wide + values.shape[1])
                     part = values[top - row * tall : bottom - row * tall, left - column * wide : right - column * wide]
-                    place = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+                    place = (
+                        slice(top - rows.start, bottom - rows.start),
+                        slice(left - columns.start, right - columns.start),
+                    )
                     result[(*place, slice(plane, plane + 1) if planes > 1 else slice(None))] = part
         return result
 

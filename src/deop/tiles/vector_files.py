@@ -58,7 +58,8 @@ def check_polygons(path: Path, georeference: Georeference | None) -> None:
         raise OutputError(f"cannot write {path}: it is a folder; give a file name in it")
     if georeference is not None and georeference.transform is None:
         raise OutputError(
-            f"cannot write {path}: the image has ground control points and no transform; rectify it first, as with gdalwarp"
+            f"cannot write {path}: the image has ground control points and no transform; rectify it first, as "
+            "with gdalwarp"
         )
     if georeference is not None and not find_spec("rasterio"):
         raise MissingDependencyError('polygons of a georeferenced image need rasterio: `pip install "deop[geo]"`')
@@ -151,7 +152,9 @@ def _write_geopackage(features: Iterable[Feature], place: Georeference | None, p
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise OutputError(f"cannot write {path}: {error}. Free space or choose another folder, and repeat the command") from error
+        raise OutputError(
+            f"cannot write {path}: {error}. Free space or choose another folder, and repeat the command"
+        ) from error
     return count
 
 
@@ -200,19 +203,21 @@ def _create_geopackage(connection: sqlite3.Connection, place: Georeference | Non
         code = CRS.from_wkt(place.crs).to_epsg()
         chosen = code or _CUSTOM
         if chosen != 4326:
-            systems.append((f"EPSG:{code}" if code else "custom", chosen, "EPSG" if code else "NONE", chosen, place.crs, None))
+            systems.append(
+                (f"EPSG:{code}" if code else "custom", chosen, "EPSG" if code else "NONE", chosen, place.crs, None)
+            )
     connection.executemany("INSERT INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?, ?, ?)", systems)
     connection.execute(
-        "CREATE TABLE gpkg_contents (table_name TEXT NOT NULL PRIMARY KEY, data_type TEXT NOT NULL, identifier TEXT UNIQUE, "
-        "description TEXT DEFAULT '', last_change DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')), "
-        "min_x DOUBLE, min_y DOUBLE, max_x DOUBLE, max_y DOUBLE, srs_id INTEGER, "
+        "CREATE TABLE gpkg_contents (table_name TEXT NOT NULL PRIMARY KEY, data_type TEXT NOT NULL, identifier TEXT "
+        "UNIQUE, description TEXT DEFAULT '', last_change DATETIME NOT NULL DEFAULT "
+        "(strftime('%Y-%m-%dT%H:%M:%fZ','now')), min_x DOUBLE, min_y DOUBLE, max_x DOUBLE, max_y DOUBLE, srs_id INTEGER, "
         "CONSTRAINT fk_gc_r_srs_id FOREIGN KEY (srs_id) REFERENCES gpkg_spatial_ref_sys(srs_id))"
     )
     connection.execute(
-        "CREATE TABLE gpkg_geometry_columns (table_name TEXT NOT NULL, column_name TEXT NOT NULL, geometry_type_name TEXT "
-        "NOT NULL, srs_id INTEGER NOT NULL, z TINYINT NOT NULL, m TINYINT NOT NULL, "
-        "CONSTRAINT pk_geom_cols PRIMARY KEY (table_name, column_name), CONSTRAINT uk_gc_table_name UNIQUE (table_name), "
-        "CONSTRAINT fk_gc_tn FOREIGN KEY (table_name) REFERENCES gpkg_contents(table_name), "
+        "CREATE TABLE gpkg_geometry_columns (table_name TEXT NOT NULL, column_name TEXT NOT NULL, geometry_type_name "
+        "TEXT NOT NULL, srs_id INTEGER NOT NULL, z TINYINT NOT NULL, m TINYINT NOT NULL, "
+        "CONSTRAINT pk_geom_cols PRIMARY KEY (table_name, column_name), CONSTRAINT uk_gc_table_name UNIQUE "
+        "(table_name), CONSTRAINT fk_gc_tn FOREIGN KEY (table_name) REFERENCES gpkg_contents(table_name), "
         "CONSTRAINT fk_gc_srs FOREIGN KEY (srs_id) REFERENCES gpkg_spatial_ref_sys (srs_id))"
     )
     connection.execute(

@@ -99,8 +99,8 @@ def label_part(
     """Label a small part of the image with the name whose blended score is the highest.
 
     The score of name k in view v is s_kv = S_k / max(1, sum_n M_n) with S_k = sum_n P_n(k) M_n, as in
-    ``labelling.assembly.semantic``, and the blended score sum_v w_v s_kv, for the weights w_v of the views at the pixel.
-    With a single view the answer is that of ``semantic``.
+    ``labelling.assembly.semantic``, and the blended score sum_v w_v s_kv, for the weights w_v of the views at the
+    pixel. With a single view the answer is that of ``semantic``.
 
     Args:
         placed: the views that cover the part, at least one; at each pixel their weights add up to 1.

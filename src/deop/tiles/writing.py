@@ -230,8 +230,8 @@ def _write_cog(labels: LabelMap, out: Path, folder: Path) -> None:
     except RasterioError as error:
         cause = error.__cause__ or error
         raise OutputError(
-            f"cannot write {out}: {' '.join(str(cause).split())[:200]}. What is finished is kept: free space, and repeat "
-            "the command to resume"
+            f"cannot write {out}: {' '.join(str(cause).split())[:200]}. What is finished is kept: free space, and "
+            "repeat the command to resume"
         ) from error
     finally:
         plain.unlink(missing_ok=True)
