@@ -65,7 +65,7 @@ class ColourModel(ModelSurface):
 
     Args:
         count: number of names.
-        stride: pixels of a cell of the masks; 1: the answer is exact.
+        stride: pixels of a cell of the network input; 1: the answer is exact.
         border: cells this close to the edge of what the model sees get a wrong name, as at the edges of tiles.
         seconds: time that an image takes.
         fail_after: raises an error after so many images.
@@ -106,8 +106,7 @@ class ColourModel(ModelSurface):
         logits = np.where(index == present[:, None, None], SURE, -SURE).astype(np.float32)
         probabilities = np.zeros((len(present), self.count + 1), np.float32)
         probabilities[np.arange(len(present)), present] = 1
-        padded = (cells.shape[0] * step, cells.shape[1] * step)
-        canvas = Canvas((height, width), (height, width), padded)
+        canvas = Canvas((height, width), cells.shape[:2], cells.shape[:2])
         return Encoded(photo, canvas, PhotoMasks(logits), probabilities)
 
     def class_probabilities(self, encoded, names):

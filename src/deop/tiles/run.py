@@ -25,15 +25,24 @@ Progress = Callable[[int, int], None]
 
 
 def bands_of(shape: tuple[int, int]) -> list[slice]:
+    """The rows of each band of an image (H, W)."""
     return [slice(top, min(top + BLOCK, shape[0])) for top in range(0, shape[0], BLOCK)]
 
 
 class Store(Protocol):
     """Keeps the views that unfinished bands need."""
 
-    def view(self, name: str) -> View | None: ...
-    def store_view(self, name: str, view: View) -> None: ...
-    def drop_views(self, names: Sequence[str]) -> None: ...
+    def view(self, name: str) -> View | None:
+        """A view that was stored, or None."""
+        ...
+
+    def store_view(self, name: str, view: View) -> None:
+        """Store a view."""
+        ...
+
+    def drop_views(self, names: Sequence[str]) -> None:
+        """Delete views that are no longer needed."""
+        ...
 
 
 class Memory(dict[str, View]):
@@ -42,9 +51,11 @@ class Memory(dict[str, View]):
     view = dict.get
 
     def store_view(self, name: str, view: View) -> None:
+        """Store a view."""
         self[name] = view
 
     def drop_views(self, names: Sequence[str]) -> None:
+        """Delete views."""
         for name in names:
             self.pop(name, None)
 

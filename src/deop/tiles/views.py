@@ -221,12 +221,16 @@ def _possible(parts: Sequence[_Part]) -> np.ndarray:
 def _without_losers(
     names: np.ndarray, maps: list[np.ndarray], parts: Sequence[_Part]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Drop the names that one name exceeds in all cells of every view, since then it exceeds them at every pixel."""
-    totals = [float(part.weight.mean()) * scores.mean((1, 2)) for part, scores in zip(parts, maps, strict=True)]
-    rival = int(np.argmax(np.sum(totals, 0)))
+    """Drop the names that cannot win a pixel, by the scores at the network input.
+
+    The score at a pixel is a sum over cells and views, with the same non-negative weights for all names. So a name that
+    is nowhere above the mean of the names that win a cell is nowhere above the best of them, and loses at every pixel.
+    """
+    best = np.concatenate([scores.argmax(0).ravel() for scores in maps])
+    winners = np.unique(best)
     possible = np.zeros(len(names), bool)
     for scores in maps:
-        possible |= (scores - scores[rival]).max((1, 2)) >= -SLACK * (1 + scores.max())
-    possible[rival] = True
+        possible |= (scores > (1 - SLACK) * scores[winners].mean(0)).any((1, 2))
+    possible[winners] = True
     kept = np.flatnonzero(possible)
     return names[kept], [scores[kept] for scores in maps]
