@@ -140,9 +140,10 @@ def streams_tiles(context: typer.Context, picture: PictureOptions, files: FileOp
     """Whether images of any size are written as TIFF files, rather than photos in memory as pictures and PNG files."""
     if tiling.tiles is None:
         return False
-    if files.labels is not None and files.labels.suffix.lower() in (".tif", ".tiff"):
-        return True
-    return files.labels is None and picture.output is None and files.coco is None and not asks_for_picture(context)
+    labels = files.labels
+    if labels is not None and not labels.is_dir() and (labels.suffix or labels == STREAM):
+        return labels.suffix.lower() in (".tif", ".tiff")
+    return picture.output is None and files.coco is None and not asks_for_picture(context)
 
 
 def parse_numbers(flag: str, text: str | None, kind: type, counts: Sequence[int]) -> tuple[float, ...] | None:

@@ -329,7 +329,7 @@ class TileOptions:
             "--tile-context",
             metavar="NUMBER",
             panel=TILES,
-            help="With --tiles: how much a coarse view of the whole image counts, from 0 to below 1. Default: 0.25.",
+            help="With --tiles: how much a coarse view of the whole image counts, from 0 to below 1. Default: 0.15.",
         ),
     ] = None
     bands: Annotated[

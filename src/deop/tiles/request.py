@@ -20,7 +20,7 @@ from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
 from deop.tiles.plan import OVERLAP, TilePlan, TileSize, check_tiles, parse_tiles, plan_tiles
 
-CONTEXT = 0.25
+CONTEXT = 0.15
 """Weight of the coarse view, chosen by benchmarks/tiles.py."""
 TILE_SHARE = 1.0
 """Automatic tile size as a multiple of the shorter side of the network input, chosen by benchmarks/tiles.py."""
