@@ -5,7 +5,7 @@ import sys
 
 WITHOUT_TORCH = """
 import sys
-for library in ("torch", "transformers", "safetensors", "scipy"):
+for library in ("torch", "transformers", "safetensors", "scipy", "rasterio", "tifffile"):
     sys.modules[library] = None  # every import of it raises ImportError
 """
 
@@ -14,10 +14,10 @@ PROGRAM = (
     + """
 import pkgutil
 import numpy as np
-import deop.batch, deop.errors, deop.images, deop.labelling, deop.results, deop.text
+import deop.batch, deop.errors, deop.images, deop.labelling, deop.results, deop.text, deop.tiles
 from importlib import import_module
 
-for package in (deop.batch, deop.images, deop.labelling, deop.results, deop.text):
+for package in (deop.batch, deop.images, deop.labelling, deop.results, deop.text, deop.tiles):
     for module in pkgutil.iter_modules(package.__path__):
         import_module(f"{package.__name__}.{module.name}")
 for module in ("arrays", "config", "files", "protocols", "settings", "severance", "surface", "tensors", "zoo"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.tiles import scenes
+from deop.tiles import opening
 from tests.cli.conftest import write_photo
 
 tifffile = pytest.importorskip("tifffile")
@@ -114,7 +114,7 @@ def test_a_photo_that_is_too_large_for_one_piece_names_tiles(segment, here, monk
 
 
 def test_an_image_beyond_every_limit_names_the_remedy(segment, monkeypatch):
-    monkeypatch.setattr(scenes, "MAX_DECODED", 1000)
+    monkeypatch.setattr(opening, "MAX_DECODED", 1000)
     done = segment("a.jpg", *NAMES, "--tiles", "auto")
     assert done.code == 1
     assert "convert it to a tiled TIFF" in " ".join(done.err.split())

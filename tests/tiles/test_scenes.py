@@ -10,8 +10,9 @@ from PIL import Image
 from deop.errors import ImageError, MissingDependencyError, SettingError
 from deop.images.file_types import FileWarning
 from deop.images.reading import read_photo
-from deop.tiles import scenes
-from deop.tiles.scenes import ArrayScene, average, open_scene, shrunk_shape, to_uint8
+from deop.tiles import opening, scenes
+from deop.tiles.opening import open_scene
+from deop.tiles.scenes import ArrayScene, average, shrunk_shape, to_uint8
 
 tifffile = pytest.importorskip("tifffile")
 try:
@@ -28,8 +29,8 @@ def library(request, monkeypatch):
         if rasterio is None:
             pytest.skip("rasterio is not installed")
     else:
-        real = scenes.find_spec
-        monkeypatch.setattr(scenes, "find_spec", lambda name: None if name == "rasterio" else real(name))
+        real = opening.find_spec
+        monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "rasterio" else real(name))
     return request.param
 
 
@@ -193,9 +194,9 @@ def test_few_decoded_segments_are_kept(tmp_path, monkeypatch):
 def test_without_libraries_small_tiffs_are_read_and_large_ones_name_them(tmp_path, monkeypatch):
     pixels = noise((50, 60, 3))
     tifffile.imwrite(tmp_path / "image.tif", pixels, photometric="rgb", metadata=None)
-    monkeypatch.setattr(scenes, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     check(tmp_path / "image.tif", pixels)
-    monkeypatch.setattr(scenes, "MAX_DECODED", 1000)
+    monkeypatch.setattr(opening, "MAX_DECODED", 1000)
     with pytest.raises(MissingDependencyError, match=r"deop\[geo\]"):
         open_scene(tmp_path / "image.tif")
 
@@ -250,7 +251,7 @@ def test_tifffile_does_not_lose_a_georeference_silently(tmp_path, monkeypatch):
 @pytest.mark.parametrize("large", [False, True])
 def test_other_formats_are_read_as_photos(tmp_path, monkeypatch, mode, large):
     if large:
-        monkeypatch.setattr(scenes, "IN_MEMORY", 100)
+        monkeypatch.setattr(opening, "IN_MEMORY", 100)
     path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
     if mode == "I;16":
         Image.fromarray(noise((45, 70), np.uint16)).save(path)
@@ -264,8 +265,8 @@ def test_other_formats_are_read_as_photos(tmp_path, monkeypatch, mode, large):
 @pytest.mark.parametrize("large", [False, True])
 def test_exif_orientations_are_applied(tmp_path, monkeypatch, orientation, large):
     if large:
-        monkeypatch.setattr(scenes, "IN_MEMORY", 100)
-        monkeypatch.setattr(scenes, "_ROWS", 7)
+        monkeypatch.setattr(opening, "IN_MEMORY", 100)
+        monkeypatch.setattr(opening, "_ROWS", 7)
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(noise((45, 70, 3))).save(tmp_path / "image.jpg", exif=exif)
@@ -276,14 +277,14 @@ def test_exif_orientations_are_applied(tmp_path, monkeypatch, orientation, large
 
 
 def test_formats_that_are_decoded_as_a_whole_have_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "MAX_DECODED", 1000)
+    monkeypatch.setattr(opening, "MAX_DECODED", 1000)
     Image.fromarray(noise((45, 70, 3))).save(tmp_path / "image.jpg")
     with pytest.raises(ImageError, match="convert it to a tiled TIFF"):
         open_scene(tmp_path / "image.jpg")
 
 
 def test_a_truncated_large_jpeg_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "IN_MEMORY", 100)
+    monkeypatch.setattr(opening, "IN_MEMORY", 100)
     path = tmp_path / "image.jpg"
     Image.fromarray(noise((145, 170, 3))).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -293,7 +294,7 @@ def test_a_truncated_large_jpeg_is_reported(tmp_path, monkeypatch):
 
 
 def test_too_little_space_for_the_pixels_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "IN_MEMORY", 100)
+    monkeypatch.setattr(opening, "IN_MEMORY", 100)
     monkeypatch.setattr(scenes.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000}))
     Image.fromarray(noise((145, 170, 3))).save(tmp_path / "image.jpg")
     with pytest.raises(ImageError, match="free some space"):

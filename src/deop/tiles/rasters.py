@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.windows import Window
 
 from deop.errors import ImageError, SettingError
 from deop.tiles.scenes import SAMPLE, Georeference, Region, Scene, estimate_range, shrunk_shape, to_uint8
@@ -37,6 +33,9 @@ def open_raster(
         ImageError: the file is damaged.
         SettingError: bands that the file does not have.
     """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
     stack = ExitStack()
     try:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
@@ -86,6 +85,8 @@ class RasterScene(Scene):
         self.georeference = _georeference(dataset)
         self._bands = _choose_bands(dataset, bands, name)
         self._palette = _palette(dataset, self._bands)
+        from rasterio.enums import MaskFlags
+
         self._has_mask = any(
             MaskFlags.all_valid not in flags for flags in (dataset.mask_flag_enums[band - 1] for band in self._bands)
         )
@@ -100,10 +101,11 @@ class RasterScene(Scene):
     def _dtype(self) -> Any:
         return self._dataset.dtypes[self._bands[0] - 1]
 
-    def _read(
-        self, window: Window | None, shape: tuple[int, int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Values (h, w, bands) of the file's type, and which pixels have data."""
+    def _read(self, window: Any, shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Values (h, w, bands) of the file's type, and which pixels have data; of a window, or of all if it is None."""
+        from rasterio.enums import Resampling
+        from rasterio.errors import RasterioError
+
         options: dict[str, Any] = {}
         if shape is not None:
             nearest = self._palette is not None
@@ -136,6 +138,8 @@ class RasterScene(Scene):
         return Region(np.ascontiguousarray(pixels), valid)
 
     def region(self, rows: slice, columns: slice) -> Region:  # noqa: D102
+        from rasterio.windows import Window
+
         window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         return self._to_region(*self._read(window))
 
@@ -156,6 +160,8 @@ def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[
                 f"from 1 to {dataset.count}"
             )
         return list(bands)
+    from rasterio.enums import ColorInterp
+
     kinds = list(dataset.colorinterp)
     colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     if all(colour in kinds for colour in colours):
@@ -165,6 +171,8 @@ def _choose_bands(dataset: Any, bands: Sequence[int] | None, name: str) -> list[
 
 def _palette(dataset: Any, bands: list[int]) -> np.ndarray | None:
     """The colours (n, 3) uint8 of a band of palette indices, or None."""
+    from rasterio.enums import ColorInterp
+
     if len(bands) != 1 or dataset.colorinterp[bands[0] - 1] != ColorInterp.palette:
         return None
     size = int(np.iinfo(dataset.dtypes[bands[0] - 1]).max) + 1

@@ -19,11 +19,12 @@ from deop.results.segmentation import Segmentation
 from deop.surface import ModelSurface, Names
 from deop.text.thresholds import ThresholdValue
 from deop.tiles.journal import Journal, writing
+from deop.tiles.opening import open_scene
 from deop.tiles.outlines import trace_bands
 from deop.tiles.plan import AUTO, TileSize
 from deop.tiles.request import CONTEXT, Request
 from deop.tiles.run import Memory, Progress, Run, bands_of
-from deop.tiles.scenes import Scene, open_scene
+from deop.tiles.scenes import Scene
 from deop.tiles.vector_files import check_polygons, write_polygons
 from deop.tiles.writing import LabelMap, check_output, qgis_style, write_label_map
 
@@ -130,8 +131,8 @@ def segment_tiles(
         polygons: a file for the polygons of the label map, .geojson or .gpkg; None: none.
         tolerance: how far simplified polygons may be from the exact ones, pixels.
         min_area: polygons of fewer pixels are left out.
-        bands: as in ``scenes.open_scene``.
-        value_range: as in ``scenes.open_scene``.
+        bands: as in ``opening.open_scene``.
+        value_range: as in ``opening.open_scene``.
         batch: tiles that are encoded together.
         overwrite: replace an existing output, and discard an unfinished run with other settings.
         progress: called with the number of finished tiles and of all tiles.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 
 from deop.errors import ImageError, MissingDependencyError, SettingError
 from deop.tiles.scenes import (
@@ -41,6 +40,8 @@ def open_tiff(
         MissingDependencyError: its compression needs another library, or it is georeferenced.
         SettingError: bands that the file does not have.
     """
+    import tifffile
+
     file = None
     try:
         file = tifffile.TiffFile(path)
@@ -72,7 +73,7 @@ class TiffScene(Scene):
 
     def __init__(
         self,
-        file: tifffile.TiffFile,
+        file: Any,
         page: Any,
         name: str,
         bands: Sequence[int] | None,
@@ -108,6 +109,8 @@ class TiffScene(Scene):
             self._range = (0.0, 1.0) if page.dtype == bool else self._estimate()
 
     def _check_codec(self, page: Any) -> None:
+        import tifffile
+
         try:
             if page.compression != 1:
                 tifffile.TIFF.DECOMPRESSORS[page.compression]
