@@ -256,6 +256,17 @@ def test_finished_tiles_are_not_computed_again(tmp_path):
     np.testing.assert_array_equal(read(result.out), labels)
 
 
+def test_files_that_were_damaged_since_are_computed_again(tmp_path):
+    labels = blobs((1500, 500), 3)
+    with pytest.raises(OSError, match="space"):
+        run(tmp_path, labels, 3, model=ColourModel(3, fail_after=60))
+    files = [*(tmp_path / ".out.tif.tiles").rglob("*.zip"), *(tmp_path / ".out.tif.tiles").rglob("*.npz")]
+    assert len(files) > 5
+    for number, file in enumerate(files):
+        file.write_bytes(file.read_bytes()[: number % 3 * file.stat().st_size // 3])
+    np.testing.assert_array_equal(read(run(tmp_path, labels, 3).out), labels)
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     labels = blobs((900, 500), 3)
     with pytest.raises(OSError, match="space"):

@@ -148,8 +148,12 @@ class Journal:
     # --- Bands of the label map
 
     def has_band(self, kind: str, number: int) -> bool:
-        """Whether a band is finished."""
-        return (self.folder / _band(kind, number)).exists()
+        """Whether a band is finished, and its file not damaged since."""
+        try:
+            with zipfile.ZipFile(self.folder / _band(kind, number)) as archive:
+                return _COUNTS in archive.namelist()
+        except (FileNotFoundError, zipfile.BadZipFile):
+            return False
 
     def write_band(
         self, kind: str, number: int, blocks: Iterable[np.ndarray], counts: Callable[[], Mapping[str, Any]]
@@ -201,7 +205,7 @@ class Journal:
             with np.load(self.folder / "views" / f"{name}.npz", allow_pickle=False) as values:
                 canvas = Canvas(*(tuple(int(side) for side in pair) for pair in values["canvas"]))  # type: ignore[arg-type]
                 view = View(values["votes"], PhotoMasks(values["logits"]), canvas)
-        except FileNotFoundError:
+        except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # missing, or damaged since
             return None
         self._keep(name, view)
         return view
