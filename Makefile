@@ -1,6 +1,6 @@
 # The commands that a contributor needs; `make` lists them. Each works on a fresh clone.
 .DEFAULT_GOAL := help
-.PHONY: help install test lint docs ci
+.PHONY: help install test lint docs web ci
 python := .venv/bin/python
 
 help:
@@ -24,6 +24,9 @@ lint: $(python) ## check style, spelling and types, and repair what can be repai
 
 docs: $(python) ## show the documentation at http://127.0.0.1:8000
 	.venv/bin/mkdocs serve
+
+web: ## build the page into src/deop/web (needs Node 20); web/ci.sh also tests it
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 ci: ## run everything that a change must pass, in a fresh environment
 	.ci/run

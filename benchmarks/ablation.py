@@ -171,7 +171,7 @@ def main(
     options = {"proposals": proposals, "names": names, "unseen": unseen_names, "limit": limit}
     Protocol(**options)  # raises an error before the model is loaded
     data, bootstrap = open_folder(dataset, split), Bootstrap(resamples, seed=seed)
-    network = load(model, proposer=GIVEN if proposals == "oracle" else None, device=device)
+    network = load(model, engine="torch", proposer=GIVEN if proposals == "oracle" else None, device=device)
     console = Console(highlight=False, width=200)  # so that rows are not wrapped
     anchors, note = anchors_of(network, proposals)
     settings = settings_of(kinds, anchors)

@@ -98,7 +98,7 @@ def main(
         models.append(train(training, out / f"seed-{seed}", resume=True, device=device).model)
     rows = []
     for name, anchors in ((training.model, "pool"), *((model, "decoder") for model in models)):
-        model = load(name, device=device)
+        model = load(name, engine="torch", device=device)
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"{Path(name).parent.name or name}: photos")
 

@@ -54,7 +54,7 @@ def main(
 ) -> None:
     """Print pixel accuracy, mIoU over all photos, mean mIoU of a photo, and names per photo, for each rule."""
     torch.set_num_threads(threads)
-    model, names = deop.load("nano"), builtin_vocabulary(vocabulary)
+    model, names = deop.load("nano", engine="torch"), builtin_vocabulary(vocabulary)
     data = open_folder(dataset, split, skip_unpaired=True)
     index_of = {name: index for index, name in enumerate(names.names)}
     if unknown := [name for name in data.names if name not in index_of]:

@@ -30,7 +30,7 @@ from deop.training.stages.finetune import FinetuneRecipe, read_report, train
 
 def score(name: str | Path, tuned: LabelledFolder, others: LabelledFolder | None, limit: int | None) -> dict[str, Any]:
     """mIoU of a model on the data set that it is tuned on and on the other one."""
-    model, protocol = load(name), Protocol(limit=limit)
+    model, protocol = load(name, engine="torch"), Protocol(limit=limit)
     sets = {"own": tuned, "others": others}
     return {key: evaluate(model, data, protocol)["miou"] for key, data in sets.items() if data is not None}
 

@@ -25,7 +25,7 @@ def main() -> None:
     small = np.random.default_rng(0).integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
     photo = np.kron(small, np.ones((8, 8, 1), np.uint8))[:height, :width]
     names = ("float32", "bfloat16", "float16")
-    models = {name: deop.load("nano", device="cpu").to(getattr(torch, name)) for name in names}
+    models = {name: deop.load("nano", engine="torch", device="cpu").to(getattr(torch, name)) for name in names}
     elapsed: dict[str, list[float]] = {name: [] for name in names}
     used: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(arguments.repeats + 1):

@@ -28,7 +28,14 @@ def main(
     options = {"limit": limit, "proposals": "oracle"}
     setting = Setting(None, "one-pass", "pool")
     before, after = (
-        measure(load("nano", device="cpu", dtype=dtype), data, setting, options, bootstrap, lambda done, total: None)
+        measure(
+            load("nano", engine="torch", device="cpu", dtype=dtype),
+            data,
+            setting,
+            options,
+            bootstrap,
+            lambda done, total: None,
+        )
         for dtype in ("float32", "int8")
     )
     gains = compare(after, before, bootstrap)

@@ -105,7 +105,7 @@ _MODEL: list[deop.DeOP] = []
 def model() -> deop.DeOP:
     """nano, loaded once."""
     if not _MODEL:
-        _MODEL.append(deop.load("nano"))
+        _MODEL.append(deop.load("nano", engine="torch"))
     return _MODEL[0]
 
 

@@ -140,7 +140,7 @@ def main(
     """Choose the least area of a thing on training photos."""
     try:
         folders = [open_folder(path, split, skip_unpaired=True) for path in datasets]
-        scores = measure(load(model), folders, limit)
+        scores = measure(load(model, engine="torch"), folders, limit)
     except DeopError as error:
         raise typer.BadParameter(str(error)) from error
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -35,7 +35,7 @@ if threads:
 generator = np.random.default_rng(0)
 if model == "nano":
     import deop
-    network = deop.load("nano", device="cpu")
+    network = deop.load("nano", engine="torch", device="cpu")
     small = generator.integers(0, 256, (size // 32, size // 32, 3), dtype=np.uint8)
     photo = np.kron(small, np.ones((32, 32, 1), np.uint8))
     run = lambda: network.segment(photo, ["cat", "sofa", "wall", "tree", "sky"])

@@ -1,11 +1,16 @@
-"""Fixtures that every test may use: parity files, small models in the hub's layout, test data."""
+"""Fixtures that every test may use: parity files, small models in the hub's layout, test data.
+
+This file works without torch, for the tests that run on the base install alone (tests/light).
+"""
 
 import json
 import lzma
 import os
 import signal
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # pytest-xdist runs a process for each core: one thread each, in those and in the commands that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -14,14 +19,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
-import torch
-from safetensors import safe_open
 
-from tests.fixtures.cut_parity import SUFFIX, unpack
 from tests.fixtures.small_sets import write_small_sets
 
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+if TYPE_CHECKING:
+    import torch
 
+if find_spec("torch"):
+    import torch
+
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 # A shell script starts background jobs with SIGINT ignored, and commands that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -76,20 +83,20 @@ FIXTURES = Path(__file__).parent / "fixtures"
 class ParityFile:
     """One file of the original's inputs, weights and outputs, whole or cut by tests/fixtures/cut_parity.py."""
 
-    tensors: dict[str, torch.Tensor]
+    tensors: "dict[str, torch.Tensor]"
     info: dict
 
-    def __getitem__(self, key: str) -> torch.Tensor:
+    def __getitem__(self, key: str) -> "torch.Tensor":
         return self.tensors[key]
 
     def __contains__(self, key: str) -> bool:
         return key in self.tensors
 
-    def below(self, prefix: str) -> dict[str, torch.Tensor]:
+    def below(self, prefix: str) -> "dict[str, torch.Tensor]":
         """Every tensor whose key starts with ``prefix``, under the rest of its key."""
         return {k[len(prefix) :]: v for k, v in self.tensors.items() if k.startswith(prefix)}
 
-    def check(self, key: str, actual: torch.Tensor, tolerance: float = 2e-5) -> None:
+    def check(self, key: str, actual: "torch.Tensor", tolerance: float = 2e-5) -> None:
         """Compare with a stored tensor, of which a cut file may have every n-th row and column only."""
         stride = self.info.get("stride", {}).get(key, 1)
         assert_parity(actual[..., ::stride, ::stride] if stride > 1 else actual, self[key], tolerance)
@@ -97,6 +104,10 @@ class ParityFile:
 
 def read_parity(name: str) -> ParityFile:
     """The full file in DEOP_PARITY, if that is set, or else the cut one in tests/fixtures/parity."""
+    from safetensors import safe_open
+
+    from tests.fixtures.cut_parity import SUFFIX, unpack
+
     folder = os.environ.get("DEOP_PARITY")
     if folder:
         with safe_open(str(Path(folder) / f"{name}.safetensors"), "pt") as file:
@@ -128,7 +139,7 @@ def data_folder(tmp_path_factory) -> Path:
     return Path(folder) if folder else write_small_sets(tmp_path_factory.mktemp("data"))
 
 
-def assert_parity(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 2e-5) -> None:
+def assert_parity(actual: "torch.Tensor", expected: "torch.Tensor", tolerance: float = 2e-5) -> None:
     """Equal shapes, and no entry further away than ``tolerance`` of the largest magnitude."""
     assert actual.shape == expected.shape, f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     scale = expected.abs().max().clamp_min(1e-12)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import deop
+from deop.dependencies import EXTRAS
 from deop.zoo import NANO, ZOO
 
 ROOT = Path(__file__).parents[1]
@@ -110,16 +111,57 @@ def test_readme_and_citation_name_the_same_paper():
 
 
 def test_every_dependency_has_a_reason():
-    for line in re.findall(r'^  "[\w]+>=.*$', read("pyproject.toml"), re.MULTILINE):
+    for line in re.findall(r'^  "[\w\[\],]+(?:>=|").*$', read("pyproject.toml"), re.MULTILINE):
         assert re.search(r'",\s+# \w', line), line
+
+
+def requirements_of(*extras):
+    """The names of the libraries of the base install and of extras, with the extras that those include."""
+    project, names = PROJECT["project"], set()
+    pending = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
+    while pending:
+        name, included = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", pending.pop()).groups()
+        if name == "deop":
+            pending += [line for extra in included.split(",") for line in project["optional-dependencies"][extra]]
+        else:
+            names.add(name)
+    return names
 
 
 def test_every_dependency_has_a_tested_release():
     pins = {line.split("==")[0] for line in read("constraints.txt").splitlines() if "==" in line}
-    project = PROJECT["project"]
-    extras = project["optional-dependencies"].values()
-    requirements = [*project["dependencies"], *(requirement for extra in extras for requirement in extra)]
-    assert {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} <= pins
+    assert requirements_of(*PROJECT["project"]["optional-dependencies"]) <= pins
+
+
+def test_the_base_install_is_light():
+    assert requirements_of() == {"numpy", "pillow", "onnxruntime", "typer", "rich"}
+    assert {"torch", "transformers", "safetensors", "huggingface_hub", "scipy"} <= requirements_of("torch")
+    for extra in ("export", "train", "dev"):
+        assert requirements_of("torch") <= requirements_of(extra), extra
+
+
+def test_messages_name_extras_that_exist():
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    named = set()
+    for file in [*(ROOT / "src").rglob("*.py"), *PAGES]:
+        named |= set(re.findall(r"deop\[([\w,]+)\]", file.read_text(encoding="utf-8")))
+    assert {extra for names in named for extra in names.split(",")} <= extras
+    assert set(EXTRAS.values()) <= extras
+    for library, extra in EXTRAS.items():
+        assert {"yaml": "pyyaml"}.get(library, library) in requirements_of(extra), library
+
+
+PACKAGE_LIMIT = 20e6
+"""Bytes of the installed package: the built-in model's weights and graphs (16 MB), the page and the code. A limit so
+that the model stays part of the package and the base install stays small (docs/install.md)."""
+
+
+def test_the_package_is_small():
+    files = [file for file in (ROOT / "src" / "deop").rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert sum(file.stat().st_size for file in files) < PACKAGE_LIMIT
 
 
 @pytest.mark.parametrize("folder", ["src", "docs", "examples", "README.md"])
@@ -154,7 +196,6 @@ def test_every_example_photo_is_credited():
 def test_nano_agrees_with_its_model_card():
     config = json.loads((NANO / "config.json").read_text(encoding="utf-8"))
     assert hashlib.sha256((NANO / "model.safetensors").read_bytes()).hexdigest() == config["sha256"]
-    assert sum(file.stat().st_size for file in NANO.iterdir()) < 16e6
     model = deop.load("nano", device="cpu")
     words = len(model.text.words)
     assert f"{words:,} words" in (NANO / "README.md").read_text(encoding="utf-8")

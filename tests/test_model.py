@@ -344,7 +344,7 @@ def test_backward_after_segment(tiny_clip, name):
     if name == "tiny":
         model = DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip), settings=SMALL).eval()
     else:
-        model = load("nano", device="cpu")
+        model = load("nano", engine="torch", device="cpu")
         model.settings = replace(model.settings, resize=Resize(64))
     photo, masks = scene()
     model.segment(photo, "cat, wall", masks=masks)
@@ -374,7 +374,7 @@ def test_names_copied_to_another_device_can_take_part_in_training(model, monkeyp
 
 
 def test_encoder_and_proposer_share_one_pass_of_the_trunk(monkeypatch):
-    model = load("nano", device="cpu")
+    model = load("nano", engine="torch", device="cpu")
     model.settings = replace(model.settings, resize=Resize(64))
     calls = []
     trunk = model.encoder.trunk.trunk

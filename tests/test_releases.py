@@ -24,7 +24,7 @@ def parts(release: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-@pytest.mark.parametrize("extra", [None, "dev"])
+@pytest.mark.parametrize("extra", [None, "torch", "export", "dev"])
 def test_the_lowest_releases_are_the_bounds(extra):
     lowest = pins("constraints-lowest.txt")
     needed = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]

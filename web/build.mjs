@@ -1,9 +1,10 @@
-// Builds the page: node build.mjs [--out DIR] [--engine mock|http] [--serve]
+// Builds the page: node build.mjs [--out DIR] [--engine mock|http|wasm] [--serve]
 import { build, context } from "esbuild";
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { vocabularies } from "./vocabularies.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values } = parseArgs({
@@ -15,7 +16,26 @@ const { values } = parseArgs({
 });
 const out = resolve(values.out);
 if (out === here || here.startsWith(`${out}/`)) throw new Error(`--out ${out} would delete the sources`);
-const samples = ["chelsea.png", "coffee.jpg", "rocket.jpg"];
+const samples = ["astronaut.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"];
+
+/** @type {import("esbuild").BuildOptions} */
+const options = {
+  absWorkingDir: here,
+  entryPoints: { page: "src/main.tsx", style: "src/style.css", engine: "src/engine/wasm/worker.ts", service: "src/service.ts" },
+  outdir: out,
+  bundle: true,
+  minify: !values.serve,
+  sourcemap: values.serve ? "inline" : false,
+  target: ["chrome114", "firefox125", "safari17"],
+  format: "iife", // a classic script also runs when the page is opened as a file
+  plugins: [vocabularies],
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  legalComments: "none",
+  charset: "utf8",
+};
+// Before anything is deleted: a mistake in the sources must not cost the last page.
+const built = values.serve ? null : await build({ ...options, write: false });
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(join(out, "samples"), { recursive: true });
@@ -27,26 +47,11 @@ copyFileSync(join(here, "src/icon.svg"), join(out, "icon.svg"));
 const licence = readFileSync(join(here, "node_modules/preact/LICENSE"), "utf8");
 writeFileSync(join(out, "LICENSES.txt"), `page.js contains Preact (https://preactjs.com):\n\n${licence}`);
 
-/** @type {import("esbuild").BuildOptions} */
-const options = {
-  absWorkingDir: here,
-  entryPoints: { page: "src/main.tsx", style: "src/style.css" },
-  outdir: out,
-  bundle: true,
-  minify: !values.serve,
-  sourcemap: values.serve ? "inline" : false,
-  target: ["chrome114", "firefox125", "safari17"],
-  format: "iife", // a classic script also runs when the page is opened as a file
-  jsx: "automatic",
-  jsxImportSource: "preact",
-  legalComments: "none",
-  charset: "utf8",
-};
-if (values.serve) {
+if (built) {
+  for (const { path, contents } of built.outputFiles) writeFileSync(path, contents);
+} else {
   const watching = await context(options);
   await watching.watch();
   const { hosts, port } = await watching.serve({ servedir: out, host: "127.0.0.1" });
   console.log(`http://${hosts[0]}:${port}`);
-} else {
-  await build(options);
 }

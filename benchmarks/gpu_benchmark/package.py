@@ -26,7 +26,7 @@ def measure_package(session: Session) -> Iterator[Row]:
 
 def measure_nano(session: Session) -> Iterator[Row]:
     """The shipped model, for photos in the host's memory, and where it waits."""
-    model = load("nano", device=session.device, dtype=session.dtype)
+    model = load("nano", engine="torch", device=session.device, dtype=session.dtype)
     model.cache = None
     vocabulary = model.vocabulary(NANO_NAMES)
     side = 64 if session.scale.tiny else 512

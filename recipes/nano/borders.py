@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--smallest-region", type=float, default=0.0, help="Settings.smallest_region (default: 0)")
     parser.add_argument("--superpixels", type=int, nargs="*", default=[], help="numbers of additional superpixels")
     args = parser.parse_args()
-    model = deop.load(args.model, device="cpu")
+    model = deop.load(args.model, engine="torch", device="cpu")
     proposer = model.proposer
     if not isinstance(proposer, NanoProposer):
         raise SystemExit(f"error: {args.model} does not have the proposer of nano")

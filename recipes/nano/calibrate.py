@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only use the first photos")
     args = parser.parse_args()
     data = open_folder(args.data / "coco-mini", "val")
-    model = load(args.model)
+    model = load(args.model, engine="torch")
     pairs = data.pairs[: args.limit]
     chosen_on, reported_on = (predict(model, data, list(pairs[start::2])) for start in (0, 1))
     print("           chosen on                       reported on")

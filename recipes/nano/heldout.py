@@ -52,7 +52,7 @@ def main() -> None:
         "--penalty", type=float, nargs="+", default=[0, 1, 2, 3, 4, 5, 6], help="values of seen_penalty"
     )
     args = parser.parse_args()
-    model = load(args.model, device="cpu")
+    model = load(args.model, engine="torch", device="cpu")
     parts = [count_correct(model, open_folder(folder, None, skip_unpaired=True), args.penalty) for folder in args.data]
     counts = np.sum(parts, axis=0)
     print("penalty   seen  unseen  harmonic  (regions:", *counts[0, :, 1].tolist(), end=")\n")

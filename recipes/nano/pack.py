@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the model folder to write")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="files written by deop evaluate --json")
     args = parser.parse_args()
-    model = deop.load(args.model, device="cpu")
+    model = deop.load(args.model, engine="torch", device="cpu")
     model.card = replace(model.card, scores=summarize_scores(args.scores))
     folder = model.save_pretrained(args.out, packed=True)
     size = sum(file.stat().st_size for file in folder.iterdir())

@@ -154,7 +154,7 @@ def write_words(file: Path, imagenet: Sequence[str]) -> None:
     """
     from deop import load
 
-    text = load("nano").text
+    text = load("nano", engine="torch").text
     assert isinstance(text, NanoText)
     aliases = read_lists(FOLDER / "aliases.txt")
     classes = [

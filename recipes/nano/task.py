@@ -301,7 +301,7 @@ def trained_names(
 def word_table(recipe: NanoRecipe) -> NanoText:
     """The text encoder: the word table that the recipe names, or that of the shipped model."""
     if not recipe.words:
-        text = load("nano").text
+        text = load("nano", engine="torch").text
         assert isinstance(text, NanoText)
         return text
     table = np.load(recipe.words)

@@ -18,7 +18,7 @@ def main() -> None:
     """Print medians. Run it on an idle machine: other work makes the times many times longer."""
     torch.set_num_threads(2)
     warnings.simplefilter("ignore")
-    model = deop.load("nano")
+    model = deop.load("nano", engine="torch")
     for photo in ("examples/astronaut.jpg", "examples/chelsea.png"):
         times = []
         for _ in range(REPEATS + 1):

@@ -31,7 +31,7 @@ def main() -> None:
     proposer = NanoProposer.from_config(about["proposer"])
     proposer.share_trunk(encoder.trunk)
     load_snapshot(args.snapshot, snapshot_parts(encoder.trunk, encoder, proposer))
-    shipped = load("nano")
+    shipped = load("nano", engine="torch")
     trained_names, rivals = (tuple(about["settings"]["calibration"][key]) for key in ("trained_names", "rivals"))
     calibration = replace(shipped.settings.calibration, trained_names=trained_names, rivals=rivals)
     settings = replace(shipped.settings, calibration=calibration)

@@ -35,7 +35,13 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'deop' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_MODULES[name]), name)
+    try:
+        module = import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        from deop.dependencies import explained
+
+        raise explained(error, f"deop.{name}") from error
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

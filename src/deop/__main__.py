@@ -15,9 +15,10 @@ def main() -> None:
     """Run the command line of the process and end the process."""
     try:
         with interrupts.raised():
-            from deop.networks.threads import limit_spinning
+            from deop.networks.threads import limit_numpy_threads, limit_spinning
 
             limit_spinning()  # before torch is imported
+            limit_numpy_threads()  # before numpy is imported
             from deop.cli import main as run_command_line
 
             run_command_line()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deop.encoders.int8 import is_int8
 from deop.errors import SettingError
 from deop.images.masks import Masks
 from deop.images.reading import Photo
@@ -73,6 +74,19 @@ class DeOP(Pretrained, ModelSurface):
         """Replace the proposer by a module or any other object with that protocol; None: masks must be given."""
         del self.proposer  # torch only allows to replace a module by a module
         self.proposer = proposer
+
+    engine = "torch"
+
+    @property
+    def precision(self) -> str:  # type: ignore[override]
+        """What the encoder computes in: "float32", "float16", "bfloat16" or "int8"."""
+        int8 = isinstance(self.encoder, nn.Module) and is_int8(self.encoder)
+        return "int8" if int8 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether masks must be given with each photo, because the model has no proposer."""
+        return self.proposer is None
 
     @property
     def device(self) -> torch.device:

@@ -20,7 +20,7 @@ from deop.protocols import TextEncoder, is_table
 from deop.results.checks import check_request
 from deop.results.name_lookup import find_names
 from deop.results.segmentation import Segmentation
-from deop.settings import Card, Settings
+from deop.settings import ANCHORS, Card, Settings
 from deop.severance import Severance
 from deop.text.calibration import Calibration
 from deop.text.embedding import Classes, embed_vocabulary
@@ -35,11 +35,18 @@ if TYPE_CHECKING:
 Names = Sequence[str] | str | Vocabulary
 """Class names in any accepted form."""
 
+CLASSIFIERS = ("one-pass", "two-stream")
+"""Ways to encode regions: all in one pass, or each as a crop (docs/method.md §8)."""
+
 
 class ModelSurface:
-    """The methods that all models share; a subclass adds ``encode`` and ``class_probabilities``.
+    """The methods that all models share.
+
+    A subclass adds ``encode``, ``check_encoding``, ``class_probabilities`` and ``needs_masks``.
 
     Attributes:
+        engine: "onnx" or "torch".
+        precision: what the networks compute in: "float32", "float16", "bfloat16" or "int8".
         text: the text encoder.
         settings: default behaviour.
         card: description of the model.
@@ -47,12 +54,29 @@ class ModelSurface:
         device: where the networks compute; its string begins with "cpu", or with the kind of another device.
     """
 
+    engine: str
+    precision: str
     device: Any
     text: TextEncoder | Any
     settings: Settings
     card: Card
     cache: EmbeddingCache | None
     _last_embedded: tuple[tuple[Vocabulary, Any, Calibration], Classes] | None = None
+
+    @property
+    def device_kind(self) -> str:
+        """The kind of the device, such as "cpu" or "cuda", without its index."""
+        return str(self.device).partition(":")[0]
+
+    @property
+    def default_batch(self) -> int:
+        """Number of photos that are best processed together."""
+        return 1 if self.device_kind == "cpu" else 8
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether masks must be given with each photo, because the model has no proposer."""
+        raise NotImplementedError
 
     def segment(
         self,
@@ -116,6 +140,7 @@ class ModelSurface:
         vocabulary.check_mode(mode)
         thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
         find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
+        self.check_encoding(severance, anchors, classifier)
         self.embed(vocabulary)
         results = []
         for first in range(0, len(photos), batch):
@@ -247,6 +272,23 @@ class ModelSurface:
             ImageError, ProposalError, SettingError: naming the input and the remedy.
         """
         raise NotImplementedError
+
+    def check_encoding(
+        self,
+        severance: str | Severance | None = None,
+        anchors: str | None = None,
+        classifier: "str | TwoStream" = "one-pass",
+    ) -> Any:
+        """Check the options of ``encode`` before photos are read.
+
+        Raises:
+            SettingError: an unknown value, one that the engine does not offer, or options that exclude each other.
+        """
+        Severance.parse(severance, self.settings.severance)
+        if anchors is not None and anchors not in ANCHORS:
+            raise SettingError(f"unknown anchors {anchors!r}: choose one of {', '.join(ANCHORS)}")
+        if isinstance(classifier, (str, type(None))) and classifier not in CLASSIFIERS:
+            raise SettingError(f"unknown classifier {classifier!r}: choose {' or '.join(CLASSIFIERS)}")
 
     def class_probabilities(self, encoded: Any, names: Names) -> Any:
         """Probabilities of the names for each proposal of an encoded photo (docs/method.md §6).

@@ -50,6 +50,7 @@ class TensorFile:
 
     Attributes:
         tensors: where each tensor lies, by key.
+        metadata: texts that the file has about itself.
 
     Raises:
         CheckpointError: the file cannot be read, or its header is malformed: a tensor outside the file, tensors that
@@ -66,6 +67,7 @@ class TensorFile:
                 if len(start) < 8 or not 2 <= length <= min(_LONGEST_HEADER, size - 8):
                     raise ValueError("it has no header")
                 header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+                self.metadata = _metadata(header)
                 self.tensors = _checked(header, 8 + length, size)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"cannot read {self.path}: {error}. Fetch or convert it again.") from error
@@ -96,11 +98,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _checked(header: Any, data: int, size: int) -> dict[str, StoredTensor]:
-    """The tensors of a header, for a file of ``size`` bytes whose data begin at byte ``data``."""
+def _metadata(header: Any) -> dict[str, str]:
+    """The texts of a header, which are removed from it."""
     if not isinstance(header, dict):
         raise ValueError("its header is not a table")
-    header.pop("__metadata__", None)
+    texts = header.pop("__metadata__", {})
+    return {key: value for key, value in texts.items() if isinstance(value, str)} if isinstance(texts, dict) else {}
+
+
+def _checked(header: dict[str, Any], data: int, size: int) -> dict[str, StoredTensor]:
+    """The tensors of a header, for a file of ``size`` bytes whose data begin at byte ``data``."""
     tensors = {key: _tensor(key, entry, data) for key, entry in header.items()}
     end = data
     for key, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)):

@@ -9,21 +9,24 @@ import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from deop.errors import CheckpointError, ModelNotFoundError, SettingError
 from deop.files import convert_command, existing_path, read_json
 from deop.networks.devices import choose_device, choose_dtype
+from deop.networks.threads import set_threads
+from deop.runtime.engine import GIVEN, check_engine, choose_engine, has_torch, require_torch
+from deop.runtime.providers import PROVIDERS, REMEDIES, is_installed
 from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, license_of, repo_cache
 
 if TYPE_CHECKING:
     import torch
 
     from deop.model import DeOP
+    from deop.runtime.model import Model
     from deop.settings import Card
 
-GIVEN = "given"
-"""In place of a proposer: the caller passes masks with each photo."""
+__all__ = ["GIVEN", "NANO", "ZOO", "HubWeights", "ZooModel", "choose_device", "choose_dtype", "load", "load_proposer"]
 
 NANO = Path(__file__).parent / "assets" / "nano"
 """Folder of the small model that is part of the package, in deop's own format."""
@@ -125,26 +128,59 @@ ZOO = {
 }
 
 
+@overload
 def load(
     name: str | Path,
     *,
+    engine: Literal["torch"],
     proposer: str | Path | None = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
-) -> "DeOP":
+    threads: int | None = None,
+) -> "DeOP": ...
+
+
+@overload
+def load(
+    name: str | Path,
+    *,
+    engine: str | None = None,
+    proposer: str | Path | None = None,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+    threads: int | None = None,
+) -> "DeOP | Model": ...
+
+
+def load(
+    name: str | Path,
+    *,
+    engine: str | None = None,
+    proposer: str | Path | None = None,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
+    threads: int | None = None,
+) -> "DeOP | Model":
     """Load a model. Weights that are not on this machine are downloaded once, with a progress bar.
 
     Args:
         name: "nano", the small model that is part of the package; a name of the zoo (``deop models`` lists them); a
-            folder, in deop's own format or in transformers' CLIP layout; or a hub repo in either layout, "org/name" or
-            "org/name@revision".
+            folder, in deop's own format, in transformers' CLIP layout, or written by ``deop export``; or a hub repo in
+            one of these layouts, "org/name" or "org/name@revision".
+        engine: "onnx" (ONNX Runtime) or "torch". None: ONNX Runtime if the model has ONNX graphs, as the small model
+            and exported folders do, and no other argument needs torch; else torch. The results are the same; another
+            severance, other anchors, two streams and training need torch.
         proposer: the source of masks. "given": each call of ``segment`` passes masks. A folder or a hub repo with
-            transformers' MaskFormer, Mask2Former or SAM. None: the proposer of the zoo or of the folder, else "given".
-            If the model's anchors are tied to the query slots of its own proposer, mask pooling replaces them.
-        device: "cpu", "cuda", "cuda:1", "mps", ...; None: a GPU if there is one, else the CPU.
+            transformers' MaskFormer, Mask2Former or SAM, which needs torch. None: the proposer of the zoo or of the
+            folder, else "given". If the model's anchors are tied to the query slots of its own proposer, mask pooling
+            replaces them.
+        device: for torch "cpu", "cuda", "cuda:1", "mps", ...; for ONNX Runtime "cpu", "cuda", "cuda:1", "webgpu",
+            "coreml" or "directml". None or "auto": a GPU that the engine can use, else the CPU.
         dtype: "float32" (also None), "bfloat16" or "float16", or the dtype of torch. A CPU without instructions for
             half precision computes in float32 instead, with a warning. "int8", on a CPU only, quantises the linear
-            layers of the encoder; everything else stays float32, and the model cannot be saved.
+            layers of the encoder; everything else stays float32, and the model cannot be saved. ONNX Runtime takes the
+            precisions that the folder has graphs of.
+        threads: threads of the CPU that compute; None: one per core. With torch it applies to the whole process.
 
     Returns:
         The model, in evaluation mode.
@@ -154,14 +190,44 @@ def load(
             says what to copy, and where to.
         CheckpointError: the folder or repo holds another kind of model, is damaged, or has pickled weights only.
         ProposalError: ``proposer`` is not a mask model.
-        SettingError: an unknown device or dtype.
+        SettingError: an unknown engine, device or dtype, or one that the engine does not have.
+        MissingDependencyError: torch, or the execution provider of a device, is needed and not installed.
     """
+    check_engine(engine)
+    listed = ZOO.get(str(name))
+    place, precision = _text(device), _text(dtype)
+    if engine != "torch" and (listed is None or engine == "onnx"):
+        if listed:
+            raise SettingError(
+                f"{name} has no ONNX graphs: export it once with `deop export {name} FOLDER`, and load that folder"
+            )
+        _check_device(place)
+        folder = _find(str(name))
+        _check_layout(folder)
+        config = read_json(folder / "config.json")
+        if choose_engine(str(name), folder, config, engine, proposer=proposer, device=place, dtype=precision) == "onnx":
+            from deop.runtime.model import Model
+
+            given = proposer == GIVEN
+            return Model.from_folder(folder, precision=precision, device=place, threads=threads, given_masks=given)
+    require_torch(f"the model {name}" if engine is None else "the torch engine")
+    set_threads(threads)
+    return _load_with_torch(name, listed, proposer, place, dtype)
+
+
+def _load_with_torch(
+    name: str | Path,
+    listed: "ZooModel | None",
+    proposer: str | Path | None,
+    device: str | None,
+    dtype: "str | torch.dtype | None",
+) -> "DeOP":
+    """As ``load``."""
     place = choose_device(device)  # first, since downloads are large
-    int8 = str(dtype).removeprefix("torch.") == "int8"
+    int8 = _text(dtype) == "int8"
     precision = choose_dtype(None if int8 else dtype, place)
     if int8 and place.type != "cpu":
         raise SettingError(f"dtype 'int8' needs a CPU, and the device is {place}: add device=\"cpu\" (--device cpu)")
-    listed = ZOO.get(str(name))
     if listed:
         _fetch_all(listed, proposer)
     folder = _fetch(listed.clip) if listed else _find(str(name))
@@ -182,6 +248,7 @@ def load(
         model = _training_free(folder, load_proposer(proposer or default), str(name), listed)
         model.card = _with_proposer(model.card, proposer or default)
     else:
+        choose_engine(str(name), folder, config, "torch")  # explains folders of ONNX graphs
         kind = config.get("model_type") or config.get("format") or "unknown"
         raise CheckpointError(f"{name} is a model of kind {kind!r}: deop loads its own format and transformers' 'clip'")
     model = model.to(device=place, dtype=precision).eval()
@@ -190,6 +257,31 @@ def load(
 
         to_int8(model.encoder)
     return model
+
+
+def _check_device(device: str | None) -> None:
+    """Refuse a device of torch that this machine does not have, before anything is downloaded.
+
+    Raises:
+        SettingError, MissingDependencyError: naming it.
+    """
+    if device is None or device == "auto":
+        return
+    kind = device.partition(":")[0]
+    if kind in PROVIDERS and (kind != "cuda" or is_installed(kind) or not has_torch()):
+        return  # checked with the model
+    require_torch(f"device {device!r}")
+    try:
+        choose_device(device)
+    except SettingError as error:
+        if kind in PROVIDERS:
+            raise SettingError(f"{error}. For models with ONNX graphs: {REMEDIES[kind]}") from error
+        raise
+
+
+def _text(value: object) -> str | None:
+    """A device or dtype as text, without the prefix of torch's dtypes; None for None."""
+    return None if value is None else str(value).removeprefix("torch.")
 
 
 def load_proposer(choice: "str | Path | HubWeights") -> Any:

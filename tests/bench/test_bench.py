@@ -123,7 +123,7 @@ def test_each_stage_of_a_photo_is_timed(tmp_path):
 
     path = tmp_path / "photo.png"
     Image.fromarray(synthetic_photo(96, 128)).save(path)
-    model = load("nano", device="cpu")
+    model = load("nano", engine="torch", device="cpu")
     vocabulary = model.vocabulary(["cat", "wall", "sky"])
     started = time.perf_counter()
     seconds = time_one_photo(model, path, vocabulary)
@@ -150,7 +150,7 @@ def test_every_timed_function_is_called_by_the_model(tmp_path, monkeypatch):
     functions = [pair for pairs in STAGES.values() for pair in pairs]
     for owner, name in functions:
         monkeypatch.setattr(owner, name, recorded(name, getattr(owner, name)))
-    time_one_photo(load("nano", device="cpu"), path, ["cat", "wall"])
+    time_one_photo(load("nano", engine="torch", device="cpu"), path, ["cat", "wall"])
     assert calls == {name for _, name in functions}
 
 

@@ -97,10 +97,16 @@ def test_while_the_command_line_is_imported(deop_command, hooks, tmp_path, modul
     assert process.stderr in ("", "interrupted\n")
 
 
-@pytest.mark.parametrize("module", ["deop.zoo", "numpy", "numpy._core._multiarray_umath", "torch", "torch._C", "safetensors"])
-def test_while_libraries_are_imported(hooks, here, module):
+@pytest.mark.parametrize(
+    ("engine", "module"),
+    [
+        *(("onnx", module) for module in ("deop.zoo", "numpy", "numpy._core._multiarray_umath", "onnxruntime")),
+        *(("torch", module) for module in ("torch", "torch._C", "safetensors")),
+    ],
+)
+def test_while_libraries_are_imported(hooks, here, engine, module):
     write_photo(here / "a.jpg")
-    command = [sys.executable, "-m", "deop", "segment", "a.jpg", "-c", "cat", "--device", "cpu"]
+    command = [sys.executable, "-m", "deop", "segment", "a.jpg", "-c", "cat", "--device", "cpu", "--engine", engine]
     process = run(command, hooks, f"import:{module}", here)
     assert process.returncode == 130, process.stderr
     assert process.stderr == "interrupted\n"

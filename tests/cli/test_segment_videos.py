@@ -40,6 +40,27 @@ def test_a_video_and_a_photo_in_one_command(segment, here):
     assert "1 of 1 photos done" in done.err
 
 
+def test_videos_of_one_name_have_numbered_results(segment, here):
+    """Also if the name has a dot, and if a number is taken by a video that is called so."""
+    from tests.video.test_video import make_video
+
+    videos = ["a/x.1.mp4", "b/x.1.mp4", "c/x.1.mp4", "d/x.1-2.mp4"]
+    for frames, name in enumerate(videos, 1):
+        (here / name).parent.mkdir()
+        make_video(here / name, frames=frames)
+    done = segment(*videos, "--labels", "maps", "--output", "drawn")
+    assert done.code == 0, done.err
+    frames = {folder.name: len(list(folder.iterdir())) for folder in (here / "maps").iterdir()}
+    assert frames == {"x.1": 1, "x.1-2": 2, "x.1-3": 3, "x.1-2-2": 4}
+    assert {path.stem for path in (here / "drawn").iterdir()} == set(frames)
+
+
+def test_the_default_name_of_a_video_has_the_suffix_in_lower_case(segment, here):
+    (here / "clip.mp4").rename(here / "clip.MP4")
+    assert segment("clip.MP4").code == 0
+    assert (here / "clip.deop.mp4").exists()
+
+
 def test_one_video(segment, here):
     done = segment("clip.mp4", "--every", "3", "--smoothing", "0.5", "--style", "side-by-side")
     assert done.code == 0, done.err

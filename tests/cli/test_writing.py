@@ -174,7 +174,7 @@ def test_a_console_that_cannot_print_a_name_shows_a_question_mark(here, monkeypa
         app.say("failed: 猫.jpg")
         run(here, [result("☕ cup", ("☕ cup", "wall"))], PictureOptions(output=Path("☕.png")))
 
-    monkeypatch.setattr(app, "app", show)
+    monkeypatch.setattr(app, "application", lambda arguments: show)
     with pytest.raises(SystemExit) as exit_info:
         app.run(["segment"])
     assert exit_info.value.code == 0

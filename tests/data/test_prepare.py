@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from deop.data import prepare as module
+from deop.data import conversion
 from deop.data.folder import open_folder
 from deop.data.official import PUBLIC_SETS
 from deop.data.prepare import missing, prepare
-from deop.errors import DataError, SettingError
+from deop.errors import DataError, MissingDependencyError, SettingError
 from deop.text.class_lists import official_classes
 from tests.data import miniatures
 
@@ -229,7 +229,7 @@ def test_other_usual_paths(tmp_path):
 
 def test_an_interrupted_call_resumes(tmp_path, monkeypatch):
     expected = miniatures.voc(tmp_path / "official")
-    convert = module._convert
+    convert = conversion._convert
     calls = iter(range(2))
 
     def stop_after_two(*arguments):
@@ -237,10 +237,10 @@ def test_an_interrupted_call_resumes(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return convert(*arguments)
 
-    monkeypatch.setattr(module, "_convert", stop_after_two)
+    monkeypatch.setattr(conversion, "_convert", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         prepare("voc", tmp_path / "official", tmp_path / "out", partial=True)
-    monkeypatch.setattr(module, "_convert", convert)
+    monkeypatch.setattr(conversion, "_convert", convert)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/masks/*.png")}
     assert len(kept) == 2
     leftover = tmp_path / "out/train/masks/.2007_000032.png.0123abcd.part"  # as left by a killed process
@@ -441,3 +441,14 @@ def test_lists_with_a_byte_order_mark_and_hidden_files(tmp_path):
         path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
     prepared = prepare("coco-stuff", official, tmp_path / "out2", partial=True)
     assert prepared.photos == {split: len(stems) for split, stems in counts.items()}
+
+
+def test_a_missing_reader_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    """MATLAB files need scipy; other data sets are prepared without it."""
+    for name in ("pascal-context-59", "cityscapes"):
+        miniatures.ALL[name](tmp_path / name)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MissingDependencyError, match=r'MATLAB files \(\.mat\) needs scipy.*"deop\[torch\]"'):
+        prepare("pascal-context-59", tmp_path / "pascal-context-59", tmp_path / "out", partial=True)
+    assert not (tmp_path / "out").exists()
+    assert prepare("cityscapes", tmp_path / "cityscapes", tmp_path / "out", partial=True).written

@@ -58,7 +58,10 @@ def test_linear_layer_is_within_one_quantisation_step():
 
 def test_nano_loads_in_int8_but_cannot_be_saved(tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    exact, model = load("nano", device="cpu"), load("nano", device="cpu", dtype=torch.int8)
+    exact, model = (
+        load("nano", engine="torch", device="cpu"),
+        load("nano", engine="torch", device="cpu", dtype=torch.int8),
+    )
     assert is_int8(model.encoder)
     assert not is_int8(exact)
     # Encoder and proposer still share one trunk.
@@ -74,7 +77,7 @@ def test_nano_loads_in_int8_but_cannot_be_saved(tmp_path):
 def test_int8_on_a_gpu_raises(monkeypatch):
     monkeypatch.setattr("deop.zoo.choose_device", lambda choice: torch.device("meta"))
     with pytest.raises(SettingError, match="needs a CPU"):
-        load("nano", dtype="int8")
+        load("nano", engine="torch", dtype="int8")
 
 
 def test_processor_without_int8_kernels_raises(monkeypatch):

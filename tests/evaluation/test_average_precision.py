@@ -131,7 +131,7 @@ def test_evaluate_reports_the_scores_of_instance_mode(tmp_path):
     (tmp_path / "panoptic.json").write_text(json.dumps(panoptic))
     classes = [{"id": 1, "name": "cat", "isthing": True}, {"id": 2, "name": "wall", "isthing": False}]
     (tmp_path / "classes.json").write_text(json.dumps(classes))
-    model = deop.load("nano")
+    model = deop.load("nano", engine="torch")
     scores = evaluate(model, open_folder(tmp_path), bootstrap=Bootstrap(5))
     with warnings.catch_warnings(action="ignore"):  # the wall is stuff
         result = model.segment(np.asarray(photo), "cat, wall", mode="instance")

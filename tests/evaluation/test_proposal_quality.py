@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from deop.evaluation.proposal_quality import THRESHOLDS, count_found, mask_fit, proposal_scores
 from deop.evaluation.truth import TrueSegments
 from deop.images.canvas import Canvas
-from deop.proposals.given import given_proposals
-from deop.proposals.types import Proposals
+from deop.labelling.masks import PhotoMasks
 
 SIZE = (24, 32)
 CANVAS = Canvas(SIZE, SIZE, (32, 32))
 
 
 def given(masks):
-    return given_proposals(np.stack(masks), SIZE, SIZE, (32, 32))
+    return PhotoMasks(np.zeros((len(masks), 8, 8), np.float32), np.stack(masks))
 
 
 def random_case(seed, unknown=True):
@@ -52,18 +52,38 @@ def test_against_loops(seed):
     assert scores["proposals_per_image"] == len(filled)
 
 
+@pytest.mark.parametrize("photo", [(90, 130), (64, 96), (31, 47)])
+def test_logits_against_the_whole_photo_in_torch(photo):
+    """Enlarged, the same and reduced; the photo is larger than a window."""
+    rng, resized, padded = np.random.default_rng(photo[0]), (64, 93), (64, 96)
+    segments = rng.integers(-1, 5, (3, 4)).repeat(30, 0)[: photo[0]].repeat(33, 1)[:, : photo[1]].astype(np.int32)
+    truth = TrueSegments(segments, np.zeros(5, np.int64), np.zeros(5, bool))
+    logits = F.interpolate(torch.tensor(rng.normal(0, 6, (9, 1, 4, 5))), (16, 24), mode="bicubic").float()
+    logits = torch.cat([logits, torch.full((1, 1, 16, 24), 7.0), torch.full((1, 1, 16, 24), -7.0)])
+    values = F.interpolate(logits, padded, mode="bilinear")[:, :, :, : resized[1]].sigmoid()
+    values = F.interpolate(values, photo, mode="bilinear")[:, 0].numpy()
+    covers = values >= 0.5
+    order = sorted(range(10), key=lambda index: -values[index][covers[index]].mean())  # the last mask is empty
+    known = segments >= 0
+    expected = [[(covers[i] & (segments == t)).sum() / ((covers[i] & known) | (segments == t)).sum() for t in range(5)]
+                for i in order]  # fmt: skip
+    iou, area = mask_fit(PhotoMasks(logits[:, 0].numpy()), Canvas(photo, resized, padded), truth)
+    np.testing.assert_allclose(iou, expected, atol=2e-3)  # single pixels at a probability of one half
+    assert area.tolist() == [(segments == t).sum() for t in range(5)]
+
+
 def test_masks_are_sorted_by_confidence_and_then_by_area():
     whole = Canvas((32, 32), (32, 32), (32, 32))
-    logits = torch.full((4, 32, 32), -9.0)
+    logits = np.full((4, 32, 32), -9.0, np.float32)
     logits[0, :16, :16], logits[1, 16:, 24:], logits[2, :8, 24:], logits[3, 20:] = 0.5, 4.0, 9.0, 4.0
     truth = TrueSegments(np.zeros((32, 32), np.int32), np.zeros(1, np.int64), np.zeros(1, bool))
-    iou, _ = mask_fit(Proposals(logits), whole, truth)
+    iou, _ = mask_fit(PhotoMasks(logits), whole, truth)
     assert (iou[:, 0] * 1024).tolist() == [8 * 8, 12 * 32, 16 * 8, 16 * 16]
 
 
 def test_photos_without_masks_or_segments():
     truth, masks = random_case(0)
-    no_masks = Proposals(torch.zeros(0, 8, 8))
+    no_masks = PhotoMasks(np.zeros((0, 8, 8), np.float32))
     scores = proposal_scores(count_found(*mask_fit(no_masks, CANVAS, truth)), 1)
     assert scores["average_recall_100"] == scores["mean_best_iou"] == 0
     crowds = TrueSegments(truth.segment_map, truth.classes, np.ones(len(truth), bool))

@@ -62,9 +62,8 @@ class FakeModel:
 
     def __init__(self, model):
         self.model, self.photos = model, 0
-        self.settings, self.card, self.vocabulary, self.device = (
-            model.settings, model.card, model.vocabulary, model.device
-        )  # fmt: skip
+        for name in ("engine", "precision", "settings", "card", "vocabulary", "device"):
+            setattr(self, name, getattr(model, name))
 
     def check_encoding(self, *options):
         return self.model.check_encoding(*options)

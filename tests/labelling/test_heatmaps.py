@@ -111,7 +111,7 @@ def test_crops_have_no_anchor_heatmaps():
 
 
 def test_the_model_computes_the_heatmaps_that_it_is_asked_for():
-    nano = load("nano", device="cpu")
+    nano = load("nano", engine="torch", device="cpu")
     photo = np.random.default_rng(0).integers(0, 256, (70, 110, 3)).astype(np.uint8)
     names = "cat, sofa|couch, wall"
     result = nano.segment(photo, names, heatmaps="Couch, wall", threshold=0)

@@ -145,7 +145,7 @@ def test_which_masks_are_instances():
 
 @pytest.fixture(scope="module")
 def nano():
-    return deop.load("nano")
+    return deop.load("nano", engine="torch")
 
 
 @pytest.mark.parametrize("mode", ["panoptic", "instance"])

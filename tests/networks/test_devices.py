@@ -53,7 +53,7 @@ def test_without_the_instructions_a_cpu_computes_in_float32(processor):
             with pytest.warns(UserWarning, match=f"no instructions for {name}.* computing in float32"):
                 assert choose_dtype(choice, CPU) is torch.float32
     with pytest.warns(UserWarning, match="float16"):
-        model = load("nano", device="cpu", dtype="float16")
+        model = load("nano", engine="torch", device="cpu", dtype="float16")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     photo = np.zeros((60, 80, 3), np.uint8)
     assert model.segment(photo, ["cat", "sky"]).label_map.shape == (60, 80)

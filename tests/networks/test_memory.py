@@ -19,7 +19,7 @@ MARK = 77
 
 @pytest.fixture(scope="module")
 def nano():
-    return load("nano", device="cpu")
+    return load("nano", engine="torch", device="cpu")
 
 
 @pytest.fixture

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from deop.errors import SettingError
-from deop.networks.threads import limit_spinning, set_threads
+from deop.networks.threads import limit_spinning, set_threads, threads_for_sessions
+
+
+def without_settings_of_threads():
+    prefixes = ("OMP_", "GOMP_", "KMP_", "OPENBLAS_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
 
 
 @pytest.mark.parametrize("variable", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
@@ -24,34 +29,54 @@ def test_the_command_limits_spinning_before_torch_is_imported():
         "import os, sys, types\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy':\n"
+        "            print('numpy sees', os.environ.get('OPENBLAS_NUM_THREADS'), flush=True)\n"
         "        if name == 'torch':\n"
         "            print('torch sees', os.environ.get('GOMP_SPINCOUNT'), flush=True)\n"
         "            os._exit(0)\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "sys.argv = ['deop', 'segment', sys.argv[1], '--classes', 'cat']\n"
+        "sys.argv = ['deop', 'segment', sys.argv[1], '--classes', 'cat', '--engine', 'torch']\n"
         "from deop.__main__ import main\n"
         "main()\n"
     )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))}
-    for own, expected in [
-        ({}, "20000"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
-        ({"GOMP_SPINCOUNT": "9"}, "9"),
+    for own, blas, openmp in [
+        ({}, "1", "20000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "1", "None"),
+        ({"GOMP_SPINCOUNT": "9", "OPENBLAS_NUM_THREADS": "2"}, "2", "9"),
     ]:
         done = subprocess.run(
             [sys.executable, "-c", code, "tests/fixtures/photos/images"],
-            env=environment | own, capture_output=True, encoding="utf-8",
+            env=without_settings_of_threads() | own, capture_output=True, encoding="utf-8",
         )  # fmt: skip
-        assert done.stdout == f"torch sees {expected}\n", done.stderr
+        assert done.stdout == f"numpy sees {blas}\ntorch sees {openmp}\n", done.stderr
 
 
 def test_importing_the_package_leaves_the_environment_alone():
-    code = "import os, deop, deop.zoo; print(os.environ.get('GOMP_SPINCOUNT'))"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))}
+    variables = ["GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS"]
+    code = f"import os, deop, deop.zoo, deop.runtime.model; print(*map(os.environ.get, {variables}))"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8", check=True
+        [sys.executable, "-c", code],
+        env=without_settings_of_threads(),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
-    assert done.stdout == "None\n"
+    assert done.stdout == "None None\n"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("2,1", 2), ("0", None), ("many", None), ("", None)])
+def test_sessions_use_as_many_threads_as_torch_would(value, expected):
+    count = threads_for_sessions({"OMP_NUM_THREADS": value})
+    assert count == expected if expected else count in range(os.cpu_count())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux limits a process to some cores")
+def test_sessions_use_only_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7})
+    assert threads_for_sessions({}) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert threads_for_sessions({}) == 0
 
 
 def test_set_threads():

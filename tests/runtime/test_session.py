@@ -22,7 +22,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def session():
-    return EncodeSession(NANO, hashes_of(NANO), threads=1)
+    return EncodeSession(NANO, hashes_of(NANO), "encode.onnx", threads=1)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_equals_torch(session, size):
     from deop.regions.encoding import encode_one_pass
     from deop.zoo import load
 
-    model = load("nano", device="cpu")
+    model = load("nano", engine="torch", device="cpu")
     padded = (size[0] + -size[0] % 32, size[1] + -size[1] % 32)
     pixels = np.zeros((1, 3, *(max(64, side) for side in padded)), np.float32)
     # Without noise, cells of one colour between two superpixels would depend on rounding.
@@ -70,7 +70,7 @@ def test_equals_torch(session, size):
     assert session.width == actual.regions.shape[1]
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 64, 65), (2, 3, 64, 64), (3, 64, 64), (1, 4, 64, 64)])
+@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (3, 64, 64), (1, 4, 64, 64)])
 def test_other_pixels_are_refused(session, shape):
     with pytest.raises(SettingError, match="pixels of shape"):
         session.run(np.zeros(shape, np.float32), (64, 64))
@@ -82,13 +82,13 @@ def test_missing_empty_and_changed_files_are_named(folder, name):
     for damaged, message in ((content[:-1] + b"!", "is damaged or belongs"), (content[:1000], "is damaged or belongs")):
         (folder / name).write_bytes(damaged)
         with pytest.raises(CheckpointError, match=f"{name} {message}"):
-            EncodeSession(folder, hashes)
+            EncodeSession(folder, hashes, "encode.onnx")
     (folder / name).write_bytes(b"")
     with pytest.raises(CheckpointError, match=f"{name} is empty"):
-        EncodeSession(folder, hashes)
+        EncodeSession(folder, hashes, "encode.onnx")
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"has no {name}"):
-        EncodeSession(folder, hashes)
+        EncodeSession(folder, hashes, "encode.onnx")
 
 
 def test_files_may_be_links(folder, tmp_path_factory):
@@ -96,14 +96,14 @@ def test_files_may_be_links(folder, tmp_path_factory):
     links = tmp_path_factory.mktemp("links")
     for file in folder.iterdir():
         (links / file.name).symlink_to(file)
-    assert EncodeSession(links, hashes_of(folder), threads=1).width == 257
+    assert EncodeSession(links, hashes_of(folder), "encode.onnx", threads=1).width == 257
 
 
 def test_file_that_the_config_does_not_list_is_refused(folder):
     hashes = hashes_of(folder)
     del hashes["model.safetensors"]
     with pytest.raises(CheckpointError, match="not listed"):
-        EncodeSession(folder, hashes)
+        EncodeSession(folder, hashes, "encode.onnx")
 
 
 def test_weights_of_another_model_are_refused(folder):
@@ -111,7 +111,7 @@ def test_weights_of_another_model_are_refused(folder):
     content[-1] ^= 1
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="belongs to other weights"):
-        EncodeSession(folder, hashes_of(folder))
+        EncodeSession(folder, hashes_of(folder), "encode.onnx")
 
 
 @pytest.mark.parametrize("location", ["../model.safetensors", "/etc/hostname", "a/b", "..", "c:x", "a\\b"])
@@ -122,7 +122,7 @@ def test_files_outside_the_folder_are_refused(folder, location):
     next(entry for entry in tensor.external_data if entry.key == "location").value = location
     (folder / "encode.onnx").write_bytes(graph.SerializeToString())
     with pytest.raises(CheckpointError, match="same folder"):
-        EncodeSession(folder, hashes_of(folder) | {location: "0" * 64})
+        EncodeSession(folder, hashes_of(folder) | {location: "0" * 64}, "encode.onnx")
 
 
 def test_graphs_of_other_models_are_refused(folder):
@@ -134,7 +134,7 @@ def test_graphs_of_other_models_are_refused(folder):
         change(graph)
         (folder / "encode.onnx").write_bytes(graph.SerializeToString())
         with pytest.raises(CheckpointError, match=message):
-            EncodeSession(folder, hashes_of(folder))
+            EncodeSession(folder, hashes_of(folder), "encode.onnx")
 
     def no_metadata(graph):
         del graph.metadata_props[:]
@@ -158,4 +158,4 @@ def test_graphs_of_other_models_are_refused(folder):
     refused(unknown_operator, "cannot load")
     (folder / "encode.onnx").write_bytes(b"not a graph")
     with pytest.raises(CheckpointError, match="is damaged"):
-        EncodeSession(folder, hashes_of(folder))
+        EncodeSession(folder, hashes_of(folder), "encode.onnx")

@@ -379,7 +379,7 @@ def test_instance_mode_needs_things():
 
 
 def test_templates_that_have_no_effect_warn(tiny_clip):
-    nano = deop.load("nano")
+    nano = deop.load("nano", engine="torch")
     with pytest.warns(VocabularyWarning, match="templates have no effect with this model"):
         nano.vocabulary("cup", templates="a photo of a {}.")
     with warnings.catch_warnings():

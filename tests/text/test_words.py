@@ -30,7 +30,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def module():
-    return deop.load("nano", device="cpu").text
+    return deop.load("nano", engine="torch", device="cpu").text
 
 
 def direct_mean(module, text):

@@ -37,6 +37,23 @@ def test_downloads_only_files_that_deop_reads(hub):
     assert len(hub.downloads) == 1, "the second call is answered by the cache"
 
 
+EXPORTED = {
+    "config.json": json.dumps(
+        {"format": "deop-onnx", "onnx": {"files": {"encode.onnx": "", "weights.safetensors": ""}}}
+    ),
+    "encode.onnx": "graph",
+    "weights.safetensors": "weights",
+}
+
+
+def test_exported_models_are_downloaded_with_their_graphs(hub):
+    hub.add(REPO, EXPORTED | {"onnx/model.onnx": "of another program"})
+    folder = fetch(REPO)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(EXPORTED)
+    (folder / "encode.onnx").unlink()
+    assert not is_complete(folder)
+
+
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_an_interrupted_download_does_not_count_as_cached(hub, missing):
     put_in_cache(hub.cache, REPO, {name: text for name, text in CLIP_FILES.items() if name != missing})

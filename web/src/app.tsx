@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { NameField } from "./chips";
 import { commandLine, pythonLines } from "./commands";
-import { Choice, closeMenu, Slider } from "./controls";
+import { Choice, closeMenu, Slider, TextField } from "./controls";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
 import type { Capabilities, Engine, Labelling } from "./engine/types";
@@ -17,9 +17,11 @@ import { displayName } from "./names";
 import { PhotoError, SAMPLES, type ShownPhoto } from "./photo";
 import { Photos, type Entry } from "./photos";
 import { percent, Results } from "./results";
-import { MODES, STYLES, toHash, fromHash, type Settings } from "./settings";
+import { askedNames, MODES, STYLES, toHash, fromHash, type Settings } from "./settings";
 import { Stage, type Side } from "./stage";
+import { formatThresholds, parseThresholds, unknownThresholds } from "./thresholds";
 import { useTheme } from "./theme";
+import { VOCABULARIES } from "./vocabularies";
 
 const MODE_TITLES = {
   semantic: "One name for each pixel",
@@ -40,6 +42,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const [kept, setKept] = useState<Settings | null>(first.left);
   const [comparePhoto, setComparePhoto] = useState(false);
   const [capabilities, setCapabilities] = useState<Capabilities | null>(null);
+  const [loaded, setLoaded] = useState<{ done: number; total: number } | null>(null);
   const [engineFailure, setEngineFailure] = useState<Failure | null>(null);
   const [entries, setEntries] = useState<readonly Entry[]>([]);
   const [entry, setEntry] = useState<Entry | null>(null);
@@ -64,7 +67,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   useEffect(() => {
     let timer = 0;
     const start = (): void => {
-      engine.capabilities().then(
+      engine.capabilities((done, total) => setLoaded({ done, total })).then(
         (value) => {
           setCapabilities(value);
           setEngineFailure(null);
@@ -112,11 +115,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
       const there = entries.find(({ sample }) => sample === id);
       const names = SAMPLES.find((sample) => sample.id === id)?.names ?? [];
       const suggested = SAMPLES.some((sample) => sample.names.join() === settings.names.join());
-      if (!settings.names.length || suggested) change({ names });
+      if (settings.vocabulary === null && (!settings.names.length || suggested)) change({ names });
       if (there) setEntry(there);
       else void take([() => photos.addSample(id)]);
     },
-    [take, entries, settings.names],
+    [take, entries, settings.names, settings.vocabulary],
   );
   useEffect(() => {
     if (first.sample) void take([() => photos.addSample(first.sample!)]);
@@ -172,11 +175,12 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
 
   // Answers.
   const ready = capabilities ? photo : null;
+  const asked = askedNames(settings);
   const answer = useLabelling(engine, handles, ready, settings);
   const keptAnswer = useLabelling(engine, handles, ready, kept);
-  const heatIndex = heat === null ? null : settings.names.findIndex((name) => displayName(name) === heat);
+  const heatIndex = heat === null ? null : asked.findIndex((name) => displayName(name) === heat);
   const heatAnswer = useHeatmap(engine, handles, ready, settings, heatIndex !== null && heatIndex >= 0 ? heatIndex : null);
-  const labelling = settings.names.length ? answer.value : null;
+  const labelling = asked.length ? answer.value : null;
   const problem = answer.failure ?? keptAnswer.failure ?? heatAnswer.failure ?? (capabilities ? null : engineFailure);
 
   const view = (labels: Labelling | null, own: Settings, live: boolean): View => {
@@ -242,7 +246,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     ? `${capabilities.model} · ${capabilities.backend} · ${capabilities.local ? "photos stay in this browser" : "photos go to this server only"}`
     : engineFailure
       ? "not available"
-      : "starting";
+      : loaded
+        ? loaded.done < loaded.total
+          ? `loading the model, ${(loaded.done / 1e6).toFixed(0)} of ${(loaded.total / 1e6).toFixed(0)} MB`
+          : "starting the model"
+        : "starting";
   const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
   const model = capabilities?.model ?? "nano";
   const command = commandLine(photoName, settings, model);
@@ -254,7 +262,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
       <Header
         about={about}
         theme={theme}
-        named={settings.names.length > 0}
+        named={asked.length > 0}
         labelled={labelling !== null}
         isolated={isolated}
         command={command}
@@ -307,16 +315,34 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         </div>
 
         <div class="panel">
-          <NameField
-            label="Names"
-            hint="Enter adds a name; | joins synonyms: sofa|couch. “background” is everything else."
-            placeholder="cat, sofa|couch, wall"
-            names={settings.names}
-            taken={settings.background}
-            colours={colours}
-            maxNames={capabilities?.maxNames ?? 1000}
-            onChange={(names) => change({ names })}
-          />
+          {!capabilities && loaded && (
+            <div class="loading" role="progressbar" aria-label="Loading the model" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round((100 * loaded.done) / loaded.total)}>
+              <span style={{ width: `${(100 * loaded.done) / loaded.total}%` }} />
+            </div>
+          )}
+          {settings.vocabulary === null && (
+            <NameField
+              label="Names"
+              hint="Enter adds a name; | joins synonyms: sofa|couch. “background” is everything else."
+              placeholder="cat, sofa|couch, wall"
+              names={settings.names}
+              taken={settings.background}
+              colours={colours}
+              maxNames={capabilities?.maxNames ?? 1000}
+              onChange={(names) => change({ names })}
+            />
+          )}
+          <div class="field inline">
+            <label for="vocabulary">Vocabulary</label>
+            <select id="vocabulary" value={settings.vocabulary ?? ""} onChange={(event) => change({ vocabulary: event.currentTarget.value || null })}>
+              <option value="">your names</option>
+              {VOCABULARIES.map(({ id, title }) => (
+                <option key={id} value={id}>
+                  {title}, {askedNames({ ...settings, vocabulary: id }).length} names
+                </option>
+              ))}
+            </select>
+          </div>
           {labelling && (
             <Results
               labelling={labelling}
@@ -352,7 +378,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
             options={[
               { value: "nothing", text: "Nothing" },
               { value: "photo", text: "Photo" },
-              { value: "kept", text: "These settings", title: "Keeps the settings of now on the left; then change them", disabled: !settings.names.length },
+              { value: "kept", text: "These settings", title: "Keeps the settings of now on the left; then change them", disabled: !asked.length },
             ]}
             onChange={(value) => {
               setComparePhoto(value === "photo");
@@ -361,15 +387,28 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
           />
           {kept && !comparePhoto && (
             <p class="hint kept">
-              Left: {kept.names.map(displayName).join(", ")}; {kept.mode}
+              Left: {kept.vocabulary ?? kept.names.map(displayName).join(", ")}; {kept.mode}
               {kept.threshold ? `, threshold ${kept.threshold}` : ""}.{" "}
               <button type="button" class="text-button" onClick={() => setKept(settings)}>
                 Keep those of now
               </button>
             </p>
           )}
-          <details open={settings.background.length > 0 || settings.things.length > 0 || settings.severance !== null}>
+          <details open={settings.background.length > 0 || settings.things.length > 0 || settings.severance !== null || Object.keys(settings.thresholds).length > 0}>
             <summary>More</summary>
+            <TextField
+              label="Minimum scores by name"
+              hint="Where they differ from the threshold above."
+              placeholder="dog=0.6, cat=0.4"
+              value={formatThresholds(null, settings.thresholds)}
+              onChange={(text) => {
+                const { all, named, wrong } = parseThresholds(text);
+                const unknown = unknownThresholds(asked, named);
+                for (const name of unknown) delete named[name];
+                change({ thresholds: named, ...(all === null ? {} : { threshold: all }) });
+                return wrong !== null ? `“${wrong}” is not a threshold: write a name, “=” and a number from 0 to 1.` : unknown.length ? `“${unknown[0]}” is not among the names.` : "";
+              }}
+            />
             <NameField
               label="Background"
               hint="What else the photo may show; its pixels get no name."
@@ -379,7 +418,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               maxNames={capabilities?.maxNames ?? 1000}
               onChange={(background) => change({ background })}
             />
-            {settings.mode !== "semantic" && (
+            {settings.mode !== "semantic" && settings.vocabulary === null && (
               <NameField
                 label="Things"
                 hint="Which of the names are countable; guessed if empty."

@@ -1,7 +1,7 @@
 /** Small parts of the panel. */
 
 import type { ComponentChildren, JSX } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 
 interface ChoiceProps<T extends string> {
   label: string;
@@ -55,6 +55,44 @@ export function Slider({ label, value, step, text, disabled = false, onChange }:
         style={{ "--value": String(value) }}
         onInput={(event) => onChange(Number(event.currentTarget.value))}
       />
+    </div>
+  );
+}
+
+interface TextFieldProps {
+  label: string;
+  hint: string;
+  placeholder: string;
+  value: string;
+  /** Returns a remark about what was typed; empty: none. */
+  onChange(text: string): string;
+}
+
+/** A line of text, which counts when it is left or Enter is pressed. */
+export function TextField({ label, hint, placeholder, value, onChange }: TextFieldProps): JSX.Element {
+  const id = useId();
+  const [remark, setRemark] = useState("");
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      <input
+        id={id}
+        class="line"
+        value={value}
+        placeholder={placeholder}
+        aria-describedby={`${id}-hint`}
+        autocomplete="off"
+        autocapitalize="none"
+        spellcheck={false}
+        onChange={(event) => setRemark(onChange(event.currentTarget.value))}
+        onKeyDown={(event) => event.key === "Enter" && setRemark(onChange(event.currentTarget.value))}
+      />
+      <p class="hint" id={`${id}-hint`}>
+        {hint}
+      </p>
+      <p class="remark" role="status">
+        {remark}
+      </p>
     </div>
   );
 }

@@ -6,11 +6,11 @@ import { compressCounts, countsOf } from "./engine/rle";
 import type { Labelling, PixelMap } from "./engine/types";
 import type { ShownPhoto } from "./photo";
 import { labelPng } from "./png";
-import type { Settings } from "./settings";
+import { thresholdText, type Settings } from "./settings";
 
 const LARGEST_PICTURE = 50e6; // pixels; larger photos give pictures of the size on the page
 
-export type Download = "picture" | "cutout" | "labels" | "json";
+export type Download = "picture" | "cutout" | "labels" | "json" | "coco";
 
 /** `photo.jpg` becomes `photo.deop.png`. */
 export function fileName(photo: string, ending: string): string {
@@ -36,6 +36,10 @@ export async function makeDownload(kind: Download, photo: ShownPhoto, labelling:
       const colours = labelling.classes.map(({ colour }) => colour);
       const blob = await labelPng(labelling.labels, labelling.width, labelling.height, colours);
       return { blob, name: fileName(photo.name, "labels.png") };
+    }
+    case "coco": {
+      const text = `${JSON.stringify(coco(photo.name, labelling), null, 1)}\n`;
+      return { blob: new Blob([text], { type: "application/json" }), name: fileName(photo.name, "coco.json") };
     }
     case "json": {
       const text = `${JSON.stringify(summary(photo.name, labelling, settings, model), null, 1)}\n`;
@@ -71,8 +75,18 @@ async function cutout(photo: ShownPhoto, labelling: Labelling, view: View): Prom
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-/** The form of `Segmentation.summary(rle=True)` and of `deop segment --json --rle`. */
-export function summary(photo: string, labelling: Labelling, settings: Settings, model: string): object {
+interface Found {
+  readonly classIndex: number;
+  readonly score: number;
+  readonly share: number;
+  /** Left, top, right, bottom. */
+  readonly box: readonly number[];
+  readonly area: number;
+  readonly segmentation: { readonly size: readonly number[]; readonly counts: string };
+}
+
+/** The segments that have pixels; in semantic mode, one for each name. */
+function segmentsOf(labelling: Labelling): Found[] {
   const { width, height, classes } = labelling;
   const map: PixelMap = labelling.segmentMap ?? labelling.labels;
   const segments =
@@ -80,6 +94,36 @@ export function summary(photo: string, labelling: Labelling, settings: Settings,
       ? labelling.segments.map((segment, s) => ({ ...segment, value: s + 1 }))
       : classes.map((entry, k) => ({ classIndex: k, score: entry.score ?? 0, share: entry.share, value: k + 1 }));
   const boxes = boxesOf(map, width, height, segments.length);
+  return segments
+    .map((segment) => ({ ...segment, ...boxes[segment.value - 1] }))
+    .filter(({ area }) => area > 0)
+    .map(({ value, ...segment }) => ({ ...segment, segmentation: { size: [height, width], counts: compressCounts(countsOf(map, width, height, value)) } }));
+}
+
+/** COCO's instance format, as `Segmentation.to_coco` and `deop segment --coco` write it. */
+export function coco(photo: string, labelling: Labelling): object {
+  const { width, height, classes } = labelling;
+  return {
+    info: { description: "Segmentation by deop" },
+    licenses: [],
+    images: [{ id: 1, width, height, file_name: photo }],
+    annotations: segmentsOf(labelling).map(({ classIndex, score, box: [left, top, right, bottom], area, segmentation }, index) => ({
+      id: index + 1,
+      image_id: 1,
+      category_id: classIndex + 1,
+      bbox: [left, top, right - left, bottom - top],
+      area,
+      iscrowd: 0,
+      score: round(score, 4),
+      segmentation,
+    })),
+    categories: classes.map(({ name, isThing }, k) => ({ id: k + 1, name, supercategory: isThing ? "thing" : "stuff", isthing: Number(isThing) })),
+  };
+}
+
+/** The form of `Segmentation.summary(rle=True)` and of `deop segment --json --rle`. */
+export function summary(photo: string, labelling: Labelling, settings: Settings, model: string): object {
+  const { width, height, classes } = labelling;
   return {
     photo,
     size: [width, height],
@@ -91,23 +135,20 @@ export function summary(photo: string, labelling: Labelling, settings: Settings,
       score: score === null ? null : round(score, 4),
       colour: hexColour(colour),
     })),
-    segments: segments
-      .map((segment) => ({ ...segment, ...boxes[segment.value - 1] }))
-      .filter(({ area }) => area > 0)
-      .map(({ classIndex, score, share, value, box, area }, id) => ({
-        id,
-        name: classes[classIndex].name,
-        score: round(score, 4),
-        box,
-        area,
-        share: round(share, 6),
-        segmentation: { size: [height, width], counts: compressCounts(countsOf(map, width, height, value)) },
-      })),
+    segments: segmentsOf(labelling).map(({ classIndex, score, share, box, area, segmentation }, id) => ({
+      id,
+      name: classes[classIndex].name,
+      score: round(score, 4),
+      box,
+      area,
+      share: round(share, 6),
+      segmentation,
+    })),
     settings: {
       model,
-      classes: settings.names,
+      ...(settings.vocabulary === null ? { classes: settings.names } : { vocabulary: settings.vocabulary }),
       background: settings.background,
-      threshold: settings.threshold,
+      threshold: thresholdText(settings) || null,
       ...(settings.severance ? { severance: settings.severance } : {}),
     },
   };

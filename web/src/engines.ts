@@ -3,12 +3,17 @@
 import { HttpEngine } from "./engine/http";
 import { MockEngine } from "./engine/mock";
 import type { Engine } from "./engine/types";
+import { WasmEngine } from "./engine/wasm/engine";
+
+export const engineName = (): string => document.querySelector<HTMLMetaElement>('meta[name="deop-engine"]')?.content ?? "http";
 
 export function chooseEngine(): Engine {
-  const name = document.querySelector<HTMLMetaElement>('meta[name="deop-engine"]')?.content ?? "http";
+  const name = engineName();
   switch (name) {
     case "http":
       return new HttpEngine();
+    case "wasm":
+      return new WasmEngine();
     case "mock":
       return new MockEngine({ delay: 150 });
     default:

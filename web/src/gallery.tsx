@@ -31,6 +31,9 @@ export function Welcome({ reading, onChoose, onSample }: Sources): JSX.Element {
           </li>
         ))}
       </ul>
+      <p class="hint credits">
+        Photos: Stefan van der Walt, Rachel Michetti, NASA, SpaceX. <a href="samples/CREDITS.md">Credits</a>
+      </p>
     </div>
   );
 }

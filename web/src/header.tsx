@@ -42,6 +42,7 @@ export function Header({ about, theme, named, labelled, isolated, command, lines
                 ["picture", "Picture", "as shown, at the photo's size"],
                 ["cutout", "Cut-out", isolated ? `${isolated}, on a transparent background` : "all that is switched on, transparent elsewhere"],
                 ["labels", "Label map", "PNG: 1 is the first name, 0 none"],
+                ["coco", "COCO", "annotations of the segments, for other tools"],
                 ["json", "JSON", "shares, scores, boxes and masks (COCO RLE)"],
               ] as const
             ).map(([kind, title, text]) => (

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { EngineError, type Engine, type Handle, type Heatmap, type Labelling } from "./engine/types";
 import { Latest } from "./latest";
 import type { ShownPhoto } from "./photo";
-import { labelOptions, type Settings } from "./settings";
+import { askedNames, labelOptions, type Settings } from "./settings";
 
 /** Photos that have been encoded; each once for a severance, however often its names change. */
 export class Handles {
@@ -125,9 +125,9 @@ function useAnswer<T>(
 
 /** The result for a photo; null settings: none is wanted. */
 export function useLabelling(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings | null): Answer<Labelling> {
-  const key = settings?.names.length ? questionKey(settings) : null;
-  return useAnswer(engine, handles, photo, settings, key, (handle, { names, ...rest }, signal) =>
-    engine.label(handle, names, labelOptions({ names, ...rest }), signal),
+  const key = settings && askedNames(settings).length ? questionKey(settings) : null;
+  return useAnswer(engine, handles, photo, settings, key, (handle, own, signal) =>
+    engine.label(handle, askedNames(own), labelOptions(own), signal),
   );
 }
 
@@ -135,10 +135,9 @@ export function useLabelling(engine: Engine, handles: Handles, photo: ShownPhoto
 export function useHeatmap(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings, index: number | null): Answer<Heatmap> {
   const key = index === null || index < 0 ? null : `${index} ${questionKey(settings)}`;
   return useAnswer(engine, handles, photo, settings, key, (handle, own, signal) =>
-    engine.heatmap(handle, own.names, index!, labelOptions(own), signal),
+    engine.heatmap(handle, askedNames(own), index!, labelOptions(own), signal),
   );
 }
 
 /** What an answer depends on; opacity and style are not part of it. */
-const questionKey = ({ names, background, things, mode, threshold, severance }: Settings): string =>
-  JSON.stringify([names, background, things, mode, threshold, severance]);
+const questionKey = (settings: Settings): string => JSON.stringify([askedNames(settings), labelOptions(settings), settings.severance]);

@@ -2,16 +2,22 @@
 
 import type { LabelOptions, Mode } from "./engine/types";
 import { addNames, joinNames, splitNames } from "./names";
+import { formatThresholds, parseThresholds, type Thresholds } from "./thresholds";
+import { namesOfList, VOCABULARIES } from "./vocabularies";
 
 export type Style = "overlay" | "outline" | "labels";
 
 export interface Settings {
   readonly names: readonly string[];
+  /** A built-in vocabulary instead of the names; null: the names. */
+  readonly vocabulary: string | null;
   readonly background: readonly string[];
   readonly things: readonly string[];
   readonly mode: Mode;
   /** Minimum score in [0, 1]. */
   readonly threshold: number;
+  /** Minimum scores of single names. */
+  readonly thresholds: Thresholds;
   readonly severance: string | null;
   readonly style: Style;
   /** Opacity of the colours in [0, 1]. */
@@ -20,10 +26,12 @@ export interface Settings {
 
 export const DEFAULTS: Settings = {
   names: [],
+  vocabulary: null,
   background: [],
   things: [],
   mode: "semantic",
   threshold: 0,
+  thresholds: {},
   severance: null,
   style: "overlay",
   alpha: 0.55,
@@ -32,10 +40,17 @@ export const DEFAULTS: Settings = {
 export const MODES: readonly Mode[] = ["semantic", "panoptic", "instance"];
 export const STYLES: readonly Style[] = ["overlay", "outline", "labels"];
 
+/** The names that a question is about. */
+export const askedNames = ({ names, vocabulary }: Settings): readonly string[] => (vocabulary === null ? names : namesOfList(vocabulary));
+
 export function labelOptions(settings: Settings): LabelOptions {
-  const { mode, threshold, background, things } = settings;
-  return { mode, threshold: threshold || null, background, things: things.length ? things : null };
+  const { mode, threshold, thresholds, background, things, vocabulary } = settings;
+  const options = { mode, threshold: threshold || null, thresholds, background, vocabulary };
+  return { ...options, things: things.length && vocabulary === null ? things : null };
 }
+
+/** All thresholds as `deop segment --threshold` takes them; empty: the model's setting. */
+export const thresholdText = ({ threshold, thresholds }: Settings): string => formatThresholds(threshold || null, thresholds);
 
 /** The part of the address behind "#". Settings at their defaults are left out. */
 export function toHash(settings: Settings, sample: string | null, left: Settings | null = null): string {
@@ -43,7 +58,8 @@ export function toHash(settings: Settings, sample: string | null, left: Settings
   if (sample) entries.push(["sample", sample]);
   for (const key of ["names", "background", "things"] as const)
     if (settings[key].length) entries.push([key, joinNames(settings[key])]);
-  for (const key of ["mode", "threshold", "severance", "style", "alpha"] as const)
+  if (thresholdText(settings)) entries.push(["threshold", thresholdText(settings)]);
+  for (const key of ["vocabulary", "mode", "severance", "style", "alpha"] as const)
     if (settings[key] !== DEFAULTS[key]) entries.push([key, String(settings[key])]);
   if (left) entries.push(["left", toHash(left, null)]);
   // Readable in the address bar: commas, spaces and bars need no percent signs in a fragment, except a few.
@@ -59,11 +75,9 @@ export function toHash(settings: Settings, sample: string | null, left: Settings
 export function fromHash(hash: string): { settings: Settings; sample: string | null; left: Settings | null } {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const list = (key: string): string[] => addNames([], splitNames(given.get(key) ?? "")).names;
-  const share = (key: "threshold" | "alpha"): number => {
-    const value = given.get(key)?.trim();
-    return value && Number(value) >= 0 && Number(value) <= 1 ? Number(value) : DEFAULTS[key];
-  };
-  const oneOf = <T extends string>(values: readonly T[], key: string, otherwise: T): T =>
+  const alpha = given.get("alpha")?.trim();
+  const { all, named } = parseThresholds(given.get("threshold") ?? "");
+  const oneOf = <T extends string, U>(values: readonly T[], key: string, otherwise: U): T | U =>
     values.find((value) => value === given.get(key)) ?? otherwise;
   const names = list("names");
   return {
@@ -72,10 +86,12 @@ export function fromHash(hash: string): { settings: Settings; sample: string | n
       background: addNames(names, list("background")).names.slice(names.length),
       things: list("things"),
       mode: oneOf(MODES, "mode", DEFAULTS.mode),
-      threshold: share("threshold"),
+      vocabulary: oneOf(VOCABULARIES.map(({ id }) => id), "vocabulary", null),
+      threshold: all ?? DEFAULTS.threshold,
+      thresholds: named,
       severance: given.get("severance"),
       style: oneOf(STYLES, "style", DEFAULTS.style),
-      alpha: share("alpha"),
+      alpha: alpha && Number(alpha) >= 0 && Number(alpha) <= 1 ? Number(alpha) : DEFAULTS.alpha,
     },
     sample: given.get("sample"),
     left: given.get("left") ? fromHash(given.get("left")!).settings : null,

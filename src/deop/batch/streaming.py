@@ -21,10 +21,9 @@ from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from deop.encoders.severance import Severance
-    from deop.model import DeOP
-    from deop.regions.encoding import EncodedPhoto
     from deop.regions.two_stream import TwoStream
+    from deop.severance import Severance
+    from deop.surface import ModelSurface
 
 READERS = 2
 """Threads that decode photos."""
@@ -48,7 +47,7 @@ R = TypeVar("R")
 
 
 def segment_stream(
-    model: "DeOP",
+    model: "ModelSurface",
     photos: Sequence[Photo],
     names: Sequence[str] | str | Vocabulary,
     *,
@@ -70,8 +69,8 @@ def segment_stream(
         masks: for each photo a function that returns its masks, or None for masks from the proposer.
         mode: as in ``DeOP.segment``.
         threshold: as in ``DeOP.segment``.
-        batch: maximum number of photos that go through the networks together; only photos of one size do. None: 8 on
-            a GPU, 1 on a CPU, where larger batches are not faster. The results do not depend on it.
+        batch: maximum number of photos that go through the networks together; only photos of one size do. None: 8 with
+            torch on a GPU, else 1: larger batches are not faster on a CPU. The results do not depend on it.
         severance: as in ``DeOP.segment``.
         anchors: as in ``DeOP.segment``.
         classifier: as in ``DeOP.segment``.
@@ -87,11 +86,11 @@ def segment_stream(
     if isinstance(photos, str | bytes) or not isinstance(photos, Sequence):
         raise SettingError(f"segment_stream takes a list of photos, not a {type(photos).__name__}: give [photo, ...]")
     if batch is None:
-        batch = 1 if model.device.type == "cpu" else 8
+        batch = model.default_batch
     check_request(mode, batch)
     thresholds = Thresholds.parse(threshold)
     model.check_encoding(severance, anchors, classifier)
-    readers_of_masks = _check_masks(masks, len(photos), model.proposer is None)
+    readers_of_masks = _check_masks(masks, len(photos), model.needs_masks)
     vocabulary = model.vocabulary(names)
     vocabulary.check_mode(mode)
     thresholds.values(vocabulary, model.settings.threshold)  # raises errors before any photo is read
@@ -173,7 +172,7 @@ def _check_masks(masks: Any, count: int, required: bool) -> "Sequence[Callable[[
 
 
 def _results(
-    model: "DeOP",
+    model: "ModelSurface",
     photos: Sequence[Photo],
     masks: "Sequence[Callable[[], Masks] | None]",
     vocabulary: Vocabulary,
@@ -285,7 +284,7 @@ def _read(photo: Photo, masks: "Callable[[], Masks] | None") -> _DecodedPhoto | 
     return ResourceError(f"{source or 'a photo'} does not fit in memory: resize it, or use a machine with more memory")
 
 
-def _encode_window(model: "DeOP", window: list[Any], batch: int, encoding: dict[str, Any]) -> None:
+def _encode_window(model: "ModelSurface", window: list[Any], batch: int, encoding: dict[str, Any]) -> None:
     """Replace each decoded photo in the window by an ``EncodedPhoto`` or an error."""
     places = [index for index, photo in enumerate(window) if isinstance(photo, _DecodedPhoto)]
     canvases = [canvas_of(window[index].photo, model.settings.resize) for index in places]
@@ -297,7 +296,7 @@ def _encode_window(model: "DeOP", window: list[Any], batch: int, encoding: dict[
                 window[index] = result
 
 
-def _encode(model: "DeOP", photos: list[_DecodedPhoto], encoding: dict[str, Any]) -> "Sequence[EncodedPhoto | Failure]":
+def _encode(model: "ModelSurface", photos: list[_DecodedPhoto], encoding: dict[str, Any]) -> Sequence[Any]:
     """Encode photos of one size together; if that fails, one by one, so that only the faulty photos have errors."""
     error: Failure
     try:
@@ -321,7 +320,7 @@ def _encode(model: "DeOP", photos: list[_DecodedPhoto], encoding: dict[str, Any]
 
 
 def _label(
-    model: "DeOP", encoded: "EncodedPhoto | Failure", vocabulary: Vocabulary, labelling: dict[str, Any]
+    model: "ModelSurface", encoded: Any, vocabulary: Vocabulary, labelling: dict[str, Any]
 ) -> Segmentation | Failure:
     if isinstance(encoded, Failure):
         return encoded
@@ -335,7 +334,7 @@ def _label(
     return _out_of_memory(model, encoded)
 
 
-def _out_of_memory(model: "DeOP", photo: "_DecodedPhoto | EncodedPhoto") -> ResourceError:
+def _out_of_memory(model: "ModelSurface", photo: Any) -> ResourceError:
     height, width = photo.photo.shape[:2]
     subject = f"{photo.source or 'a photo'} ({width} x {height} px)"
     return does_not_fit(subject, model.device)

@@ -17,3 +17,4 @@ class Topic(StrEnum):
     stages = "stages"
     folder = "folder"
     start = "start"
+    engines = "engines"

@@ -125,7 +125,7 @@ def measure_photo_to_map(options: BenchOptions) -> Measurement:
             )
     from deop.zoo import load
 
-    nano = load("nano", device=options.device, dtype=options.dtype)
+    nano = load("nano", engine="torch", device=options.device, dtype=options.dtype)
     nano.cache = None
     count = len(nano.encode([options.photo])[0].proposals)
     label = f"nano, its own {count} masks"
@@ -179,7 +179,7 @@ def measure_names(options: BenchOptions) -> Measurement:
     counts = options.shorten(NAME_COUNTS)
     models = {
         "B/16": clip_model("B/16", seed=options.seed).to(options.device, options.dtype),
-        "nano": load("nano", device=options.device, dtype=options.dtype),
+        "nano": load("nano", engine="torch", device=options.device, dtype=options.dtype),
     }
     rows = []
     for label, model in models.items():

@@ -170,7 +170,8 @@ def _maps_in_int8(options: BenchOptions) -> list[Row]:
     """Photo to map with an encoder in int8, as ``load(dtype="int8")`` makes it, against float32."""
     from deop.zoo import load
 
-    models = {"nano": (load("nano", device="cpu"), load("nano", device="cpu", dtype="int8"), NANO_NAMES)}
+    exact, int8 = (load("nano", engine="torch", device="cpu", dtype=dtype) for dtype in (None, "int8"))
+    models = {"nano": (exact, int8, NANO_NAMES)}
     if "B/16" in options.towers and not options.quick:
         exact, int8 = (clip_model("B/16", seed=options.seed) for _ in range(2))
         to_int8(int8.encoder)

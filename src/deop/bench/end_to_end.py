@@ -65,7 +65,7 @@ def measure_stages(options: BenchOptions) -> Measurement:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
         Image.fromarray(options.photo).save(path, quality=92)
-        nano = load("nano", device=options.device, dtype=options.dtype)
+        nano = load("nano", engine="torch", device=options.device, dtype=options.dtype)
         clip = clip_model("B/16", seed=options.seed).to(options.device, options.dtype)
         for label, model, names in (("nano", nano, NANO_NAMES), ("B/16, R50", clip, distinct_names(20))):
             model.cache = None
@@ -138,7 +138,7 @@ def measure_one_size() -> None:
     job = json.loads(sys.argv[1])
     device, dtype = torch.device(job["device"]), getattr(torch, job["dtype"])
     is_nano = job["model"] == "nano"
-    model = load("nano") if is_nano else clip_model(job["model"], seed=job["seed"])
+    model = load("nano", engine="torch") if is_nano else clip_model(job["model"], seed=job["seed"])
     model = model.to(device, dtype)
     model.cache = None
     photo = synthetic_photo(job["side"], job["side"], job["seed"])
@@ -164,7 +164,7 @@ def measure_directory(options: BenchOptions) -> Measurement:
             size = (480, 640) if index % 3 else (640, 480)
             paths.append(Path(folder) / f"{index:04}.jpg")
             Image.fromarray(synthetic_photo(*size, seed=index)).save(paths[-1], quality=92)
-        nano = load("nano", device=options.device, dtype=options.dtype)
+        nano = load("nano", engine="torch", device=options.device, dtype=options.dtype)
         clip = clip_model("B/16", seed=options.seed).to(options.device, options.dtype)
         for label, model, names in (("nano", nano, NANO_NAMES), ("B/16, R50", clip, distinct_names(20))):
             model.cache = None
@@ -206,7 +206,7 @@ def _measure_files(
 
 
 def measure_start_up(options: BenchOptions) -> Measurement:
-    """Whole processes, including the start of the interpreter: help, torch's import, a first photo with nano."""
+    """Whole processes, including the start of the interpreter: help, torch's import, a photo in each engine."""
     with TemporaryDirectory() as folder:
         photo = Path(folder) / "photo.png"
         Image.fromarray(options.photo).save(photo)
@@ -214,11 +214,13 @@ def measure_start_up(options: BenchOptions) -> Measurement:
         def run(*words: str) -> None:
             subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=folder)
 
+        segment = ("-m", "deop", "segment", photo.name, "--classes", "cat, wall")
         cases: dict[str, Case] = {
             "python": partial(run, "-c", "pass"),
             "deop --help": partial(run, "-m", "deop", "--help"),
             "import torch": partial(run, "-c", "import torch"),
-            "deop segment, nano": partial(run, "-m", "deop", "segment", photo.name, "--classes", "cat, wall"),
+            "deop segment, nano, torch": partial(run, *segment, "--engine", "torch"),
+            "deop segment, nano, ONNX": partial(run, *segment),
         }
         times = time_alternately(cases, options.repeats, torch.device("cpu"))
     base = times["import torch"].p50

@@ -10,6 +10,7 @@ from deop.bench import Topic
 from deop.bench.comparisons import measure_classification, measure_clipseg, measure_names, measure_photo_to_map
 from deop.bench.encoder_speed import measure_severance, measure_utilization, measure_variants
 from deop.bench.end_to_end import measure_directory, measure_photo_sizes, measure_stages, measure_start_up
+from deop.bench.engines import measure_engines
 from deop.bench.subjects import BenchOptions
 from deop.bench.tables import Measurement, as_json, environment, show
 from deop.text.vocabulary import VocabularyWarning
@@ -26,6 +27,7 @@ MEASUREMENTS: dict[Topic, Callable[[BenchOptions], Measurement]] = {
     Topic.stages: measure_stages,
     Topic.folder: measure_directory,
     Topic.start: measure_start_up,
+    Topic.engines: measure_engines,
 }
 
 WIDTH = 140

@@ -1,68 +1,25 @@
-"""The ``deop`` application: its commands, and how errors reach the terminal."""
+"""Running a command line of ``deop``: how errors and warnings reach the terminal."""
 
-import inspect
 import io
 import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-import typer
-
-from deop._version import __version__
-from deop.cli.bench import bench
+from deop.cli.commands import application, build
 from deop.cli.console import say
-from deop.cli.convert import convert
-from deop.cli.evaluate import evaluate
 from deop.cli.interrupts import EXIT_CODE, received
-from deop.cli.models import models
-from deop.cli.prepare import prepare
-from deop.cli.segment import segment
-from deop.cli.show_config import config
-from deop.cli.signature import flat
-from deop.cli.train import train
-from deop.errors import EXIT_CODES, DeopError
+from deop.dependencies import explained
+from deop.errors import DeopError
 
 
-def _help_text(command: Callable[..., Any]) -> str:
-    """The docstring of a command with one line per paragraph, so that the terminal wraps it."""
-    return "\n\n".join(
-        " ".join(paragraph.split()) for paragraph in inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    )
-
-
-app = typer.Typer(
-    name="deop",
-    help="Open-vocabulary image segmentation: label every pixel with class names of your choice.",
-    epilog="Exit codes:\n\n" + "\n\n".join(f"{code}  {meaning}" for code, meaning in EXIT_CODES.items()),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,  # ``run`` reports errors; with --debug as a plain traceback, ready to be copied
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (segment, evaluate, train, models, convert, bench, config):
-    function = command if command in (models, convert, config) else flat(command)  # those that deop.toml can configure
-    app.command(no_args_is_help=command not in (models, bench, config), help=_help_text(command))(function)
-app.add_typer(prepare, name="prepare")
-
-
-@app.callback()
-def deop(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version and exit.", is_eager=True, callback=lambda value: _print_version(value)
-        ),
-    ] = False,
-) -> None:
-    """Open-vocabulary image segmentation: label every pixel with class names of your choice."""
-
-
-def _print_version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"deop {__version__}")
-        raise typer.Exit
+def __getattr__(name: str) -> Any:
+    # The application with all commands is built where it is asked for: for documentation and tests.
+    if name == "app":
+        return build()
+    raise AttributeError(f"module 'deop.cli.app' has no attribute {name!r}")
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -97,7 +54,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     with warnings.catch_warnings():
         warnings.showwarning = show_once
         try:
-            app(args=arguments, prog_name="deop")
+            application(arguments)(args=arguments, prog_name="deop")
         except SystemExit as end:
             if end.code == EXIT_CODE:
                 say("interrupted")
@@ -109,6 +66,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             if received():  # a library turned the interrupt into an error of its own
                 say("interrupted")
                 sys.exit(EXIT_CODE)
+            if isinstance(error, ImportError):
+                command = next((argument for argument in arguments if not argument.startswith("-")), "")
+                error = explained(error, f"deop {command}".strip())
             if "--debug" in arguments:
                 raise
             say(_describe(error), style="red")

@@ -30,7 +30,12 @@ def dtypes() -> list[str]:
 
 
 def devices() -> list[str]:
-    """The kinds of devices, whether or not this machine has them: finding out would import torch."""
+    """The kinds of devices of all engines, whether or not this machine has them: finding out would take too long."""
+    return ["auto", *torch_devices(), "webgpu", "coreml", "directml"]
+
+
+def torch_devices() -> list[str]:
+    """The kinds of devices of torch."""
     return ["cpu", "cuda", "mps"]
 
 

@@ -94,6 +94,15 @@ def read_defaults(root: Any, name: str, files: list[Path]) -> Defaults:
     return defaults
 
 
+def all_commands(context: typer.Context) -> Any:
+    """The group of all commands, although the group of the context may have been built with one of them only.
+
+    The object of the outermost context is then a function that builds it (``commands.application``).
+    """
+    root: Any = context.find_root()
+    return root.obj() if callable(root.obj) else root.command
+
+
 def configurable(root: Any) -> dict[str, Any]:
     """The commands that a file may configure, by name: those with the options of this module."""
     return {
@@ -210,7 +219,7 @@ def _load(context: typer.Context, value: Path | None) -> Path | None:
     files = find_files() if value is None else [value]
     context.meta["deop.config"] = value
     if files:
-        defaults = read_defaults(context.find_root().command, context.info_name or "", files)
+        defaults = read_defaults(all_commands(context), context.info_name or "", files)
         context.default_map = {**(context.default_map or {}), **defaults.values}
         _in_force.set(defaults)
     return value

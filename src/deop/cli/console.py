@@ -88,13 +88,17 @@ def progress_bar(description: str = "photos", *, visible: bool = True) -> Iterat
     Yields:
         A function to call with the number of finished items and the total.
     """
+    console = PlainConsole(stderr=True)
+    if not visible or not console.is_terminal:
+        with raised_in_imports():
+            yield lambda done, total: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     class RateColumn(ProgressColumn):
         def render(self, task: "Task") -> Text:
             return Text(rate(task.speed), style="progress.data.speed")
 
-    console = PlainConsole(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -102,7 +106,6 @@ def progress_bar(description: str = "photos", *, visible: bool = True) -> Iterat
         RateColumn(),
         TimeRemainingColumn(),
     )
-    hidden = not visible or not console.is_terminal
-    with raised_in_imports(), Progress(*columns, console=console, disable=hidden, transient=True) as bar:
+    with raised_in_imports(), Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

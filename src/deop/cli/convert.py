@@ -8,6 +8,7 @@ import typer
 
 from deop.cli.console import say
 from deop.cli.options import Debug, option
+from deop.dependencies import require
 
 
 def convert(
@@ -56,6 +57,7 @@ def convert(
 
     This is the only command that reads pickle files, and it does not execute code in them.
     """
+    require("deop convert", "torch", "safetensors", "transformers")
     from deop.weights.conversion import convert as write
 
     folder = write(checkpoint, out, tokenizer=tokenizer, config=config, activation=activation, license=license)

@@ -18,6 +18,7 @@ from deop.cli.options import (
     DataType,
     Debug,
     Device,
+    Engine,
     Model,
     Severance,
     Threads,
@@ -149,6 +150,7 @@ def evaluate(
         int,
         option("--seed", metavar="N", panel=OUTPUT, show_default=True, min=0, help="Random seed of the resamples."),
     ] = 0,
+    engine: Engine = None,
     device: Device = None,
     dtype: DataType = None,
     threads: Threads = None,
@@ -167,9 +169,9 @@ def evaluate(
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
     from deop.evaluation.uncounted import describe_uncounted
-    from deop.networks.threads import set_threads
+    from deop.runtime.engine import GIVEN, engine_for
     from deop.text.vocabulary import Vocabulary
-    from deop.zoo import GIVEN, load
+    from deop.zoo import load
 
     requested = Protocol(
         proposals=proposals,
@@ -186,15 +188,24 @@ def evaluate(
     unseen_names(data, requested)  # checked before the model is loaded
     data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())
     bootstrap = Bootstrap(resamples, seed=seed)
-    set_threads(threads)
-    network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
+    if report:
+        from deop.evaluation.gallery import Gallery
+        from deop.evaluation.report import load_template, write_report
+
+        load_template()  # a library that is missing is named before the model is loaded
+    network = load(
+        model,
+        engine=engine or engine_for(model, severance, anchors, classifier),
+        proposer=proposer or (GIVEN if proposals == "oracle" else None),
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:
         watchers.append(lambda photo: photo.space.save(photo.label_map, save_maps / f"{data.key(photo.pair)}.png"))
     if report:
-        from deop.evaluation.gallery import Gallery
-
         gallery = Gallery()
         watchers.append(gallery.add)
 
@@ -214,8 +225,6 @@ def evaluate(
     if save_maps:
         say(f"wrote {scores['images']} label maps to {save_maps}")
     if report and gallery:
-        from deop.evaluation.report import write_report
-
         page = write_report(report, scores, gallery, command_line(context), device=str(network.device))
         say(f"wrote {page}")
     if json_file == "-":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -71,10 +71,36 @@ Anchors = Annotated[
         "Default: the model's setting.",
     ),
 ]  # fmt: skip
-Device = Annotated[
+Engine = Annotated[
+    Literal["onnx", "torch"] | None,
+    option(
+        "--engine", metavar="ENGINE", panel=RUNTIME,
+        help="onnx (ONNX Runtime) or torch. Default: onnx if the model has ONNX graphs, as nano does, and no other "
+        "option needs torch.",
+    ),
+]  # fmt: skip
+EngineDevice = Annotated[
     str | None,
     option(
         "--device", metavar="DEVICE", panel=RUNTIME, autocompletion=completion.devices,
+        help="auto, cpu, cuda or cuda:1; with torch also mps; with ONNX Runtime also webgpu, coreml or directml. "
+        "Default: auto, a GPU that the engine can use, else the CPU.",
+    ),
+]  # fmt: skip
+EngineDataType = Annotated[
+    str | None,
+    option(
+        "--dtype", metavar="TYPE", panel=RUNTIME, autocompletion=completion.dtypes,
+        help="Precision: float32, bfloat16, float16 or int8 (CPU only); with ONNX Runtime one of the model's graphs. "
+        "Default: float32.",
+    ),
+]  # fmt: skip
+"""``Engine``, ``EngineDevice`` and ``EngineDataType`` are for commands that run with every engine; ``Device`` and
+``DataType`` for those that need torch."""
+Device = Annotated[
+    str | None,
+    option(
+        "--device", metavar="DEVICE", panel=RUNTIME, autocompletion=completion.torch_devices,
         help="cpu, cuda, cuda:1 or mps. Default: a GPU if there is one, else the CPU.",
     ),
 ]  # fmt: skip

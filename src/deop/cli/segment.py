@@ -9,7 +9,7 @@ import typer
 from deop.cli.config_file import typed
 from deop.cli.console import say
 from deop.cli.interrupts import raised_in_imports
-from deop.cli.options import DataType, Debug, Device, Threads
+from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads
 from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
 from deop.cli.segment_options import (
     BatchOptions,
@@ -27,7 +27,7 @@ from deop.errors import SettingError
 if TYPE_CHECKING:
     from deop.cli.jobs import Job, Plan
     from deop.cli.writing import Outcome
-    from deop.model import DeOP
+    from deop.surface import ModelSurface
     from deop.text.vocabulary import Vocabulary
 
 EVERYTHING_ELSE = "everything else"
@@ -52,8 +52,9 @@ def segment(
     tiling: TileOptions,
     video: VideoOptions,
     method: MethodOptions,
-    device: Device = None,
-    dtype: DataType = None,
+    engine: Engine = None,
+    device: EngineDevice = None,
+    dtype: EngineDataType = None,
     threads: Threads = None,
     cache: Cache = True,
     debug: Debug = False,
@@ -87,7 +88,8 @@ def segment(
 
         segment_huge(
             photos, requested, names, files, many, tiling, method,
-            load=lambda: _load(context, method, device, dtype, threads, cache), inputs=inputs,
+            load=lambda: _load(context, method, cache, engine=engine, device=device, dtype=dtype, threads=threads),
+            inputs=inputs,
         )  # fmt: skip
         return
     draw = picture.output is not None or asks_for_picture(context) or not any(files.places.values())
@@ -108,7 +110,7 @@ def segment(
         if not jobs:
             _report(plan, jobs, Outcome(), quiet=many.quiet, only=False)
             return
-    network = _load(context, method, device, dtype, threads, cache)
+    network = _load(context, method, cache, engine=engine, device=device, dtype=dtype, threads=threads)
     vocabulary = network.vocabulary(
         requested, background=names.background, templates=method.templates, things=names.things
     )
@@ -154,21 +156,15 @@ def segment(
         raise outcome.empty[0][1]
 
 
-def _load(
-    context: typer.Context,
-    method: MethodOptions,
-    device: str | None,
-    dtype: str | None,
-    threads: int | None,
-    cache: bool,
-) -> "DeOP":
-    """The model that the options name."""
-    from deop.networks.threads import set_threads
+def _load(context: typer.Context, method: MethodOptions, cache: bool, **options: Any) -> "ModelSurface":
+    """The model that the options name; ``options`` are those of ``deop.load``."""
+    from deop.runtime.engine import GIVEN, engine_for
+    from deop.zoo import load
 
-    set_threads(threads)
-    from deop.zoo import GIVEN, load
-
-    network = load(method.model, proposer=GIVEN if method.masks else method.proposer, device=device, dtype=dtype)
+    encoding = {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
+    options["engine"] = options["engine"] or engine_for(method.model, **encoding)
+    network = load(method.model, proposer=GIVEN if method.masks else method.proposer, **options)
+    network.check_encoding(**encoding)
     if not cache:
         network.cache = None
     if method.templates and typed(context, "templates") and not network.text.uses_templates:
@@ -176,7 +172,7 @@ def _load(
     return network
 
 
-def _results(network: "DeOP", jobs: Sequence["Job"], vocabulary: "Vocabulary", **options: Any) -> Iterator[Any]:
+def _results(network: "ModelSurface", jobs: Sequence["Job"], vocabulary: "Vocabulary", **options: Any) -> Iterator[Any]:
     """The result of each photo, or its error; see ``segment_stream``."""
     from deop.batch.streaming import segment_stream
     from deop.images.masks import read_masks

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deop.cli.config_file import FILE_NAME, configurable, find_files, read_defaults, settable
+from deop.cli.config_file import FILE_NAME, all_commands, configurable, find_files, read_defaults, settable
 from deop.cli.console import say
 from deop.cli.options import Debug, option
 
@@ -20,7 +20,7 @@ def config(
 ) -> None:
     """Show the defaults of options that deop.toml sets, and check the file."""
     files = find_files() if file is None else [file]
-    root = context.find_root().command
+    root = all_commands(context)
     if files:
         say("read: " + ", ".join(map(str, files)))
     else:

@@ -11,6 +11,7 @@ import typer
 from deop.cli.completion import models
 from deop.cli.console import PlainConsole, say
 from deop.cli.options import Debug, Threads, option
+from deop.dependencies import require
 from deop.errors import SettingError
 
 
@@ -80,6 +81,7 @@ def train(
         raise SettingError(f"training stage {stage} needs a recipe: give --recipe FILE, such as one of recipes/")
     if device not in (None, "cpu"):
         raise SettingError(f"unknown training device {device!r}: give --device cpu, or omit it to train on the GPU")
+    require("deop train", "torch", "accelerate", "yaml", extra="train")
     from deop.networks.threads import set_threads
 
     set_threads(threads)

@@ -15,7 +15,7 @@ from deop.errors import DeopError, OutputError, SettingError
 from deop.video.reading import is_video
 
 if TYPE_CHECKING:
-    from deop.model import DeOP
+    from deop.surface import ModelSurface
     from deop.text.vocabulary import Vocabulary
     from deop.video.segmenting import SegmentedFrame
 
@@ -69,32 +69,43 @@ def plan_videos(
     if STREAM in (picture.output, files.labels):
         raise SettingError("the results of a video cannot go to standard output, except --json -: give a file")
     several = len(videos) > 1 or with_photos
+    if files.labels is not None and files.labels.suffix and not files.labels.is_dir():
+        raise SettingError(f"--labels of a video are one PNG per frame: give a directory, not {files.labels}")
     jobs = []
     taken: set[Path] = set()
     for video in videos:
-        output = labels = None
-        if draw and picture.output is None:
-            name = f"{video.stem}{video.suffix if _can_write(video) else '.mp4'}"
-            output = RESULTS_FOLDER / name if several else Path(f"{video.stem}.deop{Path(name).suffix}")
-        elif draw and picture.output is not None:
-            directory = picture.output.is_dir() or not picture.output.suffix
-            if several and not directory:
-                raise SettingError(f"{picture.output} cannot hold the results of several inputs: give a directory")
-            output = picture.output / f"{video.stem}{_written_suffix(video)}" if directory else picture.output
-        if files.labels is not None:
-            if files.labels.suffix and not files.labels.is_dir():
-                raise SettingError(f"--labels of a video are one PNG per frame: give a directory, not {files.labels}")
-            labels = files.labels / video.stem if several else files.labels
+        output = _output_of(video, picture.output, several=several) if draw else None
         if output is not None:
             check_video_suffix(output)
-            number = 2
-            while output in taken:
-                output, number = output.with_stem(f"{video.stem}-{number}"), number + 1
-            taken.add(output)
+            output = _free(output, video.stem, output.suffix, taken)
             if output.resolve() in {path.resolve() for path in videos}:
                 raise SettingError(f"{output} is one of the videos and would be replaced: choose another path")
+        labels = files.labels
+        if labels is not None and several:
+            labels = _free(labels / video.stem, video.stem, "", taken)
         jobs.append(VideoJob(video, output, labels))
     return jobs
+
+
+def _output_of(video: Path, output: Path | None, *, several: bool) -> Path:
+    """Where the drawn video goes, as ``--output`` says."""
+    name = f"{video.stem}{_written_suffix(video)}"
+    if output is None:
+        return RESULTS_FOLDER / name if several else Path(f"{video.stem}.deop{_written_suffix(video)}")
+    if output.is_dir() or not output.suffix:
+        return output / name
+    if several:
+        raise SettingError(f"{output} cannot hold the results of several inputs: give a directory")
+    return output
+
+
+def _free(path: Path, stem: str, suffix: str, taken: set[Path]) -> Path:
+    """The path or, if another video has taken it, the first free one of STEM-2SUFFIX, STEM-3SUFFIX ...; then taken."""
+    number = 2
+    while path in taken:
+        path, number = path.with_name(f"{stem}-{number}{suffix}"), number + 1
+    taken.add(path)
+    return path
 
 
 def _written_suffix(video: Path) -> str:
@@ -112,7 +123,7 @@ def _can_write(video: Path) -> bool:
 
 
 def segment_videos(
-    network: "DeOP",
+    network: "ModelSurface",
     vocabulary: "Vocabulary",
     jobs: Sequence[VideoJob],
     write_line: Callable[[Mapping[str, Any]], None],
@@ -155,7 +166,7 @@ def segment_videos(
 
 
 def _segment_video(
-    network: "DeOP",
+    network: "ModelSurface",
     vocabulary: "Vocabulary",
     job: VideoJob,
     write_line: Callable[[Mapping[str, Any]], None],

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from deop.data.folder import MAX_ID, opening_image, read_mask
 from deop.data.official import Item
+from deop.dependencies import missing
 from deop.errors import DataError
 from deop.images.bit_depth import has_16_bit_colours
 from deop.images.file_types import FileWarning
@@ -108,9 +108,29 @@ def _colours_of(image: Image.Image, path: Path) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _matlab(path: Path, variable: str) -> np.ndarray:
+def check_readers(forms: Collection[str]) -> None:
+    """Check that the label files of some forms can be read.
+
+    Raises:
+        MissingDependencyError: MATLAB files need scipy, which is not installed.
+    """
+    if {"sbd", "context"} & set(forms):
+        _matlab_reader()
+
+
+def _matlab_reader() -> Callable[..., dict[str, np.ndarray]]:
     try:
-        return loadmat(path, variable_names=[variable])[variable]
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise missing("reading MATLAB files (.mat)", "scipy") from error
+    reader: Callable[..., dict[str, np.ndarray]] = loadmat
+    return reader
+
+
+def _matlab(path: Path, variable: str) -> np.ndarray:
+    loadmat = _matlab_reader()
+    try:
+        return np.asarray(loadmat(path, variable_names=[variable])[variable])
     except MemoryError:
         raise
     except Exception as error:  # damaged files make scipy raise errors of many kinds

@@ -6,24 +6,18 @@ be a class, 0 marks both. Photos are linked, not copied. The official files are 
 """
 
 import json
-import multiprocessing
-import os
-import shutil
-import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from deop._version import __version__
-from deop.data.folder import MAX_ID, photo_size
-from deop.data.label_files import read_labels
+from deop.data.conversion import INVALID, convert_all, link_or_copy
+from deop.data.folder import MAX_ID
+from deop.data.label_files import check_readers
 from deop.data.official import PUBLIC_SETS, Item, PublicSet, RequiredPart, read_panoptic
 from deop.errors import DataError, OutputError, SettingError
 from deop.files import parse_json, replacing
@@ -31,8 +25,6 @@ from deop.text.class_lists import OfficialClass, official_classes, source_of
 
 RECEIPT = "prepared.json"
 """Name of the file in a prepared folder that records which data set it is."""
-
-_INVALID = -1
 
 
 @dataclass(frozen=True)
@@ -110,6 +102,7 @@ def prepare(
         DataError: official files are missing or damaged, or their number differs from the published one.
         SettingError: an unknown data set, split or spelling; ``out`` is inside ``source`` or contains something else.
         OutputError: ``out`` cannot be written.
+        MissingDependencyError: a library that reads the label files is not installed.
     """
     public, root, folder = public_set(name), Path(source), Path(out)
     chosen = tuple(splits or public.splits)
@@ -120,10 +113,11 @@ def prepare(
     _check_folders(root, folder)
     _check_parts(public, root, chosen)
     items = {split: _items(public, root, split, partial) for split in chosen}
+    check_readers({item.form for split in chosen for item in items[split]})
     classes = _classes(public, root, chosen)
     _write_head(folder, public, classes, names)
     jobs = [(item, folder / split) for split in chosen for item in items[split]]
-    written, left_out = _convert_all(jobs, _id_table(public, classes), copy, workers, progress)
+    written, left_out = convert_all(jobs, _id_table(public, classes), copy, workers, progress)
     if left_out and not skip_broken:
         more = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         raise DataError(
@@ -132,7 +126,7 @@ def prepare(
         )
     if public.items is PUBLIC_SETS["panoptic"].items:
         for split in chosen:
-            _link_or_copy(_places(public, root, split)["listing"], folder / split / "panoptic.json", copy)
+            link_or_copy(_places(public, root, split)["listing"], folder / split / "panoptic.json", copy)
     counts = {split: len(items[split]) - _count_incomplete(folder / split, items[split]) for split in chosen}
     lost = sum(map(len, items.values())) - sum(counts.values()) - len(left_out)
     if lost:
@@ -207,7 +201,7 @@ def _classes(public: PublicSet, root: Path, splits: Sequence[str]) -> tuple[Offi
 def _id_table(public: PublicSet, classes: Sequence[OfficialClass]) -> np.ndarray:
     """(65536,) int32: official value -> id in prepared masks, -1 for values that do not exist."""
     wide = _needs_16_bits(classes)
-    table = np.full(MAX_ID + 1, _INVALID if public.unlisted is None else 0 if wide else public.unlisted, np.int32)
+    table = np.full(MAX_ID + 1, INVALID if public.unlisted is None else 0 if wide else public.unlisted, np.int32)
     for value, label in public.special:
         table[value] = 0 if wide else label
     for entry in classes:
@@ -279,120 +273,6 @@ def _read_text(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     with replacing(path) as file:
         file.write(text.encode())
-
-
-def _convert_all(
-    jobs: Sequence[tuple[Item, Path]],
-    table: np.ndarray,
-    copy: bool,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[int, list[str]]:
-    """Convert all items. Returns the number of masks written, and a message for each item that cannot be used."""
-    written, left_out = 0, []
-    with _mapping(min(workers, len(jobs))) as run:
-        for done, outcome in enumerate(run(_convert, jobs, repeat(table), repeat(copy))):
-            written += outcome is True
-            if isinstance(outcome, str):
-                left_out.append(outcome)
-            if progress:
-                progress(done + 1, len(jobs))
-    return written, left_out
-
-
-@contextmanager
-def _mapping(workers: int) -> Iterator[Callable[..., Iterator[bool | str]]]:
-    """``map``, in this process or in several."""
-    if workers <= 1:
-        yield map
-        return
-    # "spawn", because a fork of a process with threads, such as torch's, may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
-
-    def run(*arguments: Any) -> Iterator[bool | str]:
-        with _interrupts_blocked():
-            return pool.map(*arguments, chunksize=16)  # the table is sent once per chunk
-
-    try:
-        yield run
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT, so that processes started meanwhile never receive it.
-
-    Ctrl-C interrupts a whole group of processes. Only the parent handles it, and lets its workers finish their photos.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where the initializer of the workers has to do
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _convert(job: tuple[Item, Path], table: np.ndarray, copy: bool) -> bool | str:
-    """Write the photo and the mask of an item.
-
-    Returns:
-        True if they were written, False if they existed, a message if the official files cannot be used.
-    """
-    item, place = job
-    photo = place / "images" / f"{item.stem}{item.photo.suffix.lower()}"
-    mask = place / "masks" / f"{item.stem}.png"
-    panoptic = place / "panoptic" / f"{item.stem}.png" if item.form == "panoptic" else None
-    if mask.exists() and photo.exists() and (panoptic is None or panoptic.exists()):
-        return False
-    try:
-        ids = _convert_labels(item, table)
-    except DataError as error:
-        return str(error)
-    _link_or_copy(item.photo, photo, copy)
-    if panoptic is not None:
-        _link_or_copy(item.labels, panoptic, copy)
-    with replacing(mask) as file:  # last, so that an existing mask means a complete item
-        Image.fromarray(ids).save(file, "PNG")
-    return True
-
-
-def _convert_labels(item: Item, table: np.ndarray) -> np.ndarray:
-    """The ids of a prepared mask, (H, W) uint8 or uint16.
-
-    Raises:
-        DataError: labels that cannot be read, do not fit their photo, or have values that do not exist.
-    """
-    values = read_labels(item)
-    size = photo_size(item.photo)
-    if values.shape != size:
-        raise DataError(f"{item.labels} is {values.shape[1]} x {values.shape[0]}, its photo {size[1]} x {size[0]}")
-    ids = table[values]
-    if (invalid := ids == _INVALID).any():
-        raise DataError(f"{item.labels} has the value {values[invalid][0]}, which does not exist in its data set")
-    return ids.astype(np.uint16 if table.max() > 255 else np.uint8)
-
-
-def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
-    """Create a symbolic link, which leaves the source untouched, else a hard link, else a copy."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not copy:
-        for link in (os.symlink, os.link):
-            with suppress(OSError):
-                target.unlink(missing_ok=True)  # a link to a file that no longer exists
-                link(source.resolve(), target)
-                return
-    with replacing(target) as file, source.open("rb") as official:
-        shutil.copyfileobj(official, file)
 
 
 def _count_incomplete(place: Path, items: Collection[Item]) -> int:

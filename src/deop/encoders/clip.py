@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deop.config import from_json
 from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
+from deop.encoders.clip_positions import interpolate_positions, positions_within
 from deop.encoders.int8 import last_outputs, plain_weights
 from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
 from deop.encoders.types import VisionFeatures
@@ -78,6 +79,8 @@ class VisionConfig:
 
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
+    if torch.compiler.is_exporting():
+        return x * torch.sigmoid(1.702 * x)  # ONNX Runtime computes this in one step
     # Computed as silu(1.702 x) / 1.702 in place: allocating the largest tensors takes longer than the arithmetic.
     return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
@@ -238,7 +241,7 @@ class CLIPVision(nn.Module):
         *,
         severance: Severance | None = None,
         valid: Tensor | None = None,
-        sizes: list[tuple[int, int]] | None = None,
+        sizes: list[tuple[int, int]] | Tensor | None = None,
     ) -> VisionFeatures:
         """Encode whole images in one pass.
 
@@ -248,9 +251,9 @@ class CLIPVision(nn.Module):
                 that use masks.
             severance: where and how attention is severed; None: nowhere.
             valid: (B, N) bool, False for padding if the images of a batch have different N; None: all are valid.
-            sizes: (height, width) of each image in pixels. What lies beyond an image is excluded from attention, and
-                its features do not depend on the rest of the batch. None: every image fills the canvas, so padding is
-                encoded like image content, as in the original.
+            sizes: (height, width) of each image in pixels, or a tensor (1, 2) int64 for exported graphs. What lies
+                beyond an image is excluded from attention, and its features do not depend on the rest of the batch.
+                None: every image fills the canvas, so padding is encoded like image content, as in the original.
 
         Returns:
             Patch features (B, C, gh, gw) and image embeddings (B, C), not normalised (docs/method.md §3).
@@ -301,9 +304,12 @@ class CLIPVision(nn.Module):
         """
         return cls(from_json(VisionConfig, values, "the vision encoder")).eval()
 
-    def _positions(self, table: Tensor, grid: tuple[int, int], sizes: list[tuple[int, int]] | None) -> Tensor:
+    def _positions(self, table: Tensor, grid: tuple[int, int], sizes: list[tuple[int, int]] | Tensor | None) -> Tensor:
         """A position table fitted to the canvas (1, 1 + L, C), or to each image (B, 1 + L, C) if sizes differ."""
         rule = self.config.position_rule
+        if torch.compiler.is_exporting() or isinstance(sizes, Tensor):
+            extent = [] if sizes is None else [(side + self.config.patch - 1) // self.config.patch for side in sizes[0]]
+            return positions_within(table, grid, (extent[0], extent[1]) if extent else grid, rule)[None]
         grids = {grid_of(size, self.config.patch) for size in sizes} if sizes is not None else {grid}
         if grids == {grid}:
             return interpolate_positions(table, grid, rule)[None]
@@ -352,23 +358,3 @@ class CLIPVision(nn.Module):
         encoder = cls(VisionConfig(**settings, normalization=normalization, **options))
         load_strictly(encoder, renamed, "the state dict")
         return encoder.eval()
-
-
-def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "grid") -> Tensor:
-    """Fit a position table to a patch grid, bicubic without antialiasing (docs/method.md §3, "Positions").
-
-    Args:
-        table: (1 + g * g, C) float, the class token's row first.
-        grid: (gh, gw), the patch grid of the image.
-        rule: "grid": interpolate unless the grid is (g, g); "count": unless gh * gw = g * g, the original's rule.
-
-    Returns:
-        (1 + gh * gw, C), or ``table`` itself.
-    """
-    side = round((table.shape[0] - 1) ** 0.5)
-    if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
-        return table
-    square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    # In float32: not every device has a half-precision kernel for bicubic, and the table is small.
-    fitted = F.interpolate(square.float(), size=grid, mode="bicubic", align_corners=False)[0].to(table.dtype)
-    return torch.cat([table[:1], fitted.flatten(1).T])

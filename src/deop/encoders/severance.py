@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop.errors import SettingError
+from deop.networks.attention import attend
 from deop.networks.resampling import to_patches
 from deop.severance import KINDS, Severance
 
@@ -89,7 +90,9 @@ def _gate_normalized(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> 
 
 def _affinity(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
     tokens = torch.cat([valid.to(coverage.dtype)[:, :, None], coverage], 2).mT  # M^T: (B, 1 + L, N)
-    if tokens.shape[2] == 0:  # no proposals: the affinity is all zero, so every token receives the mean value
+    # Without proposals the affinity is all zero, so every token receives the mean value. A column of zeros changes
+    # nothing otherwise; an exported graph always has it, since its number of proposals is not known.
+    if torch.compiler.is_exporting() or tokens.shape[2] == 0:
         tokens = F.pad(tokens, (0, 1))
     # (B, 1, 1 + L), True for tokens that may be attended to: nothing is taken from padding.
     keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None]
@@ -97,7 +100,7 @@ def _affinity(coverage: Tensor, valid: Tensor, inside: Tensor | None) -> Mix:
     def mix(values: Tensor) -> Tensor:
         # softmax(M^T M) v is unscaled attention with M^T as both queries and keys: no L x L matrix is stored.
         factor = tokens.to(values.dtype)
-        return F.scaled_dot_product_attention(factor, factor, values, attn_mask=keys, scale=1.0)
+        return attend(factor, factor, values, keys, scale=1.0)
 
     return mix
 

@@ -1,10 +1,11 @@
 """Average precision of things in instance mode, computed like COCO's pycocotools."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from deop.evaluation.bootstrap import Tally
 from deop.evaluation.metrics import mean, ratio
 from deop.evaluation.proposal_quality import THRESHOLDS
 from deop.evaluation.truth import TrueSegments
@@ -111,11 +112,11 @@ def _match(iou: np.ndarray, crowd: np.ndarray, limit: float) -> np.ndarray:
     return matched
 
 
-@dataclass
-class DetectionTally:
-    """The matched detections of every photo; scores any resample of the photos, like ``bootstrap.PhotoSums``."""
+class DetectionTally(Tally):
+    """The matched detections of every photo. Their average precision scores a data set."""
 
-    _photos: list[Detections] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._photos: list[Detections] = []
 
     def add(self, detections: Detections) -> None:
         """Add a photo."""
@@ -123,10 +124,6 @@ class DetectionTally:
 
     def __len__(self) -> int:
         return len(self._photos)
-
-    def total(self) -> np.ndarray:
-        """The average precision over all photos, as ``resampled``."""
-        return self.resampled(np.ones((1, len(self))))[0]
 
     def resampled(self, weights: np.ndarray) -> np.ndarray:
         """The average precision over resamples of the photos.

@@ -5,45 +5,44 @@ The interval contains the middle part of these scores. It describes other photos
 runs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from deop.errors import SettingError
 
 _RESAMPLES_AT_ONCE = 100
 
 
-class Resampled(Protocol):
-    """Counts or scores of photos that can be computed for any resample of the photos, as ``PhotoSums`` does."""
+class Tally(ABC):
+    """What is kept of every photo of a data set, to score the data set or any resample of its photos."""
 
+    @abstractmethod
     def __len__(self) -> int:
         """Number of photos."""
-        ...
 
-    def total(self) -> np.ndarray:
-        """The value for all photos."""
-        ...
-
+    @abstractmethod
     def resampled(self, weights: np.ndarray) -> np.ndarray:
         """The values (R, ...) if each photo counts as often as ``weights`` (R, photos) says."""
-        ...
+
+    def total(self) -> np.ndarray:
+        """The value for all photos, of shape (...)."""
+        return self.resampled(np.ones((1, len(self))))[0]
 
 
-@dataclass
-class PhotoSums:
-    """Sparse counts of every photo. Their sum scores the data set, or any resample of it.
+class PhotoSums(Tally):
+    """Counts of every photo, of which only those above 0 are kept. Their sum scores a data set.
 
-    Attributes:
+    Args:
         shape: shape of the counts of one photo.
     """
 
-    shape: tuple[int, ...]
-    _indices: list[np.ndarray] = field(default_factory=list)
-    _values: list[np.ndarray] = field(default_factory=list)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self._indices: list[np.ndarray] = []
+        self._values: list[np.ndarray] = []
 
     def add(self, counts: np.ndarray) -> None:
         """Add a photo with counts of shape ``shape``."""
@@ -54,10 +53,6 @@ class PhotoSums:
 
     def __len__(self) -> int:
         return len(self._indices)
-
-    def total(self) -> np.ndarray:
-        """The sum over the photos, float64 of shape ``shape``."""
-        return self.resampled(np.ones((1, len(self))))[0]
 
     def resampled(self, weights: np.ndarray) -> np.ndarray:
         """Weighted sums over the photos.
@@ -71,11 +66,10 @@ class PhotoSums:
         width = int(np.prod(self.shape))
         if not len(self):
             return np.zeros((len(weights), *self.shape))
-        ends = np.cumsum([0, *(len(indices) for indices in self._indices)])
-        table = sparse.csr_array(
-            (np.concatenate(self._values), np.concatenate(self._indices), ends), shape=(len(self), width)
-        )
-        return (weights @ table).reshape(len(weights), *self.shape)
+        indices, values = np.concatenate(self._indices), np.concatenate(self._values)
+        photos = np.repeat(np.arange(len(self)), [len(part) for part in self._indices])
+        sums = [np.bincount(indices, weight[photos] * values, width) for weight in weights]
+        return np.stack(sums).reshape(len(weights), *self.shape)
 
 
 @dataclass(frozen=True)
@@ -104,11 +98,11 @@ class Bootstrap:
         if self.seed < 0:
             raise SettingError(f"seed is {self.seed}: expected 0 or more")
 
-    def draw(self, sums: Resampled, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def draw(self, sums: Tally, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """The score of every resample.
 
         Args:
-            sums: counts of the photos.
+            sums: what is kept of the photos.
             score: function from sums (R, ...) to scores (R, ...).
 
         Returns:

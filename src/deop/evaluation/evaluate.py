@@ -1,4 +1,4 @@
-"""Evaluates a model on a data set."""
+"""Evaluates a model on a data set, whatever engine computes it. No torch."""
 
 import time
 from collections.abc import Callable
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from deop._version import __version__
+from deop.arrays import to_float32
 from deop.data.folder import LabelledFolder, Pair
 from deop.errors import DataError
 from deop.evaluation.average_precision import DetectionTally, match_detections, precision_scores
-from deop.evaluation.bootstrap import Bootstrap, PhotoSums, Resampled
+from deop.evaluation.bootstrap import Bootstrap, PhotoSums, Tally
 from deop.evaluation.metrics import Confusion, iou, mean, or_none, ratio, semantic_scores
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
 from deop.evaluation.protocol import LabelSpace, Protocol, select_names, threshold_of
 from deop.evaluation.truth import PanopticTruth, TrueSegments, components, has_panoptic
 from deop.evaluation.uncounted import Uncounted
-from deop.model import DeOP
-from deop.regions.encoding import EncodedPhoto
 from deop.results.segmentation import Segmentation
+from deop.surface import ModelSurface
 from deop.text.vocabulary import Vocabulary
 
 __all__ = ["EvaluatedPhoto", "Protocol", "evaluate"]
@@ -52,7 +52,7 @@ class EvaluatedPhoto:
 
 
 def evaluate(
-    model: DeOP,
+    model: ModelSurface,
     data: LabelledFolder,
     protocol: Protocol | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -82,32 +82,32 @@ def evaluate(
         DataError: a photo or mask that cannot be used, or no pixel of any photo counts.
     """
     protocol, bootstrap = protocol or Protocol(), bootstrap or Bootstrap()
-    severance, two_stream = model.check_encoding(protocol.severance, protocol.anchors, protocol.classifier)
+    model.check_encoding(protocol.severance, protocol.anchors, protocol.classifier)
     space = LabelSpace.of(data, model, protocol)
-    tally = _Tally(space, protocol)
+    counts = _Counts(space, protocol)
     pairs = data.pairs[: protocol.limit]
     for done, pair in enumerate(pairs):
-        photo = tally.add(model, pair)
+        photo = counts.add(model, pair)
         if photo and watch:
             watch(photo)
         if progress:
             progress(done + 1, len(pairs))
-    if not len(tally.classes):
+    if not len(counts.classes):
         raise DataError(
             f"{data.root}: none of the {len(pairs)} photos has a pixel of a class, so that there is nothing to "
             "evaluate: compare the ids of the masks with those of classes.json"
         )
-    return tally.summary(bootstrap, model) | {
-        "images": len(tally.classes),
-        "images_without_truth": len(pairs) - len(tally.classes),
-        "seconds_per_image": tally.seconds / len(tally.classes),
-        **tally.uncounted.summary(),
+    return counts.summary(bootstrap, model) | {
+        "images": len(counts.classes),
+        "images_without_truth": len(pairs) - len(counts.classes),
+        "seconds_per_image": counts.seconds / len(counts.classes),
+        **counts.uncounted.summary(),
         "protocol": protocol.kind,
         "data": str(data.root),
         "model": model.card.name,
-        "severance": severance.kind if two_stream is None else None,
-        "classifier": "one-pass" if two_stream is None else "two-stream",
-        "anchors": tally.anchors,
+        "engine": model.engine,
+        "precision": model.precision,
+        **{key: counts.encoding.get(key) for key in ("severance", "classifier", "anchors")},
         "proposals": protocol.proposals,
         "names": protocol.names,
         "threshold": threshold_of(model, protocol),
@@ -126,13 +126,13 @@ def _name_or_none(vocabulary: Vocabulary) -> str | None:
 
 
 @dataclass
-class _Tally:
+class _Counts:
     """Counts of every photo so far."""
 
     space: LabelSpace
     protocol: Protocol
     seconds: float = 0.0
-    anchors: str | None = None
+    encoding: dict[str, Any] = field(default_factory=dict)
     classes: PhotoSums = field(init=False)
     regions: PhotoSums = field(init=False)
     panoptic: PhotoSums = field(init=False)
@@ -150,7 +150,7 @@ class _Tally:
         root = self.space.data.root
         self._panoptic_truth = PanopticTruth(root, self.space.ids) if has_panoptic(root) else None
 
-    def add(self, model: DeOP, pair: Pair) -> EvaluatedPhoto | None:
+    def add(self, model: ModelSurface, pair: Pair) -> EvaluatedPhoto | None:
         """Evaluate a photo and count its pixels and segments; None if its truth is unknown everywhere."""
         space, protocol = self.space, self.protocol
         ids = space.data.ids(pair)
@@ -172,16 +172,16 @@ class _Tally:
         )[0]
         result = model.label(encoded, names, threshold=threshold_of(model, protocol))
         self.seconds += time.perf_counter() - started
-        self.anchors = encoded.settings.get("anchors")
+        self.encoding = encoded.settings
         photo = _compare(pair, space, truth, result, requested)
         self.classes.add(photo.confusion.counts)
         self.photos_with[present] += 1
         if masks is not None:
-            predicted = model.class_probabilities(encoded, names)[:, :-1].argmax(1).cpu().numpy()
+            predicted = to_float32(model.class_probabilities(encoded, names))[:, :-1].argmax(1)
             self.regions.add(np.array([(requested[predicted] == present).sum(), len(present)]))
         else:
             segments = self._true_segments(pair, truth)
-            self.proposals.add(count_found(*mask_fit(encoded.proposals, encoded.canvas, segments)))
+            self.proposals.add(count_found(*mask_fit(encoded.masks, encoded.canvas, segments)))
             if self._panoptic_truth:
                 self._count_panoptic(model, encoded, requested, segments)
         return photo
@@ -193,7 +193,7 @@ class _Tally:
             truth = np.where(truth == len(self.space.names) - 1, -1, truth)
         return components(truth, self.space.things)
 
-    def _count_panoptic(self, model: DeOP, encoded: EncodedPhoto, requested: np.ndarray, truth: TrueSegments) -> None:
+    def _count_panoptic(self, model: ModelSurface, encoded: Any, requested: np.ndarray, truth: TrueSegments) -> None:
         names, things = select_names(self.space.vocabulary, requested), self.space.things
         result = model.label(encoded, names, mode="panoptic")
         classes = requested[[segment.class_id for segment in result.segments]]
@@ -205,12 +205,12 @@ class _Tally:
         classes = requested[[segment.class_id for segment in result.segments]]
         self.instances.add(match_detections(truth, result.segments, classes, things))
 
-    def summary(self, bootstrap: Bootstrap, model: DeOP) -> dict[str, Any]:
+    def summary(self, bootstrap: Bootstrap, model: ModelSurface) -> dict[str, Any]:
         """The scores and their intervals, as JSON values."""
         names, photos, intervals = self.space.names, len(self.classes), {}
 
         def scored(
-            sums: Resampled, score: Callable[[np.ndarray], dict[str, np.ndarray]], prefix: str = ""
+            sums: Tally, score: Callable[[np.ndarray], dict[str, np.ndarray]], prefix: str = ""
         ) -> dict[str, Any]:
             total = score(sums.total())
             bounds = bootstrap.interval(bootstrap.draw(sums, lambda part: np.stack(list(score(part).values()), -1)))
@@ -259,7 +259,7 @@ class _Tally:
             "unseen": list(self.space.unseen),
         }
 
-    def _trained(self, model: DeOP) -> np.ndarray | None:
+    def _trained(self, model: ModelSurface) -> np.ndarray | None:
         """(K,) bool, the names that the model was trained with; None if unknown, or in another protocol."""
         trained = {name.casefold() for name in model.settings.calibration.trained_names}
         if self.protocol.kind != "cross-dataset" or not trained:

@@ -1,13 +1,12 @@
 """Quality of masks without names: average recall, and the IoU of each true segment with its best mask."""
 
 import numpy as np
-import torch
 
 from deop.evaluation.metrics import ratio
 from deop.evaluation.truth import TrueSegments
 from deop.images.canvas import Canvas
-from deop.proposals.types import Proposals
-from deop.regions.windows import mask_blocks
+from deop.labelling.masks import PhotoMasks
+from deop.labelling.windows import Window, mask_strips
 
 THRESHOLDS = np.arange(50, 100, 5) / 100
 """IoU thresholds at which a segment counts as found: 0.5, 0.55, ... 0.95, as in COCO."""
@@ -19,15 +18,15 @@ WIDTH = len(AT) + 5
 """Number of values that ``count_found`` returns for a photo."""
 
 
-def mask_fit(proposals: Proposals, canvas: Canvas, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray]:
-    """IoU of each proposal with each true segment, most confident proposals first.
+def mask_fit(masks: PhotoMasks, canvas: Canvas, truth: TrueSegments) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of each mask with each true segment, most confident masks first.
 
-    A mask consists of the pixels with a probability of at least 0.5. Proposals have no score; their confidence is the
-    mean probability inside the mask, and the larger of two equally confident masks comes first. Empty masks are left
-    out. Unknown pixels and crowds belong to no segment and do not count.
+    A mask consists of the pixels with a probability of at least 0.5. Masks have no score; their confidence is the mean
+    probability inside the mask, and the larger of two equally confident masks comes first. Empty masks are left out.
+    Unknown pixels and crowds belong to no segment and do not count.
 
     Args:
-        proposals: N proposals of the photo.
+        masks: N masks of the photo.
         canvas: where the photo lies in the masks.
         truth: true segments of the photo.
 
@@ -40,22 +39,41 @@ def mask_fit(proposals: Proposals, canvas: Canvas, truth: TrueSegments) -> tuple
     number[kept] = np.arange(len(kept))
     segments = number[truth.segment_map]
     area = np.bincount(segments[segments >= 0], minlength=len(kept)).astype(np.float64)
-    shared = np.zeros((len(proposals), len(kept)))
-    pixels, confidence, inside = (np.zeros(len(proposals)) for _ in range(3))
-    for first, last, masks in mask_blocks(proposals, canvas, extra=len(kept)):
-        covers = masks >= 0.5
-        confidence += (masks * covers).sum((1, 2)).cpu().double().numpy()
-        pixels += covers.sum((1, 2)).cpu().numpy()
-        labels = torch.from_numpy(segments[first:last].ravel()).to(masks.device)
-        known = labels >= 0
-        flat = covers.flatten(1)[:, known].float()
-        inside += flat.sum(1).cpu().double().numpy()
-        labels = labels[known]
-        one_hot = torch.nn.functional.one_hot(labels, len(kept)) if len(kept) else labels.new_zeros(len(labels), 0)
-        shared += (flat @ one_hot.float()).cpu().double().numpy()  # whole numbers below 2^24: exact
-    iou = ratio(shared, inside[:, None] + area - shared)
+    shared = np.zeros((len(masks), len(kept) + 1))  # the last column: pixels of no segment
+    confidence = np.zeros(len(masks))
+    for strip in mask_strips(masks, canvas) if len(masks) else ():
+        for window in strip.windows:
+            present, labels = np.unique(segments[window.rows, window.columns], return_inverse=True)
+            shared[:, present] += _pixels_by_label(window, labels.ravel(), confidence)
+    pixels, shared = shared.sum(1), shared[:, :-1]
+    iou = ratio(shared, shared.sum(1, keepdims=True) + area - shared)
     order = np.lexsort((-pixels, -ratio(confidence, pixels).round(6)))
     return iou[order[pixels[order] > 0]], area
+
+
+def _pixels_by_label(window: Window, labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Number of pixels of each label that each mask covers in a window.
+
+    Args:
+        window: N masks.
+        labels: (h * w,) integers, 0..L - 1, of which each occurs.
+        confidence: (N,) float64; the sum of the probabilities inside each mask is added to it.
+
+    Returns:
+        (N, L) float64.
+    """
+    sizes = np.bincount(labels)
+    whole = window.low >= 0.5
+    pixels = np.where(whole[:, None], sizes, 0.0)
+    confidence += np.where(whole & (window.low == window.high), window.low * np.float64(labels.size), 0)
+    varying = np.flatnonzero((window.low < window.high) & (window.high >= 0.5))
+    if len(varying):
+        values = window.enlarge(window.at_input(varying)).reshape(len(varying), -1)
+        covers = values >= 0.5
+        confidence[varying] += (values * covers).sum(1, dtype=np.float64)
+        one_hot = (labels[:, None] == np.arange(len(sizes))).astype(np.float32)
+        pixels[varying] = covers.astype(np.float32) @ one_hot  # whole numbers below 2^24: exact
+    return pixels
 
 
 def count_found(iou: np.ndarray, area: np.ndarray) -> np.ndarray:

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from deop.data.folder import LabelledFolder, Pair
-from deop.encoders.severance import Severance
 from deop.errors import DataError, SettingError
 from deop.files import replacing
-from deop.model import DeOP
-from deop.regions.two_stream import TwoStream
+from deop.severance import Severance
+from deop.surface import ModelSurface
 from deop.text.everything_else import means_everything_else
 from deop.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from deop.regions.two_stream import TwoStream
 
 KINDS = ("plain", "generalized", "cross-dataset", "with-background")
 
@@ -54,7 +57,7 @@ class Protocol:
     proposals: str = "model"
     names: str = "all"
     severance: str | Severance | None = None
-    classifier: str | TwoStream = "one-pass"
+    classifier: "str | TwoStream" = "one-pass"
     anchors: str | None = None
     unseen: tuple[str, ...] = ()
     limit: int | None = None
@@ -117,7 +120,7 @@ class LabelSpace:
     unseen: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, data: LabelledFolder, model: DeOP, protocol: Protocol) -> "LabelSpace":
+    def of(cls, data: LabelledFolder, model: ModelSurface, protocol: Protocol) -> "LabelSpace":
         """The label space of a data set under a protocol.
 
         Raises:
@@ -205,7 +208,7 @@ class LabelSpace:
             Image.fromarray(values).save(file, "PNG")
 
 
-def threshold_of(model: DeOP, protocol: Protocol) -> float:
+def threshold_of(model: ModelSurface, protocol: Protocol) -> float:
     """The minimum score of a pixel that gets a name."""
     if protocol.threshold is not None:
         return protocol.threshold

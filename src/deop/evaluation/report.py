@@ -5,20 +5,23 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deop._version import __version__
+from deop.dependencies import missing
 from deop.evaluation.gallery import Gallery
 from deop.evaluation.metrics import Confusion, accuracy
 from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.evaluation.uncounted import describe_uncounted
 from deop.files import replacing
 from deop.results.colours import vocabulary_colours
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _CONFUSED_CLASSES = 12  # with the lowest IoU
 _NAMES_PER_BAR = 4  # besides the correct one
@@ -113,19 +116,13 @@ def write_report(
 
     Raises:
         OutputError: the folder cannot be written.
+        MissingDependencyError: jinja2 is not installed.
     """
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= {"percent": _percent, "short": _short}
+    template = load_template()
     confusion = gallery.confusion or Confusion(len(scores["per_class"]))
     rows = list(_class_rows(scores, confusion))
     absent = [name for name, value in scores["per_class"].items() if value is None]
-    text = page.get_template("report.html").render(
+    text = template.render(
         scores=scores,
         cards=[row for row in (_score_row(scores, *card) for card in _CARDS) if row],
         more=[row for row in (_score_row(scores, *line) for line in _MORE) if row],
@@ -139,7 +136,7 @@ def write_report(
         class_histogram=np.histogram([row.iou for row in rows], 10, (0, 1))[0].tolist(),
         calibration=_calibration(gallery),
         settings=_settings(scores),
-        versions=_versions(device),
+        versions=_versions(scores["engine"], device),
         command=command,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
@@ -147,6 +144,27 @@ def write_report(
     with replacing(target) as file:
         file.write(text.encode())
     return target
+
+
+def load_template() -> "Template":
+    """The template of the page.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise missing("a report (--report)", "jinja2") from error
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"percent": _percent, "short": _short}
+    return page.get_template("report.html")
 
 
 def _score_row(scores: Mapping[str, Any], label: str, key: str, note: str = "") -> ScoreRow | None:
@@ -204,7 +222,8 @@ def _calibration(gallery: Gallery) -> dict[str, Any] | None:
 
 def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
     names = {
-        "Model": "model", "Data": "data", "Protocol": "protocol", "Masks": "proposals", "Severance": "severance",
+        "Model": "model", "Data": "data", "Protocol": "protocol", "Masks": "proposals", "Engine": "engine",
+        "Precision": "precision", "Severance": "severance",
         "Classifier": "classifier", "Anchors": "anchors", "Names": "names", "Threshold": "threshold",
         "Background names": "background", "Unseen names": "unseen",
     }  # fmt: skip
@@ -223,13 +242,15 @@ def _settings(scores: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
-def _versions(device: str) -> dict[str, str]:
+def _versions(engine: str, device: str) -> dict[str, str]:
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-    if device.startswith("cuda"):
-        machine += f", {torch.cuda.get_device_name(device)}"
+    name = "onnxruntime" if engine == "onnx" else "torch"
+    library = import_module(name)  # its packages have several names, such as onnxruntime-gpu
+    if engine == "torch" and device.startswith("cuda"):
+        machine += f", {library.cuda.get_device_name(device)}"
     return {
         "deop": __version__,
-        "torch": torch.__version__,
+        name: library.__version__,
         "numpy": np.__version__,
         "Python": platform.python_version(),
         "Machine": machine,

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from deop.data.folder import Pair, key_of, opening_image
 from deop.data.label_files import read_segment_ids, warn_of_unlisted_segments
 from deop.errors import DataError, SettingError
 from deop.files import parse_json
+from deop.images.connected_regions import connected_regions
 from deop.images.panoptic_ids import find_ids
-
-_NEIGHBOURS = np.ones((3, 3), bool)  # diagonal neighbours are connected, so that thin things stay in one piece
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ def components(truth: np.ndarray, things: np.ndarray) -> TrueSegments:
         things: (K,) bool, which classes are countable things. Diagonal neighbours are connected, and parts of any size
             count.
     """
-    segments = np.full(truth.shape, -1, np.int32)
-    classes: list[int] = []
-    for label in np.unique(truth[truth >= 0]).tolist():
-        inside = truth == label
-        parts, count = ndimage.label(inside, _NEIGHBOURS) if things[label] else (inside.astype(np.int32), 1)
-        segments[inside] = parts[inside] - 1 + len(classes)
-        classes += [label] * count
-    return TrueSegments(segments, np.array(classes, np.int64), np.zeros(len(classes), bool))
+    regions = connected_regions(truth, diagonal=True)  # diagonal neighbours keep thin things in one piece
+    known = np.flatnonzero(regions.labels >= 0)
+    labels = regions.labels[known].astype(np.int64)
+    parts = np.where(things[labels], known, -1)
+    (classes, _), number = np.unique(np.stack([labels, parts]), axis=1, return_inverse=True)
+    segments = np.full(len(regions.labels), -1, np.int32)
+    segments[known] = number.ravel()
+    return TrueSegments(regions.paint(segments), classes, np.zeros(len(classes), bool))
 
 
 class PanopticTruth:

@@ -20,18 +20,23 @@ _INSTRUCTIONS = {
 
 
 def choose_device(choice: "str | torch.device | None") -> "torch.device":
-    """The device that the caller chose; None: a GPU if there is one, else the CPU.
+    """The device that the caller chose; None or "auto": a GPU if there is one, else the CPU.
 
     Raises:
         SettingError: an unknown device, or one that this machine does not have.
     """
     import torch
 
-    if choice is None:
+    if choice is None or str(choice) == "auto":
         for kind in ("cuda", "mps"):
             if getattr(torch, kind).is_available():
                 return torch.device(kind)
         return torch.device("cpu")
+    if str(choice) in ("webgpu", "coreml", "directml"):
+        raise SettingError(
+            f"device {str(choice)!r} is one of ONNX Runtime, and this model runs with torch: load a model with ONNX "
+            "graphs, such as nano or a folder that `deop export` wrote, or choose cpu, cuda, cuda:1 or mps"
+        )
     try:
         device = torch.device(choice)
         torch.empty(0, device=device)

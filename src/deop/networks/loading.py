@@ -36,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state.update(load_file(str(file)))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot read {file}: {error}. Fetch or convert it again.") from error
-    return _unpack(state, path)
+    return unpack(state, path)
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -179,7 +179,12 @@ def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def _unpack(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+def unpack(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Undo ``pack``, in place; weights that are not packed stay as they are.
+
+    Raises:
+        CheckpointError: scales without rows, naming ``path``.
+    """
     for key in [key for key in state if key.endswith(_SCALE)]:
         scale, name = state.pop(key), key.removesuffix(_SCALE)
         if name not in state or scale.shape != state[name].shape[:1]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deop.networks.resize_matrices import to_patches_by_matrices
+
 
 def resize_bilinear(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resize maps (B, C, h, w) bilinearly to ``size`` (H, W), without antialiasing (``align_corners=False``)."""
@@ -31,6 +33,9 @@ def to_patches(maps: Tensor, image_size: tuple[int, int], patch: int, *, antiali
     """
     (height, width), (rows, columns) = image_size, maps.shape[-2:]
     grid = grid_of(image_size, patch)
+    if torch.compiler.is_exporting() or (antialias and grid[1] == 1):
+        # torch 2.13 returns the first row in all rows if the result is one cell wide.
+        return to_patches_by_matrices(maps, image_size, patch, antialias=antialias)
     if 0 in maps.shape:
         return maps.new_zeros(*maps.shape[:2], *grid)
     dtype = maps.dtype

@@ -311,11 +311,14 @@ def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: flo
     cells = torch.cat([colours / unit, positions], 1)
     centres = pool_cells(cells, (rows, columns)).flatten(2).mT  # (B, K, 5)
     odd = bool(height % 2 or width % 2)
-    coarse = F.avg_pool2d(cells, 2, ceil_mode=odd).flatten(2)  # a quarter of the cells is enough to place the centres
+    # A quarter of the cells is enough to place the centres.
+    coarse = _with_one(F.avg_pool2d(cells, 2, ceil_mode=odd).flatten(2)).mT  # (B, l, 6)
     for _ in range(rounds):
-        shares = _shares(centres, coarse)
-        centres = shares @ coarse.mT / shares.sum(2, keepdim=True).clamp_min(1e-6)
-    return _shares(centres, cells.flatten(2)).unflatten(2, (height, width))
+        shares = _nearness(coarse @ _parabolas(centres).mT, 2).softmax(2)  # (B, l, K)
+        sums = shares.mT @ coarse
+        centres = sums[:, :, :-1] / sums[:, :, -1:].clamp_min(1e-6)
+    shares = _nearness(_parabolas(centres) @ _with_one(cells.flatten(2)), 1).exp_()  # (B, K, L)
+    return (shares / shares.sum(1, keepdim=True)).unflatten(2, (height, width))
 
 
 def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
@@ -333,8 +336,17 @@ def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
     return rows, columns, (high * wide / (down * across)).sqrt()
 
 
-def _shares(centres: Tensor, cells: Tensor) -> Tensor:
-    """Softmax over centres (B, K, C) of the negative squared distance to each cell (B, C, L): (B, K, L)."""
-    similarity = 2 * centres @ cells - centres.square().sum(2, keepdim=True)
+def _with_one(cells: Tensor) -> Tensor:
+    """Cells (B, C, L) with a further channel that is 1."""
+    return torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
+
+
+def _parabolas(centres: Tensor) -> Tensor:
+    """Rows (B, K, C + 1) whose product with a cell and 1 is 2 c x - c^2: minus the squared distance, but for x^2."""
+    return torch.cat([2 * centres, -centres.square().sum(2, keepdim=True)], 2)
+
+
+def _nearness(products: Tensor, dim: int) -> Tensor:
+    """Logarithms of shares of centres along ``dim``, where the nearest centre has 0."""
     # Clamped, since smaller shares have no effect but become denormal numbers, which are slow.
-    return (similarity - similarity.amax(1, keepdim=True)).clamp_min_(-30).softmax(1)
+    return (products - products.amax(dim, keepdim=True)).clamp_min_(-30)

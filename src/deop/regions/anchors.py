@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, SettingError
+from deop.networks.attention import attend
 from deop.networks.loading import load_strictly
 from deop.networks.positions import sine_positions
 
@@ -95,7 +96,16 @@ class AnchorDecoder(nn.Module):
             nn.init.eye_(self.mask_query.weight)  # the initial query is the mask-pooled feature
             nn.init.zeros_(self.mask_query.bias)
 
-    def forward(self, features: Tensor, coverage: Tensor, slots: Tensor | None = None) -> Regions:
+    def forward(
+        self,
+        features: Tensor,
+        coverage: Tensor,
+        slots: Tensor | None = None,
+        *,
+        inside: Tensor | None = None,
+        extent: tuple[int | Tensor, int | Tensor] | None = None,
+        valid: Tensor | None = None,
+    ) -> Regions:
         """Compute the region embeddings.
 
         Args:
@@ -103,6 +113,10 @@ class AnchorDecoder(nn.Module):
             coverage: (B, N, gh, gw) in [0, 1]: mask probabilities resized to the patch grid, with the sigmoid before
                 the resize (docs/method.md §2, use b). N may be 0.
             slots: (B, N) int64, query slot of each proposal; required by slot-tied queries.
+            inside: (B, gh * gw) bool, False for patches that are not part of the image, whose features are 0; None: all
+                are. The last three arguments are for exported graphs, which cannot remove patches and proposals.
+            extent: rows and columns of the patches inside; None: those of the grid.
+            valid: (B, N) bool, False for proposals that do not count, whose embeddings have no meaning; None: all do.
 
         Returns:
             Regions with one heatmap per head.
@@ -113,23 +127,23 @@ class AnchorDecoder(nn.Module):
         channels, grid = features.shape[1], features.shape[2:]
         tokens = features.flatten(2).mT  # (B, L, C)
         code_channels = channels + -channels % 4  # the code needs a multiple of 4; surplus channels are dropped
-        positions = sine_positions(code_channels, grid[0], grid[1], device=features.device, dtype=features.dtype)[
-            :channels
-        ]
+        positions = sine_positions(
+            code_channels, grid[0], grid[1], extent=extent, device=features.device, dtype=features.dtype
+        )[:channels]
         keys = tokens + positions.flatten(1).T
         gate = coverage.flatten(2)  # (B, N, L)
 
         query = self._queries(features, coverage, slots)
         state = torch.zeros_like(query)
         for layer in self.layers:
-            state = layer(state, query, tokens, keys, gate if self.config.gated_layers else None)
-        state = self.norm(state + self.self_attention(state + query, state + query, state))
+            state = layer(state, query, tokens, keys, gate if self.config.gated_layers else None, inside, valid)
+        state = self.norm(state + self.self_attention(state + query, state + query, state, keys=valid))
 
         # Only queries and keys are projected: each head pools its own channels of the raw features.
         weight, bias = self.query_key.weight.chunk(2), self.query_key.bias.chunk(2)
         queries = self._heads(F.linear(state + query, weight[0], bias[0]))  # (B, heads, N, C / heads)
         keys = self._heads(F.linear(keys, weight[1], bias[1]))
-        attention = (queries @ keys.mT / queries.shape[-1] ** 0.5).softmax(-1)
+        attention = _weights(queries, keys, inside)
         heatmaps = attention * gate[:, None]  # after the softmax, not renormalised
         pooled = (heatmaps @ self._heads(tokens)).transpose(1, 2).flatten(2)
         return Regions(F.normalize(pooled, dim=-1, eps=1e-10), heatmaps.unflatten(-1, grid))
@@ -195,15 +209,29 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None = None) -> Tensor:
-        """Attention of queries (B, N, C) over keys and values (B, L, C); ``gate`` (B, N, L) multiplies the weights."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None = None, keys: Tensor | None = None
+    ) -> Tensor:
+        """Attention of queries (B, N, C) over keys and values (B, L, C).
+
+        Args:
+            query: (B, N, C) float.
+            key: (B, L, C) float.
+            value: (B, L, C) float.
+            gate: (B, N, L) float that multiplies the weights, or None.
+            keys: (B, L) bool, which keys are attended to; None: all.
+        """
         parts = zip((query, key, value), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         q, k, v = (F.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x, w, b in parts)
         dropout = self.dropout if self.training else 0.0
         if gate is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            mixed = (
+                F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+                if dropout
+                else attend(q, k, v, _scores_of(keys, q.dtype))
+            )
         else:
-            attention = F.dropout((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), dropout)
+            attention = F.dropout(_weights(q, k, keys), dropout)
             mixed = (attention * gate[:, None]) @ v
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -220,10 +248,40 @@ class _Layer(nn.Module):
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(config.width) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, state: Tensor, query: Tensor, tokens: Tensor, keys: Tensor, gate: Tensor | None) -> Tensor:
-        """New state (B, N, C) from state and query (B, N, C), tokens and keys (B, L, C), gate (B, N, L) or None."""
+    def forward(
+        self,
+        state: Tensor,
+        query: Tensor,
+        tokens: Tensor,
+        keys: Tensor,
+        gate: Tensor | None,
+        inside: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """New state (B, N, C) from state and query (B, N, C), tokens and keys (B, L, C), gate (B, N, L) or None.
+
+        ``inside`` (B, L) and ``valid`` (B, N) are as in ``AnchorDecoder.forward``.
+        """
         positioned = state + query
-        state = self.norm1(state + self.dropout(self.self_attention(positioned, positioned, state)))
-        state = self.norm2(state + self.dropout(self.cross_attention(state + query, keys, tokens, gate)))
+        state = self.norm1(state + self.dropout(self.self_attention(positioned, positioned, state, keys=valid)))
+        update = self.cross_attention(state + query, keys, tokens, gate, inside)
+        state = self.norm2(state + self.dropout(update))
         inner = self.dropout(F.relu(self.up(state)))
         return self.norm3(state + self.dropout(self.down(inner)))
+
+
+def _weights(queries: Tensor, keys: Tensor, allowed: Tensor | None) -> Tensor:
+    """Attention weights (B, heads, N, L); 0 for keys that are not ``allowed`` (B, L)."""
+    scores = queries @ keys.mT / queries.shape[-1] ** 0.5
+    mask = _scores_of(allowed, scores.dtype)
+    return (scores if mask is None else scores + mask).softmax(-1)
+
+
+def _scores_of(allowed: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What to add to the scores (B, heads, N, L) so that only ``allowed`` (B, L) keys count.
+
+    Finite, since a photo may have no valid proposal: the result then has no meaning, but it is a number.
+    """
+    if allowed is None:
+        return None
+    return torch.where(allowed, 0.0, torch.finfo(dtype).min / 2).to(dtype)[:, None, None]

@@ -34,67 +34,77 @@ def references(graph: bytes) -> tuple[set[str], dict[str, str]]:
     locations: set[str] = set()
     metadata: dict[str, str] = {}
 
-    def read(message: str, data: memoryview, depth: int) -> None:
+    def read(message: str, start: int, end: int, depth: int) -> None:
         if depth > _DEPTH:
             raise ValueError("its graphs are nested too deeply")
         parts = _MODEL[message]
-        for number, value in _fields(data):
+        for number, first, last in _fields(graph, start, end):
             kind = parts.get(number)
             if kind is None:
                 continue
-            if not isinstance(value, memoryview):
+            if first < 0:
                 raise ValueError(f"field {number} of a {message} is a number")
             if kind == "entry":
-                key, entry = _entry(value)
+                key, entry = _entry(graph, first, last)
                 metadata[key] = entry
             elif kind == "location":
-                key, entry = _entry(value)
+                key, entry = _entry(graph, first, last)
                 if key == "location":
                     locations.add(entry)
             else:
-                read(kind, value, depth + 1)
+                read(kind, first, last, depth + 1)
 
-    view = memoryview(graph)
-    if 7 not in {number for number, _ in _fields(view)}:
+    if 7 not in {number for number, _, _ in _fields(graph, 0, len(graph))}:
         raise ValueError("it has no graph")
-    read("model", view, 0)
+    read("model", 0, len(graph), 0)
     return locations, metadata
 
 
-def _entry(data: memoryview) -> tuple[str, str]:
+def _entry(data: bytes, start: int, end: int) -> tuple[str, str]:
     """A StringStringEntryProto."""
-    fields = {number: bytes(value).decode() for number, value in _fields(data) if isinstance(value, memoryview)}
+    fields = {number: data[first:last].decode() for number, first, last in _fields(data, start, end) if first >= 0}
     return fields.get(1, ""), fields.get(2, "")
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers and values of a message; numbers of fixed width are skipped."""
-    position = 0
-    while position < len(data):
-        tag, position = _number(data, position)
+def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of the message in ``data[start:end]``: their number and where their content lies.
+
+    The content of a field that is a number lies at -1 to -1; numbers of fixed width are skipped.
+    """
+    position = start
+    while position < end:
+        tag = data[position]
+        position += 1
+        if tag > 127:
+            tag, position = _number(data, position - 1, end)
         kind = tag & 7
-        if kind == 0:
-            value, position = _number(data, position)
-            yield tag >> 3, value
-            continue
         if kind == 2:
-            length, position = _number(data, position)
+            if position >= end:
+                raise ValueError("it ends too early")
+            length = data[position]
+            position += 1
+            if length > 127:
+                length, position = _number(data, position - 1, end)
+        elif kind == 0:
+            _, position = _number(data, position, end)
+            yield tag >> 3, -1, -1
+            continue
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
             raise ValueError("it is not in the format of protocol buffers")
-        if position + length > len(data):
+        if position + length > end:
             raise ValueError("it ends too early")
         if kind == 2:
-            yield tag >> 3, data[position : position + length]
+            yield tag >> 3, position, position + length
         position += length
 
 
-def _number(data: memoryview, position: int) -> tuple[int, int]:
+def _number(data: bytes, position: int, end: int) -> tuple[int, int]:
     """A number of variable length, and the position after it."""
     result = 0
     for shift in range(0, 70, 7):
-        if position >= len(data):
+        if position >= end:
             break
         byte = data[position]
         position += 1

@@ -1,28 +1,29 @@
-"""The networks of an exported model in ONNX Runtime: pixels of a photo -> masks and region embeddings."""
+"""The networks of an exported model in ONNX Runtime: one session for each graph of its folder."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from deop.errors import CheckpointError, MissingDependencyError, ResourceError, SettingError
+from deop.errors import CheckpointError, DeopError, ResourceError, SettingError
+from deop.networks.threads import threads_for_sessions
+from deop.runtime.config import is_file_name
+from deop.runtime.files import read_checked
 from deop.runtime.graph_file import references
+from deop.runtime.providers import Provider, create_session, import_onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime
 
-GRAPH = "encode.onnx"
-WEIGHTS = "model.safetensors"
-_INPUTS = {"pixels": ("tensor(float)", (1, 3, None, None)), "size": ("tensor(int64)", (2,))}
-_OUTPUTS = {
-    "masks": ("tensor(float)", (None, None, None)),
-    "valid": ("tensor(bool)", (None,)),
-    "regions": ("tensor(float)", (None, None)),
-}
-_MULTIPLE = 32
+Signature = Mapping[str, tuple[str, tuple[int | None, ...]]]
+"""Type and shape of each input or output; None: any size."""
+
+_PIXELS = ("tensor(float)", (1, 3, None, None))
+_SIZE = ("tensor(int64)", (2,))
+_MASKS = ("tensor(float)", (None, None, None))
+_ROWS = ("tensor(float)", (None, None))
 
 
 @dataclass(frozen=True)
@@ -38,83 +39,86 @@ class Encoded:
     regions: np.ndarray
 
 
-class EncodeSession:
-    """The graph ``encode.onnx`` of an exported folder, with its weights in ``model.safetensors``.
-
-    Everything about the files is checked before ONNX Runtime reads them.
+class GraphSession:
+    """One graph of an exported folder. Everything about its files is checked before ONNX Runtime reads them.
 
     Args:
         folder: the exported folder.
         hashes: SHA-256 of the files of the folder by name, as in its config; a file that is not listed is refused.
-        threads: threads of each operation; None: as many as ONNX Runtime chooses, the number of physical cores.
-        providers: execution providers of ONNX Runtime, the preferred first.
+        graph: file name of the graph.
+        threads: threads of each operation; None: ``networks.threads.threads_for_sessions``.
+        provider: where it computes; None: on the CPU.
+        quantized: whether the graph computes in int8.
+
+    Attributes:
+        path: the graph.
+        files: names of the files that were checked: the graph and its weights.
 
     Raises:
         CheckpointError: a file that is missing, empty, damaged, not listed, of another model, or outside the folder.
         MissingDependencyError: onnxruntime is not installed.
-        SettingError: an execution provider that is not installed.
+        SettingError: the device cannot be used.
     """
+
+    kind: ClassVar[str]
+    """What the graph computes, as its metadata says: "deop.graph"."""
+    inputs: ClassVar[Signature]
+    outputs: ClassVar[Signature]
 
     def __init__(
         self,
         folder: str | Path,
         hashes: Mapping[str, str],
+        graph: str,
         *,
         threads: int | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        provider: Provider | None = None,
+        quantized: bool = False,
     ) -> None:
         folder = Path(folder)
-        self.path = folder / GRAPH
-        graph = _verified(folder, GRAPH, hashes)
-        weights = self._read_weights(graph, folder, hashes)
-        self._session = _create(graph, weights, folder, session_options(threads), providers)
+        self.path = folder / graph
+        content = read_checked(folder, graph, hashes)
+        weights = self._read_weights(content, folder, hashes)
+        self.files = frozenset((graph, *weights))
+        options = session_options(threads, quantized=quantized)
+        self._session = self._create(content, weights, options, provider or Provider("cpu"))
         self._check_signature()
 
     @property
     def width(self) -> int:
-        """Channels C of the region embeddings."""
-        channels: int = self._session.get_outputs()[2].shape[1]
+        """Channels C of the embeddings, the last output."""
+        channels: int = self._session.get_outputs()[-1].shape[1]
         return channels
 
-    def run(self, pixels: np.ndarray, size: tuple[int, int]) -> Encoded:
-        """Propose the masks of a photo and embed them.
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the CPU computes, because no other device was chosen or it did not start."""
+        return bool(self._session.get_providers()[0] == "CPUExecutionProvider")
+
+    def compute(self, inputs: Mapping[str, np.ndarray], subject: str) -> list[np.ndarray]:
+        """Run the graph.
 
         Args:
-            pixels: (1, 3, H, W) float32, normalised and padded; H and W are multiples of 32, at least 64.
-            size: height and width of the photo in ``pixels``.
+            inputs: the inputs by name.
+            subject: what does not fit if memory is exhausted, for the error message.
 
         Returns:
-            N masks and their regions; only those of the graph's masks that are valid.
+            The outputs in the order of ``outputs``.
 
         Raises:
-            SettingError: pixels of another shape or dtype.
-            ResourceError: the photo does not fit in memory.
+            ResourceError: the subject does not fit in memory.
+            CheckpointError: the graph cannot be run.
         """
-        shape = pixels.shape
-        if pixels.dtype != np.float32 or len(shape) != 4 or shape[:2] != (1, 3) or any(side % 32 for side in shape[2:]):
-            raise SettingError(
-                f"pixels of shape {shape} and dtype {pixels.dtype}: expected (1, 3, H, W) float32 with H and W "
-                f"multiples of {_MULTIPLE}"
-            )
-        if min(shape[2:]) < 2 * _MULTIPLE:
-            # Wider padding changes nothing inside ``size`` but rounding, and the graph needs two cells of 32 pixels.
-            bottom, right = (max(0, 2 * _MULTIPLE - side) for side in shape[2:])
-            pixels = np.pad(pixels, ((0, 0), (0, 0), (0, bottom), (0, right)))
         try:
-            masks, valid, regions = self._session.run(
-                list(_OUTPUTS), {"pixels": pixels, "size": np.array(size, np.int64)}
-            )
+            results: list[np.ndarray] = self._session.run(list(self.outputs), dict(inputs))
         except Exception as error:  # onnxruntime's errors have no common base class
             text = str(error)
             if "alloc" in text.lower() or "memory" in text.lower():
                 raise ResourceError(
-                    f"a photo of {size[1]} x {size[0]} px does not fit in memory: resize it, or use a machine with "
-                    "more memory"
+                    f"{subject} does not fit in memory: use a smaller one, or a machine with more memory"
                 ) from error
             raise CheckpointError(f"{self.path} cannot be run: {_first_line(error)}. Export it again") from error
-        if not valid.all():
-            masks, regions = masks[valid], regions[valid]
-        return Encoded(masks, regions)
+        return results
 
     def _read_weights(self, graph: bytes, folder: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
         """The files that the graph refers to, by name.
@@ -125,26 +129,50 @@ class EncodeSession:
             locations, metadata = references(graph)
         except ValueError as error:
             raise CheckpointError(f"{self.path} is damaged: {error}. Fetch or export the folder again") from error
-        if metadata.get("deop.graph") != "encode":
+        kind = metadata.get("deop.graph")
+        if kind is None:
             raise CheckpointError(f"{self.path} was not written by deop's export: export the model again")
+        if kind != self.kind:
+            raise CheckpointError(f"{self.path} is the graph {kind!r}, not {self.kind!r}: export the model again")
         for name in sorted(locations):
-            if name in ("", ".", "..") or set(name) & set("/\\:\0"):
+            if not is_file_name(name):
                 raise CheckpointError(
                     f"{self.path} refers to {name!r}: expected the name of a file in the same folder. Fetch the folder "
                     "again from a source you trust"
                 )
-        exported_with = metadata.get("deop.weights.sha256")
-        files = {name: _verified(folder, name, hashes) for name in sorted(locations)}
-        if WEIGHTS in files and exported_with != hashes[WEIGHTS]:
+        files = {name: read_checked(folder, name, hashes) for name in sorted(locations)}
+        if files and metadata.get("deop.weights.sha256") not in [hashes[name] for name in files]:
             raise CheckpointError(
-                f"{self.path} belongs to other weights than {WEIGHTS} beside it: export the model again"
+                f"{self.path} belongs to other weights than {' and '.join(files)} beside it: export the model again"
             )
         return files
 
+    def _create(
+        self, graph: bytes, files: Mapping[str, bytes], options: "onnxruntime.SessionOptions", provider: Provider
+    ) -> "onnxruntime.InferenceSession":
+        # From memory, so that exactly the content that was checked is used, and files may be links, as in the hub's
+        # cache.
+        source: bytes | str = graph
+        if hasattr(options, "add_external_initializers_from_files_in_memory"):
+            options.add_external_initializers_from_files_in_memory(
+                list(files), list(files.values()), [len(content) for content in files.values()]
+            )
+        else:  # onnxruntime before 1.24, such as the last one for Intel Macs and macOS 13, reads the files itself
+            source = str(self.path)
+        try:
+            return create_session(source, options, provider)
+        except DeopError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise CheckpointError(
+                f"onnxruntime {import_onnxruntime().__version__} cannot load {self.path}: {_first_line(error)}. Update "
+                "onnxruntime, or export the model again"
+            ) from error
+
     def _check_signature(self) -> None:
         for what, expected, actual in (
-            ("input", _INPUTS, self._session.get_inputs()),
-            ("output", _OUTPUTS, self._session.get_outputs()),
+            ("input", self.inputs, self._session.get_inputs()),
+            ("output", self.outputs, self._session.get_outputs()),
         ):
             found = {value.name: (value.type, value.shape) for value in actual}
             for name, (kind, shape) in expected.items():
@@ -161,83 +189,123 @@ class EncodeSession:
                     )
             if more := sorted(set(found) - set(expected)):
                 raise CheckpointError(f"{self.path} has the {what} {more[0]!r} too: it is a graph of another model")
-        if not isinstance(self._session.get_outputs()[2].shape[1], int):
-            raise CheckpointError(f"the regions of {self.path} have no fixed width: it is a graph of another model")
+        if not isinstance(self.width, int):
+            raise CheckpointError(f"the embeddings of {self.path} have no fixed width: it is a graph of another model")
 
 
-def _verified(folder: Path, name: str, hashes: Mapping[str, str]) -> bytes:
-    """The content of a file of the folder, after its SHA-256 was checked."""
-    path = folder / name
-    if name not in hashes:
-        raise CheckpointError(f"{path} is not listed in the config of its folder. Fetch or export the folder again")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {name}. Fetch or export the folder again") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    if not content:
-        raise CheckpointError(f"{path} is empty: it was not written completely. Fetch or export the folder again")
-    actual = hashlib.sha256(content).hexdigest()
-    if actual != hashes[name]:
-        raise CheckpointError(
-            f"{path} is damaged or belongs to another model: its SHA-256 is {actual[:12]}..., and the config says "
-            f"{hashes[name][:12]}.... Fetch or export the folder again"
-        )
-    return content
+class EncodeSession(GraphSession):
+    """The graph that proposes masks and embeds them."""
+
+    kind = "encode"
+    inputs: ClassVar[Signature] = {"pixels": _PIXELS, "size": _SIZE}
+    outputs: ClassVar[Signature] = {"masks": _MASKS, "valid": ("tensor(bool)", (None,)), "regions": _ROWS}
+
+    def run(self, pixels: np.ndarray, size: tuple[int, int]) -> Encoded:
+        """Propose the masks of a photo and embed them.
+
+        Args:
+            pixels: (1, 3, H, W) float32, normalised and padded; the sides are those that the config allows.
+            size: height and width of the photo in ``pixels``.
+
+        Returns:
+            N masks and their regions; only those of the graph's masks that are valid.
+
+        Raises:
+            SettingError: pixels of another shape or dtype.
+            ResourceError: the photo does not fit in memory.
+        """
+        inputs = {"pixels": _checked(pixels), "size": np.array(size, np.int64)}
+        masks, valid, regions = self.compute(inputs, _photo_of(size))
+        if not valid.all():
+            masks, regions = masks[valid], regions[valid]
+        return Encoded(masks, regions)
 
 
-def _create(
-    graph: bytes,
-    files: Mapping[str, bytes],
-    folder: Path,
-    options: "onnxruntime.SessionOptions",
-    providers: Sequence[str],
-) -> "onnxruntime.InferenceSession":
-    import onnxruntime
+class RegionsSession(GraphSession):
+    """The graph that embeds masks that the caller gives."""
 
-    available = onnxruntime.get_available_providers()
-    for provider in providers:
-        if provider not in available:
-            raise SettingError(f"{provider} is not installed: this onnxruntime has {', '.join(available)}")
-    # From memory, so that exactly the content that was checked is used, and files may be links, as in the hub's cache.
-    options.add_external_initializers_from_files_in_memory(
-        list(files), list(files.values()), [len(content) for content in files.values()]
-    )
-    try:
-        session: Any = onnxruntime.InferenceSession(graph, options, providers=list(providers))
-    except Exception as error:  # onnxruntime's errors have no common base class
-        raise CheckpointError(
-            f"onnxruntime {onnxruntime.__version__} cannot load {folder / GRAPH}: {_first_line(error)}. Update "
-            "onnxruntime, or export the model again"
-        ) from error
-    return session
+    kind = "regions"
+    inputs: ClassVar[Signature] = {"pixels": _PIXELS, "size": _SIZE, "masks": _MASKS}
+    outputs: ClassVar[Signature] = {"regions": _ROWS}
+
+    def run(self, pixels: np.ndarray, size: tuple[int, int], masks: np.ndarray) -> Encoded:
+        """Embed the masks of a photo.
+
+        Args:
+            pixels: as in ``EncodeSession.run``.
+            size: height and width of the photo in ``pixels``.
+            masks: (N, h, w) float32, mask logits over the padded pixels; N may be 0.
+
+        Returns:
+            The same masks and their regions.
+
+        Raises:
+            SettingError, ResourceError: as in ``EncodeSession.run``.
+        """
+        if not len(masks):
+            return Encoded(masks, np.zeros((0, self.width), np.float32))
+        inputs = {"pixels": _checked(pixels), "size": np.array(size, np.int64), "masks": masks}
+        return Encoded(masks, *self.compute(inputs, _photo_of(size)))
 
 
-def session_options(threads: int | None) -> "onnxruntime.SessionOptions":
+class TextSession(GraphSession):
+    """The text tower of a CLIP."""
+
+    kind = "text"
+    inputs: ClassVar[Signature] = {"tokens": ("tensor(int64)", (None, None))}
+    outputs: ClassVar[Signature] = {"embeddings": _ROWS}
+
+    @property
+    def length(self) -> int | None:
+        """The number of tokens of each text that the graph takes; None: any."""
+        side = self._session.get_inputs()[0].shape[1]
+        return side if isinstance(side, int) else None
+
+    def run(self, tokens: np.ndarray) -> np.ndarray:
+        """Embed n texts.
+
+        Args:
+            tokens: (n, length) int64.
+
+        Returns:
+            (n, C) float32, not normalised.
+        """
+        return self.compute({"tokens": tokens}, f"the embedding of {len(tokens)} texts")[0]
+
+
+def session_options(threads: int | None, *, quantized: bool = False) -> "onnxruntime.SessionOptions":
     """Options of a session for photos of many sizes.
 
-    Memory is neither planned for each size nor kept in an arena between photos, so that it does not grow with the
-    number of sizes. Threads sleep while they wait: on a busy machine, threads that spin make two threads
-    slower than one. Packed weights are unpacked once, at load, not before each use.
+    Memory is not planned for each size, so that it does not grow with the number of sizes. It is kept in an arena
+    between operations and photos: without one, the system would map and clear it again for each large tensor, which
+    takes a fifth of the time and leads to a higher peak. Threads sleep while they wait: on a busy machine, threads that
+    spin make two threads slower than one. Packed weights are unpacked once, at load, not before each use.
+
+    Args:
+        threads: threads of each operation; None: ``networks.threads.threads_for_sessions``.
+        quantized: whether the graph computes in int8, for which pairs of (de)quantisation are merged with operations.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("exported models need onnxruntime: pip install onnxruntime") from error
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options: Any = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads_for_sessions() if threads is None else threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if quantized else "1")
     return options
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.float32 or pixels.ndim != 4 or pixels.shape[:2] != (1, 3):
+        raise SettingError(f"pixels of shape {pixels.shape} and dtype {pixels.dtype}: expected (1, 3, H, W) float32")
+    return pixels
+
+
+def _photo_of(size: tuple[int, int]) -> str:
+    return f"a photo of {size[1]} x {size[0]} px"
 
 
 def _first_line(error: Exception) -> str:

@@ -72,7 +72,7 @@ def open_scene(
     if bands is not None or value_range is not None:
         raise SettingError(
             f"bands and value_range are for rasters, and {path} is none that can be read: omit them, or "
-            '`pip install "deop[geo]"`'
+            'pip install "deop[geo]"'
         )
     return decode(path, kind, folder)
 
@@ -105,7 +105,7 @@ def decode(path: Path, kind: str, folder: Path | None = None) -> Scene:
             if kind == "TIFF":
                 raise MissingDependencyError(
                     f"{size}, which are read in parts by rasterio or tifffile: "
-                    '`pip install "deop[geo]"` or `pip install "deop[tiff]"`'
+                    'pip install "deop[geo]" or "deop[tiff]"'
                 )
             raise ImageError(
                 f"cannot read {size}, and {image.format} files of more than {MAX_DECODED / 1e9:g} billion pixels are "

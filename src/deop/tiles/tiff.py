@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deop.dependencies import missing
 from deop.errors import ImageError, MissingDependencyError, SettingError
 from deop.tiles.scenes import (
     SAMPLE,
@@ -83,7 +84,7 @@ class TiffScene(Scene):
         self._file, self.name = file, name
         self._page = page
         if page.is_geotiff:
-            raise MissingDependencyError(f'{name} is georeferenced, which needs rasterio: `pip install "deop[geo]"`')
+            raise missing(f"reading {name}, which is georeferenced,", "rasterio")
         kind = page.photometric.name if page.photometric is not None else "MINISBLACK"
         if kind not in _COLOURS or page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "buif":
             raise ImageError(
@@ -118,8 +119,8 @@ class TiffScene(Scene):
                 tifffile.TIFF.UNPREDICTORS[page.predictor]
         except KeyError as error:
             raise MissingDependencyError(
-                f"{self.name} has the compression {page.compression.name}, which needs another library: "
-                '`pip install "deop[geo]"` or `pip install imagecodecs`'
+                f"{self.name} has the compression {page.compression.name}, which tifffile alone cannot read: "
+                'pip install "deop[geo]"'
             ) from error
 
     def _choose_bands(self, bands: Sequence[int] | None) -> list[int]:

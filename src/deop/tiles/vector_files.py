@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from deop.errors import MissingDependencyError, OutputError
+from deop.dependencies import missing
+from deop.errors import OutputError
 from deop.results.polygons import ring_area
 from deop.tiles.outlines import Outline
 from deop.tiles.scenes import Georeference
@@ -62,7 +63,7 @@ def check_polygons(path: Path, georeference: Georeference | None) -> None:
             "with gdalwarp"
         )
     if georeference is not None and not find_spec("rasterio"):
-        raise MissingDependencyError('polygons of a georeferenced image need rasterio: `pip install "deop[geo]"`')
+        raise missing("writing polygons of a georeferenced image", "rasterio")
 
 
 def write_polygons(

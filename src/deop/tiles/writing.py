@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from deop._version import __version__
-from deop.errors import MissingDependencyError, OutputError
+from deop.dependencies import missing
+from deop.errors import OutputError
 from deop.tiles.blending import BLOCK
 from deop.tiles.scenes import Georeference
 
@@ -78,7 +79,7 @@ def check_output(out: Path, georeferenced: bool) -> None:
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; give a file name in it")
     if not georeferenced and not find_spec("tifffile"):
-        raise MissingDependencyError('writing a label map needs tifffile: `pip install "deop[tiff]"`')
+        raise missing("writing a label map", "tifffile")
 
 
 def write_label_map(labels: LabelMap, out: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from deop.video.reading import DecodedFrame
 from deop.video.smoothing import LabelSmoother
 
 if TYPE_CHECKING:
-    from deop.model import DeOP, Names
+    from deop.surface import ModelSurface, Names
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SegmentedFrame:
 
 
 def segment_frames(
-    model: "DeOP",
+    model: "ModelSurface",
     frames: Iterable[DecodedFrame],
     names: "Names",
     *,
@@ -70,7 +70,12 @@ def segment_frames(
 
 
 def _segment(
-    model: "DeOP", frames: Iterable[DecodedFrame], vocabulary: Any, smoother: LabelSmoother, every: int, options: Any
+    model: "ModelSurface",
+    frames: Iterable[DecodedFrame],
+    vocabulary: Any,
+    smoother: LabelSmoother,
+    every: int,
+    options: Any,
 ) -> Iterator[SegmentedFrame]:
     last: Segmentation | None = None
     since = 0  # frames since the last one that was segmented

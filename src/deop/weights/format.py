@@ -23,13 +23,13 @@ from deop.errors import CheckpointError
 from deop.files import read_json, sha256, writing_folder
 from deop.networks.loading import building_model, pack, read_weights, stored_once
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
+from deop.runtime.config import MODEL_FORMAT as FORMAT
+from deop.runtime.config import MODEL_KEYS
+from deop.runtime.config import MODEL_VERSION as VERSION
 from deop.settings import Card, Settings
 
-FORMAT = "deop"
-VERSION = 1
-_KEYS = {
-    "format", "version", "deop", "card", "settings", "encoder", "text", "proposer", "anchors", "no_object", "sha256",
-}  # fmt: skip
+_GRAPHS = "onnx"
+"""Optional section about ONNX graphs beside the weights, which only ``deop.runtime`` reads."""
 
 
 @dataclass
@@ -146,8 +146,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has version {config.get('version')}, and deop {__version__} reads version {VERSION}: update deop"
         )
-    problems = [f"{key} is not known" for key in sorted(set(config) - _KEYS)]
-    problems += [f"{key} is missing" for key in sorted(_KEYS - set(config))]
+    problems = [f"{key} is not known" for key in sorted(set(config) - MODEL_KEYS - {_GRAPHS})]
+    problems += [f"{key} is missing" for key in sorted(MODEL_KEYS - set(config))]
     if problems:
         raise CheckpointError(f"{path}: {'; '.join(problems)}. Fetch or convert the folder again")
     return config

@@ -3,9 +3,11 @@
 import json
 import shlex
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from deop.dependencies import require
 from deop.errors import CheckpointError, ModelNotFoundError
 from deop.files import (
     PICKLE_SUFFIXES,
@@ -33,7 +35,11 @@ FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "words.txt",
     "README.md",
+    # Written by ``deop export``. Not ``*.onnx``: the pattern would also match graphs of other programs in subfolders.
+    *("encode.onnx", "regions.onnx", "text.onnx", "classify.onnx", "label.onnx"),
+    *("weights.safetensors", "text.safetensors", "names.safetensors"),
 )
 """The files of a repo that deop reads. Not ``*.safetensors``: many repos hold the same weights in two layouts."""
 
@@ -58,7 +64,7 @@ class _Snapshot:
 
     @property
     def has_weights(self) -> bool:
-        return "model.safetensors" in self.files or WEIGHT_INDEX in self.files
+        return any(name in self.files for name in ("model.safetensors", WEIGHT_INDEX, "weights.safetensors"))
 
     @property
     def pickles(self) -> list[str]:
@@ -85,7 +91,9 @@ def fetch(repo: str, revision: str = "main") -> Path:
         ModelNotFoundError: not a name of a repo; or not on this machine, and no network, no such repo or revision, or
             no access.
         CheckpointError: the revision has no weights in safetensors, or lacks a file that deop needs.
+        MissingDependencyError: huggingface_hub is not installed.
     """
+    require(f"downloading the model {repo} from the hub", "huggingface_hub")
     _check_name(repo)
     if folder := cached(repo, revision):
         return folder
@@ -114,13 +122,15 @@ def fetch(repo: str, revision: str = "main") -> Path:
 
 
 def cached(repo: str, revision: str = "main") -> Path | None:
-    """The complete folder of a revision in this machine's cache, or None. No network is used.
+    """The complete folder of a revision in the cache of this machine, or None. No network is used.
 
     Args:
         repo: "org/name".
         revision: branch, tag or full commit id. A conversion of its pickled weights counts only where ``fetch``
             recorded it for this very revision.
     """
+    if find_spec("huggingface_hub") is None:
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     for candidate in (revision, _recorded_conversion(repo, revision)):
@@ -139,10 +149,16 @@ def repo_cache(repo: str) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder has the files that deop needs: the config, all weights and, for a CLIP, its tokenizer."""
+    """Whether a folder has the files that deop needs: the config, all weights and, for a CLIP, its tokenizer.
+
+    An exported folder lists its files.
+    """
     try:
         config = read_json(folder / "config.json")
         names = {path.name for path in folder.iterdir() if path.exists()}  # the cache may hold broken links
+        exported = config.get("onnx")
+        if isinstance(exported, dict) and isinstance(exported.get("files"), dict):  # checked when it is loaded
+            return set(exported["files"]) <= names
         if "model.safetensors" not in names and not set(read_weight_index(folder / WEIGHT_INDEX).values()) <= names:
             return False
     except CheckpointError:
@@ -172,7 +188,7 @@ def license_of(folder: Path) -> str:
 
 def download_command(repo: str, revision: str) -> str:
     """The shell command that downloads the files that deop reads into a folder named after the repo."""
-    includes = ("*.json", "merges.txt", "model*.safetensors", "README.md")
+    includes = ("*.json", "merges.txt", "words.txt", "model*.safetensors", "README.md")
     return _download(repo, revision, *(word for pattern in includes for word in ("--include", pattern)))
 
 

@@ -6,13 +6,16 @@
  *   POST v1/encode   body: the bytes of the photo; query: severance
  *                    -> 201 {"id": "...", "size": [width, height]}
  *   DELETE v1/encode/{id}
- *   POST v1/label    {"id", "names": [...], "background": [...], "things": [...] | null, "mode", "threshold": x | null}
+ *   POST v1/label    {"id", "names": [...], "background": [...], "things": [...] | null, "mode",
+ *                     "threshold": x | {"*": x, NAME: x} | null, "vocabulary": a built-in list | null}
  *                    -> what `Segmentation.summary(rle=True)` returns, and "warnings": [...]
  *                    with "heatmap": index of a name, and Accept: image/png -> grey PNG, 255 = 1
  *                    -> 404 or 410 when the server has dropped the photo: it is then encoded again
  */
 
 import { parseColour } from "../colours";
+import { meansEverythingElse } from "../names";
+import { isThing } from "./wasm/things";
 import { decompressCounts, paintCounts } from "./rle";
 import { EngineError } from "./types";
 import type { Capabilities, EncodeOptions, Engine, Handle, Heatmap, LabelOptions, Labelling, Mode, PixelMap, Photo } from "./types";
@@ -41,7 +44,7 @@ export interface Summary {
   mode: Mode;
   names: string[];
   classes: { name: string; share: number; score: number | null; colour: string }[];
-  segments: { name: string; score: number; share: number; segmentation: { size: [number, number]; counts: string | number[] } }[];
+  segments: { name: string; score: number; share: number; isthing?: boolean; segmentation: { size: [number, number]; counts: string | number[] } }[];
   warnings?: string[];
 }
 
@@ -73,12 +76,12 @@ export class HttpEngine implements Engine {
   }
 
   async label(handle: Handle, names: readonly string[], options: LabelOptions, signal?: AbortSignal): Promise<Labelling> {
-    const answer = await this.ask(handle as Remote, { names, ...options }, "application/json", signal);
+    const answer = await this.ask(handle as Remote, question(names, options), "application/json", signal);
     return readSummary((await answer.json()) as Summary);
   }
 
   async heatmap(handle: Handle, names: readonly string[], index: number, options: LabelOptions, signal?: AbortSignal): Promise<Heatmap> {
-    const answer = await this.ask(handle as Remote, { names, ...options, heatmap: index }, "image/png", signal);
+    const answer = await this.ask(handle as Remote, { ...question(names, options), heatmap: index }, "image/png", signal);
     const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
     const { width, height } = bitmap;
     const context = new OffscreenCanvas(width, height).getContext("2d")!;
@@ -130,6 +133,11 @@ export class HttpEngine implements Engine {
   }
 }
 
+function question(names: readonly string[], { threshold, thresholds, ...options }: LabelOptions): object {
+  if (!Object.keys(thresholds).length) return { names, ...options, threshold };
+  return { names, ...options, threshold: { ...(threshold === null ? {} : { "*": threshold }), ...thresholds } };
+}
+
 class Refusal extends EngineError {
   constructor(
     message: string,
@@ -179,11 +187,12 @@ export function readSummary(summary: Summary): Labelling {
   const labels = empty(summary.names.length);
   for (let at = 0; at < labels.length; at++) if (segmentMap[at]) labels[at] = segments[segmentMap[at] - 1].classIndex + 1;
   const semantic = summary.mode === "semantic";
+  const flags = new Map(summary.segments.map(({ name, isthing }) => [name, isthing]));
   return {
     width,
     height,
     labels,
-    classes: summary.classes.map(({ name, share, score, colour }) => ({ name, share, score, colour: parseColour(colour) })),
+    classes: summary.classes.map(({ name, share, score, colour }) => ({ name, share, score, colour: parseColour(colour), isThing: flags.get(name) ?? (isThing(name) && !meansEverythingElse(name)) })),
     segments: semantic ? [] : segments,
     segmentMap: semantic ? null : segmentMap,
     remarks: summary.warnings ?? [],

@@ -85,7 +85,7 @@ export class MockEngine implements Engine {
     const colours = classColours(names);
     const classes = names.map((name, k) => {
       const found = areas[k + 1] > 0;
-      return { name: displayName(name), share: areas[k + 1] / labels.length, score: found ? peaks[k] : null, colour: colours[k] };
+      return { name: displayName(name), share: areas[k + 1] / labels.length, score: found ? peaks[k] : null, colour: colours[k], isThing: things[k] };
     });
     if (options.mode === "semantic") return { width, height, labels, classes, segments: [], segmentMap: null, remarks };
     const { map, classOf } = pieces(classMap, columns, rows, things);

@@ -28,6 +28,10 @@ export interface LabelOptions {
   readonly mode: Mode;
   /** Minimum score in [0, 1]; null: the model's setting. */
   readonly threshold: number | null;
+  /** Minimum scores of single names, by any of their synonyms. */
+  readonly thresholds: Readonly<Record<string, number>>;
+  /** The built-in vocabulary that the names are; a photo keeps those that it shows. Null: names that somebody chose. */
+  readonly vocabulary: string | null;
   /** What else the photo may show; its pixels stay without a name. */
   readonly background: readonly string[];
   /** Which of the names are countable things; null: guessed from the names. */
@@ -42,6 +46,8 @@ export interface LabelledClass {
   /** Score in [0, 1]; null if the name was not found. */
   readonly score: number | null;
   readonly colour: Colour;
+  /** Whether the name is a countable thing. */
+  readonly isThing: boolean;
 }
 
 export interface LabelledSegment {
@@ -93,9 +99,12 @@ export interface Capabilities {
   readonly maxNames: number;
 }
 
+/** Bytes of the files that have been fetched, and of all. */
+export type Progress = (done: number, total: number) => void;
+
 export interface Engine {
   /** Also loads what has to be loaded. Rejects with an `EngineError` if the engine cannot run. */
-  capabilities(): Promise<Capabilities>;
+  capabilities(progress?: Progress): Promise<Capabilities>;
   /** The expensive half: everything that does not depend on names. */
   encode(photo: Photo, options: EncodeOptions, signal?: AbortSignal): Promise<Handle>;
   /** The cheap half. Names are as people write them: "sofa|couch" are synonyms. */

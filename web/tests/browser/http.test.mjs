@@ -65,7 +65,7 @@ test("encode once, label often", async () => {
   assert.deepEqual([encode.type, encode.query], ["image/png", "?severance=none"]);
   assert.ok(encode.body.equals(FLAG.buffer));
   const label = JSON.parse(log.find(({ path }) => path === "POST /v1/label").body);
-  assert.deepEqual(label, { id: "photo-1", names: ["cat", "dog"], mode: "semantic", threshold: 0.2, background: ["sky"], things: null });
+  assert.deepEqual(label, { id: "photo-1", names: ["cat", "dog"], mode: "semantic", threshold: 0.2, background: ["sky"], things: null, vocabulary: null });
   const text = await page.locator(".results").textContent();
   assert.match(text, /cat50 %.*0\.75.*dognot found/);
   await page.getByText("Panoptic", { exact: true }).click();

@@ -7,16 +7,16 @@ import { chromium } from "playwright-core";
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const root = join(here, "../..");
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg" };
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg" };
 
-/** Serves a folder; `answer(request, response)` may take a request over by returning true. */
-export async function serve(folder, answer = () => false) {
+/** Serves a folder with headers; `answer(request, response)` may take a request over by returning true. */
+export async function serve(folder, answer = () => false, headers = {}) {
   const server = createServer(async (request, response) => {
     if (await answer(request, response)) return;
     const path = normalize(new URL(request.url, "http://x").pathname).replace(/\/$/, "/index.html");
     try {
       const body = readFileSync(join(folder, path));
-      response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" }).end(body);
+      response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream", ...headers }).end(body);
     } catch {
       response.writeHead(404).end();
     }
@@ -33,15 +33,18 @@ export async function open(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, permissions: ["clipboard-read", "clipboard-write"], ...options });
   const page = await context.newPage();
   const errors = [];
+  const requests = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
   const origin = new URL(url).origin;
-  page.on("request", (request) => {
+  // Of the context, which has the requests of workers and of the service worker, too.
+  context.on("request", (request) => {
     const address = request.url();
+    requests.push(address);
     if (!address.startsWith(origin) && !/^(blob|data):/.test(address)) errors.push(`foreign request: ${address}`);
   });
   await page.goto(url);
-  return { page, context, errors };
+  return { page, context, errors, requests };
 }
 
 /** Waits until the result is that of the settings. */

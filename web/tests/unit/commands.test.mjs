@@ -23,3 +23,11 @@ test("defaults are left out", () => {
     'import deop\n\nmodel = deop.load("clip-b16")\nresult = model.segment("photo.jpg", ["cat", "a \\"b\\""])\nresult.overlay(style="outline").save("result.png")',
   );
 });
+
+test("a built-in vocabulary and thresholds by name", () => {
+  const settings = { ...DEFAULTS, vocabulary: "coco", things: ["cat"], threshold: 0.3, thresholds: { "a dog": 0.6 } };
+  assert.equal(commandLine("photo.jpg", settings, "nano"), "deop segment photo.jpg --vocabulary coco --threshold '0.3, a dog=0.6'");
+  const lines = pythonLines("photo.jpg", settings, "nano").split("\n");
+  assert.equal(lines[1], "from deop.text.builtin import builtin_vocabulary");
+  assert.equal(lines[4], 'result = model.segment("photo.jpg", builtin_vocabulary("coco"), threshold={"*": 0.3, "a dog": 0.6})');
+});

@@ -9,7 +9,9 @@ const FULL = {
   background: ["road"],
   things: ["a cat, asleep"],
   mode: "panoptic",
+  vocabulary: "coco",
   threshold: 0.3,
+  thresholds: { "a cat, asleep": 0.6, 日本: 0.1 },
   severance: "gate",
   style: "outline",
   alpha: 0.25,
@@ -23,6 +25,6 @@ test("an address gives the settings back", () => {
 });
 
 test("what an address has wrong is ignored", () => {
-  const { settings } = fromHash("#mode=x&threshold=7&alpha=nan&style=&names=cat,cat,|&background=cat,dog&unknown=%zz");
+  const { settings } = fromHash("#mode=x&vocabulary=x&threshold=7&alpha=nan&style=&names=cat,cat,|&background=cat,dog&unknown=%zz");
   assert.deepEqual(settings, { ...DEFAULTS, names: ["cat"], background: ["dog"] });
 });

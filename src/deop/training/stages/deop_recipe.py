@@ -184,7 +184,7 @@ def prepare(recipe: DeOPRecipe) -> DeOP:
     """
     from deop.zoo import load
 
-    model = load(recipe.model, proposer=recipe.proposer, device="cpu")
+    model = load(recipe.model, engine="torch", proposer=recipe.proposer, device="cpu")
     if model.proposer is None:
         raise SettingError(f"{recipe.model} has no proposer: set proposer to a model that proposes masks")
     seed_everything(recipe.loop.seed, 3)

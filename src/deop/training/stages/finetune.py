@@ -257,7 +257,7 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
 
     photos = divide(recipe.data.open(), recipe)
     others = None if recipe.others is None else recipe.others.open()
-    base = load(recipe.model, device=device)
+    base = load(recipe.model, engine="torch", device=device)
     before, maps_before = measure(base, photos, others), label_maps(base, photos.report)
     padding: Any = base.settings.padding
     stage_3 = DeOPRecipe(
@@ -271,7 +271,7 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
     batches = PhotoBatches(TrainingPhotos(photos.training, recipe.augmentation, recipe.loop.seed))
     task = DeOPTask(model, photos.training.names, batches, stage_3, photos.choice, stage="finetune")
     run = fit(task, recipe.loop, out, recipe=plain(recipe), resume=resume, device=device)
-    tuned = load(run.model, device=device)
+    tuned = load(run.model, engine="torch", device=device)
     same = [first == second for first, second in zip(maps_before, label_maps(tuned, photos.report), strict=True)]
     report = Report(
         before,

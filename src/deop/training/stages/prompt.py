@@ -241,7 +241,7 @@ def prepare(recipe: PromptRecipe) -> DeOP:
     """
     from deop.zoo import load
 
-    model = load(recipe.model, proposer=recipe.proposer, device="cpu")
+    model = load(recipe.model, engine="torch", proposer=recipe.proposer, device="cpu")
     if not isinstance(model.text, CLIPText):
         raise SettingError(
             f"{recipe.model} has no CLIP text encoder, which a learned prompt needs: choose a CLIP model"

@@ -148,7 +148,8 @@ def prepare(recipe: ProposalRecipe) -> DeOP:
     """
     from deop.zoo import GIVEN, load
 
-    model = load(recipe.model, proposer=None if recipe.start == "model" else GIVEN, device="cpu")
+    proposer = None if recipe.start == "model" else GIVEN
+    model = load(recipe.model, engine="torch", proposer=proposer, device="cpu")
     seed_everything(recipe.loop.seed, 2)
     width = model.encoder.width
     if recipe.start != "model":

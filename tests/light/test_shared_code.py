@@ -1,27 +1,9 @@
-"""What every engine shares works where torch is not installed: reading photos, names, labelling, results, ``batch``."""
+"""What every engine shares works without torch: names, results and their files, labelling."""
 
-import subprocess
+RESULTS = """
 import sys
-
-WITHOUT_TORCH = """
-import sys
-for library in ("torch", "transformers", "safetensors", "scipy", "rasterio", "tifffile"):
-    sys.modules[library] = None  # every import of it raises ImportError
-"""
-
-PROGRAM = (
-    WITHOUT_TORCH
-    + """
-import pkgutil
 import numpy as np
-import deop.batch, deop.errors, deop.images, deop.labelling, deop.results, deop.text, deop.tiles
-from importlib import import_module
-
-for package in (deop.batch, deop.images, deop.labelling, deop.results, deop.text, deop.tiles):
-    for module in pkgutil.iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
-for module in ("arrays", "config", "files", "protocols", "settings", "severance", "surface", "tensors", "zoo"):
-    import_module(f"deop.{module}")
+import deop.batch, deop.images, deop.results, deop.text
 
 photo = deop.images.read_photo(np.zeros((20, 30), np.uint8))
 vocabulary = deop.text.Vocabulary.parse("cat, sky")
@@ -32,11 +14,8 @@ result.save_labels(sys.argv[1] + "/b.png")
 assert deop.results.read_labels(sys.argv[1] + "/b.png")[1] == ["cat", "sky"]
 assert list(deop.batch.write_behind(iter([result]), lambda number, result: None)) == [result]
 """
-)
 
-MODEL = (
-    WITHOUT_TORCH
-    + """
+MODEL = """
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,19 +73,14 @@ for mode in ("semantic", "panoptic", "instance"):
 results = Halves().segment([photo, photo], "dog, background", background="wall")
 assert all((result.label_map[:, :200] == 0).all() for result in results)
 """
-)
 
 
-def run(program, *arguments):
-    process = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+def test_results_are_drawn_written_and_read(program):
+    process = program(RESULTS, program.folder)
     assert process.returncode == 0, process.stderr
 
 
-def test_without_torch(tmp_path):
-    run(PROGRAM, tmp_path)
-
-
-def test_a_model_without_torch():
-    run(MODEL)
+def test_a_model_of_another_engine(program):
+    """``ModelSurface`` with networks that the test stands in for."""
+    process = program(MODEL)
+    assert process.returncode == 0, process.stderr

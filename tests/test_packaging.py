@@ -1,0 +1,97 @@
+"""The container file, the workflows and the contents of the archives agree with the project."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def instructions(name):
+    """The arguments of every instruction of the Dockerfile with a name."""
+    return re.findall(rf"^{name} +(.*)$", re.sub(r"\\\n\s*", "", read("Dockerfile")), re.MULTILINE)
+
+
+def test_the_image_copies_what_a_build_needs():
+    copied = {name for line in instructions("COPY") if "--from" not in line for name in line.split()[:-1]}
+    kept = set(re.findall(r"^!(.+)$", read(".dockerignore"), re.MULTILINE))
+    assert copied == kept
+    assert all((ROOT / name).exists() for name in copied)
+    project = PROJECT["project"]
+    assert {project["readme"], *project["license-files"], "pyproject.toml", "src", "constraints.txt"} == copied
+
+
+def test_the_image_runs_as_a_user_without_privileges():
+    assert instructions("USER")[-1].split(":")[0].isdecimal()
+    assert int(instructions("USER")[-1].split(":")[0]) > 0
+    assert instructions("ENTRYPOINT") == ['["deop"]']
+    (install,) = instructions("RUN")
+    assert install.endswith("install --no-cache-dir -c constraints.txt .")
+
+
+def test_the_python_of_the_image_is_supported():
+    versions = {match for line in instructions("FROM") for match in re.findall(r"python:(3\.\d+)-slim", line)}
+    assert len(versions) == 1
+    assert f"Programming Language :: Python :: {versions.pop()}" in PROJECT["project"]["classifiers"]
+
+
+def test_workflows_are_well_formed_and_grant_little():
+    assert {path.name for path in WORKFLOWS} == {"ci.yml", "publish.yml"}
+    for path in WORKFLOWS:
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}
+        for name, job in workflow["jobs"].items():
+            assert "timeout-minutes" in job, name
+            for step in job["steps"]:
+                assert ("uses" in step) != ("run" in step)
+                assert "@" in step.get("uses", "@"), "an action without a version"
+                if step.get("uses", "").startswith("actions/checkout"):
+                    assert step["with"]["persist-credentials"] is False
+
+
+def test_the_workflow_of_ci_calls_the_script():
+    jobs = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
+    assert [step["run"] for step in jobs["everything"]["steps"] if "run" in step] == ["bash .ci/run"]
+
+
+def test_publishing_needs_a_tag_and_a_setting_and_stores_no_password():
+    text = read(".github/workflows/publish.yml")
+    jobs = yaml.safe_load(text)["jobs"]
+    publish = jobs["publish"]
+    assert publish["if"] == "startsWith(github.ref, 'refs/tags/v') && vars.PUBLISH == 'true'"
+    assert publish["needs"] == "build"
+    assert publish["permissions"] == {"id-token": "write"}
+    assert "permissions" not in jobs["build"]
+    assert "secrets." not in text
+    assert all(step.get("with", {}).keys() <= {"name", "path"} for step in publish["steps"])
+
+
+def test_the_version_that_a_tag_is_compared_with(tmp_path):
+    """The command of the workflow finds the version in its file."""
+    import deop
+
+    (line,) = re.findall(r"sed -n '(.*?)' src", read(".github/workflows/publish.yml"))
+    found = subprocess.run(["sed", "-n", line, ROOT / "src/deop/_version.py"], capture_output=True, encoding="utf-8")
+    assert found.stdout.strip() == deop.__version__
+
+
+def test_the_check_of_the_archives_finds_a_missing_file(tmp_path):
+    """With an archive that lacks a file; .ci/run checks those that are built."""
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "deop-0-py3-none-any.whl", "w") as archive:
+        archive.write(ROOT / "src" / "deop" / "zoo.py", "deop/zoo.py")
+    command = [sys.executable, ROOT / ".ci" / "check_package.py", tmp_path]
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert process.returncode
+    assert "deop/model.py" in process.stderr

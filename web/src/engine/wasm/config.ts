@@ -1,0 +1,93 @@
+/** What `config.json` of an exported model says, as `deop.runtime.config` reads it. */
+
+import { EngineError } from "../types";
+
+export interface Calibration {
+  readonly trainedNames: readonly string[];
+  readonly seenPenalty: number;
+  readonly rivals: readonly string[];
+  readonly rivalSimilarity: number;
+  /** Pairs (raw score, share of correct segments), ascending; empty: raw scores. */
+  readonly curve: readonly (readonly [number, number])[];
+}
+
+export interface ModelConfig {
+  readonly name: string;
+  readonly licence: string;
+  readonly shortSide: number | null;
+  readonly longSide: number;
+  readonly divisor: number;
+  readonly temperature: number;
+  /** Minimum score in [0, 1]. */
+  readonly threshold: number;
+  readonly calibration: Calibration;
+  readonly claim: number;
+  /** Shares of the photo in [0, 1). */
+  readonly smallestRegion: number;
+  readonly smallestThing: number;
+  /** File name of the graph. */
+  readonly graph: string;
+  /** SHA-256 of each file by name. */
+  readonly files: Readonly<Record<string, string>>;
+  /** Channels C of the joint space. */
+  readonly width: number;
+  /** Name of the file with the word table. */
+  readonly table: string;
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+  readonly multiple: number;
+  readonly smallest: number;
+  readonly noObject: Float32Array | null;
+}
+
+type Json = any; // of any shape: what is missing becomes an error of `readConfig`
+
+/**
+ * @param precision of the graph; by default the first that the config lists.
+ * @throws EngineError the config is of a model that this page cannot run.
+ */
+export function readConfig(text: string, precision?: string): ModelConfig {
+  try {
+    return parse(JSON.parse(text), precision);
+  } catch (error) {
+    if (error instanceof EngineError) throw error;
+    throw new EngineError("The model’s config.json is damaged. Export the page again.");
+  }
+}
+
+function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig {
+  if (onnx.version !== 1) throw new EngineError("The model was exported by a newer version of deop than this page.");
+  if (onnx.text.kind !== "words" || settings.resize.interpolation !== "bilinear" || onnx.masks_are_instances)
+    throw new EngineError(`The model ${card.name} cannot run in a browser: only small models with a word table can.`);
+  const { calibration, resize } = settings;
+  const graph: string | undefined = onnx.graphs[precision ?? Object.keys(onnx.graphs)[0]]?.encode;
+  if (!graph) throw new EngineError("The model has no graph for photos. Export the page again.");
+  return {
+    name: card.name,
+    licence: card.license,
+    shortSide: resize.short_side,
+    longSide: resize.long_side,
+    divisor: resize.divisor,
+    temperature: settings.temperature,
+    threshold: settings.threshold,
+    calibration: {
+      trainedNames: calibration.trained_names,
+      seenPenalty: calibration.seen_penalty,
+      rivals: calibration.rivals,
+      rivalSimilarity: calibration.rival_similarity,
+      curve: calibration.curve,
+    },
+    claim: settings.claim,
+    smallestRegion: settings.smallest_region,
+    smallestThing: settings.smallest_thing,
+    graph,
+    files: onnx.files,
+    width: onnx.text.width,
+    table: onnx.text.file,
+    mean: onnx.normalization.mean,
+    std: onnx.normalization.std,
+    multiple: onnx.multiple,
+    smallest: onnx.smallest,
+    noObject: onnx.no_object ? Float32Array.from(onnx.no_object) : null,
+  };
+}
