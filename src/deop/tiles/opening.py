@@ -104,8 +104,7 @@ def decode(path: Path, kind: str, folder: Path | None = None) -> Scene:
             size = f"{path} has {image.width} x {image.height} px"
             if kind == "TIFF":
                 raise MissingDependencyError(
-                    f"{size}, which are read in parts by rasterio or tifffile: "
-                    'pip install "deop[geo]" or "deop[tiff]"'
+                    f'{size}, which are read in parts by rasterio or tifffile: pip install "deop[geo]" or "deop[tiff]"'
                 )
             raise ImageError(
                 f"cannot read {size}, and {image.format} files of more than {MAX_DECODED / 1e9:g} billion pixels are "

@@ -66,19 +66,32 @@ def _outlines(pieces: Iterable[_Piece], tolerance: float, min_area: int) -> Iter
     for piece in pieces:
         if piece.pixels < min_area:
             continue
-        rows = np.concatenate(piece.corners)
-        if len(piece.corners) > 1:
-            rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-        crossing, top_left, low_right = (rows[:, column].astype(bool) for column in (2, 3, 4))
-        outer, holes = trace_rings(
-            Corners(rows[:, 1].astype(np.int64), rows[:, 0].astype(np.int64), crossing, top_left, low_right)
-        )
+        corners = _joined(np.concatenate(piece.corners))
+        outer, holes = trace_rings(corners)
         largest = outer[0]  # a connected piece has one outer ring
         if tolerance:
             simple = simplify(largest, tolerance)
             largest = simple if len(simple) >= 3 else largest
             holes = [ring for ring in (simplify(hole, tolerance) for hole in holes) if len(ring) >= 3]
         yield Outline(piece.label - 1, piece.pixels, Polygon(largest, tuple(holes)))
+
+
+def _joined(rows: np.ndarray) -> Corners:
+    """The corners of a piece in order.
+
+    Two pixels of it can touch at a point before it is known that they belong to one piece. Then each has a corner there,
+    and both together are a crossing.
+
+    Args:
+        rows: (n, 5), as in ``_Piece``.
+    """
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    repeated = np.flatnonzero((rows[1:, :2] == rows[:-1, :2]).all(1))
+    rows[repeated, 2] = 1
+    rows[repeated, 3:] |= rows[repeated + 1, 3:]
+    rows = np.delete(rows, repeated + 1, axis=0)
+    y, x = rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64)
+    return Corners(x, y, *(rows[:, column].astype(bool) for column in (2, 3, 4)))
 
 
 class _Tracer:
