@@ -11,6 +11,8 @@ experiments, both on training photos:
   of about 1,800 x 1,340 pixels with the usual input of 448. The scenes are real, so they show what tiles lose because
   they do not see the scene, and what the coarse view gives back.
 
+A third one measures **speed**, in processor time of one thread.
+
 ``whole`` is ordinary segmentation. ``agreement`` is the share of pixels with the same name as with ``whole``.
 """
 
@@ -19,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
@@ -32,7 +35,9 @@ from deop.evaluation.metrics import Confusion, mean
 from deop.files import replacing
 from deop.images.reading import read_photo
 from deop.surface import ModelSurface
+from deop.text.builtin import builtin_vocabulary
 from deop.text.vocabulary import Vocabulary
+from deop.tiles import segment_tiles
 from deop.tiles.blending import BLOCK, Blend
 from deop.tiles.plan import OVERLAP, plan_tiles
 from deop.tiles.request import rule_of
@@ -230,15 +235,36 @@ def run_small_input(root: Path, model: ModelSurface, rows: dict[tuple[str, str],
         model.settings = replace(model.settings, resize=resize)
 
 
+def run_speed(root: Path, model: ModelSurface) -> list[dict[str, float | str | None]]:
+    """Megapixels in a second of processor time, from a file to a label map, on a part of a mosaic."""
+    photo, _ = mosaic(root / "camvid-mini", "train", 4, 4, 360, 480)
+    common = open_folder(root / "camvid-mini", "train", skip_unpaired=True).names[:10]
+    everyday = builtin_vocabulary("everyday").names
+    many = tuple(f"{name} {number}" for number in range(2) for name in everyday)[:1000]
+    results: list[dict[str, float | str | None]] = []
+    for names, size in ((common, 448), (common, 896), (many, 448)):
+        with TemporaryDirectory() as folder:
+            started = time.process_time()
+            segment_tiles(model, photo, names, Path(folder) / "out.tif", tiles=size)
+            seconds = time.process_time() - started
+        way = f"{len(names)} names, tiles {size}"
+        results.append({
+            "experiment": f"speed, {photo.shape[1]} x {photo.shape[0]}", "way": way, "miou": None,
+            "pixel_accuracy": None, "agreement": None, "megapixels_per_second": round(photo.size / 3e6 / seconds, 3),
+        })  # fmt: skip
+    return results
+
+
 def main(
     data: Annotated[Path, typer.Argument(help="Folder with the data sets coco-mini, msrc and camvid-mini.")],
     model: Annotated[str, typer.Option(help="The model.")] = "nano",
     limit: Annotated[int, typer.Option(help="Photos of the second experiment.")] = 40,
-    only: Annotated[str, typer.Option(help='"mosaics" or "small-input"; the other results of the file are kept.')] = "",
+    only: Annotated[str, typer.Option(help='"mosaics", "small-input" or "speed"; other results are kept.')] = "",
     output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("benchmarks/results/tiles.json"),
 ) -> None:
     """Run both experiments and print a table."""
     network = deop.load(model)
+    smallest_region = network.settings.smallest_region
     network.settings = replace(network.settings, smallest_region=0.0)  # tiles have none, so neither has "whole"
     rows: dict[tuple[str, str], Row] = {}
     before = json.loads(output.read_text()) if only and output.exists() else []
@@ -256,6 +282,12 @@ def main(
             results = [row for row in before if row["experiment"] not in done] + new
             with replacing(output) as file:
                 file.write(json.dumps(results, indent=1).encode() + b"\n")
+    if only in ("", "speed"):
+        network.settings = replace(network.settings, smallest_region=smallest_region)
+        new = run_speed(data, network)
+        results = [row for row in results if row["experiment"] != new[0]["experiment"]] + new
+        with replacing(output) as file:
+            file.write(json.dumps(results, indent=1).encode() + b"\n")
     table = Table("experiment", "way", "mIoU", "pixels", "agreement", "MP/s")
     for result in results:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in result.values()))

@@ -114,3 +114,21 @@ def test_automatic_size_follows_the_network_input():
 
 def test_the_coarse_copy_is_twice_the_network_input():
     assert coarse_side((3000, 6000), Resize(short_side=448)) == 2 * 896
+
+
+def test_maps_and_very_large_images_have_no_coarse_view_by_default():
+    from deop.tiles.request import CONTEXT, Request
+    from deop.tiles.scenes import ArrayScene, Georeference
+    from tests.tiles.colour_model import ColourModel, names
+
+    def context(shape, place=None, given=None):
+        request = Request(ColourModel(2), names(2), "auto", "hann", given, None, (), None, 1, {})
+        scene = ArrayScene(np.broadcast_to(np.uint8(0), (*shape, 3)), "image")
+        scene.georeference = place
+        return request.plan(scene)[1]
+
+    assert context((3000, 6000)) == CONTEXT
+    assert context((3000, 60_000)) == CONTEXT
+    assert context((10_000, 10_000)) == 0
+    assert context((3000, 6000), Georeference("", (1, 0, 0, 0, -1, 0))) == 0
+    assert context((10_000, 10_000), given=0.4) == 0.4

@@ -329,7 +329,8 @@ class TileOptions:
             "--tile-context",
             metavar="NUMBER",
             panel=TILES,
-            help="With --tiles: how much a coarse view of the whole image counts, from 0 to below 1. Default: 0.15.",
+            help="With --tiles: how much a coarse view of the whole image counts, from 0 to below 1. Default: 0.15; 0 "
+            "for maps and very large images.",
         ),
     ] = None
     bands: Annotated[

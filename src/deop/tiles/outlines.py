@@ -79,8 +79,8 @@ def _outlines(pieces: Iterable[_Piece], tolerance: float, min_area: int) -> Iter
 def _joined(rows: np.ndarray) -> Corners:
     """The corners of a piece in order.
 
-    Two pixels of it can touch at a point before it is known that they belong to one piece. Then each has a corner there,
-    and both together are a crossing.
+    Two pixels of it can touch at a point before it is known that they belong to one piece. Then each has a corner
+    there, and both together are a crossing.
 
     Args:
         rows: (n, 5), as in ``_Piece``.

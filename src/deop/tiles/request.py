@@ -19,9 +19,12 @@ from deop.surface import ModelSurface, Names
 from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
 from deop.tiles.plan import OVERLAP, TilePlan, TileSize, check_tiles, parse_tiles, plan_tiles
+from deop.tiles.scenes import Scene
 
 CONTEXT = 0.15
-"""Weight of the coarse view, chosen by benchmarks/tiles.py."""
+"""Automatic weight of the coarse view of a photo. ``benchmarks/tiles.py``: it helps where the image is one scene."""
+MAX_REDUCTION = 16
+"""How much larger than the network input an image may be to have a coarse view by default; beyond, it shows little."""
 TILE_SHARE = 1.0
 """Automatic tile size as a multiple of the shorter side of the network input, chosen by benchmarks/tiles.py."""
 INPUT = 512
@@ -59,7 +62,7 @@ class Request:
         names: Names,
         tiles: TileSize,
         window: str,
-        context: float,
+        context: float | None,
         threshold: ThresholdValue,
         background: Sequence[str] | str,
         templates: str | Sequence[str] | None,
@@ -69,12 +72,14 @@ class Request:
         check_request("semantic", batch)
         self._tiles = parse_tiles(tiles)
         check_tiles(1024, 0, window)
-        if isinstance(context, bool) or not isinstance(context, int | float) or not 0 <= context < 1:
+        if context is not None and (
+            isinstance(context, bool) or not isinstance(context, int | float) or not 0 <= context < 1
+        ):
             raise SettingError(f"context must be a number in [0, 1), not {context!r}")
         if wrong := set(options) - {"severance", "anchors"}:
             raise SettingError(f"segment_tiles has no option {sorted(wrong)[0]!r}: omit it")
         self.model, self.batch, self.options = model, batch, dict(options)
-        self.window, self.context = window, float(context)
+        self.window, self._context = window, context
         thresholds = Thresholds.parse(threshold)
         self.vocabulary = model.vocabulary(names, background=background, templates=templates)
         limits = thresholds.values(self.vocabulary, model.settings.threshold)
@@ -82,29 +87,35 @@ class Request:
         self.rule = rule_of(model.settings, self.vocabulary, limits)
         self.classes = model.embed(self.vocabulary)
 
-    def plan(self, shape: tuple[int, int]) -> TilePlan:
-        """The tiles of an image (H, W)."""
+    def plan(self, scene: Scene) -> tuple[TilePlan, float]:
+        """The tiles of an image, and the weight of its coarse view."""
+        resize = self.model.settings.resize
         if self._tiles is None:
-            size = auto_size(shape, self.model.settings.resize)
-            return plan_tiles(shape, size, round(size * OVERLAP), self.window)
-        return plan_tiles(shape, *self._tiles, self.window)
+            size = auto_size(scene.shape, resize)
+            plan = plan_tiles(scene.shape, size, round(size * OVERLAP), self.window)
+        else:
+            plan = plan_tiles(scene.shape, *self._tiles, self.window)
+        if self._context is not None:
+            return plan, float(self._context)
+        is_scene = scene.georeference is None and min(scene.shape) <= MAX_REDUCTION * (resize.short_side or INPUT)
+        return plan, CONTEXT if is_scene else 0.0
 
     def smallest_region(self, plan: TilePlan) -> float:
         """Regions of fewer pixels get the label of their surroundings: the model's share, of a tile."""
         return self.model.settings.smallest_region * plan.rows.tile * plan.columns.tile
 
-    def description(self, plan: TilePlan) -> dict[str, Any]:
+    def description(self, plan: TilePlan, context: float) -> dict[str, Any]:
         """How a label map is made, as JSON values."""
         return {
             "tiles": [plan.size, plan.overlap],
             "window": self.window,
-            "context": self.context,
+            "context": context,
             "threshold": self._threshold_record,
             "synonyms": [list(texts) for texts in self.vocabulary.synonyms],
             "background": list(self.vocabulary.background),
         }
 
-    def record(self, plan: TilePlan) -> dict[str, Any]:
+    def record(self, plan: TilePlan, context: float) -> dict[str, Any]:
         """Everything that the label map depends on beside the image, as JSON values."""
         model = self.model
         digest = hashlib.sha256(np.ascontiguousarray(self.classes.rows).tobytes()).hexdigest()
@@ -114,5 +125,5 @@ class Request:
             "model settings": settings,
             "embeddings": digest,
             "options": {key: str(value) for key, value in self.options.items() if value is not None},
-            **self.description(plan),
+            **self.description(plan, context),
         }

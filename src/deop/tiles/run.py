@@ -63,14 +63,16 @@ class Memory(dict[str, View]):
 class Run:
     """One image on its way to a label map."""
 
-    def __init__(self, request: Request, scene: Scene, plan: TilePlan, store: Any, progress: Progress | None) -> None:
-        self.request, self.scene, self.plan, self.store = request, scene, plan, store
+    def __init__(
+        self, request: Request, scene: Scene, plan: TilePlan, context: float, store: Any, progress: Progress | None
+    ) -> None:
+        self.request, self.scene, self.plan, self.context, self.store = request, scene, plan, context, store
         self._progress = progress or (lambda done, total: None)
         self.encoded = 0
         self._finished = 0  # tiles
         self._dropped = 0  # rows of tiles
-        coarse = self._coarse() if request.context and plan.count > 1 else None
-        self._blend = Blend(plan, self._tile, coarse, request.context, request.rule)
+        coarse = self._coarse() if context and plan.count > 1 else None
+        self._blend = Blend(plan, self._tile, coarse, context, request.rule)
 
     # --- Views
 

@@ -22,7 +22,7 @@ from deop.tiles.journal import Journal, writing
 from deop.tiles.opening import open_scene
 from deop.tiles.outlines import trace_bands
 from deop.tiles.plan import AUTO, TileSize
-from deop.tiles.request import CONTEXT, Request
+from deop.tiles.request import Request
 from deop.tiles.run import Memory, Progress, Run, bands_of
 from deop.tiles.scenes import Scene
 from deop.tiles.vector_files import check_polygons, write_polygons
@@ -98,7 +98,7 @@ def segment_tiles(
     *,
     tiles: TileSize = AUTO,
     window: str = "hann",
-    context: float = CONTEXT,
+    context: float | None = None,
     threshold: ThresholdValue = None,
     background: Sequence[str] | str = (),
     templates: str | Sequence[str] | None = None,
@@ -124,7 +124,8 @@ def segment_tiles(
         out: the label map, a TIFF file: 0 is no name, 1 the first name, and so on.
         tiles: "auto", size, or size and overlap in pixels, as in ``plan.parse_tiles``.
         window: "hann" or "gaussian": how the scores of overlapping tiles are weighted.
-        context: weight in [0, 1) of the scores of a coarse view of the whole image.
+        context: weight in [0, 1) of the scores of a coarse view of the whole image. None: 0.15; 0 for an image with a
+            georeference, or more than 16 times as large as the network input, of which such a view shows too little.
         threshold: as in ``ModelSurface.segment``.
         background: as in ``ModelSurface.segment``.
         templates: as in ``ModelSurface.segment``.
@@ -161,10 +162,10 @@ def segment_tiles(
             check_output(out, scene.georeference is not None)
             if shapes is not None:
                 check_polygons(shapes, scene.georeference)
-            plan = request.plan(scene.shape)
+            plan, context = request.plan(scene)
             identity = {"image": _identity(photo, scene), "bands": bands and list(bands), "range": value_range}
-            journal.begin({**identity, **request.record(plan)}, discard=overwrite)
-            run = Run(request, scene, plan, journal, progress)
+            journal.begin({**identity, **request.record(plan, context)}, discard=overwrite)
+            run = Run(request, scene, plan, context, journal, progress)
             run.label()
             run.clean()
             result = _write(run, out, shapes, tolerance, min_area)
@@ -181,7 +182,7 @@ def segment_photo(
     *,
     tiles: TileSize = AUTO,
     window: str = "hann",
-    context: float = CONTEXT,
+    context: float | None = None,
     threshold: ThresholdValue = None,
     background: Sequence[str] | str = (),
     templates: str | Sequence[str] | None = None,
@@ -196,8 +197,8 @@ def segment_photo(
     """
     request = Request(model, names, tiles, window, context, threshold, background, templates, batch, options)
     with open_scene(photo) as scene:
-        plan = request.plan(scene.shape)
-        run = Run(request, scene, plan, Memory(), progress)
+        plan, context = request.plan(scene)
+        run = Run(request, scene, plan, context, Memory(), progress)
         labels, scores = np.empty(scene.shape, np.int32), np.empty(scene.shape, np.float32)
         for rows in bands_of(scene.shape):
             for columns, block, confidence in run.blocks(rows):
@@ -206,7 +207,7 @@ def segment_photo(
         labels = absorb_small_regions(labels, request.smallest_region(plan))
         pixels = scene.region(slice(0, scene.shape[0]), slice(0, scene.shape[1])).pixels
         source = scene.name if isinstance(photo, str | os.PathLike) else None
-    record = {"model": model.card.name, **request.description(plan)}
+    record = {"model": model.card.name, **request.description(plan, context)}
     result = Segmentation.from_semantic(
         pixels, request.vocabulary.names, labels, scores, record, isthing=request.vocabulary.things, source=source
     )
@@ -238,7 +239,7 @@ def _write(run: Run, out: Path, shapes: Path | None, tolerance: float, min_area:
     names = request.vocabulary.names
     pixels, scores = run.counts()
     colours = vocabulary_colours(names)
-    description = {"names": list(names), "colours": colours.tolist(), **request.description(plan)}
+    description = {"names": list(names), "colours": colours.tolist(), **request.description(plan, run.context)}
     labels = LabelMap(
         scene.shape, names, colours, lambda band: journal.band(run.kind, band), scene.georeference, description
     )
@@ -272,5 +273,5 @@ def _write(run: Run, out: Path, shapes: Path | None, tolerance: float, min_area:
         count,
         scene.georeference is not None,
         0.0,
-        {"model": request.model.card.name, **request.description(plan)},
+        {"model": request.model.card.name, **request.description(plan, run.context)},
     )
