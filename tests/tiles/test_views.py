@@ -143,6 +143,9 @@ def test_a_view_without_masks_has_no_name():
     assert (scores == 0).all()
 
 
-@pytest.mark.parametrize(("names", "side"), [(2, 128), (1000, 64), (1_000_000, 16)])
-def test_windows_shrink_with_the_number_of_names(names, side):
-    assert window_side(names) == side
+@pytest.mark.parametrize(
+    ("names", "tile", "side"),
+    [(2, 448, 64), (2, 896, 128), (2, 5000, 256), (1000, 896, 64), (1_000_000, 448, 16), (2, 112, 16)],
+)
+def test_windows_shrink_with_the_number_of_names_and_of_pixels_in_the_network(names, tile, side):
+    assert window_side(names, Canvas((tile, tile), (448, 448), (448, 448))) == side

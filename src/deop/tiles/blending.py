@@ -46,7 +46,11 @@ class Blend:
             yield columns, *self._block(rows, columns)
 
     def _block(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        side = window_side(len(self.rule.limits))
+        first = self.tile(
+            self.plan.rows.tiles_at(rows.start, rows.stop)[0],
+            self.plan.columns.tiles_at(columns.start, columns.stop)[0],
+        )
+        side = window_side(len(self.rule.limits), first.canvas)
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         labels, scores = np.empty(shape, np.int32), np.empty(shape, np.float32)
         for top in range(rows.start, rows.stop, side):

@@ -20,7 +20,9 @@ from deop.labelling.windows import Window, window_at
 from deop.surface import ModelSurface
 from deop.text.vocabulary import Vocabulary
 
-MAX_SIDE = 128
+WINDOW = 64
+"""Side of a window in pixels of the network input."""
+MAX_SIDE = 256
 """Maximum side of a window in pixels of the image."""
 MIN_SIDE = 16
 """Minimum side of a window."""
@@ -88,9 +90,16 @@ def encode_views(
     return views
 
 
-def window_side(names: int) -> int:
-    """Side of the windows in which ``label_part`` should be called, in pixels."""
-    return max(MIN_SIDE, min(MAX_SIDE, int((MAX_SCORES / max(1, names)) ** 0.5)))
+def window_side(names: int, canvas: Canvas) -> int:
+    """Side of the windows in which ``label_part`` should be called, in pixels of the image.
+
+    Args:
+        names: number of names.
+        canvas: of a tile; windows have about ``WINDOW`` pixels of its network input.
+    """
+    scale = min(photo / resized for photo, resized in zip(canvas.photo, canvas.resized, strict=True))
+    side = min(MAX_SIDE, round(WINDOW * scale), int((MAX_SCORES / max(1, names)) ** 0.5))
+    return max(MIN_SIDE, side)
 
 
 def label_part(
