@@ -318,7 +318,7 @@ def test_files_that_pages_name_exist(page):
 
 
 def test_site_has_every_page():
-    listed = re.findall(r": (\w+\.md)$", read(ROOT / "mkdocs.yml"), re.MULTILINE)
+    listed = re.findall(r": ([\w-]+\.md)$", read(ROOT / "mkdocs.yml"), re.MULTILINE)
     assert sorted(listed) == sorted(page.name for page in PAGES[1:])
 
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from deop.results.segmentation import Segmentation
     from deop.results.segments import Segment
     from deop.text.vocabulary import Vocabulary
+    from deop.tiles.segmenting import segment_tiles
     from deop.zoo import load
 
-__all__ = ["DeOP", "Segment", "Segmentation", "Vocabulary", "load", "__version__"]
+__all__ = ["DeOP", "Segment", "Segmentation", "Vocabulary", "load", "segment_tiles", "__version__"]
 
 _MODULES = {
     "DeOP": "deop.model",
@@ -25,6 +26,7 @@ _MODULES = {
     "Segmentation": "deop.results.segmentation",
     "Vocabulary": "deop.text.vocabulary",
     "load": "deop.zoo",
+    "segment_tiles": "deop.tiles.segmenting",
 }
 
 

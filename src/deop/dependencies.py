@@ -10,6 +10,8 @@ EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("accelerate", "tensorboard", "yaml", "kornia"), "train"),
     **dict.fromkeys(("av",), "video"),
+    **dict.fromkeys(("rasterio",), "geo"),
+    **dict.fromkeys(("tifffile",), "tiff"),
 }
 """The extra that installs a library, by the name that is imported."""
 

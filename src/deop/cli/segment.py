@@ -10,7 +10,7 @@ from deop.cli.config_file import typed
 from deop.cli.console import say
 from deop.cli.interrupts import raised_in_imports
 from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads
-from deop.cli.segment_checks import asks_for_picture, check_options, prefer_typed
+from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
 from deop.cli.segment_options import (
     BatchOptions,
     Cache,
@@ -18,6 +18,7 @@ from deop.cli.segment_options import (
     MethodOptions,
     NameOptions,
     PictureOptions,
+    TileOptions,
     VideoOptions,
 )
 from deop.cli.streams import STREAM, read_text_from_stdin
@@ -48,6 +49,7 @@ def segment(
     picture: PictureOptions,
     files: FileOptions,
     many: BatchOptions,
+    tiling: TileOptions,
     video: VideoOptions,
     method: MethodOptions,
     engine: Engine = None,
@@ -65,6 +67,7 @@ def segment(
     picture = prefer_typed(context, picture, ("style", "cutout", "heatmap"))
     method = prefer_typed(context, method, ("masks", "proposer"))
     check_options(context, names, picture, files, many)
+    check_tiling(context, names, picture, files, many, tiling, method)
     if names.classes_file == STREAM and "-" in photos:
         raise SettingError("photo and names cannot both come from standard input: give one of them as a file")
     from deop.cli.jobs import plan_jobs, skip_finished
@@ -80,11 +83,22 @@ def segment(
     Thresholds.parse(names.threshold).values(vocabulary, 0)
     shown_names = _names_of_picture(picture, vocabulary)
     inputs = [path for path in (names.classes_file,) if path and path != STREAM]
+    if streams_tiles(context, picture, files, tiling):
+        from deop.cli.tiles import segment_huge
+
+        segment_huge(
+            photos, requested, names, files, many, tiling, method,
+            load=lambda: _load(context, method, cache, engine=engine, device=device, dtype=dtype, threads=threads),
+            inputs=inputs,
+        )  # fmt: skip
+        return
     draw = picture.output is not None or asks_for_picture(context) or not any(files.places.values())
     photos, video_files = split_videos(photos)
     for option in ("smoothing", "every"):
         if not video_files and typed(context, option):
             raise SettingError(f"--{option} has no effect: no video is given")
+    if video_files and tiling.tiles is not None:
+        raise SettingError("--tiles does not apply to videos: omit it, or give photos only")
     if video_files and (method.masks or many.skip_existing):
         flag = "--masks" if method.masks else "--skip-existing"
         raise SettingError(f"{flag} does not apply to videos: omit it, or give photos only")
@@ -106,11 +120,17 @@ def segment(
     options |= {"heatmaps": shown_names} if picture.shown_style == "heatmap" else {}
     overlay = picture.overlay_options | ({"names": shown_names} if shown_names else {})
     outcome, only = Outcome(), len(plan.jobs) == 1 and not videos
+    if tiling.tiles is None:
+        results = partial(_results, network, jobs, vocabulary, batch=many.batch, **options)
+    else:
+        from deop.cli.tiles import tiled_results
+
+        results = partial(tiled_results, network, jobs, vocabulary, names, many, tiling, method)
     with raised_in_imports(), write_json_lines(files.json, lines) as write_line:
         if jobs:
             outcome = write_results(
                 jobs,
-                _results(network, jobs, vocabulary, batch=many.batch, **options),
+                results(),
                 files,
                 write_line,
                 overlay=overlay,

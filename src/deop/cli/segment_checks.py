@@ -7,7 +7,14 @@ from typing import TypeVar
 import typer
 
 from deop.cli.config_file import typed
-from deop.cli.segment_options import BatchOptions, FileOptions, NameOptions, PictureOptions
+from deop.cli.segment_options import (
+    BatchOptions,
+    FileOptions,
+    MethodOptions,
+    NameOptions,
+    PictureOptions,
+    TileOptions,
+)
 from deop.cli.streams import STREAM, check_outputs
 from deop.errors import SettingError
 
@@ -75,3 +82,83 @@ def check_options(
             )
         if STREAM in places.values():
             raise SettingError("--skip-existing looks for files, and standard output is none: omit one of them")
+
+
+def check_tiling(
+    context: typer.Context,
+    names: NameOptions,
+    picture: PictureOptions,
+    files: FileOptions,
+    many: BatchOptions,
+    tiling: TileOptions,
+    method: MethodOptions,
+) -> None:
+    """Refuse options that tiles do not support, and options of tiles without ``--tiles``.
+
+    Raises:
+        SettingError: naming the options and the remedy.
+    """
+    if tiling.tiles is None:
+        for name in ("tile_context", "bands", "value_range", "min_area", "overwrite"):
+            if typed(context, name):
+                raise SettingError(f"--{name.replace('_', '-')} has no effect: add --tiles auto")
+        return
+    from deop.tiles.plan import parse_tiles
+
+    if tiling.tile_context is not None and not 0 <= tiling.tile_context < 1:
+        raise SettingError(f"--tile-context {tiling.tile_context} is not in [0, 1)")
+    parse_tiles(tiling.tiles)  # mistakes are reported before anything is read
+    parse_numbers("--bands", tiling.bands, int, (1, 3))
+    parse_numbers("--value-range", tiling.value_range, float, (2,))
+    if names.mode != "semantic":
+        raise SettingError(f"--tiles supports semantic mode only, not {names.mode}: omit --mode")
+    for flag, used in (
+        ("--masks", method.masks), ("--instances", files.instances), ("--heatmap", picture.heatmap),
+        ("--classifier", method.classifier != "one-pass"),
+    ):  # fmt: skip
+        if used:
+            raise SettingError(f"--tiles does not support {flag}: omit one of them")
+    if not streams_tiles(context, picture, files, tiling):
+        for name in ("bands", "value_range", "min_area", "overwrite"):
+            if typed(context, name):
+                raise SettingError(
+                    f"--{name.replace('_', '-')} applies to label maps as TIFF files: write --labels OUT.tif, and omit "
+                    "--output"
+                )
+        return
+    for name, used in (("rle", files.rle), ("coco", files.coco), ("skip_existing", many.skip_existing)):
+        if used and (name != "rle" or typed(context, name)):
+            raise SettingError(
+                f"--{name.replace('_', '-')} does not apply to label maps as TIFF files: omit it, or write "
+                "--labels OUT.png"
+            )
+    if STREAM in (files.labels, files.polygons):
+        raise SettingError("label maps as TIFF files and their polygons cannot go to standard output: give a file")
+
+
+def streams_tiles(context: typer.Context, picture: PictureOptions, files: FileOptions, tiling: TileOptions) -> bool:
+    """Whether images of any size are written as TIFF files, rather than photos in memory as pictures and PNG files."""
+    if tiling.tiles is None:
+        return False
+    labels = files.labels
+    if labels is not None and not labels.is_dir() and (labels.suffix or labels == STREAM):
+        return labels.suffix.lower() in (".tif", ".tiff")
+    return picture.output is None and files.coco is None and not asks_for_picture(context)
+
+
+def parse_numbers(flag: str, text: str | None, kind: type, counts: Sequence[int]) -> tuple[float, ...] | None:
+    """The numbers of an option such as ``4,3,2``; None if it is not given.
+
+    Raises:
+        SettingError: other than numbers, or another count of them.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in counts:
+        expected = " or ".join(str(count) for count in counts)
+        raise SettingError(f"{flag} {text!r}: give {expected} numbers, separated by commas")
+    return numbers

@@ -8,6 +8,7 @@ from deop.cli import completion
 from deop.cli.options import METHOD, RUNTIME, Anchors, InFile, Model, Severance, name_list, option
 
 NAMES, PICTURE, FILES, MANY, VIDEOS = "Names", "Picture", "Files for other programs", "Many photos", "Videos"
+TILES = "Huge images"
 """Titles of panels."""
 
 NameList = InFile(str | tuple[str, ...], name_list)
@@ -305,6 +306,71 @@ class VideoOptions:
             help="Segment each N-th frame; the frames between show the labels of the last one. Default: 1.",
         ),
     ] = 1
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """How images are processed that are too large for one pass."""
+
+    tiles: Annotated[
+        str | None,
+        InFile(str | int, lambda value, directory: str(value)),
+        option(
+            "--tiles",
+            metavar="SIZE",
+            panel=TILES,
+            help="Segment in overlapping tiles: auto, SIZE or SIZE,OVERLAP in pixels. With --labels OUT.tif, or "
+            "without --output, images may have any size, and a killed command resumes.",
+        ),
+    ] = None
+    tile_context: Annotated[
+        float | None,
+        option(
+            "--tile-context",
+            metavar="NUMBER",
+            panel=TILES,
+            help="With --tiles: how much a coarse view of the whole image counts, from 0 to below 1. Default: 0.15; 0 "
+            "for maps and very large images.",
+        ),
+    ] = None
+    bands: Annotated[
+        str | None,
+        option(
+            "--bands",
+            metavar="R,G,B",
+            panel=TILES,
+            help="With --tiles: the bands of a raster that are red, green and blue, counted from 1. Default: as the "
+            "file says.",
+        ),
+    ] = None
+    value_range: Annotated[
+        str | None,
+        option(
+            "--value-range",
+            metavar="LOW,HIGH",
+            panel=TILES,
+            help="With --tiles: the values of a raster that become black and white. Default: 0,255 for 8 bits, else "
+            "the 2nd and the 98th percentile.",
+        ),
+    ] = None
+    min_area: Annotated[
+        int,
+        option(
+            "--min-area",
+            metavar="PIXELS",
+            panel=TILES,
+            min=0,
+            help="With --tiles and --polygons: leave out polygons of fewer pixels. Default: 0.",
+        ),
+    ] = 0
+    overwrite: Annotated[
+        bool,
+        option(
+            "--overwrite",
+            panel=TILES,
+            help="With --tiles: replace existing results, and discard unfinished work with other settings.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,8 @@ def _from_image(image: Image.Image, name: str, max_pixels: int, data: bytes = b"
     if width * height > max_pixels:
         raise ImageError(
             f"cannot read {name}: {width} x {height} px is more than the {max_pixels / 1e6:g} million pixels "
-            "allowed; shrink or tile it, or raise max_pixels if you trust the file"
+            "allowed in one piece; segment it in tiles (--tiles auto, deop.tiles.segment_tiles), shrink it, or raise "
+            "max_pixels if you trust the file"
         )
     wide = has_16_bit_colours(image)
     try:

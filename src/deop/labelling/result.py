@@ -65,7 +65,7 @@ def assemble(
     photo, names, source = encoded.photo, vocabulary.names, encoded.source
     isthing = np.array(vocabulary.things, dtype=bool)
     masks, canvas, rest = encoded.masks, encoded.canvas, vocabulary.everything_else
-    limits = _raw_limits(vocabulary, settings, thresholds)
+    limits = raw_limits(vocabulary, settings, thresholds)
     if mode == "semantic":
         named = semantic_map(encoded, scores, vocabulary, settings, thresholds)
         result = Segmentation.from_semantic(photo, names, *named, record, isthing=vocabulary.things, source=source)
@@ -107,7 +107,7 @@ def semantic_map(
         scores,
         encoded.masks,
         encoded.canvas,
-        threshold=_raw_limits(vocabulary, settings, thresholds),
+        threshold=raw_limits(vocabulary, settings, thresholds),
         claim=settings.claim,
         none_competes=bool(vocabulary.background),
         smallest_region=settings.smallest_region,
@@ -115,7 +115,7 @@ def semantic_map(
     )
 
 
-def _raw_limits(vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]) -> np.ndarray:
+def raw_limits(vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]) -> np.ndarray:
     """The minimum score of each name before calibration, (K,) float32."""
     limits = np.array([settings.calibration.raw(limit) for limit in thresholds], np.float32)
     if vocabulary.everything_else is not None:

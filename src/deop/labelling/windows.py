@@ -140,6 +140,29 @@ def mask_strips(masks: PhotoMasks, canvas: Canvas) -> Iterator[Strip]:
         yield Strip(row.pixels, low, high, windows)
 
 
+def window_at(masks: PhotoMasks, canvas: Canvas, rows: slice, columns: slice) -> Window:
+    """The masks in any part of the photo, for example in the part where two tiles overlap.
+
+    Args:
+        masks: N masks, at least one.
+        canvas: position of the photo in the masks.
+        rows: the rows of the part, inside the photo; should be few, since all masks are resized to all of them.
+        columns: its columns.
+    """
+    if masks.exact is not None:
+        part = masks.exact[:, rows, columns]
+        low, high = part.all((1, 2)).astype(np.float32), part.any((1, 2)).astype(np.float32)
+        return Window(rows, columns, low, high, part, None, None)
+    sizes = zip(masks.logits.shape[1:], canvas.padded, canvas.resized, canvas.photo, (rows, columns), strict=True)
+    row, column = (
+        _side(cells, padded, resized, photo, part.stop - part.start, part.start)
+        for cells, padded, resized, photo, part in sizes
+    )
+    logits = masks.logits[:, row.cells, column.cells]
+    low, high = sigmoid(logits.min((1, 2))), sigmoid(logits.max((1, 2)))
+    return Window(rows, columns, low, high, logits, row, column)
+
+
 def _window_size(masks: PhotoMasks, canvas: Canvas) -> tuple[int, int]:
     """Height and width of a window in pixels of the photo."""
     most = max(1, int((BLOCK / (3 * len(masks) + 1)) ** 0.5))

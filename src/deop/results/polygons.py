@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,29 +98,59 @@ def trace(mask: np.ndarray) -> list[Polygon]:
     # At a corner an odd number of the four pixels is set; where two pixels touch diagonally, there are two corners.
     crossing = (top_left == low_right) & (top_right == low_left) & (top_left != top_right)
     y, x = np.nonzero((top_left ^ top_right ^ low_left ^ low_right) | crossing)
-    if not len(y):
-        return []
-    double = crossing[y, x]
+    corners = Corners(x, y, crossing[y, x], top_left[y, x], low_right[y, x])
+    outer, holes = trace_rings(corners)
+    return _assemble(outer, holes, mask.shape[0])
+
+
+class Corners(NamedTuple):
+    """The corners of the outlines of a mask, by rows from top to bottom and in each row from left to right.
+
+    Attributes:
+        x: (n,) integers.
+        y: (n,) integers.
+        crossing: (n,) bool, whether two pixels of the mask touch here with their corners only.
+        top_left: (n,) bool, whether the pixel to the top left of the corner is in the mask.
+        low_right: (n,) bool, the same for the pixel to the lower right.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    crossing: np.ndarray
+    top_left: np.ndarray
+    low_right: np.ndarray
+
+
+def trace_rings(corners: Corners) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Join corners to rings.
+
+    Returns:
+        The outer rings, one for each piece, and the holes.
+    """
+    outer: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
+    if not len(corners.x):
+        return outer, holes
+    double = corners.crossing
     copies = double + 1
-    points = np.repeat(np.stack([x, y], axis=1), copies, axis=0)
+    points = np.repeat(np.stack([corners.x, corners.y], axis=1), copies, axis=0)
     second = np.zeros(len(points), bool)
     second[np.cumsum(copies)[double] - 1] = True
     # Of two corners at one point, the first ends the edge from the left and the second begins the edge to the right.
     # Which of them belongs to the edge from above decides that a ring turns around one pixel, not between both.
-    rising = np.repeat(double & ~top_left[y, x], copies)
+    rising = np.repeat(double & ~corners.top_left, copies)
+    low_right = np.repeat(corners.low_right, copies)
     along_column = np.lexsort((second ^ rising, points[:, 1], points[:, 0]))
     vertical = np.empty(len(points), np.intp)
     vertical[along_column] = along_column.reshape(-1, 2)[:, ::-1].ravel()
-    outer: list[np.ndarray] = []
-    holes: list[np.ndarray] = []
-    for corners in _cycles(vertical.tolist()):
-        ring = points[corners]
-        if not low_right[ring[0, 1], ring[0, 0]]:  # the first corner is the top left one: this is a hole
+    for cycle in _cycles(vertical.tolist()):
+        ring = points[cycle]
+        if not low_right[cycle[0]]:  # the first corner is the top left one: this is a hole
             ring = np.concatenate([ring[:1], ring[:0:-1]])
-        parts = _split_at_repeats(ring) if np.take(second, corners).any() else [ring]
+        parts = _split_at_repeats(ring) if np.take(second, cycle).any() else [ring]
         for part in parts:
             (outer if ring_area(part) > 0 else holes).append(part)
-    return _assemble(outer, holes, mask.shape[0])
+    return outer, holes
 
 
 def _cycles(vertical: list[int]) -> Iterator[list[int]]:
