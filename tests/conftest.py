@@ -107,6 +107,27 @@ def read_parity(name: str) -> ParityFile:
     return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
 
 
+def read_training_free(name: str) -> ParityFile:
+    """A file of published training-free attentions: the full one in DEOP_TRAINING_FREE, or else the cut one.
+
+    Without the variable, the full files are read from ../shared/training-free if they are there.
+    """
+    folder = Path(os.environ.get("DEOP_TRAINING_FREE") or FIXTURES.parents[2] / "shared" / "training-free")
+    path = folder / f"{name}.safetensors"
+    if path.is_file() or "DEOP_TRAINING_FREE" in os.environ:
+        with safe_open(str(path), "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+    return read_cut_training_free(name)
+
+
+def read_cut_training_free(name: str) -> ParityFile:
+    """A cut file of published training-free attentions."""
+    tensors, metadata = unpack((FIXTURES / "training-free" / f"{name}{SUFFIX}").read_bytes())
+    return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+
+
 def checkpoint_keys() -> str:
     """The keys and shapes of the original's checkpoints at full size, one per line."""
     folder = os.environ.get("DEOP_PARITY")
@@ -119,6 +140,14 @@ def checkpoint_keys() -> str:
 def parity():
     """``parity("severance")`` -> ParityFile, a copy for each call."""
     return read_parity
+
+
+@pytest.fixture(scope="session", params=["full", "cut"])
+def training_free(request):
+    """``training_free("sclip")`` -> ParityFile of published training-free attentions, full and cut."""
+    if request.param == "cut":
+        return read_cut_training_free
+    return read_training_free
 
 
 @pytest.fixture(scope="session")
