@@ -388,11 +388,9 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
         return table
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    # In float32: not every device has a half-precision kernel for bicubic, and the table is small.
+    size: dict[str, tuple[float, ...]] = {"size": grid}
     if rule == "offset":
-        scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-        fitted = F.interpolate(square.float(), scale_factor=scale, mode="bicubic", align_corners=False)[0]
-        fitted = fitted[:, : grid[0], : grid[1]].to(table.dtype)
-    else:
-        fitted = F.interpolate(square.float(), size=grid, mode="bicubic", align_corners=False)[0].to(table.dtype)
+        size = {"scale_factor": ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)}
+    # In float32: not every device has a half-precision kernel for bicubic, and the table is small.
+    fitted = F.interpolate(square.float(), **size, mode="bicubic", align_corners=False)[0].to(table.dtype)
     return torch.cat([table[:1], fitted.flatten(1).T])

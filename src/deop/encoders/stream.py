@@ -81,5 +81,3 @@ def part_of(maps: Tensor | None, chosen: list[int], share: tuple[float, float]) 
         return None
     rows, columns = (max(1, round(part * size)) for part, size in zip(share, maps.shape[-2:], strict=True))
     return maps[chosen, :, :rows, :columns]
-
-

@@ -5,9 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """softmax(scale q k^T + mask) v, by torch's fused kernel, or during ``torch.export`` by plain products.
 
     The exporter cannot trace the fused kernel with dynamic shapes, since its choice of kernel depends on strides.
