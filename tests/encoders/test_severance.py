@@ -107,6 +107,8 @@ def by_hand(kind, coverage, values):
     if kind == "affinity":
         return affinity.softmax(1) @ values
     mixed[0] = values[0]
+    if kind == "similar":
+        affinity[:] = 1
     for i in range(1, patches + 1):
         mixed[i] = affinity[i, 1:] @ values[1:] / affinity[i, 1:].sum()
     return mixed

@@ -162,6 +162,7 @@ class CLIPVision(nn.Module):
         """
         severance = severance or Severance()
         severance.residuals(len(self.blocks))  # raises errors early
+        proxy = proxy if severance.needs_proxy else None
         patch, (height, width) = self.config.patch, pixels.shape[-2:]
         cells = self.patch_embedding(F.pad(pixels, (0, -width % patch, 0, -height % patch)))
         grid = (cells.shape[-2], cells.shape[-1])
@@ -170,13 +171,19 @@ class CLIPVision(nn.Module):
             raise SettingError("region tokens need masks: pass masks to the encoder")
         if masks is not None and (region_tokens or severance.uses_masks):
             scope = patch_coverage(masks, (height, width), patch).to(cells.dtype)
-            coverage = scope if proxy is None else resize_bilinear(masks, proxy.shape[-2:]).sigmoid().to(cells.dtype)
+            coverage = scope
+            if proxy is not None and 0 not in masks.shape:
+                coverage = resize_bilinear(masks, proxy.shape[-2:]).sigmoid().to(cells.dtype)
+            elif proxy is not None:
+                coverage = cells.new_zeros(*masks.shape[:2], *proxy.shape[-2:])
             coverage = coverage if severance.uses_masks else None
             scope = scope if region_tokens else None
         options = {"severance": severance, "windows": windows}
-        grids = [grid] * len(cells) if sizes is None else [grid_of(size, patch) for size in sizes]
-        if (windows is None and not severance.needs_proxy) or set(grids) == {grid}:
+        if sizes is None or (windows is None and proxy is None):
             return self._encode(cells, coverage, valid, sizes, proxy, scope, **options)
+        grids = [grid_of(size, patch) for size in sizes]
+        if set(grids) == {grid}:
+            return self._encode(cells, coverage, valid, None, proxy, scope, **options)
         # Windows and other grids follow the image, so that its features do not depend on the padding.
         parts: dict[int, VisionFeatures] = {}
         for rows, columns in dict.fromkeys(grids):
@@ -189,7 +196,7 @@ class CLIPVision(nn.Module):
             for position, index in enumerate(chosen):
                 parts[index] = VisionFeatures(*(None if part is None else part[position] for part in features))
         ordered = [parts[index] for index in range(len(cells))]
-        target = grid if proxy is None or not severance.needs_proxy else (proxy.shape[-2], proxy.shape[-1])
+        target = grid if proxy is None else (proxy.shape[-2], proxy.shape[-1])
         patches = [
             F.pad(one.patches, (0, target[1] - one.patches.shape[-1], 0, target[0] - one.patches.shape[-2]))
             for one in ordered
@@ -322,7 +329,9 @@ class CLIPVision(nn.Module):
     def _positions(self, table: Tensor, grid: tuple[int, int], sizes: list[tuple[int, int]] | None) -> Tensor:
         """A position table fitted to the canvas (1, 1 + L, C), or to each image (B, 1 + L, C) if sizes differ."""
         rule = self.config.position_rule
-        grids = {grid_of(size, self.config.patch) for size in sizes} if sizes is not None else {grid}
+        if sizes is None:
+            return interpolate_positions(table, grid, rule)[None]
+        grids = {grid_of(size, self.config.patch) for size in sizes}
         if grids == {grid}:
             return interpolate_positions(table, grid, rule)[None]
         tables = {}
@@ -331,7 +340,7 @@ class CLIPVision(nn.Module):
             cells = fitted[1:].unflatten(0, (rows, columns))
             cells = F.pad(cells, (0, 0, 0, grid[1] - columns, 0, grid[0] - rows)).flatten(0, 1)
             tables[rows, columns] = torch.cat([fitted[:1], cells])
-        return torch.stack([tables[grid_of(size, self.config.patch)] for size in sizes or []])
+        return torch.stack([tables[grid_of(size, self.config.patch)] for size in sizes])
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPVision":
@@ -385,7 +394,10 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
         (1 + gh * gw, C), or ``table`` itself.
     """
     side = round((table.shape[0] - 1) ** 0.5)
-    if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
+    if rule == "count" and grid[0] * grid[1] == side * side:
+        return table
+    # In an export the sizes are unknown; to the table's own grid, the interpolation changes nothing.
+    if not torch.compiler.is_exporting() and grid == (side, side):
         return table
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
     size: dict[str, tuple[float, ...]] = {"size": grid}

@@ -166,7 +166,11 @@ def _by_neighbours(severance: Severance, scene: Scene) -> Mix:
     def mix(values: Tensor, project: Project | None = None) -> Tensor:
         assert project is not None
         queries, keys = project("q").float(), project("k").float()
-        lengths = queries.norm(dim=-1).mean(2) * keys.norm(dim=-1).mean(2)  # (B, heads)
+        weight = queries.new_ones(values.shape[:2])  # tokens in the padding do not count
+        if scene.inside is not None:
+            weight = F.pad(scene.inside, (1, 0), value=True).float()
+        weight = weight[:, None] / weight.sum(1)[:, None, None]  # (B, 1, 1 + L)
+        lengths = (queries.norm(dim=-1) * weight).sum(2) * (keys.norm(dim=-1) * weight).sum(2)  # (B, heads)
         scale = severance.sharpness * lengths.mean(1)[:, None, None] * queries.shape[-1] ** -0.5
         source = (values if severance.class_key else values[:, 1:]).float()
         parts = [
