@@ -173,6 +173,20 @@ def tiny_clip(tmp_path_factory) -> Path:
     return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
 
 
+@pytest.fixture(scope="session")
+def tiny_dino(tmp_path_factory) -> Path:
+    """A small random vision transformer of DINO's layout, with patches of 8 pixels."""
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-dino")
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub that answers without a network, and an empty cache that huggingface_hub takes for its own."""

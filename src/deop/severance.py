@@ -233,6 +233,10 @@ class Severance:
         return {**values, **({"severance_values": changed} if changed else {})}
 
 
+TRAINING_FREE = Severance("region", residual=0.0, similarity="k", mlp=False)
+"""The severance of encoders that were not trained for severance (docs/method.md §12 gives the reasons)."""
+
+
 def _change(name: str, change: str) -> tuple[str, Any]:
     """One "field=value" as a field and its value.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deop.errors import CheckpointError, ModelNotFoundError, SettingError
 from deop.files import convert_command, existing_path, read_json
 from deop.networks.devices import choose_device, choose_dtype
+from deop.severance import TRAINING_FREE, Severance
 from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, license_of, repo_cache
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class ZooModel:
         clip: the encoder, in transformers' CLIP layout; channel statistics come from its preprocessor_config.json.
         proposer: the source of masks, unless the caller chooses another.
         short_side: length in pixels to which the shorter side of a photo is resized, for encoder and proposer.
-        severance: kind of severance in the last block.
-        residual: weight of the residual connection in that block.
+        severance: how the last block is severed.
     """
 
     name: str
@@ -70,8 +70,7 @@ class ZooModel:
     clip: HubWeights
     proposer: HubWeights
     short_side: int = 512
-    severance: str = "self"
-    residual: float = 0.2
+    severance: Severance = TRAINING_FREE
 
     @property
     def megabytes(self) -> int:
@@ -129,6 +128,7 @@ def load(
     name: str | Path,
     *,
     proposer: str | Path | None = None,
+    proxy: str | Path | None = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
 ) -> "DeOP":
@@ -141,6 +141,8 @@ def load(
         proposer: the source of masks. "given": each call of ``segment`` passes masks. A folder or a hub repo with
             transformers' MaskFormer, Mask2Former or SAM. None: the proposer of the zoo or of the folder, else "given".
             If the model's anchors are tied to the query slots of its own proposer, mask pooling replaces them.
+        proxy: a second network whose features weigh attention, for severances such as "proxyclip": a folder or a hub
+            repo with transformers' DINO (ViT), DINOv2 or DINOv3. None: none.
         device: "cpu", "cuda", "cuda:1", "mps", ...; None: a GPU if there is one, else the CPU.
         dtype: "float32" (also None), "bfloat16" or "float16", or the dtype of torch. A CPU without instructions for
             half precision computes in float32 instead, with a warning. "int8", on a CPU only, quantises the linear
@@ -184,6 +186,10 @@ def load(
     else:
         kind = config.get("model_type") or config.get("format") or "unknown"
         raise CheckpointError(f"{name} is a model of kind {kind!r}: deop loads its own format and transformers' 'clip'")
+    if proxy is not None:
+        from deop.encoders.feature_network import FeatureNetwork
+
+        model.set_proxy(FeatureNetwork.from_folder(_find(str(proxy), zoo=False)))
     model = model.to(device=place, dtype=precision).eval()
     if int8:
         from deop.encoders.int8 import to_int8
@@ -223,7 +229,6 @@ def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | No
     """A CLIP folder and a proposer as a model with mask pooling and no learned parts besides (docs/method.md §12)."""
     from deop.encoders.clip import CLIPVision
     from deop.encoders.clip_text import CLIPText
-    from deop.encoders.severance import Severance
     from deop.images.preprocessing import Resize
     from deop.model import DeOP
     from deop.networks.loading import building_model
@@ -231,8 +236,7 @@ def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | No
 
     settings, card = Settings(), Card(name=name, source=name, license=license_of(folder))
     if listed:
-        severance = Severance(listed.severance, residual=listed.residual)
-        settings = Settings(resize=Resize(short_side=listed.short_side), severance=severance)
+        settings = Settings(resize=Resize(short_side=listed.short_side), severance=listed.severance)
         card = Card(name=name, license=listed.clip.license, source=str(listed.clip))
     with building_model(folder):
         encoder, text = CLIPVision.from_folder(folder), CLIPText.from_folder(folder)

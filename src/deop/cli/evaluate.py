@@ -19,10 +19,14 @@ from deop.cli.options import (
     Debug,
     Device,
     Model,
+    Proxy,
     Severance,
     Threads,
+    Windows,
     command_line,
     option,
+    parse_windows,
+    use_windows,
 )
 from deop.cli.output import write_text
 
@@ -112,6 +116,8 @@ def evaluate(
         ),
     ] = None,
     severance: Severance = None,
+    proxy: Proxy = None,
+    windows: Windows = None,
     anchors: Anchors = None,
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
@@ -159,7 +165,7 @@ def evaluate(
     IoU is accumulated over the whole data set; classes that are absent from it do not count in the means. Confidence
     intervals are computed by a bootstrap over the photos.
     """
-    unseen_classes = _read_unseen(unseen)
+    unseen_classes, sides = _read_unseen(unseen), parse_windows(windows)
     from deop.data.folder import open_folder
 
     data = open_folder(dataset, split, skip_unpaired=skip_broken)  # checked before anything slow
@@ -187,7 +193,14 @@ def evaluate(
     data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())
     bootstrap = Bootstrap(resamples, seed=seed)
     set_threads(threads)
-    network = load(model, proposer=proposer or (GIVEN if proposals == "oracle" else None), device=device, dtype=dtype)
+    network = load(
+        model,
+        proposer=proposer or (GIVEN if proposals == "oracle" else None),
+        proxy=proxy,
+        device=device,
+        dtype=dtype,
+    )
+    use_windows(network, sides)
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:

@@ -9,7 +9,7 @@ import typer
 from deop.cli.config_file import typed
 from deop.cli.console import say
 from deop.cli.interrupts import raised_in_imports
-from deop.cli.options import DataType, Debug, Device, Threads
+from deop.cli.options import DataType, Debug, Device, Threads, parse_windows, use_windows
 from deop.cli.segment_checks import asks_for_picture, check_options, prefer_typed
 from deop.cli.segment_options import (
     BatchOptions,
@@ -149,7 +149,15 @@ def _load(
     set_threads(threads)
     from deop.zoo import GIVEN, load
 
-    network = load(method.model, proposer=GIVEN if method.masks else method.proposer, device=device, dtype=dtype)
+    windows = parse_windows(method.windows)
+    network = load(
+        method.model,
+        proposer=GIVEN if method.masks else method.proposer,
+        proxy=method.proxy,
+        device=device,
+        dtype=dtype,
+    )
+    use_windows(network, windows)
     if not cache:
         network.cache = None
     if method.templates and typed(context, "templates") and not network.text.uses_templates:

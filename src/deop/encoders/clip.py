@@ -86,6 +86,8 @@ class CLIPVision(nn.Module):
     """
 
     kind = "clip"
+    options = ("windows", "region_tokens", "proxy")
+    """Arguments of ``forward`` that not every encoder has."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -178,12 +180,11 @@ class CLIPVision(nn.Module):
                 coverage = cells.new_zeros(*masks.shape[:2], *proxy.shape[-2:])
             coverage = coverage if severance.uses_masks else None
             scope = scope if region_tokens else None
-        options = {"severance": severance, "windows": windows}
         if sizes is None or (windows is None and proxy is None):
-            return self._encode(cells, coverage, valid, sizes, proxy, scope, **options)
+            return self._encode(cells, coverage, valid, sizes, proxy, scope, severance=severance, windows=windows)
         grids = [grid_of(size, patch) for size in sizes]
         if set(grids) == {grid}:
-            return self._encode(cells, coverage, valid, None, proxy, scope, **options)
+            return self._encode(cells, coverage, valid, None, proxy, scope, severance=severance, windows=windows)
         # Windows and other grids follow the image, so that its features do not depend on the padding.
         parts: dict[int, VisionFeatures] = {}
         for rows, columns in dict.fromkeys(grids):
@@ -191,7 +192,13 @@ class CLIPVision(nn.Module):
             share = (rows / grid[0], columns / grid[1])
             arguments = [part_of(maps, chosen, share) for maps in (cells, coverage, proxy, scope)]
             features = self._encode(
-                arguments[0], arguments[1], None if valid is None else valid[chosen], None, *arguments[2:], **options
+                arguments[0],
+                arguments[1],
+                None if valid is None else valid[chosen],
+                None,
+                *arguments[2:],
+                severance=severance,
+                windows=windows,
             )
             for position, index in enumerate(chosen):
                 parts[index] = VisionFeatures(*(None if part is None else part[position] for part in features))
