@@ -27,9 +27,6 @@ class Settings:
         anchors: how regions are embedded. "decoder": by the anchor decoder of the model. "pool": as the mean feature of
             the mask. "tokens": as that mean plus ``token_weight`` times the embedding of a token that attends to the
             mask in every block. "patch": every patch is classified by itself, and the patches of a mask vote.
-        token_weight: weight of the token's embedding with ``anchors="tokens"``; CorrCLIP's is 0.5.
-        windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
-            before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
         normalize_patches: L2-normalise patch features before mask pooling; the decoder always receives normalised ones.
         drop_redundant: drop empty and duplicate proposals (``proposals.filtering``); ignored if anchor queries are tied
             to slots, since these attend to each other.
@@ -44,6 +41,9 @@ class Settings:
             (``Proposer.masks_are_instances``), the things of panoptic and instance mode are the connected pieces of the
             semantic map; pieces smaller than this get the label of their surroundings. Chosen by
             ``benchmarks/smallest_thing.py``.
+        token_weight: weight of the token's embedding with ``anchors="tokens"``; CorrCLIP's is 0.5.
+        windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
+            before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
 
     Raises:
         SettingError: a value out of range.
@@ -54,8 +54,6 @@ class Settings:
     templates: str | tuple[str, ...] = "vild"
     temperature: float = TEMPERATURE
     anchors: str = "pool"
-    token_weight: float = 0.5
-    windows: tuple[int, int] | None = None
     normalize_patches: bool = False
     drop_redundant: bool = True
     padding: str = "outside"
@@ -64,6 +62,8 @@ class Settings:
     claim: float = 0.0
     smallest_region: float = 0.0
     smallest_thing: float = 0.005
+    token_weight: float = 0.5
+    windows: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
@@ -71,12 +71,13 @@ class Settings:
         if not 0 <= self.token_weight < float("inf"):
             raise SettingError(f"token_weight must be a number of 0 or more, not {self.token_weight}")
         if self.windows is not None:
-            object.__setattr__(self, "windows", tuple(self.windows))
-            if len(self.windows) != 2 or not 0 < self.windows[1] <= self.windows[0]:
+            sides = tuple(self.windows) if isinstance(self.windows, (list, tuple)) else ()
+            if len(sides) != 2 or not 0 < sides[1] <= sides[0]:
                 raise SettingError(
                     f"windows are {self.windows}: give their side and their distance in pixels, such as (336, 224); "
                     "the distance is at most the side"
                 )
+            object.__setattr__(self, "windows", sides)
         if self.padding not in ("outside", "inside"):
             raise SettingError(f"unknown padding {self.padding!r}: choose 'outside' or 'inside'")
         if not 0 <= self.threshold <= 1:

@@ -6,8 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from deop.severance import KINDS, Severance
-from deop.severance_presets import PRESETS
+from deop.severance import KINDS, PRESETS, Severance
 from tests.cli.conftest import write_photo
 
 

@@ -13,7 +13,7 @@ from deop.encoders import similarity
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance, mixer
 from deop.errors import SettingError
-from deop.severance_presets import PRESETS
+from deop.severance import PRESETS
 
 HEADS, DEPTH, GRID = 2, 4, (3, 4)
 PATCHES = GRID[0] * GRID[1]

@@ -12,7 +12,7 @@ from deop.encoders.severance import Severance, mixer, patch_coverage
 from deop.encoders.similarity import similar_masks
 from deop.networks.resampling import grid_of
 from deop.regions.classification import cell_votes
-from deop.severance_presets import PRESETS
+from deop.severance import PRESETS
 from tests.conftest import assert_parity
 
 ALONE = {"residual": 0.0, "mlp": False}

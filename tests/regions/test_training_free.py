@@ -14,8 +14,7 @@ from deop.encoders.severance import KINDS, Severance
 from deop.errors import CheckpointError, SettingError
 from deop.networks.resampling import to_patches
 from deop.regions.encoding import fit_proxy
-from deop.severance import TRAINING_FREE
-from deop.severance_presets import PRESETS
+from deop.severance import PRESETS, TRAINING_FREE
 from deop.training.recipe import read_recipe
 from deop.training.stages.deop_recipe import DeOPRecipe
 

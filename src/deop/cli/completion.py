@@ -13,8 +13,7 @@ def models() -> list[tuple[str, str]]:
 
 def severances() -> list[str]:
     """The kinds of severance and the published methods."""
-    from deop.severance import KINDS
-    from deop.severance_presets import PRESETS
+    from deop.severance import KINDS, PRESETS
 
     return [*KINDS, "affinity-normalized", *PRESETS]
 

@@ -71,7 +71,7 @@ _KINDS = {
 
 def _list_severances(as_json: bool) -> None:
     """Print the kinds of severance and the published methods."""
-    from deop.severance_presets import PRESETS
+    from deop.severance import PRESETS
 
     deop = "Han et al., Open-Vocabulary Semantic Segmentation with Decoupled One-Pass Network, ICCV 2023"
     kinds = {name: deop if name in ("self", "gate", "affinity") else "deop" for name in _KINDS}

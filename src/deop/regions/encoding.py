@@ -54,8 +54,8 @@ class EncodedPhoto:
     valid: Tensor | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
-    cells: Tensor | None = None
     masks_are_instances: bool = True
+    cells: Tensor | None = None
 
     @cached_property
     def masks(self) -> PhotoMasks:
