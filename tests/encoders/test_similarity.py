@@ -1,6 +1,9 @@
 """Severance by similarity: the formulas by hand, properties, region tokens, levels, parallel layers and windows."""
 
 import copy
+import io
+import warnings
+from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +16,7 @@ from deop.encoders import similarity
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance, mixer
 from deop.errors import SettingError
-from deop.severance import PRESETS
+from deop.severance import PRESETS, TRAINING_FREE
 
 HEADS, DEPTH, GRID = 2, 4, (3, 4)
 PATCHES = GRID[0] * GRID[1]
@@ -260,6 +263,32 @@ def test_export_with_dynamic_sizes(tower, severance):
     for size, proposals in (((64, 96), 3), ((48, 144), 5)):
         pixels, masks, _ = scene(size, 1, proposals)
         torch.testing.assert_close(exported(pixels, masks), module(pixels, masks), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "severance",
+    [TRAINING_FREE, *(pytest.param(one, marks=pytest.mark.slow) for one in SEVERANCES if not one.needs_proxy)],
+)
+@torch.no_grad()
+def test_onnx_with_dynamic_sizes(tower, severance):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    height, width, count = (torch.export.Dim(name, min=2, max=64) for name in ("height", "width", "count"))
+    shapes = ({2: 16 * height, 3: 16 * width}, {1: count, 2: 4 * height, 3: 4 * width})
+    pixels, masks, _ = scene(batch=1)
+    module = Severed(tower, severance).eval()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, (pixels, masks), dynamo=True, dynamic_shapes=shapes, opset_version=20, verbose=False
+        )
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    names = [one.name for one in session.get_inputs()]  # without the masks, if they have no effect
+    for size, proposals in (((64, 96), 3), ((48, 144), 5), ((128, 64), 1)):
+        pixels, masks, _ = scene(size, 1, proposals)
+        given = dict(zip(names, (pixels.numpy(), masks.numpy()), strict=False))
+        patches = torch.from_numpy(session.run(None, given)[0])
+        torch.testing.assert_close(patches, module(pixels, masks), atol=1e-4, rtol=1e-3)
 
 
 def test_gradients_with_masks_that_cover_nothing(tower):

@@ -190,29 +190,30 @@ class CLIPVision(nn.Module):
         for rows, columns in dict.fromkeys(grids):
             chosen = [index for index, one in enumerate(grids) if one == (rows, columns)]
             share = (rows / grid[0], columns / grid[1])
-            arguments = [part_of(maps, chosen, share) for maps in (cells, coverage, proxy, scope)]
             features = self._encode(
-                arguments[0],
-                arguments[1],
+                cells[chosen, :, :rows, :columns],
+                part_of(coverage, chosen, share),
                 None if valid is None else valid[chosen],
                 None,
-                *arguments[2:],
+                part_of(proxy, chosen, share),
+                part_of(scope, chosen, share),
                 severance=severance,
                 windows=windows,
             )
             for position, index in enumerate(chosen):
-                parts[index] = VisionFeatures(*(None if part is None else part[position] for part in features))
+                regions = None if features.regions is None else features.regions[position]
+                parts[index] = VisionFeatures(features.patches[position], features.image[position], regions)
         ordered = [parts[index] for index in range(len(cells))]
         target = grid if proxy is None else (proxy.shape[-2], proxy.shape[-1])
         patches = [
             F.pad(one.patches, (0, target[1] - one.patches.shape[-1], 0, target[0] - one.patches.shape[-2]))
             for one in ordered
         ]
-        regions = [one.regions for one in ordered if one.regions is not None]
+        tokens = [one.regions for one in ordered if one.regions is not None]
         return VisionFeatures(
             torch.stack(patches),
             torch.stack([one.image for one in ordered]),
-            torch.stack(regions) if regions else None,
+            torch.stack(tokens) if tokens else None,
         )
 
     def _encode(
@@ -407,7 +408,7 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     if not torch.compiler.is_exporting() and grid == (side, side):
         return table
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    size: dict[str, tuple[float, ...]] = {"size": grid}
+    size: dict[str, Any] = {"size": grid}
     if rule == "offset":
         size = {"scale_factor": ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)}
     # In float32: not every device has a half-precision kernel for bicubic, and the table is small.

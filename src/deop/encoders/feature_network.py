@@ -1,6 +1,7 @@
 """A second network, such as DINO or DINOv2, whose features weigh the attention of a severed block."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +28,19 @@ class FeatureNetwork(nn.Module):
     def __init__(self, network: nn.Module, normalization: Normalization = IMAGENET) -> None:
         super().__init__()
         self.network, self.normalization = network, normalization
+        config: Any = network.config
+        self.patch: int = config.patch_size
+        self.options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         """Features (B, c, h, w) of pixels (B, 3, H, W), which are resized to whole patches."""
-        config = self.network.config
-        patch = config.patch_size
+        patch = self.patch
         rows, columns = grid_of((pixels.shape[-2], pixels.shape[-1]), patch)
         size = (rows * patch, columns * patch)
         if tuple(pixels.shape[-2:]) != size:
             pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
-        options = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
-        tokens = self.network(pixel_values=pixels, **options).last_hidden_state
+        tokens = self.network(pixel_values=pixels, **self.options).last_hidden_state
         return tokens[:, tokens.shape[1] - rows * columns :].mT.unflatten(2, (rows, columns))
 
     @classmethod

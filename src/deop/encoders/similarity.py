@@ -336,8 +336,8 @@ def _gaussian(grid: tuple[int, int], sigma: float, rows: slice, device: torch.de
         torch.exp(-(steps[:, None] - steps).square() / (2 * sigma**2))
         for steps in (torch.arange(size, device=device, dtype=torch.float32) for size in reversed(grid))
     )
-    index = torch.arange(grid[0] * grid[1], device=device)
-    row, column = index // grid[1], index % grid[1]
+    row = torch.arange(grid[0], device=device)[:, None].expand(grid).flatten()
+    column = torch.arange(grid[1], device=device).expand(grid).flatten()
     return (down[row[rows]][:, row] * across[column[rows]][:, column])[None]
 
 

@@ -72,11 +72,13 @@ def compare_severances(
 
         scores = evaluate(model, data, one, advance, bootstrap=bootstrap, watch=count)
         unseen = np.isin(list(scores["per_class"]), scores["unseen"]) if scores["unseen"] else None
-        draws = {
-            key: bootstrap.draw(sums[0], lambda part, key=key, unseen=unseen: semantic_scores(part, unseen)[key])
-            for key in SCORES
-            if scores[key] is not None
-        }
+        known = [key for key in SCORES if scores[key] is not None]
+
+        def score(part: np.ndarray, known: list[str] = known, unseen: np.ndarray | None = unseen) -> np.ndarray:
+            parts = semantic_scores(part, unseen)
+            return np.stack([parts[key] for key in known], -1)
+
+        draws = dict(zip(known, bootstrap.draw(sums[0], score).T, strict=True))
         first = first or draws
         difference = {}
         for key in draws.keys() & first.keys():
