@@ -118,6 +118,27 @@ def read_parity(name: str) -> ParityFile:
     return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
 
 
+def read_training_free(name: str) -> ParityFile:
+    """A file of published training-free attentions: the full one in DEOP_TRAINING_FREE, or else the cut one.
+
+    Without the variable, the full files are read from ../shared/training-free if they are there.
+    """
+    folder = Path(os.environ.get("DEOP_TRAINING_FREE") or FIXTURES.parents[2] / "shared" / "training-free")
+    path = folder / f"{name}.safetensors"
+    if path.is_file() or "DEOP_TRAINING_FREE" in os.environ:
+        with safe_open(str(path), "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+    return read_cut_training_free(name)
+
+
+def read_cut_training_free(name: str) -> ParityFile:
+    """A cut file of published training-free attentions."""
+    tensors, metadata = unpack((FIXTURES / "training-free" / f"{name}{SUFFIX}").read_bytes())
+    return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+
+
 def checkpoint_keys() -> str:
     """The keys and shapes of the original's checkpoints at full size, one per line."""
     folder = os.environ.get("DEOP_PARITY")
@@ -130,6 +151,14 @@ def checkpoint_keys() -> str:
 def parity():
     """``parity("severance")`` -> ParityFile, a copy for each call."""
     return read_parity
+
+
+@pytest.fixture(scope="session", params=["full", "cut"])
+def training_free(request):
+    """``training_free("sclip")`` -> ParityFile of published training-free attentions, full and cut."""
+    if request.param == "cut":
+        return read_cut_training_free
+    return read_training_free
 
 
 @pytest.fixture(scope="session")
@@ -153,6 +182,20 @@ def tiny_clip(tmp_path_factory) -> Path:
     from tests.tiny import write_tiny_clip
 
     return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_dino(tmp_path_factory) -> Path:
+    """A small random vision transformer of DINO's layout, with patches of 8 pixels."""
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-dino")
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The whole model: parity with the original from end to end, and the behaviour that callers rely on."""
 
 import io
+import re
 import sys
 import threading
 from dataclasses import replace
@@ -34,15 +35,38 @@ from tests.conftest import assert_parity
 SMALL = Settings(resize=Resize(short_side=64))
 
 
-def original_parts(file):
-    """Encoder and decoder of the original's whole model, its state dict, and the CLIP part of that."""
+def original_parts(file, batch="network_input"):
+    """Encoder and decoder of the original's whole model, its state dict, and the CLIP part of that.
+
+    The encoder of a cut file encodes only the batch of the file that is named, whatever the pixels.
+    """
     state = file.below("state.")
     clip = {key.removeprefix("clip_adapter.clip_model."): value for key, value in state.items() if "clip_model." in key}
     visual = {key.removeprefix("visual."): value for key, value in clip.items() if key.startswith("visual.")}
-    heads = file.info.get("visual_heads", max(visual["class_embedding"].shape[0] // 64, 1))
-    encoder = CLIPVision.from_openai(visual, heads=heads, normalization=IMAGENET, position_rule="count")
+    heads = file.info.get("visual_heads", max(visual["ln_post.weight"].shape[0] // 64, 1))
+    if "conv1.weight" in visual:
+        encoder = CLIPVision.from_openai(visual, heads=heads, normalization=IMAGENET, position_rule="count")
+    else:
+        encoder = cut_tower(visual, heads, file[f"derived.tokens.{batch}"])
     decoder = {key.removeprefix("decoder."): value for key, value in state.items() if key.startswith("decoder.")}
     return encoder, AnchorDecoder.from_original(decoder, state["query_embedding.weight"]), state, clip
+
+
+def cut_tower(visual, heads, tokens):
+    """The vision tower of a cut file, from block 1 on, for the stored tokens that enter block 1."""
+    width = len(visual["ln_post.weight"])
+    blocks = {
+        re.sub(r"resblocks\.(\d+)", lambda match: f"resblocks.{int(match[1]) - 1}", key): value
+        for key, value in visual.items()
+    }
+    unused = {
+        "conv1.weight": torch.zeros(width, 3, 16, 16), "class_embedding": torch.zeros(width),
+        "positional_embedding": torch.zeros(17, width),
+        "ln_pre.weight": torch.ones(width), "ln_pre.bias": torch.zeros(width),
+    }  # fmt: skip
+    encoder = CLIPVision.from_openai(unused | blocks, heads=heads, normalization=IMAGENET, position_rule="count")
+    encoder._enter = lambda cells, sizes, scope: tokens
+    return encoder
 
 
 def original_text_encoder(file, state, clip):

@@ -15,6 +15,7 @@ from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Settings
+from deop.severance import TRAINING_FREE
 from deop.weights.hub import repo_cache
 from deop.zoo import ZOO, load, load_proposer, on_this_machine
 from tests.fake_hub import put_in_cache
@@ -86,7 +87,7 @@ def test_a_cached_model_loads_without_a_network(hub, cached_clip, name):
     assert model.proposer is None
     assert model.card.name == name
     assert model.card.license == entry.clip.license
-    assert (model.settings.severance.kind, model.settings.severance.residual) == ("self", 0.2)
+    assert model.settings.severance == TRAINING_FREE
     assert model.settings.resize.short_side == entry.short_side
     assert not model.training
     assert on_this_machine(entry) == (True, False)

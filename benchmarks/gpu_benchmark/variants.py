@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop.encoders.clip import quick_gelu
+from deop.encoders.blocks import quick_gelu
 from deop.proposals.resnet import FrozenBatchNorm, NormedConv
 
 

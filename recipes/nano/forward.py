@@ -131,7 +131,7 @@ def encode(model: Nano, features: list[Tensor], grid: CellGrid = EVERY_CELL) -> 
     for index, block in enumerate(encoder.blocks):
         if residuals and index >= min(residuals):
             unsevered = block(unsevered, None, None, 1.0)
-            mix = (lambda values: values) if index in residuals else None  # a severed token attends to itself only
+            mix = (lambda values, project: values) if index in residuals else None  # a severed token attends to itself only
             severed = block(severed, None, mix, residuals.get(index, 1.0))
         else:
             severed = unsevered = block(severed, None, None, 1.0)

@@ -12,9 +12,9 @@ from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import anchor_heatmaps
 from deop.networks.devices import check_finite
-from deop.protocols import Proposer, TextEncoder, VisionEncoder
+from deop.protocols import FeatureNetwork, Proposer, TextEncoder, VisionEncoder
 from deop.regions.anchors import AnchorDecoder
-from deop.regions.classification import ClassTensors, classify, probabilities
+from deop.regions.classification import ClassTensors, cell_votes, classify, probabilities
 from deop.regions.encoding import EncodedPhoto, check_anchors
 from deop.regions.photos import encode_photos
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
@@ -65,6 +65,7 @@ class DeOP(Pretrained, ModelSurface):
         self.no_object = None if no_object is None else nn.Parameter(no_object.reshape(-1))
         self.settings = settings or Settings()
         self.card = card or Card()
+        self.proxy: FeatureNetwork | None = None
         self.cache: EmbeddingCache | None = EmbeddingCache()
         self._last_tensors: tuple[Classes, torch.device, ClassTensors] | None = None
         if self.settings.anchors == "decoder" and anchors is None:
@@ -74,6 +75,11 @@ class DeOP(Pretrained, ModelSurface):
         """Replace the proposer by a module or any other object with that protocol; None: masks must be given."""
         del self.proposer  # torch only allows to replace a module by a module
         self.proposer = proposer
+
+    def set_proxy(self, proxy: FeatureNetwork | None) -> None:
+        """Set the second network whose features weigh attention with ``similarity="proxy"``; it is not saved."""
+        del self.proxy  # torch only allows to replace a module by a module
+        self.proxy = proxy
 
     engine = "torch"
 
@@ -151,6 +157,7 @@ class DeOP(Pretrained, ModelSurface):
             anchors,
             self.device,
             self.dtype,
+            self.proxy,
         )
         for one in encoded:
             check_finite(one.regions if one.valid is None else one.regions[one.valid], self.dtype)
@@ -188,6 +195,9 @@ class DeOP(Pretrained, ModelSurface):
             (N, K + 1) float32: the K names and, last, "none of these".
         """
         classes = self.class_tensors(self.vocabulary(names))
+        if encoded.cells is not None and encoded.heatmaps is not None:
+            cells = probabilities(classify(encoded.cells, classes, self.no_object, self.settings.temperature))
+            return cell_votes(cells, encoded.heatmaps.float().mean(0).flatten(1))
         if encoded.two_stream is None or encoded.valid is None:
             return probabilities(classify(encoded.regions, classes, self.no_object, self.settings.temperature))
         return two_stream_probabilities(
@@ -216,6 +226,25 @@ class DeOP(Pretrained, ModelSurface):
         """
         severed, stream = Severance.parse(severance, self.settings.severance), TwoStream.parse(classifier)
         check_anchors(anchors, self.anchors)
+        wanted = {
+            'anchors="tokens"': (
+                "region_tokens",
+                "tokens" in (anchors, self.settings.anchors if anchors is None else ""),
+            ),
+            "windows": ("windows", self.settings.windows is not None),
+            f"severance {severed.name!r} with a second network": ("proxy", severed.needs_proxy),
+        }
+        for what, (option, used) in wanted.items():
+            if used and stream is None and option not in getattr(self.encoder, "options", ()):
+                raise SettingError(
+                    f"this model's encoder ({type(self.encoder).__name__}) does not support {what}: use a CLIP "
+                    "(--model clip-b16)"
+                )
+        if severed.needs_proxy and stream is None and self.proxy is None:
+            raise SettingError(
+                "this severance needs the features of a second network: load the model with one "
+                '(proxy="facebook/dino-vitb8", --proxy)'
+            )
         if stream is not None and (severance is not None or anchors is not None):
             option = "anchors" if severance is None else "severance"
             raise SettingError(f'classifier="two-stream" encodes crops, which do not use {option}: omit {option}')

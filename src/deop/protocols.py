@@ -54,6 +54,9 @@ class VisionEncoder(Protocol):
     ) -> VisionFeatures:
         """Encode images in one pass.
 
+        An encoder may take further arguments, which are passed only if they are used: those of ``CLIPVision``. It lists
+        their names in the attribute ``options``.
+
         Args:
             pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded at the bottom and the right.
             masks: (B, N, h, w) float, mask logits over the same canvas at any stride; None: no masks.
@@ -68,6 +71,19 @@ class VisionEncoder(Protocol):
         Raises:
             SettingError: a severed layer that the encoder does not have, or missing masks.
         """
+        ...
+
+
+class FeatureNetwork(Protocol):
+    """Another network whose features weigh the attention of a severed block (``similarity="proxy"``)."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """Normalisation that the pixels need."""
+        ...
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Features (B, c, h, w) float on any grid that covers the pixels (B, 3, H, W) float."""
         ...
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from deop.errors import SettingError
 from deop.images.preprocessing import Resize
-from deop.severance import Severance
+from deop.severance import TRAINING_FREE, Severance
 from deop.text.calibration import Calibration
 
-ANCHORS = ("decoder", "pool")
-"""Ways to compute region embeddings."""
+ANCHORS = ("decoder", "pool", "tokens", "patch")
+"""Ways to compute region embeddings, or the classes of regions."""
 
 TEMPERATURE = 100.0
 """Factor of cosine similarities: the original's constant. CLIP's learned scale is not used."""
@@ -20,10 +20,13 @@ class Settings:
 
     Attributes:
         resize: size of a photo at the input of the networks.
-        severance: where and how the encoder's attention is severed. The default is that of docs/method.md §12.
+        severance: where and how the encoder's attention is severed. The default is for encoders that were not trained
+            for it (docs/method.md §12).
         templates: name of a template set, or templates with ``{}`` (docs/method.md §4); unused with a learned prompt.
         temperature: factor of cosine similarities.
-        anchors: "decoder" or "pool"; "decoder" requires a model with an anchor decoder.
+        anchors: how regions are embedded. "decoder": by the anchor decoder of the model. "pool": as the mean feature of
+            the mask. "tokens": as that mean plus ``token_weight`` times the embedding of a token that attends to the
+            mask in every block. "patch": every patch is classified by itself, and the patches of a mask vote.
         normalize_patches: L2-normalise patch features before mask pooling; the decoder always receives normalised ones.
         drop_redundant: drop empty and duplicate proposals (``proposals.filtering``); ignored if anchor queries are tied
             to slots, since these attend to each other.
@@ -38,13 +41,16 @@ class Settings:
             (``Proposer.masks_are_instances``), the things of panoptic and instance mode are the connected pieces of the
             semantic map; pieces smaller than this get the label of their surroundings. Chosen by
             ``benchmarks/smallest_thing.py``.
+        token_weight: weight of the token's embedding with ``anchors="tokens"``; CorrCLIP's is 0.5.
+        windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
+            before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
 
     Raises:
         SettingError: a value out of range.
     """
 
     resize: Resize = field(default_factory=Resize)
-    severance: Severance = field(default_factory=lambda: Severance("self", residual=0.2))
+    severance: Severance = field(default_factory=lambda: TRAINING_FREE)
     templates: str | tuple[str, ...] = "vild"
     temperature: float = TEMPERATURE
     anchors: str = "pool"
@@ -56,10 +62,22 @@ class Settings:
     claim: float = 0.0
     smallest_region: float = 0.0
     smallest_thing: float = 0.005
+    token_weight: float = 0.5
+    windows: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
             raise SettingError(f"unknown anchors {self.anchors!r}: choose one of {', '.join(ANCHORS)}")
+        if not 0 <= self.token_weight < float("inf"):
+            raise SettingError(f"token_weight must be a number of 0 or more, not {self.token_weight}")
+        if self.windows is not None:
+            sides = tuple(self.windows) if isinstance(self.windows, (list, tuple)) else ()
+            if len(sides) != 2 or not 0 < sides[1] <= sides[0]:
+                raise SettingError(
+                    f"windows are {self.windows}: give their side and their distance in pixels, such as (336, 224); "
+                    "the distance is at most the side"
+                )
+            object.__setattr__(self, "windows", sides)
         if self.padding not in ("outside", "inside"):
             raise SettingError(f"unknown padding {self.padding!r}: choose 'outside' or 'inside'")
         if not 0 <= self.threshold <= 1:

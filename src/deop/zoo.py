@@ -18,6 +18,7 @@ from deop.networks.devices import choose_device, choose_dtype
 from deop.networks.threads import set_threads
 from deop.runtime.engine import GIVEN, check_engine, choose_engine, has_torch
 from deop.runtime.providers import PROVIDERS, REMEDIES, is_installed
+from deop.severance import TRAINING_FREE, Severance
 from deop.weights.hub import HubUnreachableError, cached, download_command, fetch, license_of, repo_cache
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ class ZooModel:
         clip: the encoder, in transformers' CLIP layout; channel statistics come from its preprocessor_config.json.
         proposer: the source of masks, unless the caller chooses another.
         short_side: length in pixels to which the shorter side of a photo is resized, for encoder and proposer.
-        severance: kind of severance in the last block.
-        residual: weight of the residual connection in that block.
+        severance: how the last block is severed.
     """
 
     name: str
@@ -74,8 +74,7 @@ class ZooModel:
     clip: HubWeights
     proposer: HubWeights
     short_side: int = 512
-    severance: str = "self"
-    residual: float = 0.2
+    severance: Severance = TRAINING_FREE
 
     @property
     def megabytes(self) -> int:
@@ -135,6 +134,7 @@ def load(
     *,
     engine: Literal["torch"],
     proposer: str | Path | None = None,
+    proxy: str | Path | None = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
     threads: int | None = None,
@@ -147,6 +147,7 @@ def load(
     *,
     engine: str | None = None,
     proposer: str | Path | None = None,
+    proxy: str | Path | None = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
     threads: int | None = None,
@@ -158,6 +159,7 @@ def load(
     *,
     engine: str | None = None,
     proposer: str | Path | None = None,
+    proxy: str | Path | None = None,
     device: "str | torch.device | None" = None,
     dtype: "str | torch.dtype | None" = None,
     threads: int | None = None,
@@ -175,6 +177,8 @@ def load(
             transformers' MaskFormer, Mask2Former or SAM, which needs torch. None: the proposer of the zoo or of the
             folder, else "given". If the model's anchors are tied to the query slots of its own proposer, mask pooling
             replaces them.
+        proxy: a second network whose features weigh attention, for severances such as "proxyclip": a folder or a hub
+            repo with transformers' DINO (ViT), DINOv2 or DINOv3. Needs torch. None: none.
         device: for torch "cpu", "cuda", "cuda:1", "mps", ...; for ONNX Runtime "cpu", "cuda", "cuda:1", "webgpu",
             "coreml" or "directml". None or "auto": a GPU that the engine can use, else the CPU.
         dtype: "float32" (also None), "bfloat16" or "float16", or the dtype of torch. A CPU without instructions for
@@ -206,20 +210,22 @@ def load(
         folder = _find(str(name))
         _check_layout(folder)
         config = read_json(folder / "config.json")
-        if choose_engine(str(name), folder, config, engine, proposer=proposer, device=place, dtype=precision) == "onnx":
+        needs = {"proposer": proposer, "proxy": proxy, "device": place, "dtype": precision}
+        if choose_engine(str(name), folder, config, engine, **needs) == "onnx":
             from deop.runtime.model import Model
 
             given = proposer == GIVEN
             return Model.from_folder(folder, precision=precision, device=place, threads=threads, given_masks=given)
     require(f"the model {name}" if engine is None else "the torch engine", "torch")
     set_threads(threads)
-    return _load_with_torch(name, listed, proposer, place, dtype)
+    return _load_with_torch(name, listed, proposer, proxy, place, dtype)
 
 
 def _load_with_torch(
     name: str | Path,
     listed: "ZooModel | None",
     proposer: str | Path | None,
+    proxy: str | Path | None,
     device: str | None,
     dtype: "str | torch.dtype | None",
 ) -> "DeOP":
@@ -252,6 +258,10 @@ def _load_with_torch(
         choose_engine(str(name), folder, config, "torch")  # explains folders of ONNX graphs
         kind = config.get("model_type") or config.get("format") or "unknown"
         raise CheckpointError(f"{name} is a model of kind {kind!r}: deop loads its own format and transformers' 'clip'")
+    if proxy is not None:
+        from deop.encoders.feature_network import FeatureNetwork
+
+        model.set_proxy(FeatureNetwork.from_folder(_find(str(proxy), zoo=False)))
     model = model.to(device=place, dtype=precision).eval()
     if int8:
         from deop.encoders.int8 import to_int8
@@ -316,7 +326,6 @@ def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | No
     """A CLIP folder and a proposer as a model with mask pooling and no learned parts besides (docs/method.md §12)."""
     from deop.encoders.clip import CLIPVision
     from deop.encoders.clip_text import CLIPText
-    from deop.encoders.severance import Severance
     from deop.images.preprocessing import Resize
     from deop.model import DeOP
     from deop.networks.loading import building_model
@@ -324,8 +333,7 @@ def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | No
 
     settings, card = Settings(), Card(name=name, source=name, license=license_of(folder))
     if listed:
-        severance = Severance(listed.severance, residual=listed.residual)
-        settings = Settings(resize=Resize(short_side=listed.short_side), severance=severance)
+        settings = Settings(resize=Resize(short_side=listed.short_side), severance=listed.severance)
         card = Card(name=name, license=listed.clip.license, source=str(listed.clip))
     with building_model(folder):
         encoder, text = CLIPVision.from_folder(folder), CLIPText.from_folder(folder)

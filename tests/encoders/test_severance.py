@@ -107,6 +107,8 @@ def by_hand(kind, coverage, values):
     if kind == "affinity":
         return affinity.softmax(1) @ values
     mixed[0] = values[0]
+    if kind == "similar":
+        affinity[:] = 1
     for i in range(1, patches + 1):
         mixed[i] = affinity[i, 1:] @ values[1:] / affinity[i, 1:].sum()
     return mixed
@@ -136,7 +138,7 @@ def test_padding_and_order_of_proposals(kind, proposals, padding, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(["gate-normalized", "affinity-normalized"]), st.integers(1, 6), st.integers(0, 10_000))
+@given(st.sampled_from(["gate-normalized", "region"]), st.integers(1, 6), st.integers(0, 10_000))
 def test_normalised_kinds_do_not_depend_on_the_number_of_proposals(kind, proposals, seed):
     """Neither empty proposals nor repeating all proposals have an effect, unlike in the original."""
     torch.manual_seed(seed)
@@ -159,7 +161,7 @@ def test_affinity_normalized_stays_inside_segments():
     coverage = torch.full((1, 2, 6), -20.0).sigmoid()  # the coverage of given masks outside a mask
     coverage[0, 0, :2] = coverage[0, 1, 2:5] = 1  # patch 5 is in no mask
     values = torch.randn(1, 7, 4)
-    mixed = mixer("affinity-normalized", coverage)(values)[0, 1:]
+    mixed = mixer("region", coverage)(values)[0, 1:]
     patches = values[0, 1:]
     torch.testing.assert_close(mixed[:2], patches[:2].mean(0).expand(2, -1))
     torch.testing.assert_close(mixed[2:5], patches[2:5].mean(0).expand(3, -1))
@@ -219,7 +221,7 @@ def test_the_class_token_does_not_change_patches_of_severed_blocks():
     torch.manual_seed(0)
     tower = CLIPVision(VisionConfig(32, 3, 4, 64, 16, 4, 16))
     pixels, masks = torch.randn(2, 3, 64, 96), torch.randn(2, 5, 16, 24)
-    for kind in ("self", "gate", "gate-normalized", "affinity-normalized"):
+    for kind in ("self", "gate", "gate-normalized", "region"):
         choices = [Severance(kind, (-2, -1), 0.2, choice) for choice in ("ordinary", "severed")]
         first, second = (tower(pixels, masks, severance=severance) for severance in choices)
         assert torch.equal(first.patches, second.patches)

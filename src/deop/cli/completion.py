@@ -1,8 +1,5 @@
 """Values that the shell completes, besides those of options with fixed choices."""
 
-SEVERANCES = ("none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized")
-"""The kinds that ``--severance`` takes."""
-
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
@@ -15,13 +12,15 @@ def models() -> list[tuple[str, str]]:
 
 
 def severances() -> list[str]:
-    """The kinds of severance."""
-    return list(SEVERANCES)
+    """The kinds of severance and the published methods."""
+    from deop.severance import KINDS, PRESETS
+
+    return [*KINDS, "affinity-normalized", *PRESETS]
 
 
 def anchors() -> list[str]:
     """The ways to embed a mask."""
-    return ["decoder", "pool"]
+    return ["decoder", "pool", "tokens", "patch"]
 
 
 def dtypes() -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from deop.cli import completion
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import (
     METHOD,
@@ -20,12 +21,16 @@ from deop.cli.options import (
     Device,
     Engine,
     Model,
-    Severance,
+    Proxy,
     Threads,
+    Windows,
     command_line,
     option,
+    parse_windows,
+    use_windows,
 )
 from deop.cli.output import write_text
+from deop.errors import SettingError
 
 if TYPE_CHECKING:
     from deop.data.folder import LabelledFolder
@@ -112,7 +117,16 @@ def evaluate(
             help="The network that proposes masks, as in `deop segment`. Default: the model's own.",
         ),
     ] = None,
-    severance: Severance = None,
+    severance: Annotated[
+        str | None,
+        option(
+            "--severance", metavar="NAME[,NAME...]", panel=METHOD, autocompletion=completion.severances,
+            help="How attention is severed, as in `deop segment`. Several, separated by commas, are compared with the "
+            "first. Default: the model's setting.",
+        ),
+    ] = None,
+    proxy: Proxy = None,
+    windows: Windows = None,
     anchors: Anchors = None,
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
@@ -161,7 +175,10 @@ def evaluate(
     IoU is accumulated over the whole data set; classes that are absent from it do not count in the means. Confidence
     intervals are computed by a bootstrap over the photos.
     """
-    unseen_classes = _read_unseen(unseen)
+    unseen_classes, sides = _read_unseen(unseen), parse_windows(windows)
+    compared = [name.strip() for name in severance.split(",")] if severance and "," in severance else []
+    if compared and (report or save_maps):
+        raise SettingError(f"--{'report' if report else 'save-maps'} needs a single severance: give one, or omit it")
     from deop.data.folder import open_folder
 
     data = open_folder(dataset, split, skip_unpaired=skip_broken)  # checked before anything slow
@@ -176,7 +193,7 @@ def evaluate(
     requested = Protocol(
         proposals=proposals,
         names=names,
-        severance=severance,
+        severance=None if compared else severance,
         classifier=classifier,
         anchors=anchors,
         unseen=unseen_classes,
@@ -195,12 +212,23 @@ def evaluate(
         load_template()  # a library that is missing is named before the model is loaded
     network = load(
         model,
-        engine=engine or engine_for(model, severance, anchors, classifier),
+        engine=engine or engine_for(model, severance, anchors, classifier, proxy=proxy, windows=sides),
         proposer=proposer or (GIVEN if proposals == "oracle" else None),
+        proxy=proxy,
         device=device,
         dtype=dtype,
         threads=threads,
     )
+    use_windows(network, sides)
+    if compared:
+        from deop.evaluation.comparison import compare_severances
+
+        with progress_bar() as advance:
+            rows = compare_severances(network, data, requested, compared, advance, bootstrap=bootstrap)
+        if json_file and json_file != "-":
+            write_text(json_file, json.dumps(rows, indent=2))
+        _print_comparison(rows) if json_file != "-" else typer.echo(json.dumps(rows))
+        return
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:
@@ -299,3 +327,27 @@ def _print(scores: dict[str, Any]) -> None:
         count = min(5, len(classes) // 2)
         for label, extreme in (("best IoU", classes[:count]), ("worst IoU", classes[: -count - 1 : -1])):
             console.print(f"{label}: " + ", ".join(f"{name} {100 * iou:.0f}" for iou, name in extreme))
+
+
+def _print_comparison(rows: list[dict[str, Any]]) -> None:
+    """Each severance's scores, and the difference of its mIoU to the first's."""
+    console = PlainConsole()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("Severance", no_wrap=True)
+    for name in ("mIoU", "difference", "interval", "pixels", "s per photo"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        gain, interval = row["difference"]["miou"]["gain"], row["difference"]["miou"]["interval"]
+        cells = [row["severance"], f"{100 * row['miou']:.1f}", "", ""]
+        if row is not rows[0]:
+            cells[2] = f"{100 * gain:+.1f}"
+            if interval:
+                cells[3] = f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+                cells[3] += " *" if interval[0] > 0 or interval[1] < 0 else "  "
+        table.add_row(*cells, f"{100 * row['pixel_accuracy']:.1f}", f"{row['seconds_per_image']:.2f}")
+    console.print(table)
+    console.print(
+        f"{rows[0]['images']} photos; differences to the first row, with {100 * rows[0]['confidence']:g} % intervals "
+        "from the same resamples of the photos for all rows; * the interval excludes 0",
+        style="dim",
+    )

@@ -14,10 +14,16 @@ _DOWNLOADED = {(True, True): "yes", (True, False): "encoder", (False, True): "ma
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per model, with all details.")] = False,
+    severances: Annotated[
+        bool, typer.Option("--severances", help="List what --severance takes, with references, instead of the models.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, with all details.")] = False,
     debug: Debug = False,
 ) -> None:
     """List the named models, and which of them are on this machine."""
+    if severances:
+        _list_severances(as_json)
+        return
     from deop.files import read_json
     from deop.zoo import NANO, ZOO, on_this_machine
 
@@ -49,3 +55,46 @@ def models(
     console.print("\nA model is downloaded when it is first used, for example by:")
     console.print('  deop segment PHOTO --classes "cat, sofa, wall" --model clip-b16', soft_wrap=True)
     console.print("--model also takes any directory or hub repo (org/name) with a CLIP or a model saved by deop.")
+
+
+_KINDS = {
+    "none": "ordinary attention",
+    "self": "each patch keeps its own value",
+    "gate": "its own value times the number of masks that cover it (DeOP)",
+    "gate-normalized": "as gate, relative to the mean over the photo",
+    "affinity": "softmax of the masks that two patches share (DeOP)",
+    "similar": "the values of all patches, weighted by a similarity",
+    "region": "as similar, within the masks that two patches share",
+    "affinity-normalized": "region with a uniform similarity",
+}
+
+
+def _list_severances(as_json: bool) -> None:
+    """Print the kinds of severance and the published methods."""
+    from deop.severance import PRESETS
+
+    deop = "Han et al., Open-Vocabulary Semantic Segmentation with Decoupled One-Pass Network, ICCV 2023"
+    kinds = {name: deop if name in ("self", "gate", "affinity") else "deop" for name in _KINDS}
+    if as_json:
+        for name, summary in _KINDS.items():
+            typer.echo(json.dumps({"name": name, "summary": summary, "reference": kinds[name], "values": None}))
+        for name, preset in PRESETS.items():
+            entry = {"name": name, "summary": preset.summary, "reference": preset.reference}
+            typer.echo(json.dumps({**entry, "values": asdict(preset.severance)}))
+        return
+    console = PlainConsole()
+    for title, rows in (
+        ("Kind", [(name, _KINDS[name], kinds[name]) for name in _KINDS]),
+        ("Method", [(name, preset.summary, preset.reference) for name, preset in PRESETS.items()]),
+    ):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(title, no_wrap=True, style="cyan")
+        table.add_column("What a patch receives")
+        table.add_column("Reference", no_wrap=True)
+        for name, summary, reference in rows:
+            authors, _, rest = reference.partition(", ")
+            table.add_row(name, summary, f"{authors}, {rest.rpartition(', ')[2]}" if rest else "")
+        console.print(table)
+        console.print()
+    console.print("A kind keeps the other values of the model; a method replaces all of them. Values may follow:")
+    console.print("  --severance region:similarity=k:residual=0:mlp=no", soft_wrap=True)

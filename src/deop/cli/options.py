@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from deop.cli import completion
+from deop.errors import SettingError
 
 METHOD, RUNTIME, OUTPUT = "Method", "Runtime", "Output"
 """Titles of panels."""
@@ -58,17 +59,34 @@ Model = Annotated[
 Severance = Annotated[
     str | None,
     option(
-        "--severance", metavar="KIND", panel=METHOD, autocompletion=completion.severances,
-        help=f"How attention is restricted to the masks: {', '.join(completion.SEVERANCES)}. "
-        "Default: the model's setting.",
+        "--severance", metavar="NAME", panel=METHOD, autocompletion=completion.severances,
+        help="How attention is severed: a kind or a published method, as listed by `deop models --severances`; "
+        "values may follow, as in region:similarity=k:residual=0. Default: the model's setting.",
     ),
 ]  # fmt: skip
 Anchors = Annotated[
     str | None,
     option(
         "--anchors", metavar="KIND", panel=METHOD, autocompletion=completion.anchors,
-        help="How masks are embedded: decoder (the anchor decoder) or pool (the mean of their patches). "
-        "Default: the model's setting.",
+        help="How masks are classified: decoder (by the anchor decoder), pool (by the mean of their patches), tokens "
+        "(by that mean and a token of their own) or patch (each patch votes). Default: the model's setting.",
+    ),
+]  # fmt: skip
+Proxy = Annotated[
+    str | None,
+    InFile(str, model_place),
+    option(
+        "--proxy", metavar="MODEL", panel=METHOD,
+        help="A second network whose features weigh attention, for severances such as proxyclip: a directory or hub "
+        "repo with a DINO, DINOv2 or DINOv3, such as facebook/dino-vitb8.",
+    ),
+]  # fmt: skip
+Windows = Annotated[
+    str | None,
+    option(
+        "--windows", metavar="SIZE:STRIDE", panel=METHOD,
+        help="Encode windows of this size in pixels, which overlap, instead of the whole photo: 336:224 suits an "
+        "encoder trained at 336 pixels. Default: the model's setting.",
     ),
 ]  # fmt: skip
 Engine = Annotated[
@@ -119,6 +137,29 @@ Threads = Annotated[
     ),
 ]  # fmt: skip
 Debug = Annotated[bool, option("--debug", panel=RUNTIME, help="Show the traceback if an error occurs.")]
+
+
+def parse_windows(value: str | None) -> tuple[int, int] | None:
+    """The value of ``--windows``.
+
+    Raises:
+        SettingError: another form than SIZE:STRIDE.
+
+    >>> parse_windows("336:224")
+    (336, 224)
+    """
+    if value is None:
+        return None
+    size, separator, stride = value.partition(":")
+    if not (separator and size.isdecimal() and stride.isdecimal()):
+        raise SettingError(f"--windows {value!r}: expected two numbers of pixels, SIZE:STRIDE, such as 336:224")
+    return int(size), int(stride)
+
+
+def use_windows(network: Any, windows: tuple[int, int] | None) -> None:
+    """Set the windows of a loaded model, unless they are None."""
+    if windows is not None:
+        network.settings = replace(network.settings, windows=windows)
 
 
 def command_line(context: typer.Context) -> str:

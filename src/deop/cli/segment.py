@@ -9,7 +9,7 @@ import typer
 from deop.cli.config_file import typed
 from deop.cli.console import say
 from deop.cli.interrupts import raised_in_imports
-from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads
+from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads, parse_windows, use_windows
 from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
 from deop.cli.segment_options import (
     BatchOptions,
@@ -161,9 +161,12 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     from deop.runtime.engine import GIVEN, engine_for
     from deop.zoo import load
 
+    windows = parse_windows(method.windows)
     encoding = {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
-    options["engine"] = options["engine"] or engine_for(method.model, **encoding)
-    network = load(method.model, proposer=GIVEN if method.masks else method.proposer, **options)
+    options["engine"] = options["engine"] or engine_for(method.model, **encoding, proxy=method.proxy, windows=windows)
+    proposer = GIVEN if method.masks else method.proposer
+    network = load(method.model, proposer=proposer, proxy=method.proxy, **options)
+    use_windows(network, windows)
     network.check_encoding(**encoding)
     if not cache:
         network.cache = None

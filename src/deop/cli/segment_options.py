@@ -5,7 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from deop.cli import completion
-from deop.cli.options import METHOD, RUNTIME, Anchors, InFile, Model, Severance, name_list, option
+from deop.cli.options import (
+    METHOD,
+    RUNTIME,
+    Anchors,
+    InFile,
+    Model,
+    Proxy,
+    Severance,
+    Windows,
+    name_list,
+    option,
+)
 
 NAMES, PICTURE, FILES, MANY, VIDEOS = "Names", "Picture", "Files for other programs", "Many photos", "Videos"
 TILES = "Huge images"
@@ -410,6 +421,8 @@ class MethodOptions:
         ),
     ] = None
     severance: Severance = None
+    proxy: Proxy = None
+    windows: Windows = None
     anchors: Anchors = None
     classifier: Annotated[
         Literal["one-pass", "two-stream"],

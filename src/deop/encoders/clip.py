@@ -1,6 +1,5 @@
 """CLIP's vision transformer with severance inside its attention (docs/method.md §3)."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
+from deop.encoders.blocks import ACTIVATIONS, Block
 from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
 from deop.encoders.clip_positions import interpolate_positions, positions_within
-from deop.encoders.int8 import last_outputs, plain_weights
-from deop.encoders.severance import Mix, Severance, mixer, patch_coverage
+from deop.encoders.severance import Severance, patch_coverage
+from deop.encoders.similarity import region_scope
+from deop.encoders.stream import Plan, Stream, part_of, stitched
 from deop.encoders.types import VisionFeatures
-from deop.errors import CheckpointError
+from deop.encoders.windows import Layout, Windows
+from deop.errors import CheckpointError, SettingError
 from deop.images.preprocessing import CLIP, Normalization
-from deop.networks.attention import attend
 from deop.networks.loading import load_strictly, read_weights
-from deop.networks.resampling import grid_of, inside_images
+from deop.networks.resampling import grid_of, inside_images, resize_bilinear
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class VisionConfig:
         learned_grid: patches per side of the learned tables.
         position_rule: "grid": interpolate a table unless the patch grid has the table's shape; "count": unless it has
             the table's number of patches. The latter is the original's rule, kept for its checkpoints: a grid of
-            another shape is then read row by row (docs/method.md §13.7).
+            another shape is then read row by row (docs/method.md §13.7). "offset": as "grid", with the scale computed
+            for 0.1 patches more, as in SCLIP and the methods derived from it (docs/attention.md).
         normalization: normalisation of the pixels.
 
     Raises:
@@ -69,123 +71,12 @@ class VisionConfig:
             raise CheckpointError(
                 f"unknown activation {self.activation!r} of the vision encoder: choose one of {', '.join(ACTIVATIONS)}"
             )
-        if self.position_rule not in ("grid", "count"):
-            raise CheckpointError(f"unknown position rule {self.position_rule!r}: expected 'grid' or 'count'")
+        if self.position_rule not in ("grid", "count", "offset"):
+            raise CheckpointError(f"unknown position rule {self.position_rule!r}: expected 'grid', 'count' or 'offset'")
         if self.width % self.heads:
             raise CheckpointError(
                 f"the width {self.width} of the vision encoder is not divisible by its {self.heads} heads"
             )
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
-    if torch.compiler.is_exporting():
-        return x * torch.sigmoid(1.702 * x)  # ONNX Runtime computes this in one step
-    # Computed as silu(1.702 x) / 1.702 in place: allocating the largest tensors takes longer than the arithmetic.
-    return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention that can also return its mixed values alone, for severed blocks."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Ordinary attention.
-
-        Args:
-            x: (B, T, C) float, the tokens.
-            keys: (B, 1, 1, T) bool, which tokens may be attended to; None: all.
-
-        Returns:
-            (B, T, C).
-        """
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(attend(query, key, value, keys).transpose(1, 2).flatten(2))
-
-    def severed(self, x: Tensor, mix: Mix, keys: Tensor | None = None, class_token: str = "ordinary") -> Tensor:
-        """Attention whose values are mixed by ``mix`` instead: queries and keys of the patches are never computed.
-
-        Args:
-            x: (B, 1 + L, C) float, the class token first.
-            mix: the mixing function.
-            keys: as in ``forward``, for the class token.
-            class_token: "ordinary" or "severed", as in ``Severance``.
-
-        Returns:
-            (B, 1 + L, C).
-        """
-        values = last_outputs(self.qkv, x, 2 * x.shape[-1])
-        mixed = mix(values)
-        if class_token == "ordinary":
-            mixed = torch.cat([self._attend_from_class_token(x, values, keys), mixed[:, 1:]], 1)
-        return self.out(mixed)
-
-    def _attend_from_class_token(self, x: Tensor, values: Tensor, keys: Tensor | None) -> Tensor:
-        """The class token's row of ordinary attention before the output projection, (B, 1, C)."""
-        width = x.shape[-1]
-        weight, bias = plain_weights(self.qkv)
-        query_weight, key_weight = weight[:width], weight[width : 2 * width]
-        query = F.linear(x[:, 0], query_weight, bias[:width]).unflatten(-1, (self.heads, -1))  # (B, heads, d)
-        # q · (W x + b) = (W^T q) · x + q · b, and the softmax ignores q · b: no key of a patch has to be computed.
-        projected = torch.einsum(
-            "bhd,hdc->bhc", query * query.shape[-1] ** -0.5, key_weight.unflatten(0, (self.heads, -1))
-        )
-        scores = (projected @ x.mT).float()  # (B, heads, T)
-        if keys is not None:
-            scores = scores.masked_fill(~keys[:, 0], float("-inf"))
-        weights = scores.softmax(-1).to(x.dtype)
-        return torch.einsum("bht,bthd->bhd", weights, values.unflatten(-1, (self.heads, -1))).flatten(1)[:, None]
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.attention = Attention(config.width, config.heads)
-        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.up = nn.Linear(config.width, config.hidden)
-        self.down = nn.Linear(config.hidden, config.width)
-        self.activation = ACTIVATIONS[config.activation]
-
-    def forward(
-        self,
-        x: Tensor,
-        keys: Tensor | None = None,
-        mix: Mix | None = None,
-        residual: float = 1.0,
-        class_token: str = "ordinary",
-    ) -> Tensor:
-        """Apply the block.
-
-        Args:
-            x: (B, 1 + L, C) float, the class token first.
-            keys: (B, 1, 1, 1 + L) bool, which tokens may be attended to; None: all.
-            mix: the mixing function of severed attention; None: ordinary attention.
-            residual: weight of the residual stream beside severed attention.
-            class_token: "ordinary" or "severed", as in ``Severance``.
-
-        Returns:
-            (B, 1 + L, C).
-        """
-        if mix is None:
-            x = x + self.attention(self.norm1(x), keys)
-        else:
-            attention = self.attention.severed(self.norm1(x), mix, keys, class_token)
-            if class_token == "ordinary":
-                x = torch.cat([x[:, :1], residual * x[:, 1:]], 1) + attention
-            else:
-                x = residual * x + attention
-        return x + self.down(self.activation(self.up(self.norm2(x))))
 
 
 class CLIPVision(nn.Module):
@@ -196,6 +87,8 @@ class CLIPVision(nn.Module):
     """
 
     kind = "clip"
+    options = ("windows", "region_tokens", "proxy")
+    """Arguments of ``forward`` that not every encoder has."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -242,6 +135,9 @@ class CLIPVision(nn.Module):
         severance: Severance | None = None,
         valid: Tensor | None = None,
         sizes: list[tuple[int, int]] | Tensor | None = None,
+        proxy: Tensor | None = None,
+        windows: Windows | None = None,
+        region_tokens: bool = False,
     ) -> VisionFeatures:
         """Encode whole images in one pass.
 
@@ -254,6 +150,12 @@ class CLIPVision(nn.Module):
             sizes: (height, width) of each image in pixels, or a tensor (1, 2) int64 for exported graphs. What lies
                 beyond an image is excluded from attention, and its features do not depend on the rest of the batch.
                 None: every image fills the canvas, so padding is encoded like image content, as in the original.
+            proxy: (B, c, gh', gw') float, features of another network over the same canvas, for
+                ``similarity="proxy"``; patch features then have their grid.
+            windows: (size, stride) in pixels: the blocks before the first severed one (before the last one, if none is)
+                run on overlapping windows of this size (docs/method.md §3, "Windows"); None: on the whole image.
+            region_tokens: also return an embedding of each mask, from a copy of the class token that attends to the
+                class token and the patches of its mask in every block (docs/method.md §5, "Region tokens").
 
         Returns:
             Patch features (B, C, gh, gw) and image embeddings (B, C), not normalised (docs/method.md §3).
@@ -262,34 +164,163 @@ class CLIPVision(nn.Module):
             SettingError: a severed layer that the encoder does not have, or missing masks.
         """
         severance = severance or Severance()
-        residuals = severance.residuals(len(self.blocks))
+        severance.residuals(len(self.blocks))  # raises errors early
+        proxy = proxy if severance.needs_proxy else None
         patch, (height, width) = self.config.patch, pixels.shape[-2:]
-        x = self.patch_embedding(F.pad(pixels, (0, -width % patch, 0, -height % patch)))
-        grid = (x.shape[-2], x.shape[-1])
-        inside = None if sizes is None else inside_images(sizes, grid, patch, x.device)
+        cells = self.patch_embedding(F.pad(pixels, (0, -width % patch, 0, -height % patch)))
+        grid = (cells.shape[-2], cells.shape[-1])
+        coverage = scope = None
+        if region_tokens and masks is None:
+            raise SettingError("region tokens need masks: pass masks to the encoder")
+        if masks is not None and (region_tokens or severance.uses_masks):
+            scope = patch_coverage(masks, (height, width), patch).to(cells.dtype)
+            coverage = scope
+            if proxy is not None and 0 not in masks.shape:
+                coverage = resize_bilinear(masks, proxy.shape[-2:]).sigmoid().to(cells.dtype)
+            elif proxy is not None:
+                coverage = cells.new_zeros(*masks.shape[:2], *proxy.shape[-2:])
+            coverage = coverage if severance.uses_masks else None
+            scope = scope if region_tokens else None
+        if sizes is None or (windows is None and proxy is None):
+            return self._encode(cells, coverage, valid, sizes, proxy, scope, severance=severance, windows=windows)
+        grids = [grid_of(size, patch) for size in sizes]
+        if set(grids) == {grid}:
+            return self._encode(cells, coverage, valid, None, proxy, scope, severance=severance, windows=windows)
+        # Windows and other grids follow the image, so that its features do not depend on the padding.
+        parts: dict[int, VisionFeatures] = {}
+        for rows, columns in dict.fromkeys(grids):
+            chosen = [index for index, one in enumerate(grids) if one == (rows, columns)]
+            share = (rows / grid[0], columns / grid[1])
+            features = self._encode(
+                cells[chosen, :, :rows, :columns],
+                part_of(coverage, chosen, share),
+                None if valid is None else valid[chosen],
+                None,
+                part_of(proxy, chosen, share),
+                part_of(scope, chosen, share),
+                severance=severance,
+                windows=windows,
+            )
+            for position, index in enumerate(chosen):
+                regions = None if features.regions is None else features.regions[position]
+                parts[index] = VisionFeatures(features.patches[position], features.image[position], regions)
+        ordered = [parts[index] for index in range(len(cells))]
+        target = grid if proxy is None else (proxy.shape[-2], proxy.shape[-1])
+        patches = [
+            F.pad(one.patches, (0, target[1] - one.patches.shape[-1], 0, target[0] - one.patches.shape[-2]))
+            for one in ordered
+        ]
+        tokens = [one.regions for one in ordered if one.regions is not None]
+        return VisionFeatures(
+            torch.stack(patches),
+            torch.stack([one.image for one in ordered]),
+            torch.stack(tokens) if tokens else None,
+        )
 
-        x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x.flatten(2).mT], 1)
+    def _encode(
+        self,
+        cells: Tensor,
+        coverage: Tensor | None,
+        valid: Tensor | None,
+        sizes: list[tuple[int, int]] | None,
+        proxy: Tensor | None,
+        scope: Tensor | None,
+        *,
+        severance: Severance,
+        windows: Windows | None,
+    ) -> VisionFeatures:
+        """``forward`` from the embedded patches ``cells`` (B, C, gh, gw) on.
+
+        ``coverage`` (B, N, rows, columns) is that of the severance, on the grid of ``proxy`` if there is one; ``scope``
+        that of the region tokens, on the grid of ``cells``; None: there are none.
+        """
+        grid = (cells.shape[-2], cells.shape[-1])
+        inside = None if sizes is None else inside_images(sizes, grid, self.config.patch, cells.device)
+        bias = None if scope is None else region_scope(scope, valid, inside)
+        plan = Plan.of(severance, len(self.blocks), coverage, valid, inside, grid, proxy)
+        layout = None if windows is None else Layout.of(windows, grid, self.config.patch)
+        if layout is None or layout.count == 1:
+            stream = Stream(self._enter(cells, sizes, scope))
+            self._run(stream, range(plan.first), plan, grid, sizes, inside, bias)
+        else:
+            parts = None if scope is None else layout.cut(scope)
+            repeated = None if valid is None else valid.repeat_interleave(layout.count, 0)
+            stream = Stream(self._enter(layout.cut(cells), None, parts))
+            part_bias = None if parts is None else region_scope(parts, repeated, None)
+            self._run(stream, range(plan.first), plan, layout.window, None, None, part_bias)
+            stream = stitched(stream, layout, parts)
+        self._run(stream, range(plan.first, len(self.blocks)), plan, grid, sizes, inside, bias)
+
+        regions = 0 if scope is None else scope.shape[1]
+        last = stream.x.shape[1] - regions
+        tokens = (
+            stream.x
+            if stream.branches is None
+            else torch.cat([stream.x[:, :1], stream.branches, stream.x[:, last:]], 1)
+        )
+        tokens = self.norm_post(tokens)
+        patches = tokens[:, 1:last]
+        if stream.level is not None:
+            patches = patches + severance.level_weight * self.norm_post(stream.level[:, 1:])
+        patches = patches @ self.projection
+        if inside is not None:
+            patches = patches * inside[..., None]
+        return VisionFeatures(
+            patches.mT.unflatten(2, plan.grid),
+            tokens[:, 0] @ self.projection,
+            None if scope is None else tokens[:, last:] @ self.projection,
+        )
+
+    def _enter(self, cells: Tensor, sizes: list[tuple[int, int]] | None, scope: Tensor | None) -> Tensor:
+        """The tokens that enter the first block, from embedded patches (B, C, gh, gw): (B, 1 + L + N, C)."""
+        grid = (cells.shape[-2], cells.shape[-1])
+        x = torch.cat([self.class_token.to(cells.dtype).expand(cells.shape[0], 1, -1), cells.flatten(2).mT], 1)
         x = x + self._positions(self.positions, grid, sizes)
         if self.config.learned_at_input:
             x = x + self._positions(self.learned_positions["input"], grid, sizes)
         x = self.norm_pre(x)
+        return x if scope is None else torch.cat([x, x[:, :1].expand(-1, scope.shape[1], -1)], 1)
 
+    def _run(
+        self,
+        stream: "Stream",
+        indices: range,
+        plan: "Plan",
+        grid: tuple[int, int],
+        sizes: list[tuple[int, int]] | None,
+        inside: Tensor | None,
+        scope: Tensor | None,
+    ) -> None:
+        """Pass a stream through some of the blocks, in place."""
         keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None, None]
-        mix = None
-        if residuals:
-            coverage = None
-            if severance.needs_masks and masks is not None:
-                coverage = patch_coverage(masks, (height, width), patch).flatten(2).to(x.dtype)
-            mix = mixer(severance.kind, coverage, valid, inside)
-        for index, block in enumerate(self.blocks):
+        count = stream.x.shape[1] if scope is None else scope.shape[-1]
+        severance = plan.severance
+        for index in indices:
+            x, block = stream.x, self.blocks[index]
+            assert isinstance(block, Block)
             if index in self.config.learned_in_blocks:
-                x = x + self._positions(self.learned_positions[str(index)], grid, sizes)
-            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0), severance.class_token)
-
-        x = self.norm_post(x) @ self.projection
-        if inside is not None:
-            x = x * F.pad(inside, (1, 0), value=True)[..., None]
-        return VisionFeatures(x[:, 1:].mT.unflatten(2, grid), x[:, 0])
+                positions = self._positions(self.learned_positions[str(index)], grid, sizes)
+                if scope is not None:
+                    copies = positions[:, :1].expand(-1, scope.shape[-2], -1)
+                    positions = torch.cat([positions, copies], 1)
+                x = x + positions
+            residual = plan.residuals.get(index)
+            if residual is None:
+                stream.x = block(x, keys, scope=scope)
+            else:
+                if index == len(self.blocks) - 1 and stream.level is not None:
+                    mean = stream.level / len(severance.levels)
+                    assert plan.mix is not None
+                    stream.level = block.at_level(mean, x[:, :count], plan.mix, residual, severance.mlp)
+                result = block(x, keys, plan.mix, residual, severance.class_token, severance.mlp, scope)
+                if severance.parallel:
+                    branch = result[:, 1:count]
+                    stream.branches = branch if stream.branches is None else stream.branches + branch
+                    result = block(x, keys, scope=scope)
+                stream.x = result
+            if index in plan.levels:
+                level = stream.x[:, :count]
+                stream.level = level if stream.level is None else stream.level + level
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values; ``from_config`` reads it."""
@@ -310,7 +341,9 @@ class CLIPVision(nn.Module):
         if torch.compiler.is_exporting() or isinstance(sizes, Tensor):
             extent = [] if sizes is None else [(side + self.config.patch - 1) // self.config.patch for side in sizes[0]]
             return positions_within(table, grid, (extent[0], extent[1]) if extent else grid, rule)[None]
-        grids = {grid_of(size, self.config.patch) for size in sizes} if sizes is not None else {grid}
+        if sizes is None:
+            return interpolate_positions(table, grid, rule)[None]
+        grids = {grid_of(size, self.config.patch) for size in sizes}
         if grids == {grid}:
             return interpolate_positions(table, grid, rule)[None]
         tables = {}
@@ -319,7 +352,7 @@ class CLIPVision(nn.Module):
             cells = fitted[1:].unflatten(0, (rows, columns))
             cells = F.pad(cells, (0, 0, 0, grid[1] - columns, 0, grid[0] - rows)).flatten(0, 1)
             tables[rows, columns] = torch.cat([fitted[:1], cells])
-        return torch.stack([tables[grid_of(size, self.config.patch)] for size in sizes or []])
+        return torch.stack([tables[grid_of(size, self.config.patch)] for size in sizes])
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPVision":

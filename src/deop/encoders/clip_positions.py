@@ -1,5 +1,7 @@
 """Position tables of CLIP's vision transformer, fitted to images of any size (docs/method.md §3, "Positions")."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,8 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     Args:
         table: (1 + g * g, C) float, the class token's row first.
         grid: (gh, gw), the patch grid of the image.
-        rule: "grid": interpolate unless the grid is (g, g); "count": unless gh * gw = g * g, the original's rule.
+        rule: "grid": interpolate unless the grid is (g, g); "count": unless gh * gw = g * g, the original's rule;
+            "offset": as "grid", at the scale of a grid of (gh + 0.1, gw + 0.1).
 
     Returns:
         (1 + gh * gw, C), or ``table`` itself.
@@ -22,8 +25,11 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
         return table
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    size: dict[str, Any] = {"size": grid}
+    if rule == "offset":
+        size = {"scale_factor": ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)}
     # In float32: not every device has a half-precision kernel for bicubic, and the table is small.
-    fitted = F.interpolate(square.float(), size=grid, mode="bicubic", align_corners=False)[0].to(table.dtype)
+    fitted = F.interpolate(square.float(), **size, mode="bicubic", align_corners=False)[0].to(table.dtype)
     return torch.cat([table[:1], fitted.flatten(1).T])
 
 

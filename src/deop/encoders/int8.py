@@ -38,21 +38,22 @@ def is_int8(module: nn.Module) -> bool:
     return not all(isinstance(value, Tensor) for value in module.state_dict().values())
 
 
-def last_outputs(linear: nn.Module, x: Tensor, first: int) -> Tensor:
-    """The outputs of a linear layer from index ``first`` on; the others are not computed unless the layer is int8.
+def some_outputs(linear: nn.Module, x: Tensor, first: int, last: int) -> Tensor:
+    """The outputs [first, last) of a linear layer; the others are not computed unless the layer is int8.
 
     Args:
         linear: ``nn.Linear`` or its int8 form, whose packed weights cannot be sliced.
         x: (..., C) float.
         first: index of the first output to return.
+        last: one past the index of the last output to return.
 
     Returns:
-        (..., outputs - first).
+        (..., last - first).
     """
     if isinstance(linear, nn.Linear):
-        return nn.functional.linear(x, linear.weight[first:], linear.bias[first:])
+        return nn.functional.linear(x, linear.weight[first:last], linear.bias[first:last])
     outputs: Any = linear(x)
-    return outputs[..., first:]
+    return outputs[..., first:last]
 
 
 def plain_weights(linear: Any) -> tuple[Tensor, Tensor]:

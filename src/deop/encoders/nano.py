@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
-from deop.encoders.clip import Block, VisionConfig
+from deop.encoders.blocks import Block
+from deop.encoders.clip import VisionConfig
 from deop.encoders.severance import Severance, mixer, patch_coverage
 from deop.encoders.types import VisionFeatures
+from deop.errors import SettingError
 from deop.images.preprocessing import Normalization
 from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
 from deop.networks.resampling import grid_of, inside_images, resize_bilinear
@@ -195,6 +197,9 @@ class NanoEncoder(nn.Module):
         """
         severance = severance or Severance()
         residuals = severance.residuals(len(self.blocks))
+        if severance.needs_proxy or severance.parallel or severance.levels:
+            missing = "a second network" if severance.needs_proxy else "parallel" if severance.parallel else "levels"
+            raise SettingError(f"the small model (nano) has no severance with {missing}: use a CLIP (--model clip-b16)")
         features: list[Tensor] = self.trunk(pixels)
         grid = features[2].shape[-2:]
         x = self.tokens(features)
@@ -204,12 +209,15 @@ class NanoEncoder(nn.Module):
         mix = None
         if residuals:
             coverage = None
-            if severance.needs_masks and masks is not None:
+            if severance.uses_masks and masks is not None:
                 coverage = patch_coverage(masks, (pixels.shape[-2], pixels.shape[-1]), TOKEN).flatten(2).to(x.dtype)
                 coverage = _fit(coverage, (-(-pixels.shape[-2] // TOKEN), -(-pixels.shape[-1] // TOKEN)), grid)
-            mix = mixer(severance.kind, coverage, valid, inside)
+            mix = mixer(severance, coverage, valid, inside, (grid[0], grid[1]))
         for index, block in enumerate(self.blocks):
-            x = block(x, keys, mix if index in residuals else None, residuals.get(index, 1.0), severance.class_token)
+            if index in residuals:
+                x = block(x, keys, mix, residuals[index], severance.class_token, severance.mlp)
+            else:
+                x = block(x, keys)
         image, patches = (confident(part) for part in self.finish(x, features))
         rows, columns = grid_of((pixels.shape[-2], pixels.shape[-1]), CELL)
         patches = patches[:, :, :rows, :columns]

@@ -19,7 +19,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         value: (..., L, d) float.
         mask: broadcast to (..., Q, L): bool, False for tokens that are not attended to, or float, added to the scores;
             None: all tokens. Each query attends to at least one token.
-        scale: None: 1 / sqrt(d).
+        scale: factor of the scores; None: 1 / sqrt(d).
 
     Returns:
         (..., Q, d).

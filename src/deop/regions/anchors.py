@@ -59,12 +59,13 @@ class Regions(NamedTuple):
     heatmaps: Tensor
 
 
-def pool_regions(features: Tensor, coverage: Tensor) -> Regions:
+def pool_regions(features: Tensor, coverage: Tensor, added: Tensor | None = None) -> Regions:
     """Mean feature of each mask: anchors without training.
 
     Args:
         features: (B, C, gh, gw) float. If they are normalised beforehand, all patches have equal weight.
         coverage: (B, N, gh, gw) in [0, 1], coverage of each patch by each proposal.
+        added: (B, N, C) float, added to the mean before normalisation, such as weighted region tokens; None: nothing.
 
     Returns:
         Regions with one head; the heatmap is the coverage divided by its sum.
@@ -72,6 +73,8 @@ def pool_regions(features: Tensor, coverage: Tensor) -> Regions:
     total = coverage.sum((-2, -1), keepdim=True)
     heatmaps = coverage / total.clamp_min(torch.finfo(coverage.dtype).tiny)
     pooled = heatmaps.flatten(2) @ features.flatten(2).mT
+    if added is not None:
+        pooled = pooled + added * (total[..., 0] > 0)
     return Regions(F.normalize(pooled, dim=-1, eps=1e-10), heatmaps[:, None])
 
 

@@ -93,3 +93,18 @@ def no_object_logits(regions: Tensor, no_object: Tensor, temperature: float = TE
 def probabilities(logits: Tensor) -> Tensor:
     """Softmax over the names and "none of these" (..., N, K + 1), in float32."""
     return logits.float().softmax(-1)
+
+
+def cell_votes(cells: Tensor, heatmaps: Tensor) -> Tensor:
+    """Shares of the names among the cells of each mask: each cell votes for its best name (``anchors="patch"``).
+
+    Args:
+        cells: (L, K + 1) float, logits or probabilities of each cell.
+        heatmaps: (N, L) float, how much of each cell a mask covers.
+
+    Returns:
+        (N, K + 1) float32, rows with the sum 1; 0 for masks that cover nothing.
+    """
+    votes = F.one_hot(cells.argmax(-1), cells.shape[-1]).float()
+    weights = heatmaps.float()
+    return weights @ votes / weights.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

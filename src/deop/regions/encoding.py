@@ -15,7 +15,7 @@ from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.images.canvas import Canvas
 from deop.labelling.masks import PhotoMasks
-from deop.networks.resampling import grid_of, to_patches
+from deop.networks.resampling import grid_of, resize_bilinear, to_patches
 from deop.proposals.types import Proposals
 from deop.protocols import VisionEncoder
 from deop.regions.anchors import AnchorDecoder, Regions, pool_regions
@@ -39,6 +39,8 @@ class EncodedPhoto:
         valid: (N,) bool, which proposals have a crop; None for one pass.
         settings: options that were used, as reported in the result.
         source: path of the photo, or None if it was not a file.
+        cells: (gh * gw, C) float, L2-normalised embeddings of the patches, if they are classified one by one
+            (``anchors="patch"``); else None.
         masks_are_instances: whether each mask of a thing is one whole thing (``protocols.Proposer``); True for given
             masks.
     """
@@ -53,6 +55,7 @@ class EncodedPhoto:
     settings: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
     masks_are_instances: bool = True
+    cells: Tensor | None = None
 
     @cached_property
     def masks(self) -> PhotoMasks:
@@ -69,6 +72,7 @@ def encode_one_pass(
     proposals: Sequence[Proposals],
     severance: Severance,
     anchors: str | None = None,
+    proxy: Tensor | None = None,
 ) -> list[EncodedPhoto]:
     """Encode photos of one padded size in a single pass, and embed each of their masks.
 
@@ -80,36 +84,71 @@ def encode_one_pass(
         canvases: one for each photo.
         proposals: one for each photo; N may differ.
         severance: where and how attention is severed.
-        anchors: "decoder", "pool" or None, as in ``DeOP.segment``.
+        anchors: as in ``DeOP.segment``.
+        proxy: (B, c, h, w) float, features of another network over the pixels, or None.
 
     Returns:
         B encoded photos with an empty ``photo``, which the caller fills in.
     """
     masks, valid = stack_proposals(proposals)
     sizes = [canvas.padded if settings.padding == "inside" else canvas.resized for canvas in canvases]
-    features = encoder(pixels, masks.to(pixels.dtype), severance=severance, valid=valid, sizes=sizes).patches
-    grids = [grid_of(size, encoder.patch) for size in sizes]
     kinds = [choose_anchors(anchors, decoder, settings, candidates) for candidates in proposals]
+    options: dict[str, Any] = {}
+    if settings.windows is not None:
+        options["windows"] = settings.windows
+    if "tokens" in kinds:
+        options["region_tokens"] = True
+    patch = encoder.patch
+    if severance.needs_proxy and proxy is not None:
+        options["proxy"], patch = fit_proxy(proxy, (pixels.shape[-2], pixels.shape[-1]), patch)
+    encoded_features = encoder(pixels, masks.to(pixels.dtype), severance=severance, valid=valid, sizes=sizes, **options)
+    features = encoded_features.patches
+    grids = [grid_of(size, patch) for size in sizes]
     encoded = []
     for group in _group_alike(grids, proposals, kinds, features.device):
         first, kind = group.start, kinds[group.start]
         rows, columns = grids[first]
         patches = features[first : group.stop, :, :rows, :columns]
         candidates = proposals[first : group.stop]
-        regions = embed_masks(patches, candidates, canvases[first].padded, encoder.patch, decoder, settings, kind)
+        tokens = None
+        if kind == "tokens":
+            assert encoded_features.regions is not None
+            tokens = encoded_features.regions[first : group.stop, : len(proposals[first])]
+        regions = embed_masks(patches, candidates, canvases[first].padded, patch, decoder, settings, kind, tokens)
         for index, embeddings, heatmaps in zip(group, regions.embeddings, regions.heatmaps, strict=True):
             record = {
                 "classifier": "one-pass",
-                "severance": severance.kind,
-                "severed_layers": list(severance.layers) if severance.kind != "none" else [],
-                "residual": severance.residual if severance.kind != "none" else None,
+                **severance.record(),
                 "anchors": kind,
                 "proposals": len(proposals[index]),
+                **({} if settings.windows is None else {"windows": list(settings.windows)}),
             }
+            cells = None
+            if kind == "patch":
+                cells = F.normalize(patches[index - first].flatten(1).T.float(), dim=-1, eps=1e-10)
             encoded.append(
-                EncodedPhoto(_NO_PHOTO, canvases[index], proposals[index], embeddings, heatmaps, settings=record)
+                EncodedPhoto(
+                    _NO_PHOTO, canvases[index], proposals[index], embeddings, heatmaps, settings=record, cells=cells
+                )
             )
     return encoded
+
+
+def fit_proxy(proxy: Tensor, size: tuple[int, int], patch: int) -> tuple[Tensor, int]:
+    """Resize features of another network to a multiple of the encoder's patch grid, the nearest that fits in a patch.
+
+    Args:
+        proxy: (B, c, h, w) float.
+        size: (H, W) of the pixels that they cover.
+        patch: side of the encoder's patches in pixels.
+
+    Returns:
+        (B, c, k * gh, k * gw), and the side of a cell in pixels.
+    """
+    rows, columns = grid_of(size, patch)
+    fitting = [factor for factor in range(1, patch + 1) if patch % factor == 0]
+    factor = min(fitting, key=lambda factor: abs(factor - proxy.shape[-1] / columns))
+    return resize_bilinear(proxy, (factor * rows, factor * columns)), patch // factor
 
 
 def _group_alike(
@@ -145,7 +184,7 @@ def check_anchors(requested: str | None, decoder: AnchorDecoder | None) -> None:
 def choose_anchors(
     requested: str | None, decoder: AnchorDecoder | None, settings: Settings, proposals: Proposals
 ) -> str:
-    """Choose "decoder" or "pool": the requested value, or the model's setting, or "pool" without a decoder.
+    """Choose how regions are embedded: the requested value, or the model's setting, without a decoder never "decoder".
 
     If the decoder is tied to slots, masks without slots or with unknown ones are pooled, unless "decoder" is requested.
 
@@ -153,8 +192,10 @@ def choose_anchors(
         SettingError: an unknown value, or a decoder that is missing or does not fit the proposals.
     """
     check_anchors(requested, decoder)
+    if requested is None and settings.anchors != "decoder":
+        return settings.anchors
     if decoder is None:
-        return "pool"
+        return requested or "pool"
     slots = proposals.slots
     unknown = decoder.config.query == "slot" and slots is not None and bool((slots >= decoder.config.slots).any())
     if requested == "decoder" and unknown:
@@ -175,6 +216,7 @@ def embed_masks(
     decoder: AnchorDecoder | None,
     settings: Settings,
     anchors: str,
+    tokens: Tensor | None = None,
 ) -> Regions:
     """Region embeddings of B images of one size from their patch features (docs/method.md §5).
 
@@ -185,17 +227,21 @@ def embed_masks(
         patch: side of a patch in pixels.
         decoder: the anchor decoder, or None.
         settings: the model's settings.
-        anchors: "decoder" or "pool", from ``choose_anchors``.
+        anchors: one of ``ANCHORS``, from ``choose_anchors``.
+        tokens: (B, N, C) float, embeddings of region tokens for ``anchors="tokens"``.
     """
-    pooled = decoder is None or anchors == "pool"
+    pooled = decoder is None or anchors != "decoder"
     masks = torch.stack([candidates.logits for candidates in proposals]).sigmoid()
     # For the decoder, masks are sampled at the patch centres as in the original; pooling must not lose small masks.
     coverage = to_patches(masks, padded, patch, antialias=pooled)
     coverage = coverage[..., : features.shape[-2], : features.shape[-1]]
     if decoder is None or pooled:
         coverage, features = coverage.float(), features.float()  # for precision: this is a mean over a thousand patches
-        features = F.normalize(features, dim=1) if settings.normalize_patches else features
-        return pool_regions(features, coverage)
+        added = None if tokens is None else tokens.float()
+        if settings.normalize_patches:
+            features = F.normalize(features, dim=1)
+            added = None if added is None else F.normalize(added, dim=-1)
+        return pool_regions(features, coverage, None if added is None else settings.token_weight * added)
     parts = [candidates.slots for candidates in proposals if candidates.slots is not None]
     slots = torch.stack(parts).to(features.device, non_blocking=True) if parts else None
     return decoder(F.normalize(features, dim=1), coverage.to(features.dtype), slots)

@@ -16,7 +16,7 @@ from deop.networks.shared_trunk import reuse_features
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
 from deop.proposals.types import Proposals
-from deop.protocols import Proposer, VisionEncoder, masks_are_instances
+from deop.protocols import FeatureNetwork, Proposer, VisionEncoder, masks_are_instances
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.encoding import EncodedPhoto, encode_one_pass, encode_two_stream
 from deop.regions.two_stream import TwoStream
@@ -35,6 +35,7 @@ def encode_photos(
     anchors: str | None,
     device: torch.device,
     dtype: torch.dtype,
+    proxy: FeatureNetwork | None = None,
 ) -> list[EncodedPhoto]:
     """Encode photos; those of one padded size go through the networks together.
 
@@ -47,9 +48,10 @@ def encode_photos(
         masks: for each photo its masks, or None for those of the proposer.
         severance: where and how attention is severed.
         two_stream: settings of the two-stream classifier, or None for one pass.
-        anchors: "decoder", "pool" or None, as in ``DeOP.segment``.
+        anchors: as in ``DeOP.segment``.
         device: device of the weights.
         dtype: dtype of the weights.
+        proxy: another network whose features the severance uses, or None.
 
     Returns:
         One ``EncodedPhoto`` per photo.
@@ -82,7 +84,13 @@ def encode_photos(
                 proposals = propose(proposer, own, decoder, settings)
             if two_stream is None:
                 assert pixels is not None
-                parts = encode_one_pass(encoder, decoder, settings, pixels, part, proposals, severance, anchors)
+                features = None
+                if proxy is not None and severance.needs_proxy:
+                    shown = to_batch(part_resized, proxy.normalization, settings.resize.divisor, device, dtype)
+                    features = proxy(shown)
+                parts = encode_one_pass(
+                    encoder, decoder, settings, pixels, part, proposals, severance, anchors, features
+                )
             else:
                 parts = encode_two_stream(encoder, part_resized, part, proposals, two_stream, device, dtype)
         for index, result in zip(group, parts, strict=True):

@@ -31,16 +31,26 @@ def torch_remedy() -> str:
     return f'use the torch engine (engine="torch", --engine torch){installed}'
 
 
-def engine_for(model: str, severance: object, anchors: object, classifier: object) -> str | None:
-    """The engine that has all values of these arguments of ``encode``: torch, if it can be used; None: any engine.
+def engine_for(
+    model: str,
+    severance: object,
+    anchors: object,
+    classifier: object,
+    *,
+    proxy: object = None,
+    windows: object = None,
+) -> str | None:
+    """The engine that has all values of these options: torch, if it can be used; None: any engine.
 
     Args:
         model: as in ``deop.load``. Torch cannot be used for exported folders.
         severance: as in ``encode``.
         anchors: as in ``encode``.
         classifier: as in ``encode``.
+        proxy: as in ``deop.load``.
+        windows: as in ``Settings``.
     """
-    if (severance, anchors, classifier) == (None, None, "one-pass") or not has_torch():
+    if (severance, anchors, classifier, proxy, windows) == (None, None, "one-pass", None, None) or not has_torch():
         return None
     from deop.runtime.config import FORMAT
 
@@ -67,6 +77,7 @@ def choose_engine(
     engine: str | None,
     *,
     proposer: object = None,
+    proxy: object = None,
     device: str | None = None,
     dtype: str | None = None,
 ) -> str:
@@ -78,6 +89,7 @@ def choose_engine(
         config: the content of its ``config.json``.
         engine: what the caller asks for; None: ONNX Runtime if the folder has graphs and no argument needs torch.
         proposer: as in ``deop.load``.
+        proxy: as in ``deop.load``.
         device: as in ``deop.load``, as a string.
         dtype: as in ``deop.load``, as the name of a precision.
 
@@ -105,7 +117,7 @@ def choose_engine(
                 f"{torch_remedy()}"
             )
         return "torch"
-    reason = _reason_for_torch(read_runtime_config(folder).onnx, proposer, device, dtype)
+    reason = _reason_for_torch(read_runtime_config(folder).onnx, proposer, proxy, device, dtype)
     if reason is None:
         return "onnx"
     if engine == "onnx" or exported:
@@ -117,7 +129,9 @@ def choose_engine(
     return "torch"
 
 
-def _reason_for_torch(parts: "OnnxParts", proposer: object, device: str | None, dtype: str | None) -> str | None:
+def _reason_for_torch(
+    parts: "OnnxParts", proposer: object, proxy: object, device: str | None, dtype: str | None
+) -> str | None:
     """The argument that ONNX Runtime cannot fulfil, or None."""
     if dtype is not None and dtype not in parts.graphs:
         return f"dtype {dtype!r}"
@@ -125,6 +139,8 @@ def _reason_for_torch(parts: "OnnxParts", proposer: object, device: str | None, 
         return "given masks"
     if proposer is not None and proposer != GIVEN:
         return f"the proposer {str(proposer)!r}"
+    if proxy is not None:
+        return f"the proxy {str(proxy)!r}"
     if device is None or device == "auto":
         return None
     kind = device.partition(":")[0]

@@ -35,7 +35,9 @@ S = TypeVar("S", bound=GraphSession)
 STRIDE = 4
 """Side of a cell of given masks, in pixels of the network input; as in torch."""
 
-_IN_GRAPHS = ("severance", "anchors", "padding", "normalize_patches", "drop_redundant")
+_IN_GRAPHS = (
+    "severance", "anchors", "token_weight", "windows", "padding", "normalize_patches", "drop_redundant",
+)  # fmt: skip
 """Fields of the settings that cannot be changed after the export."""
 
 _ONLY_IN_TORCH = frozenset(

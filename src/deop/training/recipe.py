@@ -130,7 +130,12 @@ def _build(kind: Any, values: Any, where: str, prefix: str, all_keys: Sequence[s
                 f"{where}: unknown setting {prefix}{key}: {_suggestion(str(key), prefix, all_keys, known)}"
             )
         inner = _data_class(hints[key])
-        if inner is not None and (value is not None or not _optional(hints[key])):
+        if isinstance(value, str) and hasattr(inner, "parse"):
+            try:
+                built[key] = inner.parse(value)  # such as the name of a severance
+            except SettingError as error:
+                raise SettingError(f"{where}: {prefix}{key}: {error}") from error
+        elif inner is not None and (value is not None or not _optional(hints[key])):
             if isinstance(value, Mapping) and is_dataclass(default := _default(known[key])):
                 # Nested settings that are omitted keep this recipe's defaults, not those of the nested class.
                 complete = plain(default)

@@ -60,16 +60,23 @@ class Pretrained(nn.Module):
 
         Raises:
             OutputError: the folder cannot be written; no partial files remain.
-            SettingError: the model was loaded in int8, whose packed weights cannot be saved.
+            SettingError: the model was loaded in int8, whose packed weights cannot be saved, or its severance is a
+                function.
         """
         if is_int8(self):
             raise SettingError(
                 'a model in int8 cannot be saved: load it without dtype="int8", and use packed=True for a small file'
             )
+        if callable(self.settings.severance.kind):
+            raise SettingError(
+                f"the severance {self.settings.severance.name!r} is a function, which cannot be saved: set "
+                "settings.severance to one of deop's kinds first"
+            )
         parts = ModelParts(
             self.encoder, self.text, self.proposer, self.anchors, self.no_object, self.settings, self.card
         )
-        return save_model_folder(parts, self.state_dict(), Path(folder), packed=packed)
+        state = {key: value for key, value in self.state_dict().items() if not key.startswith("proxy.")}
+        return save_model_folder(parts, state, Path(folder), packed=packed)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, message: str = "Upload deop model") -> str:
         """Publish the model on the Hugging Face hub.
