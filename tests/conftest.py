@@ -104,18 +104,8 @@ class ParityFile:
 
 def read_parity(name: str) -> ParityFile:
     """The full file in DEOP_PARITY, if that is set, or else the cut one in tests/fixtures/parity."""
-    from safetensors import safe_open
-
-    from tests.fixtures.cut_parity import SUFFIX, unpack
-
     folder = os.environ.get("DEOP_PARITY")
-    if folder:
-        with safe_open(str(Path(folder) / f"{name}.safetensors"), "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    else:
-        tensors, metadata = unpack((FIXTURES / "parity" / f"{name}{SUFFIX}").read_bytes())
-    return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+    return _read_full(Path(folder), name) if folder else _read_cut("parity", name)
 
 
 def read_training_free(name: str) -> ParityFile:
@@ -124,18 +114,29 @@ def read_training_free(name: str) -> ParityFile:
     Without the variable, the full files are read from ../shared/training-free if they are there.
     """
     folder = Path(os.environ.get("DEOP_TRAINING_FREE") or FIXTURES.parents[2] / "shared" / "training-free")
-    path = folder / f"{name}.safetensors"
-    if path.is_file() or "DEOP_TRAINING_FREE" in os.environ:
-        with safe_open(str(path), "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-        return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+    if (folder / f"{name}.safetensors").is_file() or "DEOP_TRAINING_FREE" in os.environ:
+        return _read_full(folder, name)
     return read_cut_training_free(name)
 
 
 def read_cut_training_free(name: str) -> ParityFile:
     """A cut file of published training-free attentions."""
-    tensors, metadata = unpack((FIXTURES / "training-free" / f"{name}{SUFFIX}").read_bytes())
+    return _read_cut("training-free", name)
+
+
+def _read_full(folder: Path, name: str) -> ParityFile:
+    from safetensors import safe_open
+
+    with safe_open(str(folder / f"{name}.safetensors"), "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
+
+
+def _read_cut(folder: str, name: str) -> ParityFile:
+    from tests.fixtures.cut_parity import SUFFIX, unpack
+
+    tensors, metadata = unpack((FIXTURES / folder / f"{name}{SUFFIX}").read_bytes())
     return ParityFile(tensors, json.loads(metadata.get("info", "{}")))
 
 

@@ -131,7 +131,8 @@ def encode(model: Nano, features: list[Tensor], grid: CellGrid = EVERY_CELL) -> 
     for index, block in enumerate(encoder.blocks):
         if residuals and index >= min(residuals):
             unsevered = block(unsevered, None, None, 1.0)
-            mix = (lambda values, project: values) if index in residuals else None  # a severed token attends to itself only
+            # A severed token attends to itself only.
+            mix = (lambda values, project: values) if index in residuals else None
             severed = block(severed, None, mix, residuals.get(index, 1.0))
         else:
             severed = unsevered = block(severed, None, None, 1.0)
