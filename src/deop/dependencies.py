@@ -12,6 +12,8 @@ EXTRAS = {
     **dict.fromkeys(("av",), "video"),
     **dict.fromkeys(("rasterio",), "geo"),
     **dict.fromkeys(("tifffile",), "tiff"),
+    **dict.fromkeys(("pyarrow", "fsspec"), "batch"),
+    **dict.fromkeys(("ray",), "ray"),
 }
 """The extra that installs a library, by the name that is imported."""
 

@@ -29,13 +29,19 @@ def save_label_map(result: "Segmentation", path: Path, palette: bool) -> None:
     names = result.names
     if len(names) > _MAX_IDS:
         raise OutputError(f"cannot write {path}: a PNG supports up to 65,535 names, not {len(names):,}; use .npz")
+    _save(label_image(result, palette), path, "names", list(names))
+
+
+def label_image(result: "Segmentation", palette: bool) -> Image.Image:
+    """The label map of a result as an image: 0 is no name, 1 the first one. With up to 255 names it has 8 bits."""
+    names = result.names
     dtype = np.uint8 if len(names) <= _MAX_PALETTE else np.uint16
     image = Image.fromarray((result.label_map + 1).astype(dtype))
     if palette and len(names) <= _MAX_PALETTE:
         colours = bytes(3) + result.colours.tobytes()
         # Pillow stores a palette of up to 16 colours in 1, 2 or 4 bits per pixel, which some programs scale to 255.
         image.putpalette(colours.ljust(3 * 17, b"\0"))
-    _save(image, path, "names", list(names))
+    return image
 
 
 def save_instance_map(result: "Segmentation", path: Path) -> None:

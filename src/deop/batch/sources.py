@@ -1,0 +1,356 @@
+"""Where the photos of a batch come from: directories, patterns, lists, Parquet columns, and tar files.
+
+A source is listed once into work units, which are JSON objects of one of three kinds:
+
+- ``{"base": B, "ids": [...]}``: files at ``B`` + id,
+- ``{"parquet": FILE, "column": NAME, "group": G, "start": A, "stop": Z}``: rows A to Z of a row group,
+- ``{"tar": FILE, "limit": N}``: the photos in a tar file, at most N of them, or all for null.
+"""
+
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import IO, Any
+
+from deop.batch.storage import file_system, is_address, patiently
+from deop.batch.table import arrow
+from deop.errors import DataError, ImageError, SettingError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".heic",
+     ".heif", ".ppm", ".pgm", ".pbm", ".pnm")
+)  # fmt: skip
+"""Suffixes of photos in directories, patterns and tar files; other files are ignored."""
+
+LARGEST = 1000
+"""Maximum number of photos in a shard, unless the number of shards is given."""
+SMALLEST = 16
+"""Minimum number of photos in a shard, if there are as many."""
+TARGET = 64
+"""Number of shards that a small input is divided into, so that several workers share it."""
+
+_COLUMNS = ("image", "path", "url", "file", "file_name", "filename")
+_GLOB = frozenset("*?[")
+_IN_MEMORY = 16 << 20  # bytes of a list; a longer one is kept in a temporary file
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input.
+
+    Attributes:
+        id: the input in its source.
+        path: where it is, for people and for ``read_bytes``.
+        data: the bytes of the image file; None: they are at ``path``.
+        error: why there is no image; "" if there may be one.
+    """
+
+    id: str
+    path: str
+    data: bytes | None = None
+    error: str = ""
+
+
+def list_units(place: str, *, column: str | None, limit: int | None, shards: int | None) -> Iterator[dict[str, Any]]:
+    """The work units of an input.
+
+    Args:
+        place: a directory, a pattern, a list, Parquet files or tar files; a path or an address of fsspec.
+        column: the column of Parquet files with paths or images; None: one with a usual name.
+        limit: use the first photos only.
+        shards: number of units; None: units of 16 to 1,000 photos.
+
+    Raises:
+        ImageError: there are no photos.
+        DataError: a file cannot be read, or lacks the column.
+        SettingError: ``shards`` for tar files, which are the shards.
+    """
+    files = _expand(place)
+    kinds = {_kind(file) for file in files} if files is not None else set()
+    if len(kinds & {"tar", "parquet", "list"}) > 1 or ("image" in kinds and len(kinds) > 1):
+        raise SettingError(
+            f"{place} names files of several kinds ({', '.join(sorted(kinds))}): give one kind at a time"
+        )
+    kind = next(iter(kinds), "directory") if files is not None else "directory"
+    if column is not None and kind != "parquet":
+        raise SettingError(f"--column applies to Parquet files, and {place} is none: omit it, or give FILES.parquet")
+    if files is not None and kind == "tar":
+        if shards is not None:
+            raise SettingError("--shards does not apply to tar files, which are the shards: omit it")
+        return _tar_units(files, limit)
+    if files is not None and kind == "parquet":
+        return _parquet_units(files, column, limit, shards)
+    if files is not None and kind == "list":
+        base, ids = "", (line for file in files for line in _lines(file))
+    elif files is not None:
+        base, ids = "", iter(files)
+    else:
+        root = place if is_address(place) else str(Path(place).expanduser().absolute())
+        base, ids = root.rstrip("/") + "/", _walk(place)
+    return _file_units(place, base, islice(ids, limit), shards)
+
+
+def _kind(file: str) -> str:
+    suffix = Path(file).suffix.lower()
+    return {".tar": "tar", ".parquet": "parquet", ".pq": "parquet", ".txt": "list", ".lst": "list"}.get(suffix, "image")
+
+
+def _expand(place: str) -> list[str] | None:
+    """The files that an input names; None for a directory."""
+    if "{" in place and ".." in place and not Path(place).exists():
+        return [file for text in _braces(place) for file in (_expand(text) or [])]
+    if _GLOB & set(place) and (is_address(place) or not Path(place).exists()):
+        system, path = file_system(place)
+        found = sorted(str(name) for name in patiently(lambda: system.glob(path)))
+        files = [_full(place, system, name) for name in found if _kind(name) != "image" or _is_photo(name)]
+        if not files:
+            raise ImageError(f"no photos match {place}: check the pattern")
+        return files
+    if not is_address(place):
+        local = Path(place).expanduser()
+        if local.is_dir():
+            return None
+        if not local.exists():
+            raise ImageError(f"{place} does not exist: give a directory, a pattern, a list, Parquet or tar files")
+        return [str(local.absolute())]
+    system, path = file_system(place)
+    if _kind(place) != "image" or _is_photo(place):
+        if not patiently(lambda: system.exists(path)):
+            raise ImageError(f"{place} does not exist: give a directory, a pattern, a list, Parquet or tar files")
+        return [place]
+    return None
+
+
+def _full(place: str, system: Any, name: str) -> str:
+    return str(system.unstrip_protocol(name)) if is_address(place) else name
+
+
+def _braces(text: str) -> list[str]:
+    """The texts that WebDataset's notation stands for.
+
+    >>> _braces("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    head, _, rest = text.partition("{")
+    inside, closed, tail = rest.partition("}")
+    first, separator, last = inside.partition("..")
+    if not (closed and separator and first.isdecimal() and last.isdecimal()):
+        return [text]
+    numbers = range(int(first), int(last) + 1)
+    return [f"{head}{number:0{len(first)}d}{end}" for number in numbers for end in _braces(tail)]
+
+
+def _is_photo(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _walk(place: str) -> Iterator[str]:
+    """The photos below a directory, by their path in it, directory by directory in the order of names."""
+    if not is_address(place):
+        yield from _walk_local(Path(place).expanduser(), "")
+        return
+    system, root = file_system(place)
+    for folder, folders, names in system.walk(root):
+        folders[:] = sorted(folders) if isinstance(folders, list) else folders
+        below = str(folder)[len(root) :].strip("/")
+        for name in sorted(names):
+            if _is_photo(name) and not name.startswith("."):
+                yield f"{below}/{name}" if below else name
+
+
+def _walk_local(folder: Path, below: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror or error}") from error
+    for name, is_folder in found:
+        if is_folder:
+            yield from _walk_local(folder / name, f"{below}{name}/")
+        elif _is_photo(name):
+            yield below + name
+
+
+def _lines(file: str) -> Iterator[str]:
+    """The paths in a list; those that are relative are relative to the list."""
+    base = file.rpartition("/")[0] if is_address(file) else str(Path(file).parent)
+    system, path = file_system(file)
+    try:
+        with system.open(path, "rb") as stream:
+            for line in io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape"):
+                if text := line.strip():
+                    absolute = is_address(text) or Path(text).is_absolute()
+                    yield text if absolute else (f"{base}/{text}" if is_address(file) else str(Path(base) / text))
+    except OSError as error:
+        raise DataError(f"cannot read the list {file}: {error}") from error
+
+
+def _file_units(place: str, base: str, ids: Iterator[str], shards: int | None) -> Iterator[dict[str, Any]]:
+    """Files in units of one size. Their list is kept on disk until their number is known."""
+    with tempfile.SpooledTemporaryFile(
+        _IN_MEMORY, "w+", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as spool:
+        count = 0
+        for name in ids:
+            if "\n" not in name:  # such a name cannot be in a list
+                spool.write(name + "\n")
+                count += 1
+        if not count:
+            raise ImageError(
+                f"no photos in {place}: give a directory with photos ({', '.join(sorted(SUFFIXES)[:6])}, ...)"
+            )
+        spool.seek(0)
+        size = unit_size(count, shards)
+        lines = iter(spool)
+        while chunk := [line.rstrip("\n") for line in islice(lines, size)]:
+            yield {"base": base, "ids": chunk, "count": len(chunk)}
+
+
+def unit_size(count: int, shards: int | None) -> int:
+    """The number of photos in a unit.
+
+    >>> unit_size(200, None), unit_size(20_000, None), unit_size(10_000_000, None), unit_size(10_000_000, 100)
+    (16, 313, 1000, 100000)
+    """
+    if shards is not None:
+        return max(1, ceil(count / shards))
+    return min(LARGEST, max(SMALLEST, ceil(count / TARGET)))
+
+
+def _parquet_units(
+    files: list[str], column: str | None, limit: int | None, shards: int | None
+) -> Iterator[dict[str, Any]]:
+    groups: list[tuple[str, str, int, int]] = []  # file, column, row group, rows
+    total = 0
+    for file in files:
+        chosen, rows = _describe_parquet(file, column)
+        for group, number in enumerate(rows):
+            taken = number if limit is None else min(number, limit - total)
+            if taken > 0:
+                groups.append((file, chosen, group, taken))
+                total += taken
+    if not total:
+        raise ImageError(f"{files[0]} has no rows")
+    size = unit_size(total, shards)
+    for file, chosen, group, rows_of_group in groups:
+        for start in range(0, rows_of_group, size):
+            stop = min(start + size, rows_of_group)
+            yield {
+                "parquet": file,
+                "column": chosen,
+                "group": group,
+                "start": start,
+                "stop": stop,
+                "count": stop - start,
+            }
+
+
+def _describe_parquet(file: str, column: str | None) -> tuple[str, list[int]]:
+    """The column to read, and the number of rows of each row group."""
+    pa = arrow()
+    system, path = file_system(file)
+    try:
+        with system.open(path, "rb") as stream:
+            content = pa.parquet.ParquetFile(stream)
+            names = content.schema_arrow.names
+            metadata = content.metadata
+            rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+    chosen = column if column is not None else next((name for name in _COLUMNS if name in names), None)
+    if chosen is None or chosen not in names:
+        wanted = f"no column {column!r}" if column else "no column of a usual name for images"
+        raise DataError(f"{file} has {wanted}: give --column with one of {', '.join(names)}")
+    return chosen, rows
+
+
+def _tar_units(files: list[str], limit: int | None) -> Iterator[dict[str, Any]]:
+    taken = 0
+    for file in files:
+        if limit is None:
+            yield {"tar": file, "limit": None, "count": None}
+            continue
+        number = sum(1 for _ in islice(_photos_in_tar(file, with_data=False), limit - taken))
+        if number:
+            yield {"tar": file, "limit": number, "count": number}
+        taken += number
+        if taken >= limit:
+            return
+
+
+def items_of(unit: dict[str, Any]) -> Iterator[Item]:
+    """The inputs of a unit, in order. What cannot be read is an item with an error."""
+    if "ids" in unit:
+        base = unit["base"]
+        for name in unit["ids"]:
+            yield Item(name, base + name)
+    elif "parquet" in unit:
+        yield from _rows_of_parquet(unit)
+    else:
+        yield from islice(_photos_in_tar(unit["tar"], with_data=True), unit["limit"])
+
+
+def _rows_of_parquet(unit: dict[str, Any]) -> Iterator[Item]:
+    pa = arrow()
+    file, start, stop = unit["parquet"], unit["start"], unit["stop"]
+    system, path = file_system(file)
+
+    def place(row: int) -> str:
+        return f"{Path(file).name}:{unit['group']}:{row}"
+
+    def read() -> Any:
+        with system.open(path, "rb") as stream:
+            column = pa.parquet.ParquetFile(stream).read_row_group(unit["group"], columns=[unit["column"]])[0]
+        return column.slice(start, stop - start)
+
+    try:
+        values = patiently(read)
+    except Exception as error:  # each store has classes of its own
+        for row in range(start, stop):
+            yield Item(place(row), file, error=f"cannot read {file}: {error}")
+        return
+    for row, scalar in enumerate(values, start):
+        value = scalar.as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value  # Hugging Face: {"bytes": ..., "path": ...}
+        if isinstance(value, dict) and data is None:
+            data = value.get("path")
+        if isinstance(data, bytes):
+            yield Item(place(row), file, data)
+        elif isinstance(data, str) and data:
+            absolute = is_address(data) or Path(data).is_absolute()
+            base = file.rpartition("/")[0] if is_address(file) else str(Path(file).parent)
+            yield Item(place(row), data if absolute else f"{base}/{data}")
+        else:
+            yield Item(place(row), file, error=f"{file}, row {row} of row group {unit['group']}: no image and no path")
+
+
+def _photos_in_tar(file: str, *, with_data: bool) -> Iterator[Item]:
+    """The photos in a tar file, read from its beginning to its end. If it is cut, the last item has the error."""
+    system, path = file_system(file)
+    try:
+        with system.open(path, "rb") as stream, _tar(stream) as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                if member.isfile() and _is_photo(name) and not name.rpartition("/")[2].startswith("."):
+                    content = archive.extractfile(member) if with_data else None
+                    data = content.read() if content is not None else None
+                    if data is not None and len(data) < member.size:
+                        raise tarfile.ReadError("unexpected end of data")
+                    yield Item(name, f"{file}/{name}", data)
+                archive.members = []  # else it keeps all of them
+    except (OSError, tarfile.TarError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        yield Item(file, file, error=f"{file} is incomplete or damaged: {reason}. What follows in it is not read")
+
+
+def _tar(stream: IO[bytes]) -> tarfile.TarFile:
+    with suppress(Exception):
+        return tarfile.open(fileobj=stream, mode="r|*")
+    raise tarfile.ReadError("not a tar file")

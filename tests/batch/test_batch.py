@@ -1,0 +1,344 @@
+"""Batches of photos into Parquet files: each input once, whatever ends the processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deop.batch import table
+from deop.batch.plan import number_of
+from deop.batch.run import BatchOptions, run_batch
+from deop.batch.worker import WorkerOptions
+from deop.errors import DataError, ImageError, OutputError, SettingError
+from deop.images.rle import decode_rle
+from tests.tiles.colour_model import blobs, colours, names
+
+pytest.importorskip("pyarrow")
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+COUNT = 4
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+WORKER = WorkerOptions(factory="tests.batch.fake_worker:load", names=names(COUNT), masks="both")
+
+
+def labels_of(number):
+    return blobs((24 + number % 3, 32), COUNT, seed=number, size=12)
+
+
+def png(number):
+    buffer = BytesIO()
+    Image.fromarray(picture_of(number)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def picture_of(number):
+    table_of_colours = np.concatenate([colours(COUNT), [[255, 255, 255]]]).astype(np.uint8)
+    return table_of_colours[labels_of(number)]
+
+
+def write_photos(folder, count):
+    for number in range(count):
+        place = folder / f"{number // 10:02d}" / f"{number:03d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(png(number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), 40)
+
+
+@pytest.fixture
+def batch(photos, tmp_path):
+    """``batch(input, **options)`` runs a batch and returns its result and the rows of its files."""
+
+    def run(source=photos, output=tmp_path / "out", **options):
+        options = {"worker": WORKER, "command": FAKE, "workers": 1, "timeout": 30.0, **options}
+        result = run_batch(BatchOptions(str(source), str(output), **options))
+        return result, rows_of(output)
+
+    return run
+
+
+def rows_of(output):
+    return [row for file in sorted(Path(output).glob("part-*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def label_map(row):
+    labels = np.full((row["height"], row["width"]), -1, np.int32)
+    for segment in row["segments"]:
+        labels[decode_rle({"size": [row["height"], row["width"]], "counts": segment["rle"]})] = segment["class_id"]
+    return labels
+
+
+def test_each_photo_of_a_directory_is_a_row_with_its_labels(batch, photos):
+    result, rows = batch()
+    assert [row["id"] for row in rows] == [f"{number // 10:02d}/{number:03d}.png" for number in range(40)]
+    assert result.statistics.rows == result.photos == 40
+    assert not result.statistics.failures
+    for number, row in enumerate(rows):
+        assert row["path"] == str(photos / row["id"])
+        assert row["error"] is None
+        assert np.array_equal(label_map(row), labels_of(number))
+        png_labels = np.asarray(Image.open(BytesIO(row["labels"]))).astype(np.int32) - 1
+        assert np.array_equal(png_labels, labels_of(number))
+        assert row["unnamed"] == pytest.approx((labels_of(number) < 0).mean())
+        for segment in row["segments"]:
+            assert segment["name"] == f"name {segment['class_id']}"
+            assert segment["area"] == (labels_of(number) == segment["class_id"]).sum()
+
+
+def test_the_manifest_lists_the_files(batch, tmp_path):
+    result, _ = batch()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["rows"] == 40
+    assert [file["rows"] for file in manifest["files"]] == [16, 16, 8]
+    assert all((tmp_path / "out" / file["file"]).exists() for file in manifest["files"])
+    assert result.shards == 3
+
+
+def test_a_finished_batch_has_nothing_left_to_do_and_missing_files_are_written_again(batch, tmp_path):
+    _, rows = batch()
+    again, _ = batch()
+    assert (again.photos, again.finished_before, again.statistics.rows) == (0, 3, 40)
+    (tmp_path / "out" / "part-000001.parquet").unlink()
+    again, repeated = batch()
+    assert (again.photos, again.finished_before) == (16, 2)
+    assert without_times(repeated) == without_times(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"limit": 3}, "limit: null, now 3"),
+        ({"worker": replace(WORKER, masks="rle")}, 'masks: "both", now "rle"'),
+        ({"worker": replace(WORKER, threshold=0.9)}, "threshold: 0.4, now 0.9"),
+        ({"worker": replace(WORKER, names=["a", "b", "c", "d"])}, 'names: [["name 0"]'),
+    ],
+)
+def test_other_settings_are_refused_by_name_unless_begun_anew(batch, change, text):
+    batch()
+    with pytest.raises(SettingError, match="other settings") as caught:
+        batch(**change)
+    assert text in str(caught.value)
+    _, rows = batch(**change, begin_anew=True)
+    assert len(rows) == change.get("limit", 40)
+
+
+def test_limit_and_number_of_shards(batch, tmp_path):
+    result, rows = batch(limit=10, shards=5, workers=2)
+    assert len(rows) == 10
+    assert result.shards == 5
+
+
+def test_a_list_a_pattern_and_a_column_of_paths_give_the_same_rows(batch, photos, tmp_path):
+    _, expected = batch()
+    paths = sorted(str(path) for path in photos.glob("*/*.png"))
+    (tmp_path / "list.txt").write_text("\n".join(paths) + "\n")
+    pq.write_table(pa.table({"number": range(40), "path": paths}), tmp_path / "list.parquet", row_group_size=25)
+    for kind, source in enumerate((tmp_path / "list.txt", photos / "*" / "*.png", tmp_path / "list.parquet")):
+        _, rows = batch(source, tmp_path / f"out{kind}")
+        assert [row["path"] for row in rows] == paths
+        assert [row["segments"] for row in rows] == [row["segments"] for row in expected]
+
+
+def test_images_in_parquet_files_and_in_tar_files(batch, tmp_path):
+    images = [png(number) for number in range(20)]
+    column = pa.array([{"bytes": image, "path": None} for image in images])  # as Hugging Face stores images
+    pq.write_table(pa.table({"image": column, "raw": images}), tmp_path / "images.parquet")
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"shard-{shard:02d}.tar", "w") as archive:
+            for number in range(shard * 10, shard * 10 + 10):
+                for suffix, content in ((".png", images[number]), (".json", b"{}")):
+                    info = tarfile.TarInfo(f"{number:04d}{suffix}")
+                    info.size = len(content)
+                    archive.addfile(info, BytesIO(content))
+    sources = {"images.parquet": None, "shard-{00..01}.tar": None, "shard-*.tar": None, "./images.parquet": "raw"}
+    for index, (source, column) in enumerate(sources.items()):
+        _, rows = batch(tmp_path / source, tmp_path / f"out{index}", column=column)
+        assert len({row["id"] for row in rows}) == 20
+        for number, row in enumerate(rows):
+            assert np.array_equal(label_map(row), labels_of(number)), source
+    _, rows = batch(tmp_path / "shard-*.tar", tmp_path / "limited", limit=13)
+    assert len(rows) == 13
+
+
+def test_errors_are_rows(batch, photos, tmp_path):
+    folder = write_photos(tmp_path / "some", 5)
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("no image")
+    result, rows = batch(folder)
+    assert result.statistics.rows == 7
+    assert result.statistics.failures == {"ImageError": 2}
+    assert [row["id"] for row in rows if row["error"]] == ["empty.jpg", "text.png"]
+    assert all(row["segments"] is None for row in rows if row["error"])
+    (tmp_path / "list.txt").write_text(f"{folder}/00/000.png\nmissing.png\n")
+    _, rows = batch(tmp_path / "list.txt", tmp_path / "listed")
+    assert rows[0]["error"] is None
+    assert str(tmp_path / "missing.png") in rows[1]["error"]
+
+
+def test_a_tar_file_that_is_cut_keeps_what_is_before(batch, tmp_path):
+    whole = BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for number in range(6):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(png(number))
+            archive.addfile(info, BytesIO(png(number)))
+    (tmp_path / "cut.tar").write_bytes(whole.getvalue()[: 512 * 7 + 100])
+    result, rows = batch(tmp_path / "cut.tar")
+    assert 0 < result.statistics.rows - result.statistics.failed < 6
+    assert "incomplete or damaged" in rows[-1]["error"]
+
+
+def test_bad_inputs_are_refused_before_anything_is_written(batch, photos, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "other.parquet")
+    for source, kind, text in (
+        (tmp_path / "nothing", ImageError, "no photos in"),
+        (tmp_path / "absent", ImageError, "does not exist"),
+        (tmp_path / "*.jpg", ImageError, "no photos match"),
+        (tmp_path / "other.parquet", DataError, "give --column with one of caption"),
+    ):
+        with pytest.raises(kind, match=text):
+            batch(source)
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(SettingError, match="--column applies to Parquet"):
+        batch(photos, column="image")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("crash", "Crash"), ("hang", "Timeout")])
+def test_a_poisonous_photo_costs_itself_only_after_two_tries(batch, tmp_path, monkeypatch, name, kind):
+    folder = write_photos(tmp_path / "some", 12)
+    for number in (3, 9):
+        (folder / f"{number:02d}-{name}.png").write_bytes(png(number))
+    tries = tmp_path / "tries"
+    tries.mkdir()
+    monkeypatch.setenv("DEOP_TEST_TRIES", str(tries))
+    result, rows = batch(folder, timeout=3.0)
+    assert len(rows) == 14
+    assert result.statistics.failures == {kind: 2}
+    assert [row["id"] for row in rows if row["error"]] == [f"03-{name}.png", f"09-{name}.png"]
+    for number in (3, 9):
+        assert len(list(tries.glob(f"{number:02d}-{name}.png.*"))) == 2
+    assert result.restarts in (3, 4)  # each alone, and together or one after the other with others
+
+
+def test_workers_that_are_replaced_lose_nothing(batch):
+    _, expected = batch()
+    result, rows = batch(begin_anew=True, recycle=7)
+    assert without_times(rows) == without_times(expected)
+    assert result.restarts == 0
+
+
+def test_an_output_that_cannot_be_written_is_an_error_and_the_batch_resumes(batch, tmp_path, monkeypatch):
+    from deop.batch.storage import Storage
+
+    write, calls = Storage.write, []
+
+    def full(self, name, content):
+        calls.append(name)
+        if len(calls) == 4:  # the index, the settings, one shard
+            raise self._unwritable(name, OSError(28, "No space left on device"))
+        write(self, name, content)
+
+    monkeypatch.setattr(Storage, "write", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space and repeat"):
+        batch()
+    assert len(list((tmp_path / "out").glob("part-*"))) == 1
+    monkeypatch.undo()
+    result, rows = batch()
+    assert result.finished_before == 1
+    assert len(rows) == 40
+
+
+DRIVER = """
+import sys
+sys.path[:0] = [{root!r} + "/src", {root!r}]
+from tests.batch.test_batch import FAKE, WORKER
+from dataclasses import replace
+from deop.batch.run import BatchOptions, run_batch
+worker = replace(WORKER, load={{"seconds": 0.02}})
+run_batch(BatchOptions(sys.argv[1], sys.argv[2], worker=worker, command=FAKE, workers=2, engine=sys.argv[3]))
+"""
+
+
+def kill_often(photos, output, engine, kills, longest, seed=0):
+    """Run a batch in a process that is killed, or one of whose workers is, at random moments; then to its end."""
+    random = np.random.default_rng(seed)
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", DRIVER.format(root=root), str(photos), str(output), engine]
+    for number in range(kills):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(0.1, longest))
+        victims = [process.pid]
+        if number % 3 == 2 and (children := children_of(process.pid)):
+            victims = [int(random.choice(children))]
+        for victim in victims:
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if victims != [process.pid]:
+            time.sleep(random.uniform(0.1, longest))
+            process.kill()
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def children_of(number):
+    try:
+        return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("count", "kills"), [(40, 3), pytest.param(200, 25, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path, count, kills):
+    folder = write_photos(tmp_path / "some", count)
+    _, expected = batch(folder, tmp_path / "whole")
+    kill_often(folder, tmp_path / "killed", "local", kills, longest=1.6)
+    assert without_times(rows_of(tmp_path / "killed")) == without_times(expected)
+    assert not list((tmp_path / "killed").glob(".*.part"))
+
+
+def test_two_processes_cannot_write_one_output(batch, tmp_path):
+    from deop.batch.storage import Storage
+
+    storage = Storage(str(tmp_path / "out"))
+    storage.lock()
+    try:
+        with pytest.raises(SettingError, match="another process is writing"):
+            batch()
+    finally:
+        storage.unlock()
+
+
+def test_rows_with_names_that_are_not_unicode(tmp_path):
+    row = {"id": "caf\udce9.png", "path": "/p/caf\udce9.png", "model": "m", "settings": "s", "error": None}
+    content, _ = table.encode([row])
+    assert pq.read_table(BytesIO(content)).to_pylist()[0]["id"] == "caf\\udce9.png"
+
+
+def test_names_of_files():
+    assert number_of("part-000012.parquet") == 12
+    assert number_of("part-000012.parquet.part") is None
+    assert number_of("manifest.json") is None
