@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -291,10 +292,8 @@ def kill_often(photos, output, engine, kills, longest, seed=0):
         if number % 3 == 2 and (children := children_of(process.pid)):
             victims = [int(random.choice(children))]
         for victim in victims:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         if victims != [process.pid]:
             time.sleep(random.uniform(0.1, longest))
             process.kill()

@@ -14,12 +14,12 @@ line per shard, with an index of byte offsets. The process that drives the batch
 reads a shard's line when the shard is started, so its memory does not depend on the number of photos, and resuming
 lists nothing again.
 
-**Output** (``table``, ``storage``): each shard of inputs becomes one file ``OUTPUT/part-000042.parquet`` with one row per
-input, in the order of the inputs. It is written beside its place, synchronised and renamed; in an object store it is one
-upload, which is atomic there. A file that exists is therefore complete, and the names of the files are the record of
-what is done: there is no second record that could disagree with them. A killed batch resumes with the shards whose
-files are missing, so each input is in the result exactly once. ``OUTPUT/manifest.json``, written at the end, lists the
-files with their numbers of rows and failures.
+**Output** (``table``, ``storage``): each shard of inputs becomes one file ``OUTPUT/part-000042.parquet`` with one row
+per input, in the order of the inputs. It is written beside its place, synchronised and renamed; in an object store it
+is one upload, which is atomic there. A file that exists is therefore complete, and the names of the files are the
+record of what is done: there is no second record that could disagree with them. A killed batch resumes with the shards
+whose files are missing, so each input is in the result exactly once. ``OUTPUT/manifest.json``, written at the end,
+lists the files with their numbers of rows and failures.
 
 **Settings** (``settings``): everything that results depend on, with the hash of the model's files and of the
 embeddings of the names, is in ``OUTPUT/_deop/settings.json``. The same command resumes; other settings are refused
@@ -28,14 +28,16 @@ and the error names them, unless the batch is begun anew.
 **Errors are rows**: a photo that cannot be read has a row with ``error`` and ``error_kind``, and the batch goes on.
 
 **Processes** (``worker``, ``supervisor``): the model runs in worker processes, which are given paths, or the bytes of
-photos in tar and Parquet files, and return run-length encoded masks. In a worker, threads read and decode ahead, the main
-thread computes, and another one encodes. The supervisor in the parent process knows which photos a worker has been given
-and not answered. If the worker crashes, is killed for its memory, or does not answer in time, a new one is started and
-these photos are tried again, each alone. A photo that ends a worker while it is alone there has had two tries and gets a
-row with an error; all others are answered as usual.
+photos in tar and Parquet files, and return run-length encoded masks. In a worker, threads read and decode ahead, the
+main thread computes, and another one encodes. The supervisor in the parent process knows which photos a worker has been
+given and not answered. If the worker crashes, is killed for its memory, or does not answer in time, a new one is
+started and these photos are tried again, each alone. A photo that ends a worker while it is alone there has had two
+tries and gets a row with an error; all others are answered as usual.
 
-**Engines**: ``local`` (``run``) has one supervisor thread per worker process on one machine. ``ray`` (``ray_engine``) runs
-the same supervisor in actors of Ray Data, which are given the numbers of unfinished shards only.
+**Engines**: ``local`` (``run``) has one supervisor thread per worker process on one machine. ``ray`` (``ray_engine``)
+runs the same supervisor in actors of Ray Data, which are given the numbers of unfinished shards only, write the files
+themselves, and return numbers. Ray's driver is a process of its own: if no shard is finished for an hour, it is ended
+and started again with the shards that are still missing.
 """
 
 from deop.batch.streaming import Failure, segment_stream, write_behind

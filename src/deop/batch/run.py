@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class BatchOptions:
         timeout: seconds without an answer after which a worker is replaced.
         command: starts a worker.
         recycle: photos after which a worker is replaced.
+        stall: seconds without a finished shard after which Ray is started again.
+        memory: bytes that Ray reserves for each worker.
+        ray_address: of a Ray cluster; None: RAY_ADDRESS, else the one on this machine, else a new one.
     """
 
     input: str
@@ -60,6 +63,9 @@ class BatchOptions:
     timeout: float = TIMEOUT
     command: tuple[str, ...] = COMMAND
     recycle: int = RECYCLE
+    stall: float = 3600.0
+    memory: int = 1 << 30
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -151,9 +157,7 @@ def run_batch(options: BatchOptions, progress: Callable[[Progress], None] = lamb
     arrow()
     storage = Storage(options.output)
     storage.lock()
-    first = Supervisor(
-        _with_threads(options), timeout=options.timeout, command=options.command, recycle=options.recycle
-    )
+    first = Supervisor(with_threads(options), timeout=options.timeout, command=options.command, recycle=options.recycle)
     try:
         facts = first.start()
         settings = options.record(facts)
@@ -168,7 +172,7 @@ def run_batch(options: BatchOptions, progress: Callable[[Progress], None] = lamb
             run = run_on_ray
         else:
             run = _run_locally
-        tracker = _Tracker(plan, unfinished, result, progress)
+        tracker = Tracker(plan, unfinished, result, progress)
         started = time.monotonic()
         try:
             run(options, storage, plan, unfinished, columns, first, tracker)
@@ -201,8 +205,8 @@ def begin(storage: Storage, options: BatchOptions, settings: dict[str, Any]) -> 
     leftovers = [name for name in storage.names() if number_of(name) is not None]
     if leftovers and content is None and not options.begin_anew:
         raise SettingError(
-            f"{options.output} has {len(leftovers)} files such as {leftovers[0]} of a batch whose settings are missing: "
-            "choose another output, or add --begin-anew to delete them"
+            f"{options.output} has {len(leftovers)} files such as {leftovers[0]} of a batch whose settings are "
+            "missing: choose another output, or add --begin-anew to delete them"
         )
     units = options.units()
     storage.remove(NAME)  # first: until it is written again, the batch has not begun
@@ -213,7 +217,7 @@ def begin(storage: Storage, options: BatchOptions, settings: dict[str, Any]) -> 
     return plan
 
 
-class _Tracker:
+class Tracker:
     """Counts rows and files, and reports them."""
 
     def __init__(
@@ -231,12 +235,14 @@ class _Tracker:
         report(self.progress)
 
     def row(self, count: int = 1) -> None:
+        """Count answered inputs."""
         with self._lock:
             self._result.photos += count
             self.progress.inputs += count
             self._report(self.progress)
 
     def shard(self, number: int, statistics: Statistics) -> None:
+        """Count a finished file."""
         with self._lock:
             self.written[number] = statistics
             self.progress.shards += 1
@@ -255,17 +261,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _with_threads(options: BatchOptions) -> WorkerOptions:
-    """The options of a worker, with its share of the cores unless a number of threads is given."""
+def with_threads(options: BatchOptions, threads: int | None = None) -> WorkerOptions:
+    """The options of a worker, with a number of threads: that of the options, else the given one, else its share."""
     worker = options.worker
     if worker.load.get("threads") is not None or worker.factory != WorkerOptions.factory:
         return worker
-    threads = max(1, _cores() // worker_count(options))
-    return WorkerOptions(**{**_shallow(worker), "load": {**worker.load, "threads": threads}})
-
-
-def _shallow(worker: WorkerOptions) -> dict[str, Any]:
-    return {name: getattr(worker, name) for name in asdict(WorkerOptions())}
+    chosen = threads or max(1, _cores() // worker_count(options))
+    return replace(worker, load={**worker.load, "threads": chosen})
 
 
 def _run_locally(
@@ -275,7 +277,7 @@ def _run_locally(
     unfinished: np.ndarray,
     columns: dict[str, str],
     first: Supervisor,
-    tracker: _Tracker,
+    tracker: Tracker,
 ) -> None:
     """Run units in worker processes, each with a thread that supervises it."""
     numbers = iter(unfinished.tolist())
@@ -291,7 +293,7 @@ def _run_locally(
 
     count = max(1, min(worker_count(options), len(unfinished)))
     others = [
-        Supervisor(_with_threads(options), timeout=options.timeout, command=options.command, recycle=options.recycle)
+        Supervisor(with_threads(options), timeout=options.timeout, command=options.command, recycle=options.recycle)
         for _ in range(count - 1)
     ]
     crew = [first, *others]

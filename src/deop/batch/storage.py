@@ -204,7 +204,7 @@ class Storage:
         """The names of the files in the directory, not those below it."""
         try:
             if self.is_local:
-                return sorted(os.listdir(self._root))
+                return sorted(entry.name for entry in Path(self._root).iterdir())
             self._system.invalidate_cache()
             entries = patiently(lambda: self._system.ls(self._root, detail=False))
         except FileNotFoundError:

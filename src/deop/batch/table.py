@@ -76,9 +76,9 @@ def schema() -> Any:
     ``id``: of the input: the path below the directory, the line of the list, the key in the tar file, or the row of the
     Parquet file. ``path``: where the input is. ``width``, ``height``: pixels. ``segments``: as in
     ``Segmentation.segments``, with ``box`` (x0, y0, x1, y1) and ``rle``, the ``counts`` of COCO's compressed masks of
-    size (height, width). ``labels``: the label map as PNG, 0 = none of the names. ``unnamed``: share of the photo without
-    a name. ``model``, ``settings``: name of the model, and hash of everything that results depend on. ``seconds``: of
-    decoding and computing. ``error``, ``error_kind``: why there is no result, else null.
+    size (height, width). ``labels``: the label map as PNG, 0 = none of the names. ``unnamed``: share of the photo
+    without a name. ``model``, ``settings``: name of the model, and hash of everything that results depend on.
+    ``seconds``: of decoding and computing. ``error``, ``error_kind``: why there is no result, else null.
     """
     pa = arrow()
     segment = pa.struct(

@@ -1,9 +1,9 @@
 """A worker process: photos in, rows out. ``python -m deop.batch.worker`` is started by a supervisor.
 
 Messages are pickled tuples on stdin and stdout, between a process and its parent only. The first message is the
-``WorkerOptions``; the answer is ("ready", facts, batch size) or ("failed", error). Then ("photo", number, path, bytes or None) is
-answered by ("row", number, columns), in any order. The process ends when stdin is closed, also when the parent was
-killed.
+``WorkerOptions``; the answer is ("ready", facts, batch size) or ("failed", error). Then
+("photo", number, path, bytes or None) is answered by ("row", number, columns), in any order. The process ends when
+stdin is closed, also when the parent was killed.
 """
 
 import os
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 READERS = 2
@@ -227,8 +228,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever libraries print does not get between messages
     with suppress(OSError):  # if memory runs out, Linux ends this process rather than its parent
-        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-            file.write("800")
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     serve(sys.stdin.buffer, answers)
 
 

@@ -77,7 +77,7 @@ def segment(
     from deop.text.thresholds import Thresholds
     from deop.text.vocabulary import Vocabulary
 
-    requested = _requested_names(names, picture)
+    requested = requested_names(names, picture)
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
     vocabulary.check_mode(names.mode, warn=False)  # mistakes are reported before the model is loaded
     Thresholds.parse(names.threshold).values(vocabulary, 0)
@@ -184,7 +184,7 @@ def _results(network: "ModelSurface", jobs: Sequence["Job"], vocabulary: "Vocabu
     return segment_stream(network, [job.photo.source for job in jobs], vocabulary, masks=masks, **options)
 
 
-def _requested_names(names: NameOptions, picture: PictureOptions) -> "str | list[str] | Vocabulary":
+def requested_names(names: NameOptions, picture: PictureOptions) -> "str | list[str] | Vocabulary":
     """The class names of the command line: as typed, the lines of a file, or a built-in list."""
     from deop.text.vocabulary import Vocabulary
 
