@@ -1,0 +1,121 @@
+"""Batches on Ray: the rows of the local engine, whatever is killed. Ray takes seconds to start, so these are slow."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from deop.batch.run import BatchOptions, run_batch
+from deop.errors import SettingError
+from tests.batch.test_batch import FAKE, WORKER, kill_often, png, rows_of, without_times, write_photos
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("pyarrow")
+pytest.importorskip("ray")
+
+
+@pytest.fixture(autouse=True)
+def quiet_ray(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+@pytest.fixture
+def batch(tmp_path):
+    def run(source, name, engine="ray", **options):
+        options = {"worker": WORKER, "command": FAKE, "workers": 2, "memory": 100 << 20, **options}
+        result = run_batch(BatchOptions(str(source), str(tmp_path / name), engine=engine, **options))
+        return result, rows_of(tmp_path / name)
+
+    return run
+
+
+def test_the_rows_are_those_of_the_local_engine_and_either_resumes_the_other(batch, tmp_path):
+    folder = write_photos(tmp_path / "some", 40)
+    (folder / "empty.jpg").touch()
+    (folder / "05-crash.png").write_bytes(png(1))
+    _, expected = batch(folder, "local", engine="local")
+    result, rows = batch(folder, "ray")
+    assert without_times(rows) == without_times(expected)
+    assert result.statistics.failures == {"ImageError": 1, "Crash": 1}
+    assert (result.photos, result.restarts) == (42, 2)
+    (tmp_path / "ray" / "part-000001.parquet").unlink()
+    assert batch(folder, "ray", engine="local")[0].photos == 16
+    (tmp_path / "local" / "part-000001.parquet").unlink()
+    again, rows = batch(folder, "local")
+    assert again.photos == 16
+    assert without_times(rows) == without_times(expected)
+
+
+def test_an_error_of_a_worker_arrives_as_it_is(batch, tmp_path):
+    folder = write_photos(tmp_path / "some", 3)
+    with pytest.raises(SettingError, match="mode"):
+        batch(folder, "out", worker=replace(WORKER, mode="other"))
+
+
+def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatch):
+    """A worker may take longer for a photo here than Ray may for a shard."""
+    folder = write_photos(tmp_path / "some", 20)
+    (folder / "05-hang.png").write_bytes(png(1))
+    from deop.batch import ray_engine
+
+    starts = []
+    watch = ray_engine._Driver.watch
+    monkeypatch.setattr(ray_engine._Driver, "watch", lambda *arguments: starts.append(1) or watch(*arguments))
+    monkeypatch.setattr(ray_engine, "ATTEMPTS", 2)
+    with pytest.raises(ray_engine.RayError, match="finished no shard for 25 s"):
+        batch(folder, "out", timeout=600.0, stall=25.0)
+    assert len(starts) in (2, 3)  # one more if the other shard was finished first
+    result, rows = batch(folder, "out", engine="local", timeout=3.0)
+    assert len(rows) == 21
+    assert result.statistics.failures == {"Timeout": 1}
+
+
+def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path):
+    folder = write_photos(tmp_path / "some", 60)
+    _, expected = batch(folder, "whole", engine="local")
+    kill_often(folder, tmp_path / "killed", "ray", 5, longest=15.0)
+    assert without_times(rows_of(tmp_path / "killed")) == without_times(expected)
+
+
+def test_two_nodes_of_which_one_is_killed(batch, tmp_path, monkeypatch):
+    """Two ``ray start`` processes with ports of their own; the second one is killed in the middle."""
+    folder = write_photos(tmp_path / "some", 120)
+    _, expected = batch(folder, "whole", engine="local")
+    port = 20000 + os.getpid() % 10000
+    ray = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--block",
+        "--num-cpus=2",
+        "--object-store-memory=100000000",
+    ]
+    head = subprocess.Popen(
+        [*ray, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir=/tmp/ray-{os.getpid()}"],
+        start_new_session=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    nodes = [head]
+    try:
+        time.sleep(8)
+        nodes.append(
+            subprocess.Popen([*ray, f"--address=127.0.0.1:{port}"], start_new_session=True, stdout=subprocess.DEVNULL)
+        )
+        time.sleep(8)
+        threading.Timer(14, lambda: os.killpg(nodes[1].pid, signal.SIGKILL)).start()
+        _, rows = batch(
+            folder, "killed", workers=3, ray_address=f"127.0.0.1:{port}", worker=replace(WORKER, load={"seconds": 0.3})
+        )
+        assert without_times(rows) == without_times(expected)
+    finally:
+        for node in nodes:
+            with suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
