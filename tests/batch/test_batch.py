@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.batch import table
+from deop.batch import BatchOptions, run_batch, table
 from deop.batch.plan import number_of
-from deop.batch.run import BatchOptions, run_batch
 from deop.batch.worker import WorkerOptions
 from deop.errors import DataError, ImageError, OutputError, SettingError
 from deop.images.rle import decode_rle
@@ -274,7 +273,7 @@ import sys
 sys.path[:0] = [{root!r} + "/src", {root!r}]
 from tests.batch.test_batch import FAKE, WORKER
 from dataclasses import replace
-from deop.batch.run import BatchOptions, run_batch
+from deop.batch import BatchOptions, run_batch
 worker = replace(WORKER, load={{"seconds": 0.02}})
 run_batch(BatchOptions(sys.argv[1], sys.argv[2], worker=worker, command=FAKE, workers=2, engine=sys.argv[3]))
 """

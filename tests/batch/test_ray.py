@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from deop.batch.run import BatchOptions, run_batch
+from deop.batch import BatchOptions, run_batch
 from deop.errors import SettingError
 from tests.batch.test_batch import FAKE, WORKER, kill_often, png, rows_of, without_times, write_photos
 
@@ -68,7 +68,7 @@ def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatc
 
     starts = []
     watch = ray_engine._Driver.watch
-    monkeypatch.setattr(ray_engine._Driver, "watch", lambda *arguments: starts.append(1) or watch(*arguments))
+    monkeypatch.setattr(ray_engine._Driver, "watch", lambda *arguments: (starts.append(1), watch(*arguments))[1])
     monkeypatch.setattr(ray_engine, "ATTEMPTS", 2)
     with pytest.raises(ray_engine.RayError, match="finished no shard for 25 s"):
         batch(folder, "out", timeout=600.0, stall=25.0)

@@ -13,8 +13,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deop.batch import storage
-from deop.batch.run import BatchOptions, run_batch
+from deop.batch import BatchOptions, run_batch, storage
 from deop.errors import OutputError
 from tests.batch.test_batch import FAKE, WORKER, png, rows_of, without_times, write_photos
 

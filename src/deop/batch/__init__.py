@@ -29,17 +29,36 @@ and the error names them, unless the batch is begun anew.
 
 **Processes** (``worker``, ``supervisor``): the model runs in worker processes, which are given paths, or the bytes of
 photos in tar and Parquet files, and return run-length encoded masks. In a worker, threads read and decode ahead, the
-main thread computes, and another one encodes. The supervisor in the parent process knows which photos a worker has been
-given and not answered. If the worker crashes, is killed for its memory, or does not answer in time, a new one is
+main thread computes, and another one encodes. The supervisor in the parent process knows which photos a worker has
+begun and not answered. If the worker crashes, is killed for its memory, or does not answer in time, a new one is
 started and these photos are tried again, each alone. A photo that ends a worker while it is alone there has had two
 tries and gets a row with an error; all others are answered as usual.
 
-**Engines**: ``local`` (``run``) has one supervisor thread per worker process on one machine. ``ray`` (``ray_engine``)
-runs the same supervisor in actors of Ray Data, which are given the numbers of unfinished shards only, write the files
-themselves, and return numbers. Ray's driver is a process of its own: if no shard is finished for an hour, it is ended
-and started again with the shards that are still missing.
+**Engines**: ``local`` (``local_engine``) has one supervisor thread per worker process on one machine. ``ray``
+(``ray_engine``) runs the same supervisor in actors of Ray Data, which are given the numbers of unfinished shards only,
+write the files themselves, and return numbers. Ray's driver is a process of its own: if no shard is finished for an
+hour, it is ended and started again with the shards that are still missing.
 """
+
+from typing import Any
 
 from deop.batch.streaming import Failure, segment_stream, write_behind
 
-__all__ = ["Failure", "segment_stream", "write_behind"]
+__all__ = ["BatchOptions", "Failure", "WorkerOptions", "run_batch", "segment_stream", "write_behind"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported where they are asked for: `deop segment` does without.
+    if name == "run_batch":
+        from deop.batch.run import run_batch
+
+        return run_batch
+    if name == "BatchOptions":
+        from deop.batch.job import BatchOptions
+
+        return BatchOptions
+    if name == "WorkerOptions":
+        from deop.batch.worker import WorkerOptions
+
+        return WorkerOptions
+    raise AttributeError(f"module 'deop.batch' has no attribute {name!r}")

@@ -25,8 +25,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from deop.batch.job import BatchOptions, Tracker, with_threads
 from deop.batch.plan import Plan, read_plan
-from deop.batch.run import BatchOptions, Tracker, with_threads
 from deop.batch.shard import ShardWriter
 from deop.batch.storage import Storage
 from deop.batch.supervisor import Supervisor
@@ -34,7 +34,7 @@ from deop.batch.table import Statistics
 from deop.dependencies import require
 from deop.errors import DeopError
 
-COMMAND = (sys.executable, "-m", "deop.batch.ray_engine")
+COMMAND = (sys.executable, "-m", "deop.batch", "ray")
 ATTEMPTS = 3
 """Runs of Ray in a row that may end without a finished shard."""
 STORE_BYTES = 256 << 20
@@ -183,7 +183,8 @@ def drive(options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
-    context.execution_options.resource_limits.object_store_memory = STORE_BYTES
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.copy(object_store_memory=STORE_BYTES)
     threads = ray_threads(options)
     on_gpu = str(options.worker.load.get("device") or "").startswith("cuda")
     gpus = 1 if on_gpu else 0
@@ -277,13 +278,7 @@ def _cause(error: BaseException) -> Exception:
             with suppress(Exception):
                 plain = type(current).__mro__
                 kind = next(base for base in plain if base.__module__ == "deop.errors")
-                return kind(str(current.args[0] if current.args else current))  # type: ignore[return-value]
+                return kind(str(current.args[0] if current.args else current))
         current = getattr(current, "cause", None) or current.__cause__
     lines = str(error).strip().splitlines()
     return RayError(f"Ray failed: {type(error).__name__}: {lines[-1] if lines else ''}")
-
-
-if __name__ == "__main__":
-    from deop.batch import ray_engine  # so that Ray sends the actor by name
-
-    ray_engine.main()

@@ -72,6 +72,7 @@ def list_units(place: str, *, column: str | None, limit: int | None, shards: int
         DataError: a file cannot be read, or lacks the column.
         SettingError: ``shards`` for tar files, which are the shards.
     """
+    ids: Iterator[str]
     files = _expand(place)
     kinds = {_kind(file) for file in files} if files is not None else set()
     if len(kinds & {"tar", "parquet", "list"}) > 1 or ("image" in kinds and len(kinds) > 1):
@@ -344,7 +345,7 @@ def _photos_in_tar(file: str, *, with_data: bool) -> Iterator[Item]:
                     if data is not None and len(data) < member.size:
                         raise tarfile.ReadError("unexpected end of data")
                     yield Item(name, f"{file}/{name}", data)
-                archive.members = []  # else it keeps all of them
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
     except (OSError, tarfile.TarError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         yield Item(file, file, error=f"{file} is incomplete or damaged: {reason}. What follows in it is not read")

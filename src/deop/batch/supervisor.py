@@ -17,7 +17,7 @@ from deop.batch.table import error_row
 from deop.batch.worker import READERS, WorkerOptions
 from deop.errors import DeopError
 
-COMMAND = (sys.executable, "-m", "deop.batch.worker")
+COMMAND = (sys.executable, "-m", "deop.batch", "worker")
 TIMEOUT = 300.0
 """Seconds without an answer after which a worker is ended."""
 START_TIMEOUT = 1800.0
@@ -39,14 +39,16 @@ class Pending:
         unit: number of its work unit.
         place: its place in the unit.
         item: the input.
+        begun: whether the worker has begun to read it.
     """
 
     unit: int
     place: int
     item: Item
+    begun: bool = False
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The batch is being ended."""
 
 
@@ -127,7 +129,8 @@ class Supervisor:
             finish: called with an input and its columns.
         """
         given: dict[int, Pending] = {}
-        suspects: deque[Pending] = deque()  # in the worker when one died: tried again, each alone
+        suspects: deque[Pending] = deque()  # begun when a worker died: tried again, each alone
+        waiting: deque[Pending] = deque()  # given to that worker, but not begun
         number, ended, alone = 0, False, False
         while True:
             if self._process is None:
@@ -140,8 +143,8 @@ class Supervisor:
                     number += 1
             elif not alone or not given:
                 alone = False
-                while not ended and len(given) < self.window and self._given < self._recycle:
-                    entry = next(inputs, None)
+                while (waiting or not ended) and len(given) < self.window and self._given < self._recycle:
+                    entry = waiting.popleft() if waiting else next(inputs, None)
                     if entry is None:
                         ended = True
                     elif entry.item.error:
@@ -151,12 +154,15 @@ class Supervisor:
                         self._give(number, entry)
                         number += 1
             if not given:
-                if ended and not suspects:
+                if ended and not suspects and not waiting:
                     return
                 if self._given >= self._recycle:
                     self.close()
                 continue
             answer = self._receive(self._timeout)
+            if answer is not None and answer[0] == "begun":
+                given[answer[1]].begun = True
+                continue
             if answer is not None and answer[0] == "row":
                 finish(given.pop(answer[1]), answer[2])
                 continue
@@ -167,7 +173,9 @@ class Supervisor:
                 text = f"{entry.item.path}: {reason}, in two attempts"
                 finish(entry, error_row(text, kind))
             else:
-                suspects.extend(given.values())
+                begun = [entry for entry in given.values() if entry.begun]
+                suspects.extend(begun or given.values())
+                waiting.extend(entry for entry in given.values() if begun and not entry.begun)
             given.clear()
             alone = False
 
@@ -192,7 +200,7 @@ class Supervisor:
         end = time.monotonic() + timeout
         while True:
             if self.stopping.is_set():
-                raise _Stopped
+                raise Stopped
             try:
                 return self._answers.get(timeout=min(_POLL, max(0.01, end - time.monotonic())))
             except queue.Empty:

@@ -1,9 +1,9 @@
-"""A worker process: photos in, rows out. ``python -m deop.batch.worker`` is started by a supervisor.
+"""A worker process: photos in, rows out. ``python -m deop.batch worker`` is started by a supervisor.
 
 Messages are pickled tuples on stdin and stdout, between a process and its parent only. The first message is the
 ``WorkerOptions``; the answer is ("ready", facts, batch size) or ("failed", error). Then
-("photo", number, path, bytes or None) is answered by ("row", number, columns), in any order. The process ends when
-stdin is closed, also when the parent was killed.
+("photo", number, path, bytes or None) is answered by ("begun", number) and ("row", number, columns), in any order. The
+process ends when stdin is closed, also when the parent was killed.
 """
 
 import os
@@ -84,6 +84,7 @@ def serve(commands: IO[bytes], answers: IO[bytes]) -> None:
     encoder = ThreadPoolExecutor(1, thread_name_prefix="deop-encode")
 
     def decode(number: int, path: str, data: bytes | None) -> None:
+        send(("begun", number))
         started = time.perf_counter()
         try:
             photo = read(path, data)
@@ -230,9 +231,3 @@ def main() -> None:
     with suppress(OSError):  # if memory runs out, Linux ends this process rather than its parent
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     serve(sys.stdin.buffer, answers)
-
-
-if __name__ == "__main__":
-    from deop.batch import worker  # so that classes in messages have the name that the parent knows
-
-    worker.main()

@@ -16,7 +16,7 @@ from deop.cli.streams import STREAM
 from deop.errors import SettingError
 
 if TYPE_CHECKING:
-    from deop.batch.run import BatchOptions, BatchResult, Progress
+    from deop.batch.job import BatchOptions, BatchResult, Progress
 
 SHARDS, WORKERS = "Shards", "Workers"
 """Titles of panels."""
@@ -155,7 +155,7 @@ def _options(
     threads: int | None,
 ) -> "BatchOptions":
     """The batch that a command line describes; its names and settings are checked before a worker is started."""
-    from deop.batch.run import BatchOptions
+    from deop.batch.job import BatchOptions
     from deop.batch.worker import WorkerOptions
     from deop.cli.segment import requested_names
     from deop.runtime.engine import engine_for
@@ -199,7 +199,7 @@ def _options(
 
 def _describe(options: "BatchOptions") -> None:
     """Print what a batch would do."""
-    from deop.batch.run import worker_count
+    from deop.batch.job import worker_count
     from deop.batch.sources import items_of
 
     total, count, known, first = 0, 0, True, None
