@@ -1,0 +1,110 @@
+"""The rate of ``deop batch``, with both engines, compared with the model alone.
+
+``python -m benchmarks.batch PHOTOS --count 200 [--engines local,ray] [--workers 1,2] [--json FILE]``
+
+For each number of workers, the pure rate is that of as many processes, each with one thread, that only encode and label
+photos that they have decoded before. The rate of a batch counts from the moment when the first worker is ready to the
+last file, so it includes reading, decoding, encoding rows, writing, and the start of further workers, and with Ray its
+start. Memory is the largest resident set of one process, as the kernel counts it.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+NAMES = "person, dog, cat, car, tree, grass, sky, wall, floor, table"
+PURE = 24  # photos of each process that measures the pure rate, which are segmented twice
+
+
+def pure(paths: list[str], barrier: Any, results: Any) -> None:
+    import deop
+    from deop.images.reading import read_photo
+
+    model = deop.load("nano", engine="onnx", device="cpu", threads=1)
+    vocabulary = model.vocabulary(NAMES)
+    photos = [read_photo(path) for path in paths]
+    model.label(model.encode(photos[:1])[0], vocabulary)
+    barrier.wait()
+    started = time.perf_counter()
+    for photo in photos * 2:
+        model.label(model.encode([photo])[0], vocabulary)
+    results.put(2 * len(photos) / (time.perf_counter() - started))
+
+
+def pure_rate(paths: list[str], workers: int) -> float:
+    """Photos per second of some processes together."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(workers), context.Queue()
+    processes = [context.Process(target=pure, args=(paths[:PURE], barrier, results)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    rate = sum(results.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return rate
+
+
+def batch_rate(source: Path, count: int, engine: str, workers: int, folder: Path) -> dict[str, Any]:
+    from deop.batch import BatchOptions, WorkerOptions, run_batch
+
+    output = folder / f"{engine}-{workers}"
+    worker = WorkerOptions(names=NAMES, load={"engine": "onnx", "device": "cpu", "threads": 1})
+    started = time.perf_counter()
+    first: list[float] = []
+
+    def progress(progress: Any) -> None:
+        if progress.inputs and not first:
+            first.append(time.perf_counter() - started)
+
+    result = run_batch(
+        BatchOptions(str(source), str(output), worker, limit=count, workers=workers, engine=engine), progress
+    )
+    size = sum(file.stat().st_size for file in output.glob("part-*.parquet"))
+    return {
+        "engine": engine,
+        "workers": workers,
+        "photos": result.photos,
+        "failures": dict(result.statistics.failures),
+        "rate": round(result.photos / result.seconds, 3),
+        "seconds_to_first_answer": round(first[0], 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "bytes_per_photo": round(size / max(1, result.photos)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--engines", default="local")
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    paths = sorted(str(path) for path in options.photos.rglob("*.jpg"))
+    rows = []
+    folder = Path(tempfile.mkdtemp(prefix="deop-batch-benchmark-"))
+    try:
+        for workers in map(int, options.workers.split(",")):
+            alone = pure_rate(paths, workers)
+            for engine in options.engines.split(","):
+                row = batch_rate(options.photos, options.count, engine, workers, folder)
+                row["pure_rate"] = round(alone, 3)
+                row["overhead"] = round(1 - row["rate"] / alone, 4)
+                row["largest_worker_mib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+                row["driver_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    finally:
+        shutil.rmtree(folder)
+    if options.json:
+        options.json.write_text(json.dumps({"command": "benchmarks.batch", "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
