@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,17 @@ def test_errors_are_rows(batch, photos, tmp_path):
     assert str(tmp_path / "missing.png") in rows[1]["error"]
 
 
+def test_a_directory_of_empty_files_is_a_table_of_errors(batch, tmp_path):
+    for number in range(10_000):
+        place = tmp_path / "some" / f"{number // 500:02d}" / f"{number:05d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    result, rows = batch(tmp_path / "some")
+    assert result.statistics.failures == {"ImageError": 10_000}
+    assert result.shards == 64
+    assert len({row["id"] for row in rows}) == 10_000
+
+
 def test_a_tar_file_that_is_cut_keeps_what_is_before(batch, tmp_path):
     whole = BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
@@ -268,6 +280,28 @@ def test_an_output_that_cannot_be_written_is_an_error_and_the_batch_resumes(batc
     assert len(rows) == 40
 
 
+def test_a_disk_that_is_really_full_loses_nothing(batch, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        return  # mounts are refused here; the test above covers the same with a store that says so
+    try:
+        free = shutil.disk_usage(disk).free
+        (disk / "filling").write_bytes(bytes(free - 28 * 1024))
+        with pytest.raises(OutputError, match="free some space and repeat the command"):
+            batch(output=disk / "out")
+        assert not list((disk / "out").glob(".*"))
+        kept = len(list((disk / "out").glob("part-*")))
+        assert all(pq.read_table(file).num_rows for file in (disk / "out").glob("part-*"))
+        (disk / "filling").unlink()
+        result, rows = batch(output=disk / "out")
+        assert result.finished_before == kept
+        assert [row["id"] for row in rows] == [f"{number // 10:02d}/{number:03d}.png" for number in range(40)]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 DRIVER = """
 import sys
 sys.path[:0] = [{root!r} + "/src", {root!r}]
@@ -316,6 +350,26 @@ def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path, coun
     kill_often(folder, tmp_path / "killed", "local", kills, longest=1.6)
     assert without_times(rows_of(tmp_path / "killed")) == without_times(expected)
     assert not list((tmp_path / "killed").glob(".*.part"))
+
+
+def test_an_interrupted_batch_ends_its_workers_and_resumes(batch, tmp_path):
+    folder = write_photos(tmp_path / "some", 100)
+    root = str(Path(__file__).parents[2])
+    code = DRIVER.format(root=root).replace('"seconds": 0.02', '"seconds": 0.1')
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "out"), "local"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out" / "_deop" / "settings.json").exists() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    workers = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT, errors
+    assert errors.count("Traceback") <= 1
+    assert workers
+    assert not any(Path(f"/proc/{number}").exists() for number in workers)
+    _, rows = batch(folder, tmp_path / "out", worker=WORKER)
+    assert len(rows) == 100
 
 
 def test_two_processes_cannot_write_one_output(batch, tmp_path):

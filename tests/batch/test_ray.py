@@ -68,7 +68,12 @@ def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatc
 
     starts = []
     watch = ray_engine._Driver.watch
-    monkeypatch.setattr(ray_engine._Driver, "watch", lambda *arguments: (starts.append(1), watch(*arguments))[1])
+
+    def count_then_watch(*arguments):
+        starts.append(1)
+        return watch(*arguments)
+
+    monkeypatch.setattr(ray_engine._Driver, "watch", count_then_watch)
     monkeypatch.setattr(ray_engine, "ATTEMPTS", 2)
     with pytest.raises(ray_engine.RayError, match="finished no shard for 25 s"):
         batch(folder, "out", timeout=600.0, stall=25.0)

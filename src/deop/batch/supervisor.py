@@ -96,7 +96,11 @@ class Supervisor:
         for _ in range(2):
             self._answers = queue.Queue()
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C reaches the parent only, which ends the worker
             )
             threading.Thread(
                 target=_collect, args=(self._process.stdout, self._answers), name="deop-answers", daemon=True
