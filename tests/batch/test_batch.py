@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.batch import BatchOptions, run_batch, table
+from deop.batch import BatchOptions, job, run_batch, table
 from deop.batch.plan import number_of
 from deop.batch.worker import WorkerOptions
 from deop.errors import DataError, ImageError, OutputError, SettingError
@@ -388,6 +388,21 @@ def test_rows_with_names_that_are_not_unicode(tmp_path):
     row = {"id": "caf\udce9.png", "path": "/p/caf\udce9.png", "model": "m", "settings": "s", "error": None}
     content, _ = table.encode([row])
     assert pq.read_table(BytesIO(content)).to_pylist()[0]["id"] == "caf\\udce9.png"
+
+
+def test_workers_take_turns_on_the_gpus_of_a_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "GPUS", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    on_gpu = BatchOptions("in", "out", replace(WORKER, load={"device": "cuda"}))
+    assert job.worker_environment(on_gpu, 0) is None
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+    assert job.worker_count(on_gpu) == 2
+    turns = [job.worker_environment(on_gpu, number)["CUDA_VISIBLE_DEVICES"] for number in range(3)]
+    assert turns == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert job.worker_environment(on_gpu, 1)["CUDA_VISIBLE_DEVICES"] == "5"
+    assert job.worker_environment(BatchOptions("in", "out", WORKER), 1) is None
 
 
 def test_names_of_files():

@@ -23,6 +23,9 @@ from deop.errors import DataError, SettingError
 ENGINES = ("local", "ray")
 """What runs the workers."""
 
+GPUS = Path("/proc/driver/nvidia/gpus")
+"""Where Linux lists NVIDIA's GPUs."""
+
 MANIFEST = "manifest.json"
 """The list of the files of a batch, written at the end of each run."""
 
@@ -38,7 +41,7 @@ class BatchOptions:
         column: the column of Parquet files.
         limit: use the first photos only.
         shards: number of files of the output; None: files of up to 1,000 photos.
-        workers: number of worker processes; None: one per core of the CPU, or one on a GPU.
+        workers: number of worker processes; None: one per core of the CPU, or one per GPU.
         engine: one of ``ENGINES``.
         begin_anew: delete the results of a batch with other settings instead of refusing to start.
         timeout: seconds without an answer after which a worker is replaced.
@@ -205,12 +208,33 @@ class Tracker:
             self._report(self.progress)
 
 
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, as in CUDA_VISIBLE_DEVICES; found without a library, on Linux only."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip()]
+    try:
+        return [str(number) for number, _ in enumerate(GPUS.iterdir())]
+    except OSError:
+        return []
+
+
+def worker_environment(options: "BatchOptions", number: int) -> dict[str, str] | None:
+    """The environment variables of a worker: with ``device="cuda"``, workers take turns on the GPUs of the machine."""
+    gpus = visible_gpus() if options.worker.load.get("device") == "cuda" else []
+    if len(gpus) < 2:
+        return None
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
+
+
 def worker_count(options: BatchOptions) -> int:
     """The number of worker processes on this machine."""
     if options.workers is not None:
         return options.workers
     device = str(options.worker.load.get("device") or "cpu")
-    return _cores() if device.partition(":")[0] in ("cpu", "auto") else 1
+    if device.partition(":")[0] in ("cpu", "auto"):
+        return _cores()
+    return max(1, len(visible_gpus())) if device == "cuda" else 1
 
 
 def _cores() -> int:

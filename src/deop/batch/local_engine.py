@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from deop.batch.job import BatchOptions, Tracker, with_threads, worker_count
+from deop.batch.job import BatchOptions, Tracker, with_threads, worker_count, worker_environment
 from deop.batch.plan import Plan
 from deop.batch.shard import ShardWriter
 from deop.batch.storage import Storage
@@ -36,8 +36,14 @@ def run_locally(
 
     count = max(1, min(worker_count(options), len(unfinished)))
     others = [
-        Supervisor(with_threads(options), timeout=options.timeout, command=options.command, recycle=options.recycle)
-        for _ in range(count - 1)
+        Supervisor(
+            with_threads(options),
+            timeout=options.timeout,
+            command=options.command,
+            recycle=options.recycle,
+            environment=worker_environment(options, number),
+        )
+        for number in range(1, count)
     ]
     crew = [first, *others]
     writer = ShardWriter(storage, plan, columns, tracker.row, tracker.shard)

@@ -200,7 +200,6 @@ def drive(options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray
         num_cpus=threads,
         num_gpus=gpus,
         memory=options.memory,
-        max_concurrency=1,
     )
     for row in results.iter_rows():
         message = ("shard", int(row["unit"]), pickle.loads(row["statistics"]), int(row["restarts"]))

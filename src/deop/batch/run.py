@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from deop.batch.job import BatchOptions, BatchResult, Progress, Tracker, begin, finish, with_threads
+from deop.batch.job import BatchOptions, BatchResult, Progress, Tracker, begin, finish, with_threads, worker_environment
 from deop.batch.local_engine import run_locally
 from deop.batch.settings import settings_hash
 from deop.batch.storage import Storage
@@ -24,7 +24,13 @@ def run_batch(options: BatchOptions, progress: Callable[[Progress], None] = lamb
     arrow()
     storage = Storage(options.output)
     storage.lock()
-    first = Supervisor(with_threads(options), timeout=options.timeout, command=options.command, recycle=options.recycle)
+    first = Supervisor(
+        with_threads(options),
+        timeout=options.timeout,
+        command=options.command,
+        recycle=options.recycle,
+        environment=worker_environment(options, 0),
+    )
     try:
         facts = first.start()
         settings = options.record(facts)

@@ -69,7 +69,7 @@ class WorkerSettings:
     workers: Annotated[
         int | None,
         option("--workers", metavar="N", panel=WORKERS, min=1,
-               help="Number of worker processes. Default: one per core of the CPU; one on a GPU."),
+               help="Number of worker processes. Default: one per core of the CPU; with --device cuda, one per GPU."),
     ] = None  # fmt: skip
     engine: Annotated[
         Literal["local", "ray"],
