@@ -13,6 +13,7 @@ What breaks in long runs of Ray Data decides the design:
   time, and each actor reserves ``BatchOptions.memory``.
 """
 
+import logging
 import os
 import pickle
 import queue
@@ -182,6 +183,8 @@ def drive(options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray
     _connect(options)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    for name in ("ray", "ray.data"):  # the command reports progress and errors itself
+        logging.getLogger(name).setLevel(logging.ERROR)
     context.max_errored_blocks = 0
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(object_store_memory=STORE_BYTES)

@@ -160,6 +160,9 @@ class _Segmenter:
     def __init__(self, options: WorkerOptions) -> None:
         from importlib import import_module
 
+        from deop.results.checks import check_request
+
+        check_request(options.mode, options.batch or 1)
         module, _, function = options.factory.partition(":")
         self.options = options
         self.model = getattr(import_module(module), function)(options.model, **options.load)
