@@ -1,6 +1,7 @@
 """Batches on Ray: the rows of the local engine, whatever is killed. Ray takes seconds to start, so these are slow."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -92,6 +93,8 @@ def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path):
 
 def test_two_nodes_of_which_one_is_killed(batch, tmp_path, monkeypatch):
     """Two ``ray start`` processes with ports of their own; the second one is killed in the middle."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # a cluster of several nodes needs one token for all
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = write_photos(tmp_path / "some", 120)
     _, expected = batch(folder, "whole", engine="local")
     port = 20000 + os.getpid() % 10000
