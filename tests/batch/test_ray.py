@@ -87,7 +87,7 @@ def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatc
 def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path):
     folder = write_photos(tmp_path / "some", 60)
     _, expected = batch(folder, "whole", engine="local")
-    kill_often(folder, tmp_path / "killed", "ray", 5, longest=15.0)
+    kill_often(folder, tmp_path / "killed", "ray", 3, longest=12.0)
     assert without_times(rows_of(tmp_path / "killed")) == without_times(expected)
 
 
