@@ -1,6 +1,7 @@
 """Severance as a value: where and how an encoder's attention is severed (docs/method.md §3). Needs no torch."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from deop.errors import SettingError
 
@@ -87,6 +88,12 @@ class Severance:
     def needs_masks(self) -> bool:
         """Whether the encoder needs masks."""
         return self.kind not in ("none", "self")
+
+    def record(self) -> dict[str, Any]:
+        """What a result reports: the kind, the severed layers and the residual weight."""
+        if self.kind == "none":
+            return {"severance": "none", "severed_layers": [], "residual": None}
+        return {"severance": self.kind, "severed_layers": list(self.layers), "residual": self.residual}
 
     def residuals(self, depth: int) -> dict[int, float]:
         """Index of each severed block -> weight of its residual stream.

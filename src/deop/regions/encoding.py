@@ -100,9 +100,7 @@ def encode_one_pass(
         for index, embeddings, heatmaps in zip(group, regions.embeddings, regions.heatmaps, strict=True):
             record = {
                 "classifier": "one-pass",
-                "severance": severance.kind,
-                "severed_layers": list(severance.layers) if severance.kind != "none" else [],
-                "residual": severance.residual if severance.kind != "none" else None,
+                **severance.record(),
                 "anchors": kind,
                 "proposals": len(proposals[index]),
             }
