@@ -69,7 +69,7 @@ def measure_memory(
     peaks = {}
     for name in NAMES:
         command = [sys.executable, __file__, "peak", name, str(size), str(masks)]
-        peaks[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        peaks[name] = int(subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout)
         print(f"{name:42} {(peaks[name] - peaks['none']) / 1024:+6.0f} MiB", flush=True)
 
 

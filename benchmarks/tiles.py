@@ -267,7 +267,7 @@ def main(
     smallest_region = network.settings.smallest_region
     network.settings = replace(network.settings, smallest_region=0.0)  # tiles have none, so neither has "whole"
     rows: dict[tuple[str, str], Row] = {}
-    before = json.loads(output.read_text()) if only and output.exists() else []
+    before = json.loads(output.read_text(encoding="utf-8")) if only and output.exists() else []
     experiments = {
         "small-input": lambda: run_small_input(data, network, rows, limit),
         "mosaics": lambda: run_mosaics(data, network, rows),

@@ -1,5 +1,7 @@
 """The option ``--threads``."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -37,6 +39,7 @@ def test_segment_sets_the_number_of_threads_of_its_engine(deop, engine, monkeypa
 )
 def test_the_number_of_threads_is_set_before_the_model_is_loaded(deop, command, monkeypatch):
     """The data are missing or the model is, so nothing else happens."""
+    importlib.import_module("deop.training.stages.finetune")  # which would keep the stand-in for open_folder
     counts = []
 
     def load(*_, threads=None, **__):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from deop.evaluation.bootstrap import Bootstrap, PhotoSums
 from deop.evaluation.evaluate import EvaluatedPhoto, evaluate
 from deop.evaluation.metrics import semantic_scores
 from deop.evaluation.protocol import Protocol
-from deop.model import DeOP
+
+if TYPE_CHECKING:
+    from deop.model import DeOP
 
 SCORES = ("miou", "seen_miou", "unseen_miou", "hiou", "pixel_accuracy")
 
 
 def compare_severances(
-    model: DeOP,
+    model: "DeOP",
     data: LabelledFolder,
     protocol: Protocol,
     severances: Sequence[str],

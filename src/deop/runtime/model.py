@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=GraphSession)
 
-STRIDE = 4
-"""Side of a cell of given masks, in pixels of the network input; as in torch."""
-
 _IN_GRAPHS = (
     "severance", "anchors", "token_weight", "windows", "padding", "normalize_patches", "drop_redundant",
 )  # fmt: skip
@@ -223,7 +220,7 @@ class Model(ModelSurface):
             encoded, exact = self._encoder.run(pixels, canvas.resized), None
         else:
             exact = as_masks(masks, canvas.photo)
-            logits = cell_logits(exact, canvas.resized, canvas.padded, STRIDE)
+            logits = cell_logits(exact, canvas.resized, canvas.padded)
             encoded = self._region_encoder.run(pixels, canvas.resized, logits)
         if not np.isfinite(encoded.regions).all():
             raise CheckpointError(
@@ -254,12 +251,9 @@ class Model(ModelSurface):
 
     def _record(self, encoded: Encoded) -> dict[str, Any]:
         """How a photo was encoded, with the keys that torch's results have."""
-        severance = self.settings.severance
         return {
             "classifier": "one-pass",
-            "severance": severance.kind,
-            "severed_layers": list(severance.layers) if severance.kind != "none" else [],
-            "residual": severance.residual if severance.kind != "none" else None,
+            **self.settings.severance.record(),
             "anchors": self.settings.anchors,
             "proposals": len(encoded.masks),
         }
