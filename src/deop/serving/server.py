@@ -128,7 +128,7 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingError(
-            f"cannot listen on {host}, port {port}: {reason}. Choose others with --host and --port; port 0 is any free one"
+            f"cannot listen on {host}, port {port}: {reason}. Choose others with --host and --port (0: any free one)"
         ) from error
     return bound
 
@@ -141,8 +141,8 @@ def check_host(host: str, token: str | None) -> None:
     """
     if token is None and not is_loopback(host):
         raise SettingError(
-            f"--host {host} lets other machines connect: give a token that they must know, with --token-file FILE or the "
-            f"variable {TOKEN_VARIABLE}"
+            f"--host {host} lets other machines connect: give a token that they must know, with --token-file FILE or "
+            f"the variable {TOKEN_VARIABLE}"
         )
 
 
