@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,33 +78,27 @@ def process(tmp_path):
 
     def run(*arguments, environment=None):
         log = tmp_path / f"log-{len(started)}.txt"
-        with log.open("wb") as file:
+        with log.open("wb") as file:  # a pipe that nobody reads would fill up, and stop the server
             child = subprocess.Popen(
                 [sys.executable, "-m", "deop", "serve", "--port", "0", "--threads", "1", *arguments],
-                stderr=subprocess.PIPE,
-                stdout=file,
+                stderr=file,
                 cwd=tmp_path,
                 env={**os.environ, "COLUMNS": "200", **(environment or {})},
             )
         started.append(child)
-        lines = []
-        for raw in child.stderr:
-            line = raw.decode()
-            lines.append(line)
-            if line.startswith("open http://"):
-                url = line.split()[1]
-                return SimpleNamespace(
-                    url=url, child=child, client=httpx.Client(base_url=url, timeout=60), lines=lines, folder=tmp_path
-                )
-        child.wait(10)
-        raise AssertionError("".join(lines))
+        while child.poll() is None:
+            if address := re.search(r"^open (http://\S+) ", log.read_text(), re.MULTILINE):
+                url = address[1]
+                client = httpx.Client(base_url=url, timeout=60)
+                return SimpleNamespace(url=url, child=child, client=client, log=log.read_text, folder=tmp_path)
+            time.sleep(0.02)
+        raise AssertionError(log.read_text())
 
     yield run
     for child in started:
         if child.poll() is None:
             child.kill()
         child.wait()
-        child.stderr.close()
 
 
 def problem(answer, status, limit=None):

@@ -62,6 +62,8 @@ def test_pages_of_other_sites_are_not_answered(serve, cat):
             "/v1/encode", headers={"Origin": "http://localhost", "Access-Control-Request-Method": "POST"}
         )
         problem(preflight, 405)
+        assert preflight.headers["allow"] == "POST"
+        problem(client.get("/v1/label"), 405)
         for seen in (answer, preflight):
             assert not [name for name in seen.headers if name.startswith("access-control")]
 

@@ -39,8 +39,8 @@ def test_it_answers_and_ends_with_sigterm(process, model, cat):
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 6
     assert all(answer.json()["segments"] == expected for answer in answers)
-    rest = server.child.stderr.read().decode()
     assert server.child.wait(30) == 0
+    rest = server.log()
     lines = [json.loads(line) for line in rest.splitlines() if line.startswith("{")]
     assert lines[-1]["event"] == "stopped"
     assert "wall" not in rest
@@ -93,7 +93,6 @@ def test_workers_are_processes_that_are_replaced(process, model, cat):
         time.sleep(0.2)
     assert answer.json()["segments"] == expected
     server.child.send_signal(signal.SIGTERM)
-    server.child.stderr.read()
     server.child.wait(30)
 
 

@@ -117,7 +117,7 @@ def test_bodies_that_cannot_be_read(serve, cat):
         problem(client.post("/v1/segment", data={"names": "cat"}, files={"x": cat}), 422)
         text = base64.b64encode(cat).decode()
         problem(client.post("/v1/segment", json={"photo": text, "names": ["cat"], "colour": 1}), 422)
-        problem(client.post("/v1/segment", params={"names": "cat"}, json={"photo": text}), 422)
+        problem(client.post("/v1/segment", json={"photo": text}), 422)
         problem(client.post("/v1/segment?names=cat&names=dog", content=cat), 422)
         problem(client.post("/v1/encode", params={"names": "cat"}, content=cat), 422)
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
 
 import deop
 from deop._version import __version__
@@ -146,7 +145,7 @@ def create_app(
         return Response(metrics.text(), media_type=TYPE)
 
     _let_through(app)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    _add_page(app)
     description_of_api = json.dumps(openapi.describe(limits, token is not None)).encode()
     app.openapi = lambda: json.loads(description_of_api)  # type: ignore[method-assign]
     return gate
@@ -177,6 +176,21 @@ def _let_through(app: FastAPI) -> None:
     for kind in (Problem, ClientClosed, Exception):
         app.add_exception_handler(kind, leave)
     app.add_exception_handler(HTTPException, translate)
+
+
+def _add_page(app: FastAPI) -> None:
+    """A route for each file of the page. A mounted folder would take the requests with a wrong method to ``/v1``."""
+
+    def add(path: str, file: Path) -> None:
+        async def send(_: Request) -> Response:
+            return FileResponse(file, headers={"Cache-Control": "no-cache"})
+
+        app.add_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
+
+    add("/", PAGE / "index.html")
+    for file in PAGE.rglob("*"):
+        if file.is_file():
+            add("/" + file.relative_to(PAGE).as_posix(), file)
 
 
 def _respond(answer: Answer) -> Response:

@@ -65,7 +65,7 @@ async def read_photo_question(request: Request, limits: Limits) -> tuple[bytes, 
     """A photo, and the fields of the question about it.
 
     Three forms are accepted: the bytes of the photo, with the fields in the address; a form with the file "photo"; JSON
-    with the photo in base64.
+    with the photo in base64. Fields of the body replace those of the address.
 
     Raises:
         Problem: 415 for another type of content, 422 for content that is not of its type.
@@ -76,14 +76,13 @@ async def read_photo_question(request: Request, limits: Limits) -> tuple[bytes, 
         raise Problem(
             415, f"the content must be image/* or {RAW} (the bytes of a photo), {FORM} or {JSON}: set Content-Type"
         )
-    if kind in (JSON, FORM) and fields:
-        raise Problem(422, "give the fields in the body, not in the address")
     body = await read_body(request, limits)
     if kind == JSON:
         content = parse(PhotoQuestion, body)
-        return _decode(content.photo), content.model_dump(exclude={"photo"}, exclude_unset=True)
+        return _decode(content.photo), fields | content.model_dump(exclude={"photo"}, exclude_unset=True)
     if kind == FORM:
-        return await _read_form(request, body, limits)
+        photo, form = await _read_form(request, body, limits)
+        return photo, fields | form
     return body, fields
 
 

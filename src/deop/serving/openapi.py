@@ -81,7 +81,8 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
             "post": {
                 "operationId": "segment",
                 "summary": "Segment one photo",
-                "description": f"Up to {limits.bytes:,} bytes, {limits.pixels:,} pixels and {limits.names:,} names.",
+                "description": f"Up to {limits.bytes:,} bytes, {limits.pixels:,} pixels and {limits.names:,} names. "
+                "Fields may be given in the address or in the body, which comes first.",
                 "parameters": _query(),
                 "requestBody": {
                     "required": True,
