@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -97,7 +97,7 @@ def _decode(text: str) -> bytes:
 
 
 async def _read_form(request: Request, body: bytes, limits: Limits) -> tuple[bytes, dict[str, Any]]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:
@@ -106,7 +106,7 @@ async def _read_form(request: Request, body: bytes, limits: Limits) -> tuple[byt
             stream(),
             max_files=1,
             max_fields=2 * len(QUERY_FIELDS),
-            max_part_size=limits.bytes,  # type: ignore[arg-type]
+            max_part_size=limits.bytes,
         )
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, AssertionError):

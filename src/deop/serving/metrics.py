@@ -1,5 +1,7 @@
 """What ``/metrics`` shows: counters of requests, times, the queue and the cache, for Prometheus."""
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -11,7 +13,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        options = {"registry": self._registry, "namespace": "deop"}
+        options: dict[str, Any] = {"registry": self._registry, "namespace": "deop"}
         self.requests = Counter("requests", "Requests that were answered.", ("method", "path", "status"), **options)
         self.seconds = Histogram(
             "request_seconds",
