@@ -76,11 +76,11 @@ def process(tmp_path):
     """``process("--workers", "2")`` runs ``deop serve`` and waits for its address."""
     started = []
 
-    def run(*arguments, environment=None):
+    def run(*arguments, environment=None, program=("-m", "deop")):
         log = tmp_path / f"log-{len(started)}.txt"
         with log.open("wb") as file:  # a pipe that nobody reads would fill up, and stop the server
             child = subprocess.Popen(
-                [sys.executable, "-m", "deop", "serve", "--port", "0", "--threads", "1", *arguments],
+                [sys.executable, *program, "serve", "--port", "0", "--threads", "1", *arguments],
                 stderr=file,
                 cwd=tmp_path,
                 env={**os.environ, "COLUMNS": "200", **(environment or {})},

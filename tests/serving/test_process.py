@@ -103,6 +103,13 @@ def test_other_addresses_with_a_token(process, cat, tmp_path):
     assert segment(server.client, cat).status_code == 200
 
 
+def test_it_runs_without_torch(process, cat):
+    hidden = ("torch", "scipy", "transformers", "safetensors", "huggingface_hub", "onnx")
+    code = f"import sys\nsys.modules |= dict.fromkeys({hidden})\nfrom deop.__main__ import main\nmain()\n"
+    server = process(program=("-c", code))
+    assert segment(server.client, cat).status_code == 200
+
+
 def test_mistakes_end_it_at_once(process):
     for arguments, text in (
         (("--host", "0.0.0.0"), "token"),

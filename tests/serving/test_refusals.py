@@ -71,6 +71,7 @@ def test_names(serve, cat):
         problem(client.post("/v1/segment", params={"names": "a,b|c,d"}, content=cat), 422, "names")
         problem(client.post("/v1/segment", params={"names": "a,b", "background": "c,d"}, content=cat), 422, "names")
         problem(client.post("/v1/segment", params={"names": "x" * 21}, content=cat), 422, "characters")
+        problem(client.post("/v1/segment", files={"photo": cat}, data={"names": "x" * 5000}), 422, "characters")
         for names in ("", " ", "cat, cat", "cat,,dog", "a\x07b"):
             problem(client.post("/v1/segment", params={"names": names}, content=cat), 422)
 

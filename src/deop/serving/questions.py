@@ -52,6 +52,10 @@ class Question(BaseModel):
         Raises:
             Problem: naming the limit, or the name that cannot be used.
         """
+        most = limits.names * (limits.characters + 2)
+        for names in (self.names, self.background, self.things):
+            if isinstance(names, str) and len(names) > most:  # before it is split
+                raise exceeds(422, "characters", limits.characters, f"the names have {len(names):,} characters")
         texts = [
             text
             for names in (self.names, self.background, self.things or [])

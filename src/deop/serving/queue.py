@@ -45,6 +45,7 @@ class WorkQueue:
         self._batch_seconds = batch_seconds
         self._shared: deque[_Waiting] = deque()
         self._own: list[deque[_Waiting]] = [deque() for _ in lanes]
+        self._turns = [False] * len(lanes)  # whether the turn before was that of own work
         self._changed: asyncio.Condition | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._places = 0
@@ -159,14 +160,16 @@ class WorkQueue:
                     waiting.outcome.set_result(outcome)
 
     async def _next(self, index: int) -> list[_Waiting]:
-        """The next work of a lane: that which only this lane can do first, since it is quick."""
+        """The next work of a lane. Work that only this lane can do is quick, and has every second turn."""
         assert self._changed is not None
         own = self._own[index]
         async with self._changed:
             await self._changed.wait_for(lambda: own or self._shared)
-        if own:
+        if own and not (self._shared and self._turns[index]):
+            self._turns[index] = True
             batch = [own.popleft()]
         else:
+            self._turns[index] = False
             if len(self._shared) < self._batch and self._batch > 1:
                 await asyncio.sleep(self._batch_seconds)
             batch = [self._shared.popleft() for _ in range(min(self._batch, len(self._shared)))]

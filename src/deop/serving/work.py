@@ -126,6 +126,11 @@ class Worker:
 
     def run(self, works: Sequence[Work]) -> Done:
         """The outcome of each work. Errors of one do not affect the others."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those about names are part of the answers, and not of the log
+            return self._run(works)
+
+    def _run(self, works: Sequence[Work]) -> Done:
         outcomes: list[Outcome | None] = [None] * len(works)
         arrays: dict[int, Any] = {}
         self._photos.expire()
