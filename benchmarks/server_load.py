@@ -2,10 +2,10 @@
 
     python benchmarks/server_load.py PHOTO [PHOTO ...] [--clients 64] [--seconds 120]
 
-Starts a server on a free port of this machine, and asks it for names in the photos. A client that is refused asks again
-after a quarter of a second, sooner than the server asks for. Prints one JSON object: requests by status, wrong answers,
-percentiles of the seconds of accepted and refused requests, and the memory of the server's processes at the start, halfway
-and at the end. Further options are those of `deop serve`.
+Starts a server on a free port of this machine, and asks it for names in the photos. A client that is refused asks
+again after a quarter of a second, sooner than the server asks for. Prints one JSON object: requests by status, wrong
+answers, percentiles of the seconds of accepted and refused requests, and the memory of the server's processes at the
+start, halfway and at the end. Further options are those of `deop serve`.
 """
 
 import argparse
