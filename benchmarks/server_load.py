@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -37,7 +38,8 @@ def main() -> None:
     arguments, server = parser.parse_known_args()
     photos = [path.read_bytes() for path in arguments.photos]
     model = deop.load("nano", engine="onnx", device="cpu", threads=1)
-    expected = [json.loads(json.dumps(model.segment(photo, NAMES).summary(rle=True)["segments"])) for photo in photos]
+    results: Any = model.segment(photos, NAMES)
+    expected = [json.loads(json.dumps(result.summary(rle=True)["segments"])) for result in results]
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "deop", "serve", "--port", "0", *server]
         child = subprocess.Popen(command, stderr=log)
@@ -50,7 +52,7 @@ def main() -> None:
     print(json.dumps({"clients": arguments.clients, "options": server, **report}, indent=2))
 
 
-def wait_for_address(child: "subprocess.Popen[bytes]", log: "tempfile._TemporaryFileWrapper[str]") -> str:
+def wait_for_address(child: "subprocess.Popen[bytes]", log: IO[str]) -> str:
     """The address that the server names when it is ready."""
     while child.poll() is None:
         log.seek(0)

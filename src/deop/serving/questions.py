@@ -27,21 +27,23 @@ class Question(BaseModel):
 
     names: Names = Field(default_factory=list)
     background: Names = Field(default_factory=list, description="Names that compete, but are not in the result.")
-    things: Names | None = Field(None, description="The names that are countable things. Null: guessed from the names.")
+    things: Names | None = Field(
+        default=None, description="The names that are countable things. Null: guessed from the names."
+    )
     mode: Literal["semantic", "panoptic", "instance"] = "semantic"
     threshold: Score | dict[str, Score] | None = Field(
-        None,
+        default=None,
         description='Minimum score: one number, or one for each name, `{"*": 0.3, "dog": 0.6}`. Null: the model\'s '
         "setting.",
     )
     vocabulary: Literal["coco", "ade20k", "cityscapes", "everyday"] | None = Field(
-        None, description="A built-in vocabulary instead of names."
+        default=None, description="A built-in vocabulary instead of names."
     )
     heatmap: Annotated[int, Field(ge=0, strict=True)] | None = Field(
-        None, description="Index of a name whose score at each pixel is the answer: a grey PNG, 255 = 1."
+        default=None, description="Index of a name whose score at each pixel is the answer: a grey PNG, 255 = 1."
     )
     picture: Picture = Field(
-        "overlay",
+        default="overlay",
         description="What an answer of the type image/png, image/jpeg or image/webp shows. label-map: a PNG whose "
         "values are the index of the name + 1, 0 = none. cutout: all names on a transparent background.",
     )
@@ -100,7 +102,7 @@ class PhotoQuestion(Question):
     """A photo in base64, and what to look for in it."""
 
     photo: str = Field(description="The bytes of the photo, in base64.", json_schema_extra={"format": "byte"})
-    severance: str | None = Field(None, description="How attention is severed. Null: the model's setting.")
+    severance: str | None = Field(default=None, description="How attention is severed. Null: the model's setting.")
 
 
 QUERY_FIELDS = ("names", "background", "things", "mode", "threshold", "vocabulary", "heatmap", "picture", "severance")
