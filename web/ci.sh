@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a change of the page must pass: types, unit tests, the built files in src/deop/web, tests in a real browser.
-# DEOP_PYTHON is a Python with deop's base install (default: ../.venv), which computes what the page is compared with.
+# DEOP_PYTHON is a Python with deop and the extra serve (default: ../.venv): the page is compared with it, and served by it.
 # CHROMIUM is the browser; if there is none, Debian's is installed. Takes about three minutes on two quiet cores.
 set -euo pipefail
 

@@ -10,6 +10,7 @@ EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     **dict.fromkeys(("accelerate", "tensorboard", "yaml", "kornia"), "train"),
     **dict.fromkeys(("av",), "video"),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "python_multipart"), "serve"),
     **dict.fromkeys(("rasterio",), "geo"),
     **dict.fromkeys(("tifffile",), "tiff"),
     **dict.fromkeys(("pyarrow", "fsspec"), "batch"),

@@ -2,8 +2,11 @@
 
 import sys
 
+from deop.dependencies import EXTRAS
 from tests.light.conftest import COMMAND
 
+NEEDS_SERVE = ("serving",)
+"""Those that need the extra "serve"."""
 NEEDS_TORCH = ("bench", "encoders", "export", "model", "networks", "proposals", "regions", "training", "weights")
 """Sub-packages and modules of deop that may import torch at the top of a file. Of ``data``, the modules of training."""
 TRAINING_DATA = ("data.augment", "data.samples")
@@ -28,6 +31,9 @@ def test_modules_of_the_base_install_import_without_torch(program):
     process = program(WALK)
     assert process.returncode == 0, process.stderr
     failed = json.loads(process.stdout)
+    for_server = {name: failed.pop(name) for name in list(failed) if name.split(".")[0] in NEEDS_SERVE}
+    server = {library for library, extra in EXTRAS.items() if extra == "serve"} | {"starlette", "pydantic"}
+    assert set(for_server.values()) <= server
     others = {name for name in failed if name.split(".")[0] not in NEEDS_TORCH and name not in TRAINING_DATA}
     assert not others, "these modules must import on the base install"
     assert "model" in failed, "the libraries are hidden"

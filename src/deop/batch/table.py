@@ -146,7 +146,8 @@ def _png(result: "Segmentation") -> bytes:
     from deop.results.label_maps import label_image
 
     buffer = io.BytesIO()
-    label_image(result, palette=True).save(buffer, "PNG")
+    image, _ = label_image(result)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

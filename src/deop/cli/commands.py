@@ -11,12 +11,24 @@ from deop._version import __version__
 from deop.cli.plain_values import PlainCommand, PlainGroup
 from deop.errors import EXIT_CODES
 
-COMMANDS = ("segment", "batch", "evaluate", "train", "models", "convert", "export", "bench", "config", "prepare")
+COMMANDS = (
+    "segment",
+    "batch",
+    "serve",
+    "evaluate",
+    "train",
+    "models",
+    "convert",
+    "export",
+    "bench",
+    "config",
+    "prepare",
+)
 """Names of the commands, in the order of the help page: modules of ``deop.cli`` with a function of the same name."""
 
 _MODULES = {"config": "show_config"}
 _CONFIGURABLE = ("segment", "batch", "evaluate", "train", "bench")  # deop.toml can set their options
-_RUN_WITHOUT_ARGUMENTS = ("models", "bench", "config")  # the others then show their help page
+_RUN_WITHOUT_ARGUMENTS = ("serve", "models", "bench", "config")  # the others then show their help page
 
 
 def build(names: Iterable[str] = COMMANDS) -> typer.Typer:

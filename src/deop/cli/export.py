@@ -46,8 +46,8 @@ def export(
         str | None,
         option(
             "--severance", metavar="KIND", panel=METHOD, autocompletion=completion.severances,
-            help="How attention is severed, as listed by `deop models --severances`. It cannot be changed afterwards. "
-            "Default: the model's setting.",
+            help="How attention is severed: a kind or a published method, as listed by `deop models --severances`. It "
+            "cannot be changed afterwards. Default: the model's setting.",
         ),
     ] = None,
     dtype: Annotated[

@@ -26,14 +26,17 @@ def save_label_map(result: "Segmentation", path: Path, palette: bool) -> None:
         OutputError: the suffix is not .png, there are more than 65,535 names, or the file cannot be written.
     """
     check_png(path)
-    names = result.names
-    if len(names) > _MAX_IDS:
-        raise OutputError(f"cannot write {path}: a PNG supports up to 65,535 names, not {len(names):,}; use .npz")
-    _save(label_image(result, palette), path, "names", list(names))
+    if len(result.names) > _MAX_IDS:
+        raise OutputError(
+            f"cannot write {path}: a PNG supports up to 65,535 names, not {len(result.names):,}; use .npz"
+        )
+    image, info = label_image(result, palette)
+    with replacing(path) as file:
+        image.save(file, "PNG", pnginfo=info)
 
 
-def label_image(result: "Segmentation", palette: bool) -> Image.Image:
-    """The label map of a result as an image: 0 is no name, 1 the first one. With up to 255 names it has 8 bits."""
+def label_image(result: "Segmentation", palette: bool = True) -> tuple[Image.Image, PngInfo]:
+    """The label map of a result with up to 65,535 names as a picture, and its metadata."""
     names = result.names
     dtype = np.uint8 if len(names) <= _MAX_PALETTE else np.uint16
     image = Image.fromarray((result.label_map + 1).astype(dtype))
@@ -41,7 +44,7 @@ def label_image(result: "Segmentation", palette: bool) -> Image.Image:
         colours = bytes(3) + result.colours.tobytes()
         # Pillow stores a palette of up to 16 colours in 1, 2 or 4 bits per pixel, which some programs scale to 255.
         image.putpalette(colours.ljust(3 * 17, b"\0"))
-    return image
+    return image, _metadata("names", list(names))
 
 
 def save_instance_map(result: "Segmentation", path: Path) -> None:
@@ -77,10 +80,14 @@ def check_png(path: Path) -> None:
 
 
 def _save(image: Image.Image, path: Path, key: str, content: Any) -> None:
+    with replacing(path) as file:
+        image.save(file, "PNG", pnginfo=_metadata(key, content))
+
+
+def _metadata(key: str, content: Any) -> PngInfo:
     info = PngInfo()
     info.add_itxt(key, json.dumps(content))
-    with replacing(path) as file:
-        image.save(file, "PNG", pnginfo=info)
+    return info
 
 
 def read_labels(path: str | os.PathLike[str]) -> tuple[np.ndarray, list[str]]:

@@ -1,0 +1,127 @@
+"""Load on `deop serve`: many clients that never wait, answers compared with local ones, memory and refusals.
+
+    python benchmarks/server_load.py PHOTO [PHOTO ...] [--clients 64] [--seconds 120]
+
+Starts a server on a free port of this machine, and asks it for names in the photos. A client that is refused asks
+again after a quarter of a second, sooner than the server asks for. Prints one JSON object: requests by status, wrong
+answers, percentiles of the seconds of accepted and refused requests, and the memory of the server's processes at the
+start, halfway and at the end. Further options are those of `deop serve`.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import numpy as np
+
+import deop
+
+NAMES = "cat, wall, cup, table, person, sky"
+
+
+def main() -> None:
+    """Run the load."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", nargs="+", type=Path)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=120)
+    arguments, server = parser.parse_known_args()
+    photos = [path.read_bytes() for path in arguments.photos]
+    model = deop.load("nano", engine="onnx", device="cpu", threads=1)
+    results: Any = model.segment(photos, NAMES)
+    expected = [json.loads(json.dumps(result.summary(rle=True)["segments"])) for result in results]
+    with tempfile.TemporaryFile("w+") as log:
+        command = [sys.executable, "-m", "deop", "serve", "--port", "0", *server]
+        child = subprocess.Popen(command, stderr=log)
+        try:
+            address = wait_for_address(child, log)
+            report = asyncio.run(load(address, child.pid, photos, expected, arguments.clients, arguments.seconds))
+        finally:
+            child.terminate()
+            child.wait()
+    print(json.dumps({"clients": arguments.clients, "options": server, **report}, indent=2))
+
+
+def wait_for_address(child: "subprocess.Popen[bytes]", log: IO[str]) -> str:
+    """The address that the server names when it is ready."""
+    while child.poll() is None:
+        log.seek(0)
+        if address := re.search(r"^open (http:\S+)", log.read(), re.MULTILINE):
+            return address[1]
+        time.sleep(0.1)
+    log.seek(0)
+    raise SystemExit(log.read())
+
+
+async def load(
+    address: str, process: int, photos: list[bytes], expected: list[object], clients: int, seconds: float
+) -> dict[str, object]:
+    """Ask for ``seconds``, and report."""
+    statuses: Counter[int] = Counter()
+    accepted: list[float] = []
+    refused: list[float] = []
+    wrong = 0
+    numbers = count()
+    end = time.monotonic() + seconds
+
+    async def client() -> None:
+        nonlocal wrong
+        async with httpx.AsyncClient(base_url=address, timeout=300) as http:
+            while time.monotonic() < end:
+                index = next(numbers) % len(photos)
+                start = time.monotonic()
+                answer = await http.post("/v1/segment", params={"names": NAMES}, content=photos[index])
+                statuses[answer.status_code] += 1
+                (accepted if answer.is_success else refused).append(time.monotonic() - start)
+                if answer.is_success:
+                    wrong += answer.json()["segments"] != expected[index]
+                else:
+                    await asyncio.sleep(0.25)  # sooner than the server asks for
+
+    async def watch() -> list[float]:
+        memory = []
+        while time.monotonic() < end:
+            memory.append(megabytes(process))
+            await asyncio.sleep(min(5.0, seconds / 4))
+        return memory
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(client() for _ in range(clients)))
+    memory = await watching
+    return {
+        "seconds": seconds,
+        "statuses": dict(statuses),
+        "wrong_answers": wrong,
+        "accepted_per_second": round(len(accepted) / seconds, 2),
+        "accepted_seconds": percentiles(accepted),
+        "refused_seconds": percentiles(refused),
+        "megabytes": {"start": memory[0], "half": memory[len(memory) // 2], "end": memory[-1], "most": max(memory)},
+    }
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Median, 99th percentile and maximum."""
+    if not values:
+        return {}
+    return {f"p{q}": round(float(np.percentile(values, q)), 4) for q in (50, 99, 100)}
+
+
+def megabytes(process: int) -> float:
+    """Resident memory of a process and its children (Linux)."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in [process, *map(int, children)])
+    return round(pages * 4096 / 1e6, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""``deop serve``: the page and the HTTP server."""
+
+from pathlib import Path
+from typing import Annotated
+
+from deop.cli.console import say
+from deop.cli.options import RUNTIME, Debug, Engine, EngineDataType, EngineDevice, Model, Threads, option
+from deop.dependencies import require
+
+LIMITS = "Limits"
+
+
+def serve(
+    host: Annotated[
+        str,
+        option(
+            "--host", metavar="ADDRESS",
+            help="Address to listen on. Default: 127.0.0.1, this machine alone. Any other asks for a token.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, option("--port", metavar="N", min=0, max=65535, help="Default: 8000. 0: any free port.")
+    ] = 8000,
+    token_file: Annotated[
+        Path | None,
+        option(
+            "--token-file", metavar="FILE",
+            help="File with the token that clients must send. Default: the variable DEOP_TOKEN, if it is set.",
+        ),
+    ] = None,
+    model: Model = "nano",
+    workers: Annotated[
+        int,
+        option(
+            "--workers", metavar="N", panel=RUNTIME, min=1, max=256,
+            help="Number of processes that compute, each with the model in memory. Default: 1.",
+        ),
+    ] = 1,
+    batch: Annotated[
+        int | None,
+        option(
+            "--batch", metavar="N", panel=RUNTIME, min=1, max=256,
+            help="Waiting photos that are encoded together. Default: 1 on a CPU, 8 on a GPU.",
+        ),
+    ] = None,
+    max_megabytes: Annotated[
+        float, option("--max-megabytes", metavar="N", panel=LIMITS, min=0.001, help="Size of a request. Default: 64.")
+    ] = 64,
+    max_megapixels: Annotated[
+        float, option("--max-megapixels", metavar="N", panel=LIMITS, min=0.001, help="Size of a photo. Default: 100.")
+    ] = 100,
+    max_names: Annotated[
+        int,
+        option("--max-names", metavar="N", panel=LIMITS, min=1, max=60_000, help="Names of a question. Default: 1000."),
+    ] = 1000,
+    max_requests: Annotated[
+        int,
+        option(
+            "--max-requests", metavar="N", panel=LIMITS, min=1,
+            help="Requests at the same time; more are asked to come back later. Default: 32.",
+        ),
+    ] = 32,
+    max_seconds: Annotated[
+        float,
+        option("--max-seconds", metavar="N", panel=LIMITS, min=0.001, help="Longest wait for an answer. Default: 60."),
+    ] = 60,
+    cache_megabytes: Annotated[
+        float,
+        option(
+            "--cache-megabytes", metavar="N", panel=LIMITS, min=0.001,
+            help="Memory of encoded photos, for each worker. Default: 1000.",
+        ),
+    ] = 1000,
+    cache_seconds: Annotated[
+        float,
+        option(
+            "--cache-seconds", metavar="N", panel=LIMITS, min=0.001,
+            help="How long an encoded photo is kept without being used. Default: 600.",
+        ),
+    ] = 600,
+    engine: Engine = None,
+    device: EngineDevice = None,
+    dtype: EngineDataType = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Show the page in a browser, and answer programs over HTTP.
+
+    Photos and names stay in memory: they are neither written to disk nor logged. The log on stderr has one JSON object
+    per request.
+    """
+    require("deop serve", "fastapi", "uvicorn", "prometheus_client", "python_multipart")
+    from deop.serving.limits import MEGABYTE, Limits
+    from deop.serving.server import ModelChoice, check_host, read_token, threads_of_worker
+    from deop.serving.server import serve as run
+
+    limits = Limits(
+        bytes=round(max_megabytes * MEGABYTE),
+        pixels=round(max_megapixels * MEGABYTE),
+        names=max_names,
+        requests=max_requests,
+        seconds=max_seconds,
+        cache_bytes=round(cache_megabytes * MEGABYTE),
+        cache_seconds=cache_seconds,
+    )
+    token = read_token(token_file)
+    check_host(host, token)
+    choice = ModelChoice(model, engine, device, dtype, threads or threads_of_worker(workers))
+    run(
+        choice,
+        host=host,
+        port=port,
+        workers=workers,
+        limits=limits,
+        token=token,
+        batch=batch,
+        announce=lambda address: say(f"open {address} in a browser; Ctrl-C ends the server"),
+    )

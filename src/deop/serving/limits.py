@@ -1,0 +1,42 @@
+"""What a server accepts, and the problem that it answers with when a request exceeds a limit."""
+
+from dataclasses import dataclass, fields
+
+from deop.errors import SettingError
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server.
+
+    Attributes:
+        bytes: size of the body of a request.
+        pixels: pixels of a photo.
+        names: class names of a question, with synonyms and background names.
+        characters: characters of one name, with its synonyms.
+        seconds: longest time that a request may wait and be computed; then it is answered with 503.
+        upload_seconds: longest time to receive a body.
+        requests: requests that may be received, wait and be computed at the same time; more are answered with 429.
+        cache_bytes: memory of encoded photos, for each worker.
+        cache_seconds: an encoded photo is forgotten when it has not been used for this long.
+
+    Raises:
+        SettingError: a limit that is not above 0.
+    """
+
+    bytes: int = 64 * MEGABYTE
+    pixels: int = 100_000_000
+    names: int = 1000
+    characters: int = 1000
+    seconds: float = 60.0
+    upload_seconds: float = 30.0
+    requests: int = 32
+    cache_bytes: int = 1000 * MEGABYTE
+    cache_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise SettingError(f"the limit {field.name} must be above 0, not {getattr(self, field.name)}")

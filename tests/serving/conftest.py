@@ -1,0 +1,116 @@
+"""Servers for tests: the application around a worker, and ``deop serve`` as a process."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("fastapi", reason='needs the extra "serve"')
+pytest.importorskip("uvicorn", reason='needs the extra "serve"')
+pytest.importorskip("httpx", reason='needs the extra "dev"')
+
+import httpx
+import numpy as np
+from PIL import Image
+from starlette.testclient import TestClient
+
+import deop
+from deop.serving.access import JsonLog
+from deop.serving.app import create_app
+from deop.serving.lanes import ThreadLane
+from deop.serving.limits import Limits
+from deop.serving.work import Worker
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="session")
+def model():
+    loaded = deop.load("nano", engine="onnx", device="cpu", threads=1)
+    loaded.cache = None
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def cat():
+    """The bytes of a photo of a cat, small so that tests are fast."""
+    with Image.open(EXAMPLES / "chelsea.png") as image:
+        return png(np.asarray(image.convert("RGB").resize((160, 106))))
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def serve(model):
+    """``with serve(limits=..., lane=...) as client``: the application in this process, and ``client.log()``."""
+
+    @contextmanager
+    def start(*, lane=None, limits=None, **options):
+        limits = limits or Limits()
+        worker = Worker(model, limits, "0-")
+        stream = io.StringIO()
+        app = create_app([lane or ThreadLane(worker)], worker.describe(), limits=limits, log=JsonLog(stream), **options)
+        with TestClient(app, base_url="http://localhost") as client:
+            client.application = app
+            client.log = lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+            client.log_text = stream.getvalue
+            yield client
+
+    return start
+
+
+@pytest.fixture
+def process(tmp_path):
+    """``process("--workers", "2")`` runs ``deop serve`` and waits for its address."""
+    started = []
+
+    def run(*arguments, environment=None, program=("-m", "deop")):
+        log = tmp_path / f"log-{len(started)}.txt"
+        with log.open("wb") as file:  # a pipe that nobody reads would fill up, and stop the server
+            child = subprocess.Popen(
+                [sys.executable, *program, "serve", "--port", "0", "--threads", "1", *arguments],
+                stderr=file,
+                cwd=tmp_path,
+                env={**os.environ, "COLUMNS": "200", **(environment or {})},
+            )
+        started.append(child)
+        while child.poll() is None:
+            if address := re.search(r"^open (http://\S+) ", log.read_text(), re.MULTILINE):
+                url = address[1]
+                client = httpx.Client(base_url=url, timeout=60)
+                return SimpleNamespace(url=url, child=child, client=client, log=log.read_text, folder=tmp_path)
+            time.sleep(0.02)
+        raise AssertionError(log.read_text())
+
+    yield run
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+
+
+def problem(answer, status, limit=None):
+    """The content of a refusal, after checks that all of them have to pass."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    content = answer.json()
+    assert content["status"] == status
+    assert content["title"]
+    assert content["detail"]
+    assert content["request_id"] == answer.headers["x-request-id"]
+    assert content.get("limit") == limit
+    if status in (429, 503):
+        assert int(answer.headers["retry-after"]) >= 1
+    return content
