@@ -7,6 +7,7 @@ A source is listed once into work units, which are JSON objects of one of three 
 - ``{"tar": FILE, "limit": N}``: the photos in a tar file, at most N of them, or all for null.
 """
 
+import glob
 import io
 import os
 import tarfile
@@ -73,8 +74,8 @@ def list_units(place: str, *, column: str | None, limit: int | None, shards: int
         SettingError: ``shards`` for tar files, which are the shards.
     """
     ids: Iterator[str]
-    files = _expand(place)
-    kinds = {_kind(file) for file in files} if files is not None else set()
+    files = expand(place)
+    kinds = {kind_of(file) for file in files} if files is not None else set()
     if len(kinds & {"tar", "parquet", "list"}) > 1 or ("image" in kinds and len(kinds) > 1):
         raise SettingError(
             f"{place} names files of several kinds ({', '.join(sorted(kinds))}): give one kind at a time"
@@ -98,19 +99,18 @@ def list_units(place: str, *, column: str | None, limit: int | None, shards: int
     return _file_units(place, base, islice(ids, limit), shards)
 
 
-def _kind(file: str) -> str:
+def kind_of(file: str) -> str:
+    """What a file is by its suffix: "tar", "parquet", "list" or "image"."""
     suffix = Path(file).suffix.lower()
     return {".tar": "tar", ".parquet": "parquet", ".pq": "parquet", ".txt": "list", ".lst": "list"}.get(suffix, "image")
 
 
-def _expand(place: str) -> list[str] | None:
+def expand(place: str) -> list[str] | None:
     """The files that an input names; None for a directory."""
     if "{" in place and ".." in place and not Path(place).exists():
-        return [file for text in _braces(place) for file in (_expand(text) or [])]
+        return [file for text in _braces(place) for file in (expand(text) or [])]
     if _GLOB & set(place) and (is_address(place) or not Path(place).exists()):
-        system, path = file_system(place)
-        found = sorted(str(name) for name in patiently(lambda: system.glob(path)))
-        files = [_full(place, system, name) for name in found if _kind(name) != "image" or _is_photo(name)]
+        files = [name for name in _matching(place) if kind_of(name) != "image" or _is_photo(name)]
         if not files:
             raise ImageError(f"no photos match {place}: check the pattern")
         return files
@@ -122,15 +122,19 @@ def _expand(place: str) -> list[str] | None:
             raise ImageError(f"{place} does not exist: give a directory, a pattern, a list, Parquet or tar files")
         return [str(local.absolute())]
     system, path = file_system(place)
-    if _kind(place) != "image" or _is_photo(place):
+    if kind_of(place) != "image" or _is_photo(place):
         if not patiently(lambda: system.exists(path)):
             raise ImageError(f"{place} does not exist: give a directory, a pattern, a list, Parquet or tar files")
         return [place]
     return None
 
 
-def _full(place: str, system: Any, name: str) -> str:
-    return str(system.unstrip_protocol(name)) if is_address(place) else name
+def _matching(pattern: str) -> list[str]:
+    """The files and directories that match a pattern, in the order of their names."""
+    if not is_address(pattern):  # without fsspec, which the base install does not have
+        return sorted(glob.glob(str(Path(pattern).expanduser().absolute()), recursive=True))  # noqa: PTH207
+    system, path = file_system(pattern)
+    return sorted(str(system.unstrip_protocol(name)) for name in patiently(lambda: system.glob(path)))
 
 
 def _braces(text: str) -> list[str]:
@@ -181,14 +185,12 @@ def _walk_local(folder: Path, below: str) -> Iterator[str]:
 
 def _lines(file: str) -> Iterator[str]:
     """The paths in a list; those that are relative are relative to the list."""
-    base = file.rpartition("/")[0] if is_address(file) else str(Path(file).parent)
     system, path = file_system(file)
     try:
         with system.open(path, "rb") as stream:
             for line in io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape"):
                 if text := line.strip():
-                    absolute = is_address(text) or Path(text).is_absolute()
-                    yield text if absolute else (f"{base}/{text}" if is_address(file) else str(Path(base) / text))
+                    yield beside(file, text)
     except OSError as error:
         raise DataError(f"cannot read the list {file}: {error}") from error
 
@@ -318,18 +320,31 @@ def _rows_of_parquet(unit: dict[str, Any]) -> Iterator[Item]:
             yield Item(place(row), file, error=f"cannot read {file}: {error}")
         return
     for row, scalar in enumerate(values, start):
-        value = scalar.as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value  # Hugging Face: {"bytes": ..., "path": ...}
-        if isinstance(value, dict) and data is None:
-            data = value.get("path")
+        data = content_of(scalar.as_py())
         if isinstance(data, bytes):
             yield Item(place(row), file, data)
-        elif isinstance(data, str) and data:
-            absolute = is_address(data) or Path(data).is_absolute()
-            base = file.rpartition("/")[0] if is_address(file) else str(Path(file).parent)
-            yield Item(place(row), data if absolute else f"{base}/{data}")
+        elif data:
+            yield Item(place(row), beside(file, data))
         else:
             yield Item(place(row), file, error=f"{file}, row {row} of row group {unit['group']}: no image and no path")
+
+
+def content_of(value: Any) -> bytes | str | None:
+    """What a cell of an image column has: the bytes of a file, or its path.
+
+    Args:
+        value: bytes, a path, or the struct of Hugging Face datasets, {"bytes": ..., "path": ...}.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+    return value if isinstance(value, bytes | str) else None
+
+
+def beside(file: str, path: str) -> str:
+    """A path that a list or table names; a relative one is relative to its directory."""
+    if is_address(path) or Path(path).is_absolute():
+        return path
+    return f"{file.rpartition('/')[0]}/{path}" if is_address(file) else str(Path(file).parent / path)
 
 
 def _photos_in_tar(file: str, *, with_data: bool) -> Iterator[Item]:
