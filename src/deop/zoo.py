@@ -210,8 +210,10 @@ def load(
         folder = _find(str(name))
         _check_layout(folder)
         config = read_json(folder / "config.json")
-        needs = {"proposer": proposer, "proxy": proxy, "device": place, "dtype": precision}
-        if choose_engine(str(name), folder, config, engine, **needs) == "onnx":
+        chosen = choose_engine(
+            str(name), folder, config, engine, proposer=proposer, proxy=proxy, device=place, dtype=precision
+        )
+        if chosen == "onnx":
             from deop.runtime.model import Model
 
             given = proposer == GIVEN

@@ -34,7 +34,8 @@ def by_hand(severance, project, coverage=None, inside=None):
     """Mixed values (1 + L, C) of one image, written as loops over heads and patches."""
     parts = {letter: project(letter)[0] for letter in "qkv"}
     mixed = parts["v"].transpose(0, 1).flatten(1).clone()
-    pairs = [("q", "k")] if severance.similarity == "cross" else [(c, c) for c in severance.similarity] or [None]
+    pairs = [("q", "k")] if severance.similarity == "cross" else [(c, c) for c in severance.similarity]
+    pairs = pairs or [None]
     known = torch.ones(1 + PATCHES, dtype=torch.bool)
     if inside is not None:
         known[1:] = inside

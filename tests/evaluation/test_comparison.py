@@ -45,10 +45,10 @@ def test_rows_are_plain_evaluations_and_differences_are_paired(model, dataset):
     assert seen == [(done, 12) for done in range(1, 13)]
     counts = []
     for name, row in zip(NAMES, rows, strict=True):
-        photos = []
+        photos: list[np.ndarray] = []
         plain = evaluate(
             model, data, Protocol(proposals="oracle", severance=name), bootstrap=bootstrap,
-            watch=lambda photo, photos=photos: photos.append(photo.confusion.counts),
+            watch=lambda photo, photos=photos: photos.append(photo.confusion.counts),  # type: ignore[misc]
         )  # fmt: skip
         assert row["severance"] == name
         assert {key: row[key] for key in ("miou", "per_class", "intervals")} == {

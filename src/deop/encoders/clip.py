@@ -222,7 +222,7 @@ class CLIPVision(nn.Module):
         cells: Tensor,
         coverage: Tensor | None,
         valid: Tensor | None,
-        sizes: list[tuple[int, int]] | None,
+        sizes: list[tuple[int, int]] | Tensor | None,
         proxy: Tensor | None,
         scope: Tensor | None,
         *,
@@ -271,7 +271,7 @@ class CLIPVision(nn.Module):
             None if scope is None else tokens[:, last:] @ self.projection,
         )
 
-    def _enter(self, cells: Tensor, sizes: list[tuple[int, int]] | None, scope: Tensor | None) -> Tensor:
+    def _enter(self, cells: Tensor, sizes: list[tuple[int, int]] | Tensor | None, scope: Tensor | None) -> Tensor:
         """The tokens that enter the first block, from embedded patches (B, C, gh, gw): (B, 1 + L + N, C)."""
         grid = (cells.shape[-2], cells.shape[-1])
         x = torch.cat([self.class_token.to(cells.dtype).expand(cells.shape[0], 1, -1), cells.flatten(2).mT], 1)
@@ -287,7 +287,7 @@ class CLIPVision(nn.Module):
         indices: range,
         plan: "Plan",
         grid: tuple[int, int],
-        sizes: list[tuple[int, int]] | None,
+        sizes: list[tuple[int, int]] | Tensor | None,
         inside: Tensor | None,
         scope: Tensor | None,
     ) -> None:

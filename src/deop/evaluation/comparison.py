@@ -14,13 +14,13 @@ from deop.evaluation.metrics import semantic_scores
 from deop.evaluation.protocol import Protocol
 
 if TYPE_CHECKING:
-    from deop.model import DeOP
+    from deop.surface import ModelSurface
 
 SCORES = ("miou", "seen_miou", "unseen_miou", "hiou", "pixel_accuracy")
 
 
 def compare_severances(
-    model: "DeOP",
+    model: "ModelSurface",
     data: LabelledFolder,
     protocol: Protocol,
     severances: Sequence[str],

@@ -151,7 +151,7 @@ def window_at(masks: PhotoMasks, canvas: Canvas, rows: slice, columns: slice) ->
     """
     if masks.exact is not None:
         part = masks.exact[:, rows, columns]
-        low, high = part.all((1, 2)).astype(np.float32), part.any((1, 2)).astype(np.float32)
+        low, high = (np.asarray(some((1, 2)), dtype=np.float32) for some in (part.all, part.any))
         return Window(rows, columns, low, high, part, None, None)
     sizes = zip(masks.logits.shape[1:], canvas.padded, canvas.resized, canvas.photo, (rows, columns), strict=True)
     row, column = (
