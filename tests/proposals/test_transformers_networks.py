@@ -2,8 +2,10 @@
 
 import json
 
+import instant_clip_tokenizer
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from deop.errors import CheckpointError, MissingDependencyError
@@ -15,7 +17,7 @@ from tests.proposals import tiny_networks
 from tests.proposals.suite import Part, ProposerSuite
 
 
-@pytest.fixture(scope="module", params=["maskformer", "mask2former"])
+@pytest.fixture(scope="module", params=["maskformer", "mask2former", "oneformer", "eomt", "eomt_dinov3"])
 def network(request):
     return getattr(tiny_networks, request.param)()
 
@@ -26,7 +28,7 @@ class TestTransformersProposer(ProposerSuite):
         return TransformersProposer(network, IMAGENET)
 
     def exportable(self, proposer):
-        return Part(proposer, lambda module, pixels: module.network(pixel_values=pixels).masks_queries_logits)
+        return Part(proposer, lambda module, pixels: module._run(pixels))
 
 
 @pytest.fixture
@@ -37,16 +39,39 @@ def folder(network, tmp_path):
     return tmp_path
 
 
+def task_of(network, count):
+    """The input that OneFormer's processor makes of the task "panoptic"."""
+    if network.config.model_type != "oneformer":
+        return {}
+    ids = [49406, *instant_clip_tokenizer.Tokenizer().encode("the task is panoptic"), 49407]
+    return {"task_inputs": torch.tensor([ids + [0] * (network.config.task_seq_len - len(ids))] * count)}
+
+
 def test_masks_equal_those_of_transformers(network, folder):
-    pixels = torch.randn(2, 3, 64, 96)
+    pixels = torch.randn(2, 3, 64, 64 if network.config.model_type.startswith("eomt") else 96)
     proposer = TransformersProposer.from_folder(folder)
     with torch.no_grad():
-        expected = network(pixel_values=pixels).masks_queries_logits
+        expected = network(pixel_values=pixels, **task_of(network, 2)).masks_queries_logits
         proposals = proposer(pixels)
     for image, logits in zip(proposals, expected, strict=True):
         assert torch.equal(image.logits, logits)
         assert image.slots.tolist() == list(range(logits.shape[0]))
     assert not proposer.training
+
+
+@pytest.mark.parametrize("kind", ["eomt", "eomt_dinov3"])
+@torch.no_grad()
+def test_a_wide_photo_is_placed_in_the_frame_of_eomt(kind):
+    network = getattr(tiny_networks, kind)()
+    pixels = torch.randn(2, 3, 64, 128)
+    frame = torch.zeros(2, 3, 64, 64)
+    for channel, (mean, std) in enumerate(zip([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], strict=True)):
+        frame[:, channel] = -mean / std  # black
+    frame[:, :, :32] = F.interpolate(pixels, (32, 64), mode="bilinear", antialias=True)
+    expected = network(pixel_values=frame).masks_queries_logits
+    assert expected.shape == (2, 7, 16, 16)
+    for image, proposals in zip(expected, TransformersProposer(network, IMAGENET)(pixels), strict=True):
+        torch.testing.assert_close(proposals.logits, image[:, :8], rtol=1e-4, atol=1e-5)
 
 
 def test_normalization_comes_from_the_folder(folder):
@@ -81,7 +106,9 @@ def test_pickled_weights_raise_with_a_remedy(folder):
 
 def test_incomplete_weights_raise(folder):
     state = load_file(folder / "model.safetensors")
-    removed = next(key for key in state if key.endswith("queries_embedder.weight") or "mask_embedder" in key)
+    removed = next(
+        key for key in state if key.endswith("queries_embedder.weight") or "mask_embedder" in key or "mask_head" in key
+    )
     del state[removed]
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=removed):

@@ -55,6 +55,59 @@ def mask2former():
     return Mask2FormerForUniversalSegmentation(config).eval()
 
 
+def oneformer():
+    from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
+
+    torch.manual_seed(0)
+    config = OneFormerConfig(
+        backbone_config=_swin(["stage1", "stage2", "stage3", "stage4"]),
+        conv_dim=32,
+        mask_dim=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=32,
+        encoder_layers=1,
+        decoder_layers=3,
+        num_attention_heads=2,
+        dim_feedforward=32,
+        num_queries=7,
+        num_labels=3,
+        text_encoder_width=32,
+        text_encoder_num_layers=1,
+    )
+    return OneFormerForUniversalSegmentation(config).eval()
+
+
+def _eomt(config_class, network_class, **options):
+    torch.manual_seed(0)
+    config = config_class(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_blocks=2,
+        image_size=64,
+        patch_size=16,
+        num_queries=7,
+        num_labels=3,
+        num_register_tokens=1,
+        **options,
+    )
+    network = network_class(config).eval()
+    network.attn_mask_probs.zero_()  # as in published models: masks guide the attention in training only
+    return network
+
+
+def eomt():
+    from transformers import EomtConfig, EomtForUniversalSegmentation
+
+    return _eomt(EomtConfig, EomtForUniversalSegmentation)
+
+
+def eomt_dinov3():
+    from transformers import EomtDinov3Config, EomtDinov3ForUniversalSegmentation
+
+    return _eomt(EomtDinov3Config, EomtDinov3ForUniversalSegmentation, intermediate_size=64)
+
+
 def sam():
     from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 

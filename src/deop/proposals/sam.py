@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, SettingError
 from deop.images.preprocessing import IMAGENET, Normalization
 from deop.networks.loading import list_some, read_normalization
 from deop.proposals.filtering import drop_small_regions, keep_first
+from deop.proposals.frames import place_in_frame, shape_in_frame
 from deop.proposals.pretrained import build_network, config_of, load_network
 from deop.proposals.types import Proposals
 
@@ -117,14 +117,12 @@ class SamProposer(nn.Module):
         """(height, width) of the image in the frame; multiples of 4, so that cells of the masks end with the image."""
         if not self.keeps_shape:
             return self.frame, self.frame
-        scale = self.frame / max(height, width) / 4
-        return max(1, round(height * scale)) * 4, max(1, round(width * scale)) * 4
+        return shape_in_frame(height, width, self.frame, 4)
 
     def _predict(self, image: Tensor, rows: int, columns: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Mask logits (3 * points, h, w) float32 and predicted IoU (3 * points,) of one batch of points at a time."""
         dtype = self.network.dtype
-        framed = F.interpolate(image[None].float(), (rows, columns), mode="bilinear", antialias=True)
-        framed = F.pad(framed, (0, self.frame - columns, 0, self.frame - rows))
+        framed = place_in_frame(image[None], rows, columns, self.frame)
         network: Any = self.network
         embeddings = network.get_image_embeddings(framed.to(dtype))
         side = self.settings.points_per_side

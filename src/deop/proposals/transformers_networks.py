@@ -1,15 +1,17 @@
-"""MaskFormer and Mask2Former models of the hub as proposers; their classes are ignored."""
+"""MaskFormer, Mask2Former, OneFormer and EoMT models of the hub as proposers; their classes are ignored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError
 from deop.images.preprocessing import IMAGENET, Normalization
 from deop.networks.loading import list_some, read_normalization
+from deop.proposals.frames import place_in_frame, shape_in_frame
 from deop.proposals.maskformer import every_query
 from deop.proposals.pretrained import build_network, config_of, load_network
 from deop.proposals.types import Proposals
@@ -17,15 +19,26 @@ from deop.proposals.types import Proposals
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CLASSES = {"maskformer": "MaskFormerForInstanceSegmentation", "mask2former": "Mask2FormerForUniversalSegmentation"}
+CLASSES = {
+    "maskformer": "MaskFormerForInstanceSegmentation",
+    "mask2former": "Mask2FormerForUniversalSegmentation",
+    "oneformer": "OneFormerForUniversalSegmentation",
+    "eomt": "EomtForUniversalSegmentation",
+    "eomt_dinov3": "EomtDinov3ForUniversalSegmentation",
+}
 """Supported model types of transformers -> the class that loads them."""
+
+PANOPTIC_TASK = (49406, 518, 10549, 533, 1072, 24755, 49407)
+"""CLIP's tokens of "the task is panoptic", an input of OneFormer."""
 
 
 class TransformersProposer(nn.Module):
-    """A MaskFormer or Mask2Former of transformers: each query proposes its mask; its classes are ignored.
+    """A network of transformers whose queries each propose a mask; its classes are ignored.
+
+    EoMT takes square images of one size: photos are resized to fit in its frame, as its authors do for panoptic masks.
 
     Args:
-        network: ``MaskFormerForInstanceSegmentation`` or ``Mask2FormerForUniversalSegmentation``.
+        network: an instance of one of ``CLASSES``.
         normalization: normalisation that its pixels need.
     """
 
@@ -37,6 +50,14 @@ class TransformersProposer(nn.Module):
         self.network = network
         self.normalization = normalization
         self.train(network.training)  # loaded networks are in evaluation mode
+        self.frame: int | None = None
+        if network.config.model_type.startswith("eomt"):
+            size = network.config.image_size
+            self.frame = size if isinstance(size, int) else size[0]
+            # How often masks guide the attention, by block. At the end of EoMT's training these are 0; as plain numbers
+            # they can be exported.
+            del network.attn_mask_probs
+            network.attn_mask_probs = [0.0] * network.config.num_blocks
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
         """Propose one mask per query.
@@ -47,8 +68,31 @@ class TransformersProposer(nn.Module):
         Returns:
             One ``Proposals`` per image: float32 logits (at stride 4 in published models), slot = index of the query.
         """
-        output = self.network(pixel_values=pixels.to(self.network.dtype), output_auxiliary_logits=False)
-        return [every_query(logits) for logits in output.masks_queries_logits]
+        if self.frame is None:
+            logits = self._run(pixels)
+        else:
+            logits = self._run_in_frame(pixels, self.frame)
+        return [every_query(masks) for masks in logits]
+
+    def _run(self, pixels: Tensor) -> Tensor:
+        """Mask logits (B, N, h, w) of images that the network takes as they are."""
+        options: dict[str, Any] = {}
+        config = self.network.config
+        if config.model_type in ("maskformer", "mask2former"):
+            options["output_auxiliary_logits"] = False
+        elif config.model_type == "oneformer":
+            task = torch.tensor(PANOPTIC_TASK, device=pixels.device)
+            task = nn.functional.pad(task, (0, config.task_seq_len - len(task)))
+            options["task_inputs"] = task.expand(len(pixels), -1)
+        return self.network(pixel_values=pixels.to(self.network.dtype), **options).masks_queries_logits
+
+    def _run_in_frame(self, pixels: Tensor, frame: int) -> Tensor:
+        """Mask logits (B, N, h, w) of images of any size, from a network that takes square frames."""
+        size = (pixels.shape[-2], pixels.shape[-1])
+        rows, columns = shape_in_frame(*size, frame, self.network.config.patch_size)
+        black = [-mean / std for mean, std in zip(self.normalization.mean, self.normalization.std, strict=True)]
+        logits = self._run(place_in_frame(pixels, rows, columns, frame, black))
+        return logits[..., : rows * logits.shape[-2] // frame, : columns * logits.shape[-1] // frame]
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "TransformersProposer":
