@@ -1,6 +1,7 @@
 """``deop segment``: photos and class names in; pictures, label maps and files for other programs out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,6 +168,8 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     proposer = GIVEN if method.masks else method.proposer
     network = load(method.model, proposer=proposer, proxy=method.proxy, **options)
     use_windows(network, windows)
+    if method.smallest_region is not None:
+        network.settings = replace(network.settings, smallest_region=method.smallest_region)
     network.check_encoding(**encoding)
     if not cache:
         network.cache = None

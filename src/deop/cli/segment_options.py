@@ -420,6 +420,18 @@ class MethodOptions:
             "Default: the model's setting.",
         ),
     ] = None
+    smallest_region: Annotated[
+        float | None,
+        option(
+            "--smallest-region",
+            metavar="SHARE",
+            min=0,
+            max=0.99,
+            panel=METHOD,
+            help="Share of the photo, from 0 to below 1: smaller connected regions get the name of their surroundings. "
+            "0 keeps all. Default: the model's setting.",
+        ),
+    ] = None
     severance: Severance = None
     proxy: Proxy = None
     windows: Windows = None
