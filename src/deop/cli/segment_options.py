@@ -157,7 +157,7 @@ class PictureOptions:
             "--alpha",
             metavar="NUMBER",
             panel=PICTURE,
-            help="Opacity of the colours, 0 to 1. Default: 0.55; 0.7 for a heat map.",
+            help="Opacity of the colours, 0 to 1. Default: 0.5; 0.7 for a heat map.",
         ),
     ] = None
     no_legend: Annotated[bool, option("--no-legend", panel=PICTURE, help="Draw no legend.")] = False
