@@ -38,7 +38,7 @@ def open_raster(
 
     stack = ExitStack()
     try:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
+        stack.enter_context(_environment())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = stack.enter_context(rasterio.open(path))
@@ -51,6 +51,15 @@ def open_raster(
     except BaseException:
         stack.close()
         raise
+
+
+def _environment() -> Any:
+    """GDAL's settings. Files beside the image, such as world files and overviews, are looked for one by one, since its
+    folder may have a million files.
+    """
+    import rasterio
+
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_DISABLE_READDIR_ON_OPEN="TRUE")
 
 
 def _reason(error: BaseException) -> str:
@@ -84,6 +93,11 @@ class RasterScene(Scene):
         self.shape = (dataset.height, dataset.width)
         self.georeference = _georeference(dataset)
         self._bands = _choose_bands(dataset, bands, name)
+        if str(self._dtype).startswith("complex"):
+            raise ImageError(
+                f"cannot read {name}: its values are complex numbers; convert them to magnitudes, for instance with "
+                "gdal_calc"
+            )
         self._palette = _palette(dataset, self._bands)
         from rasterio.enums import MaskFlags
 
@@ -182,12 +196,27 @@ def _palette(dataset: Any, bands: list[int]) -> np.ndarray | None:
     return colours
 
 
+def georeference_of(path: Path) -> Georeference | None:
+    """The georeference of a file that other libraries decode, such as a JPEG with a world file; None if it has none."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    try:
+        with _environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                return _georeference(dataset)
+    except RasterioError:
+        return None
+
+
 def _georeference(dataset: Any) -> Georeference | None:
+    crs = dataset.crs.to_wkt() if dataset.crs else ""
+    sensor = dataset.rpcs.to_gdal() if dataset.rpcs else None
     points, points_crs = dataset.gcps
     if points:
         rows = tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points)
-        return Georeference(points_crs.to_wkt() if points_crs else "", None, rows)
-    crs = dataset.crs.to_wkt() if dataset.crs else ""
-    if not crs and dataset.transform.is_identity:
-        return None
-    return Georeference(crs, tuple(dataset.transform)[:6])
+        return Georeference(points_crs.to_wkt() if points_crs else "", None, rows, sensor)
+    if dataset.transform.is_identity and (sensor or not crs):
+        return Georeference(crs, None, (), sensor) if sensor else None
+    return Georeference(crs, tuple(dataset.transform)[:6], (), sensor)

@@ -39,13 +39,15 @@ class Georeference:
     Attributes:
         crs: the coordinate reference system as WKT; "" if the file does not say.
         transform: (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f; None if the file has
-            ground control points instead.
+            ground control points or a sensor model instead.
         points: ground control points (row, column, x, y, z).
+        sensor: rational polynomial coefficients of a satellite image, by GDAL's names; or None.
     """
 
     crs: str
     transform: tuple[float, float, float, float, float, float] | None
     points: tuple[tuple[float, float, float, float, float], ...] = ()
+    sensor: dict[str, str] | None = None
 
 
 class Scene(ABC):

@@ -18,6 +18,7 @@ from deop.results.polygons import check_tolerance
 from deop.results.segmentation import Segmentation
 from deop.surface import ModelSurface, Names
 from deop.text.thresholds import ThresholdValue
+from deop.tiles.areas import measure_of
 from deop.tiles.journal import Journal, writing
 from deop.tiles.opening import open_scene
 from deop.tiles.outlines import trace_bands
@@ -248,17 +249,19 @@ def _write(run: Run, out: Path, shapes: Path | None, tolerance: float, min_area:
         if shapes is not None:
             shapes.parent.mkdir(parents=True, exist_ok=True)
             part = shapes.with_name(f".{shapes.stem}.part{shapes.suffix}")
-            outlines = trace_bands(map(labels.rows, range(labels.bands)), tolerance=tolerance, min_area=min_area)
+            bands = map(labels.rows, range(labels.bands))
+            measure = measure_of(scene.georeference)
+            outlines = trace_bands(bands, tolerance=tolerance, min_area=min_area, measure=measure)
             try:
                 count = write_polygons(outlines, names, scene.georeference, part, shapes.stem)
-                part.replace(shapes)
+                journal.publish(part, shapes)
             finally:
                 part.unlink(missing_ok=True)
         finished = journal.folder / f"labels{out.suffix}"
         write_label_map(labels, finished, journal.folder)
         if scene.georeference is not None:
             out.with_suffix(".qml").write_text(qgis_style(names, colours), encoding="utf-8")
-        finished.replace(out)
+        journal.publish(finished, out)
     return TiledResult(
         out,
         shapes,

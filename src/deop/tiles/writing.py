@@ -196,6 +196,7 @@ def _write_cog(labels: LabelMap, out: Path, folder: Path) -> None:
     from rasterio.control import GroundControlPoint
     from rasterio.crs import CRS
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.rpc import RPC
     from rasterio.transform import Affine
     from rasterio.windows import Window
 
@@ -209,8 +210,10 @@ def _write_cog(labels: LabelMap, out: Path, folder: Path) -> None:
     }  # fmt: skip
     if place.transform is not None:
         profile["transform"] = Affine(*place.transform)
-    else:
+    elif place.points:
         profile["gcps"] = [GroundControlPoint(row, column, x, y, z) for row, column, x, y, z in place.points]
+    if place.sensor is not None:
+        profile["rpcs"] = RPC.from_gdal(place.sensor)
     plain = folder / "plain.tif"
     try:
         with rasterio.Env(GDAL_CACHEMAX=128), warnings.catch_warnings():
