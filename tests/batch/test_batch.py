@@ -1,5 +1,6 @@
 """Batches of photos into Parquet files: each input once, whatever ends the processes."""
 
+import gzip
 import json
 import os
 import shutil
@@ -142,6 +143,78 @@ def test_other_settings_are_refused_by_name_unless_begun_anew(batch, change, tex
     assert len(rows) == change.get("limit", 40)
 
 
+def test_failed_inputs_are_tried_again_when_asked_and_others_are_not(batch, tmp_path, monkeypatch):
+    folder = write_photos(tmp_path / "some", 40)
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))]
+    late = [Path(paths[3]), Path(paths[39])]  # of the first and the last shard
+    for path in late:
+        path.rename(path.with_suffix(".away"))
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    result, rows = batch(tmp_path / "list.txt")
+    assert result.statistics.failed == 2
+    late[0].with_suffix(".away").rename(late[0])
+    tries = tmp_path / "tries"
+    tries.mkdir()
+    monkeypatch.setenv("DEOP_TEST_TRIES", str(tries))
+    seen = []
+    options = {"worker": WORKER, "command": FAKE, "workers": 1, "retry_failed": True}
+    result = run_batch(
+        BatchOptions(str(tmp_path / "list.txt"), str(tmp_path / "out"), **options),
+        lambda progress: seen.append((progress.inputs, progress.shards)),
+    )
+    assert (result.photos, result.statistics.rows, result.statistics.failed) == (2, 40, 1)
+    assert seen[0] == (16, 1)
+    assert seen[-1] == (40, 3)
+    assert {place.name.split(".png")[0] for place in tries.iterdir()} == {"003", "039"}
+    again = rows_of(tmp_path / "out")
+    assert [row["id"] for row in again] == paths
+    assert again[3]["error"] is None
+    assert again[39] == {**rows[39], "seconds": again[39]["seconds"]}
+    assert [row for row in again if row["id"] != paths[3]] == [row for row in rows if row["id"] != paths[3]]
+    assert batch(tmp_path / "list.txt")[0].photos == 0  # only when asked
+
+
+def test_a_shard_that_does_not_fit_in_memory_is_refused(tmp_path):
+    from deop.batch.sources import list_units
+
+    (tmp_path / "list.txt").write_text("a.jpg\n" * 50_001)
+    with pytest.raises(SettingError, match="files of 25,001 photos, which must fit in memory: give at least 3"):
+        list(list_units(str(tmp_path / "list.txt"), column=None, limit=None, shards=2))
+    assert len(list(list_units(str(tmp_path / "list.txt"), column=None, limit=None, shards=3))) == 3
+
+
+def test_a_directory_in_a_store_is_listed_as_on_disk(tmp_path):
+    """Object stores list files in other orders, list directories as empty files, and hide nothing."""
+    import fsspec
+
+    from deop.batch.sources import list_units
+
+    names = [
+        "b.jpg",
+        "a/2.png",
+        "a/10.png",
+        "a/deep/x.JPG",
+        "b/1.jpg",
+        ".hidden/1.jpg",
+        "a/.x.jpg",
+        "text.txt",
+        "a.jpg",
+    ]
+    system, root = fsspec.core.url_to_fs(f"memory://{tmp_path.name}")
+    for name in names:
+        for place in (tmp_path / name,):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        system.pipe_file(f"{root}/{name}", b"")
+
+    def ids(place):
+        return [name for unit in list_units(place, column=None, limit=None, shards=None) for name in unit["ids"]]
+
+    assert ids(f"memory://{tmp_path.name}") == ids(str(tmp_path))
+    assert ids(f"file://{tmp_path}") == ids(str(tmp_path))
+    system.rm(root, recursive=True)
+
+
 def test_limit_and_number_of_shards(batch, tmp_path):
     result, rows = batch(limit=10, shards=5, workers=2)
     assert len(rows) == 10
@@ -213,10 +286,18 @@ def test_a_tar_file_that_is_cut_keeps_what_is_before(batch, tmp_path):
             info = tarfile.TarInfo(f"{number}.png")
             info.size = len(png(number))
             archive.addfile(info, BytesIO(png(number)))
-    (tmp_path / "cut.tar").write_bytes(whole.getvalue()[: 512 * 7 + 100])
-    result, rows = batch(tmp_path / "cut.tar")
-    assert 0 < result.statistics.rows - result.statistics.failed < 6
-    assert "incomplete or damaged" in rows[-1]["error"]
+    cut = whole.getvalue()[: 512 * 7 + 100]
+    packed = gzip.compress(whole.getvalue())
+    damaged = packed[: len(packed) // 2] + bytes(reversed(packed[len(packed) // 2 :]))
+    for name, content in {"cut": cut, "packed": packed[: len(packed) * 2 // 3], "damaged": damaged}.items():
+        (tmp_path / f"{name}.tar").write_bytes(content)
+        result, rows = batch(tmp_path / f"{name}.tar", tmp_path / f"out {name}")
+        assert 0 < result.statistics.rows - result.statistics.failed < 6
+        assert "incomplete or damaged" in rows[-1]["error"]
+    for content in (b"", b"no archive at all"):
+        (tmp_path / "none.tar").write_bytes(content)
+        result, rows = batch(tmp_path / "none.tar", tmp_path / "out none", begin_anew=True)
+        assert "incomplete or damaged" in rows[-1]["error"]
 
 
 def test_bad_inputs_are_refused_before_anything_is_written(batch, photos, tmp_path):
@@ -299,7 +380,7 @@ def test_a_disk_that_is_really_full_loses_nothing(batch, tmp_path):
         assert result.finished_before == kept
         assert [row["id"] for row in rows] == [f"{number // 10:02d}/{number:03d}.png" for number in range(40)]
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 DRIVER = """

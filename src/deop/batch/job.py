@@ -14,7 +14,8 @@ import numpy as np
 from deop.batch.plan import Plan, number_of, part_name, read_plan, write_plan
 from deop.batch.settings import NAME, VERSION, check_same, settings_hash
 from deop.batch.sources import list_units
-from deop.batch.storage import Storage, is_address
+from deop.batch.storage import Storage
+from deop.batch.stores import is_address
 from deop.batch.supervisor import COMMAND, RECYCLE, TIMEOUT
 from deop.batch.table import MASKS, Statistics, read_statistics
 from deop.batch.worker import WorkerOptions
@@ -22,6 +23,9 @@ from deop.errors import DataError, SettingError
 
 ENGINES = ("local", "ray")
 """What runs the workers."""
+
+READERS = 8
+"""Threads that read the ends of files in the output."""
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 """Where Linux lists NVIDIA's GPUs."""
@@ -44,6 +48,7 @@ class BatchOptions:
         workers: number of worker processes; None: one per core of the CPU, or one per GPU.
         engine: one of ``ENGINES``.
         begin_anew: delete the results of a batch with other settings instead of refusing to start.
+        retry_failed: try inputs again that have an error from an earlier run.
         timeout: seconds without an answer after which a worker is replaced.
         command: starts a worker.
         recycle: photos after which a worker is replaced.
@@ -61,6 +66,7 @@ class BatchOptions:
     workers: int | None = None
     engine: str = "local"
     begin_anew: bool = False
+    retry_failed: bool = False
     timeout: float = TIMEOUT
     command: tuple[str, ...] = COMMAND
     recycle: int = RECYCLE
@@ -114,7 +120,7 @@ class BatchResult:
         shards: number of files in the output.
         statistics: of all files, also those of earlier runs.
         finished_before: files of earlier runs.
-        photos: inputs of this run.
+        photos: inputs that this run has answered.
         seconds: time of this run, from the start of the first worker to the last file.
         restarts: workers that were replaced because they crashed or did not answer.
     """
@@ -200,6 +206,12 @@ class Tracker:
             self.progress.inputs += count
             self._report(self.progress)
 
+    def kept(self, count: int = 1) -> None:
+        """Count inputs of a shard that is written again whose answers are those of an earlier run."""
+        with self._lock:
+            self.progress.inputs += count
+            self._report(self.progress)
+
     def shard(self, number: int, statistics: Statistics) -> None:
         """Count a finished file."""
         with self._lock:
@@ -250,16 +262,31 @@ def with_threads(options: BatchOptions, threads: int | None = None) -> WorkerOpt
     return replace(worker, load={**worker.load, "threads": chosen})
 
 
+def to_run(storage: Storage, plan: Plan, options: BatchOptions) -> np.ndarray:
+    """The numbers of the units that a run computes: those without a file, and those with failures to retry, (n,)."""
+    unfinished = plan.unfinished()
+    if not options.retry_failed:
+        return unfinished
+    finished = np.setdiff1d(np.arange(len(plan)), unfinished)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="deop-failures") as readers:
+        failed = list(readers.map(lambda number: _numbers(storage, int(number)).failed > 0, finished))
+    return np.union1d(unfinished, finished[np.array(failed, bool)])
+
+
+def _numbers(storage: Storage, number: int) -> Statistics:
+    return read_statistics(storage.address(part_name(number)))
+
+
 def finish(
     storage: Storage, plan: Plan, settings: dict[str, Any], result: BatchResult, written: dict[int, Statistics]
 ) -> None:
     """Write the list of files, with the numbers of each, also of those that were written by earlier runs."""
 
     def numbers(number: int) -> Statistics:
-        return written[number] if number in written else read_statistics(storage.address(part_name(number)))
+        return written[number] if number in written else _numbers(storage, number)
 
     files = []
-    with ThreadPoolExecutor(8, thread_name_prefix="deop-manifest") as readers:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="deop-manifest") as readers:
         for number, statistics in enumerate(readers.map(numbers, range(len(plan)))):
             files.append({"file": part_name(number), **statistics.as_json()})
             result.statistics.add(statistics)

@@ -63,22 +63,29 @@ class UnitActor:
             command=options.command,
             recycle=options.recycle,
         )
+        self._kept = 0
         self._writer = ShardWriter(
-            storage, read_plan(storage), columns, on_shard=lambda number, numbers: self._keep(number, numbers)
+            storage,
+            read_plan(storage),
+            columns,
+            on_shard=self._statistics.__setitem__,
+            on_kept=self._count_kept,
+            retry_failed=options.retry_failed,
         )
 
-    def _keep(self, number: int, statistics: Statistics) -> None:
-        self._statistics[number] = statistics
+    def _count_kept(self) -> None:
+        self._kept += 1
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Run the shards of a batch of numbers."""
         numbers = [int(number) for number in batch["unit"]]
-        before = self._supervisor.restarts
+        restarts, kept = self._supervisor.restarts, self._kept
         self._writer.run(self._supervisor, numbers)
         return {
             "unit": np.array(numbers),
             "statistics": np.array([pickle.dumps(self._statistics.pop(number)) for number in numbers], object),
-            "restarts": np.array([self._supervisor.restarts - before] + [0] * (len(numbers) - 1)),
+            "restarts": np.array([self._supervisor.restarts - restarts] + [0] * (len(numbers) - 1)),
+            "kept": np.array([self._kept - kept] + [0] * (len(numbers) - 1)),
         }
 
 
@@ -107,12 +114,16 @@ def run_on_ray(
     while len(unfinished):
         driver = _Driver(options, columns, unfinished)
         try:
-            error, finished = driver.watch(plan, tracker)
+            error, finished = driver.watch(storage, tracker)
         finally:
             driver.end()
         if isinstance(error, DeopError) and not isinstance(error, RayError):
             raise error
-        left = plan.unfinished()
+        missing = frozenset(plan.unfinished().tolist())
+        left = np.array(
+            [number for number in unfinished.tolist()
+             if number not in tracker.written and (options.retry_failed or number in missing)], np.int64,
+        )  # fmt: skip
         if error is None and not len(left):
             return
         failures = 0 if finished else failures + 1
@@ -143,7 +154,7 @@ class _Driver:
                 self._messages.put(None)
                 return
 
-    def watch(self, plan: Plan, tracker: Tracker) -> tuple[Exception | None, int]:
+    def watch(self, storage: Storage, tracker: Tracker) -> tuple[Exception | None, int]:
         """Follow the run to its end: why it ended, None for success; and the number of finished shards."""
         finished = 0
         while True:
@@ -153,11 +164,13 @@ class _Driver:
                 return RayError(f"Ray has finished no shard for {self._stall:g} s: look at its dashboard"), finished
             if message is None:
                 return RayError(f"Ray's driver ended with exit code {self._process.wait()}"), finished
+            storage.check_lock()
             if message[0] == "shard":
-                _, number, statistics, restarts = message
+                _, number, statistics, restarts, kept = message
                 finished += 1
                 tracker.restarts += restarts
-                tracker.row(statistics.rows)
+                tracker.kept(kept)
+                tracker.row(statistics.rows - kept)
                 tracker.shard(number, statistics)
             elif message[0] == "failed":
                 return message[1], finished
@@ -205,7 +218,8 @@ def drive(options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray
         memory=options.memory,
     )
     for row in results.iter_rows():
-        message = ("shard", int(row["unit"]), pickle.loads(row["statistics"]), int(row["restarts"]))
+        numbers = int(row["restarts"]), int(row["kept"])
+        message = ("shard", int(row["unit"]), pickle.loads(row["statistics"]), *numbers)
         pickle.dump(message, answers)
         answers.flush()
 

@@ -171,6 +171,12 @@ def encode(rows: Sequence[dict[str, Any]]) -> tuple[bytes, Statistics]:
     return buffer.getvalue(), statistics
 
 
+def decode(content: bytes) -> list[dict[str, Any]]:
+    """The rows of a Parquet file of a batch."""
+    rows: list[dict[str, Any]] = arrow().parquet.read_table(io.BytesIO(content)).to_pylist()
+    return rows
+
+
 def _valid(row: dict[str, Any]) -> dict[str, Any]:
     """A row whose texts are valid Unicode: file names on Linux may be any bytes."""
     texts = {
@@ -185,7 +191,7 @@ def read_statistics(address: str) -> Statistics:
     Raises:
         ValueError: the file is not one of a batch.
     """
-    from deop.batch.storage import file_system
+    from deop.batch.stores import file_system
 
     pa = arrow()
     system, path = file_system(address)

@@ -60,6 +60,10 @@ class ShardOptions:
         bool,
         option("--begin-anew", panel=SHARDS, help="Delete the results of a batch with other settings in OUTPUT."),
     ] = False
+    retry_failed: Annotated[
+        bool,
+        option("--retry-failed", panel=SHARDS, help="Try photos again that have an error from an earlier run."),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,7 @@ def _options(
         workers=workers.workers,
         engine=workers.engine,
         begin_anew=shards.begin_anew,
+        retry_failed=shards.retry_failed,
         timeout=workers.timeout,
     )
 
