@@ -202,9 +202,8 @@ def test_a_directory_in_a_store_is_listed_as_on_disk(tmp_path):
     ]
     system, root = fsspec.core.url_to_fs(f"memory://{tmp_path.name}")
     for name in names:
-        for place in (tmp_path / name,):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
         system.pipe_file(f"{root}/{name}", b"")
 
     def ids(place):
