@@ -5,7 +5,7 @@
 Each size is measured in a process of its own: a list of made-up paths is read, divided and written as a plan; then half
 of the files of the output are written, with rows without results. A second process resumes: it reads the index, finds
 the unfinished units, and reads 100 of them. A third one writes the other files, and then the manifest, for which it
-reads the end of each file. Memory is the largest resident set, before and after; before the manifest it includes pyarrow.
+reads the end of each file. Memory is the largest resident set, before and after; for the third it includes pyarrow.
 """
 
 import argparse
