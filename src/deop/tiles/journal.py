@@ -22,7 +22,7 @@ from deop.images.canvas import Canvas
 from deop.labelling.masks import PhotoMasks
 from deop.tiles.views import View
 
-VERSION = 1
+VERSION = 2
 """Version of the files in the folder."""
 CACHE_BYTES = 128 << 20
 """Memory for views; the others are read again when they are needed."""

@@ -258,10 +258,13 @@ def _write(run: Run, out: Path, shapes: Path | None, tolerance: float, min_area:
             finally:
                 part.unlink(missing_ok=True)
         finished = journal.folder / f"labels{out.suffix}"
-        write_label_map(labels, finished, journal.folder)
-        if scene.georeference is not None:
-            out.with_suffix(".qml").write_text(qgis_style(names, colours), encoding="utf-8")
-        journal.publish(finished, out)
+        try:
+            write_label_map(labels, finished, journal.folder)
+            if scene.georeference is not None:
+                out.with_suffix(".qml").write_text(qgis_style(names, colours), encoding="utf-8")
+            journal.publish(finished, out)
+        finally:
+            finished.unlink(missing_ok=True)
     return TiledResult(
         out,
         shapes,

@@ -16,6 +16,7 @@ from deop.errors import OutputError
 from deop.results.polygons import ring_area
 from deop.tiles.areas import mapped
 from deop.tiles.outlines import Outline
+from deop.tiles.rasters import reporting
 from deop.tiles.scenes import Georeference
 
 SUFFIXES = (".geojson", ".json", ".gpkg")
@@ -66,14 +67,13 @@ def check_polygons(path: Path, georeference: Georeference | None) -> None:
     if georeference is not None and not find_spec("rasterio"):
         raise missing("writing polygons of a georeferenced image", "rasterio")
     if georeference is not None and path.suffix.lower() != ".gpkg":
-        project, _ = _to_degrees(georeference)
-        try:
+        refused = OutputError(
+            f"cannot write {path}: GeoJSON has longitudes and latitudes, and the reference system of the image has "
+            "none on the earth; write a .gpkg file"
+        )
+        with reporting(lambda reason: refused):
+            project, _ = _to_degrees(georeference)
             project([_mapping(georeference)(np.zeros((1, 2)))])
-        except Exception as error:  # rasterio raises several kinds, some of them private
-            raise OutputError(
-                f"cannot write {path}: GeoJSON has longitudes and latitudes, and the reference system of the image has "
-                "none on the earth; write a .gpkg file"
-            ) from error
 
 
 def write_polygons(
@@ -146,7 +146,7 @@ def _to_degrees(place: Georeference | None) -> tuple[Project, int]:
 
     def project(rings: list[np.ndarray]) -> list[np.ndarray]:
         """Rings across the 180th meridian stay in one piece, beyond it."""
-        projected = []
+        projected: list[np.ndarray] = []
         for ring in rings:
             longitudes, latitudes = transform(source, target, ring[:, 0].tolist(), ring[:, 1].tolist())[:2]
             longitudes = np.unwrap(longitudes, period=360)
