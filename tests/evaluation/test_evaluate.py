@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from deop.cli.app import app
-from deop.data.folder import LabelClass, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelClass
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.errors import DataError, SettingError
@@ -314,7 +315,7 @@ def test_photos_in_folders_below_images(model, dataset):
         (dataset / name / "city").mkdir()
         (dataset / name / "1.png").rename(dataset / name / "city" / "1.png")
     data = open_folder(dataset)
-    assert [data.key(pair) for pair in data.pairs] == ["0", "2", "city/1"]
+    assert [pair.key for pair in data.pairs] == ["0", "2", "city/1"]
     moved = evaluate(model, data, Protocol("oracle"), bootstrap=Bootstrap(2))
     assert moved["per_class"] == expected["per_class"]
 
