@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,14 +85,12 @@ def pack(
     done, sample = 0, next(samples, None)
     while sample is not None:
         files.append(Path(name.replace("{}", f"{len(files):05}")))
-        with replacing(files[-1]) as file:
-            writer = writer_class(file)
+        with replacing(files[-1]) as file, writer_class(file) as writer:
             while sample is not None and not (several and writer.size and writer.size + sample.size > shard_mb * 1e6):
                 writer.add(sample)
                 done, sample = done + 1, next(samples, None)
                 if progress:
                     progress(done, len(data.pairs))
-            writer.finish()
     return Packed(tuple(files), listing, done)
 
 
@@ -182,8 +181,12 @@ class _TarWriter:
             member.size = len(content)
             self.archive.addfile(member, io.BytesIO(content))
 
-    def finish(self) -> None:
-        self.archive.close()
+    def __enter__(self) -> "_TarWriter":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self.archive.close()
 
 
 class _ParquetWriter:
@@ -216,6 +219,13 @@ class _ParquetWriter:
             self.writer.write_table(table, row_group_size=len(self.rows))
         self.rows, self.waiting = [], 0
 
-    def finish(self) -> None:
-        self._write_group()
-        self.writer.close()
+    def __enter__(self) -> "_ParquetWriter":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._write_group()
+            self.writer.close()
+            return
+        with suppress(Exception):  # of a full disk; the file is deleted in any case
+            self.writer.close()
