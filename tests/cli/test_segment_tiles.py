@@ -79,7 +79,7 @@ def test_the_command_line_and_python_agree(segment, here):
     [
         (["--tiles", "big"], "SIZE,OVERLAP"),
         (["--tiles", "512,400"], "at most 256"),
-        (["--tiles", "512", "--mode", "panoptic"], "semantic mode only"),
+        (["--tiles", "512", "--mode", "panoptic"], "semantic mode only.*--polygons"),
         (["--tiles", "512", "--masks", "m.png"], "--masks"),
         (["--tiles", "512", "--heatmap", "person"], "--heatmap"),
         (["--tiles", "512", "--instances", "i.png"], "--instances"),
@@ -118,6 +118,24 @@ def test_an_image_beyond_every_limit_names_the_remedy(segment, monkeypatch):
     done = segment("a.jpg", *NAMES, "--tiles", "auto")
     assert done.code == 1
     assert "convert it to a tiled TIFF" in " ".join(done.err.split())
+
+
+def test_an_interrupted_run_says_how_to_resume(segment, here, monkeypatch):
+    from deop.tiles.run import Run
+
+    def interrupt(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "clean", interrupt)
+        done = segment("a.jpg", *NAMES, "--tiles", "128", "--labels", "a.tif")
+    assert done.code == 130
+    assert "repeat the command to resume" in done.err
+    assert (here / ".a.tif.tiles").exists()
+    done = segment("a.jpg", *NAMES, "--tiles", "128", "--labels", "a.tif")
+    assert done.code == 0
+    assert "6 tiles were finished before" in done.out
+    assert not (here / ".a.tif.tiles").exists()
 
 
 def test_options_of_tiles_can_be_in_the_configuration_file(segment, here):

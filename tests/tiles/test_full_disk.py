@@ -105,7 +105,7 @@ def test_a_small_disk_is_reported_and_the_run_resumes_with_space(tmp_path, disk,
         assert "resume" in result["message"] or "repeat the command" in result["message"]
         assert "out.tif" not in found
         size = round(size * 1.15) + 30
-    assert failures >= 8
+    assert failures >= 5
     assert encoded <= total + failures  # at most the tile in work is lost
     assert found == sorted(expected)
     maps = [tifffile.imread(place / "out.tif") for place in (folder, tmp_path / "expected")]

@@ -438,6 +438,24 @@ def test_nano_in_tiles_of_its_input_finds_what_it_finds_in_parts():
         np.testing.assert_array_equal(labels, model.segment(np.ascontiguousarray(part), words).label_map)
 
 
+@pytest.mark.slow
+def test_both_engines_give_the_same_map(tmp_path):
+    pytest.importorskip("torch")
+    from deop import load
+
+    photo = np.asarray(Image.open(Path(__file__).parents[1] / "fixtures" / "photos" / next_photo()).convert("RGB"))
+    wide = np.tile(photo[:192, :192], (1, 2, 1))
+    words = ["person", "dog", "wall", "sky", "grass", "table"]
+    maps = []
+    for engine in ("onnx", "torch"):
+        model = load("nano", engine=engine, device="cpu")
+        assert model.engine == engine
+        result = segment_tiles(model, wide, words, tmp_path / f"{engine}.tif", tiles=(256, 64), context=0.2)
+        maps.append(read(result.out))
+    assert len(np.unique(maps[0])) > 1
+    assert (maps[0] == maps[1]).mean() > 0.999
+
+
 def next_photo():
     folder = Path(__file__).parents[1] / "fixtures" / "photos"
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))[0]

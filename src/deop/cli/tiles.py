@@ -100,8 +100,12 @@ def _segment(
 ) -> "TiledResult":
     from deop.tiles import segment_tiles
 
-    with progress_bar(f"tiles of {image.path.name}", visible=not quiet) as advance:
-        return segment_tiles(network, image.source, vocabulary, out, polygons=polygons, progress=advance, **options)
+    try:
+        with progress_bar(f"tiles of {image.path.name}", visible=not quiet) as advance:
+            return segment_tiles(network, image.source, vocabulary, out, polygons=polygons, progress=advance, **options)
+    except KeyboardInterrupt:
+        say(f"the finished tiles of {image.path.name} are kept: repeat the command to resume", style="yellow")
+        raise
 
 
 def _places(
