@@ -1,5 +1,6 @@
 """Servers for tests: the application around a worker, and ``deop serve`` as a process."""
 
+import asyncio
 import io
 import json
 import os
@@ -25,7 +26,6 @@ from starlette.testclient import TestClient
 import deop
 from deop.serving.access import JsonLog
 from deop.serving.app import create_app
-from deop.serving.lanes import ThreadLane
 from deop.serving.limits import Limits
 from deop.serving.work import Worker
 
@@ -44,6 +44,22 @@ def cat():
     """The bytes of a photo of a cat, small so that tests are fast."""
     with Image.open(EXAMPLES / "chelsea.png") as image:
         return png(np.asarray(image.convert("RGB").resize((160, 106))))
+
+
+class ThreadLane:
+    """A worker in a thread of this process, where tests can replace its parts."""
+
+    def __init__(self, worker):
+        self._worker = worker
+
+    async def run(self, works):
+        return await asyncio.to_thread(self._worker.run, works)
+
+    async def restart(self):
+        pass
+
+    def close(self):
+        pass
 
 
 def png(pixels):

@@ -11,7 +11,7 @@ import time
 import traceback
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -78,14 +78,25 @@ class Gate:
         limits: for the size of a body that is refused.
         metrics: what is counted.
         log: where requests are logged.
+        place: takes a place for a request that needs a worker, before its body is received, or raises a ``Problem``.
     """
 
-    def __init__(self, app: Application, *, token: str | None, limits: Limits, metrics: Metrics, log: JsonLog) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        token: str | None,
+        limits: Limits,
+        metrics: Metrics,
+        log: JsonLog,
+        place: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._limits = limits
         self._metrics = metrics
         self._log = log
+        self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as an ASGI application."""
@@ -120,14 +131,17 @@ class Gate:
         async def refuse(problem: Problem) -> None:
             if problem.limit is not None:
                 self._metrics.refusals.labels(problem.limit).inc()
-            if not state["consumed"] and "expect" not in headers:
+            if not state["consumed"] and _closes(scope, headers) and "expect" not in headers:
+                # The connection is closed after the answer, which would be lost with what is still to come.
                 await self._drain(watching_receive)
             await problem.response(request_id)(scope, watching_receive, watching_send)
 
         problem: Problem | None = None
         try:
             self._check(scope, headers)
-            await self._app(scope, watching_receive, watching_send)
+            needs_worker = scope["method"] in ("POST", "DELETE") and scope["path"].startswith("/v1/")
+            with self._place() if needs_worker else nullcontext():
+                await self._app(scope, watching_receive, watching_send)
             if error := scope["state"].get("error"):
                 raise error
         except Problem as error:
@@ -187,7 +201,7 @@ class Gate:
             raise Problem(403, "this server does not answer pages of other sites")
 
     async def _drain(self, receive: Receive) -> None:
-        """Receive the rest of a body, as some clients read no answer before they have sent all of it."""
+        """Receive the rest of a body."""
         total = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -210,6 +224,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _closes(scope: Scope, headers: Headers) -> bool:
+    """Whether the connection is closed after the answer. Otherwise the protocol receives the rest of the body."""
+    return scope.get("http_version") == "1.0" or "close" in headers.get("connection", "").casefold()
 
 
 def _host_name(host: str) -> str:

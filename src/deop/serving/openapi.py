@@ -8,7 +8,7 @@ from deop._version import __version__
 from deop.serving.answers import PICTURES
 from deop.serving.limits import Limits
 from deop.serving.problems import MEDIA_TYPE
-from deop.serving.questions import PhotoQuestion, Question, StoredQuestion
+from deop.serving.questions import ENCODING_FIELDS, Encoding, PhotoQuestion, Question, StoredQuestion
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REASONS = {
@@ -106,7 +106,7 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                 "summary": "Encode a photo once, for any number of questions",
                 "description": f"The photo is kept in memory until it has not been used for {limits.cache_seconds:g} "
                 "seconds, or others need its place.",
-                "parameters": [parameter for parameter in _query() if parameter["name"] == "severance"],
+                "parameters": [parameter for parameter in _query() if parameter["name"] in ENCODING_FIELDS],
                 "requestBody": {
                     "required": True,
                     "content": {
@@ -211,17 +211,25 @@ def _problems(*statuses: int) -> dict[str, Any]:
 
 def _query() -> list[dict[str, Any]]:
     """Parameters of the address; their values are texts."""
-    schemas = Question.model_json_schema()["properties"]
+    schemas, encoding = (kind.model_json_schema()["properties"] for kind in (Question, Encoding))
     texts = {
         "names": ({"type": "string"}, "Class names with commas. `sofa|couch` are synonyms.", "cat, sofa|couch, wall"),
         "background": ({"type": "string"}, "Names that compete, but are not in the result.", "sky, road"),
         "things": ({"type": "string"}, "The names that are countable things.", "cat"),
         "mode": (schemas["mode"], "", "semantic"),
         "threshold": ({"type": "string"}, "Minimum score: `0.3`, or by name: `0.3, dog=0.6`.", "0.3"),
+        "smallest_region": (
+            schemas["smallest_region"]["anyOf"][0],
+            schemas["smallest_region"]["description"],
+            0.01,
+        ),
         "vocabulary": (schemas["vocabulary"]["anyOf"][0], schemas["vocabulary"]["description"], "coco"),
         "heatmap": ({"type": "integer", "minimum": 0}, schemas["heatmap"]["description"], 0),
         "picture": (schemas["picture"], schemas["picture"]["description"], "overlay"),
+        "templates": ({"type": "string"}, schemas["templates"]["description"], "photo"),
         "severance": ({"type": "string"}, "How attention is severed, one of those in /v1/models.", "none"),
+        "anchors": ({"type": "string"}, encoding["anchors"]["description"], "decoder"),
+        "classifier": (encoding["classifier"], encoding["classifier"]["description"], "one-pass"),
     }
     return [
         {
@@ -243,7 +251,7 @@ def _schemas() -> dict[str, Any]:
     }
     form = {"type": "object", "required": ["photo"], "additionalProperties": False}
     schemas["FormQuestion"] = {**form, "properties": {"photo": binary, **fields}}
-    schemas["FormPhoto"] = {**form, "properties": {"photo": binary, "severance": fields["severance"]}}
+    schemas["FormPhoto"] = {**form, "properties": {"photo": binary, **{name: fields[name] for name in ENCODING_FIELDS}}}
     pair = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
     schemas["Kept"] = {
         "type": "object",
