@@ -388,21 +388,21 @@ sys.path[:0] = [{root!r} + "/src", {root!r}]
 from tests.batch.test_batch import FAKE, WORKER
 from dataclasses import replace
 from deop.batch import BatchOptions, run_batch
-worker = replace(WORKER, load={{"seconds": 0.02}})
+worker = replace(WORKER, load={{"seconds": float(sys.argv[4])}})
 run_batch(BatchOptions(sys.argv[1], sys.argv[2], worker=worker, command=FAKE, workers=2, engine=sys.argv[3]))
 """
 
 
-def kill_often(photos, output, engine, kills, longest, seed=0):
-    """Run a batch in a process that is killed, or one of whose workers is, at random moments; then to its end."""
+def kill_often(photos, output, engine, kills, longest, seconds=0.02, seed=0):
+    """Run a batch in a process that is killed, or one that it has started is, at random moments; then to its end."""
     random = np.random.default_rng(seed)
     root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", DRIVER.format(root=root), str(photos), str(output), engine]
+    command = [sys.executable, "-c", DRIVER.format(root=root), str(photos), str(output), engine, str(seconds)]
     for number in range(kills):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         time.sleep(random.uniform(0.1, longest))
         victims = [process.pid]
-        if number % 3 == 2 and (children := children_of(process.pid)):
+        if number % 3 == 2 and (children := descendants_of(process.pid)):
             victims = [int(random.choice(children))]
         for victim in victims:
             with suppress(ProcessLookupError):
@@ -415,15 +415,20 @@ def kill_often(photos, output, engine, kills, longest, seed=0):
     assert done.returncode == 0, done.stderr
 
 
-def children_of(number):
+def descendants_of(number):
+    """The processes that a process has started, and those that these have started."""
     try:
-        return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+        files = list(Path(f"/proc/{number}/task").glob("*/children"))
+        children = [int(child) for file in files for child in file.read_text().split()]
     except OSError:
         return []
+    return children + [other for child in children for other in descendants_of(child)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("count", "kills"), [(40, 3), pytest.param(200, 25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "kills"), [(40, 3), pytest.param(200, int(os.environ.get("DEOP_KILLS", "25")), marks=pytest.mark.slow)]
+)
 def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path, count, kills):
     folder = write_photos(tmp_path / "some", count)
     _, expected = batch(folder, tmp_path / "whole")
@@ -435,13 +440,12 @@ def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path, coun
 def test_an_interrupted_batch_ends_its_workers_and_resumes(batch, tmp_path):
     folder = write_photos(tmp_path / "some", 100)
     root = str(Path(__file__).parents[2])
-    code = DRIVER.format(root=root).replace('"seconds": 0.02', '"seconds": 0.1')
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "out"), "local"]
+    command = [sys.executable, "-c", DRIVER.format(root=root), str(folder), str(tmp_path / "out"), "local", "0.1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / "_deop" / "settings.json").exists() and process.poll() is None:
         time.sleep(0.1)
     time.sleep(0.5)
-    workers = children_of(process.pid)
+    workers = descendants_of(process.pid)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT, errors

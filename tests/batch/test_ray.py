@@ -85,9 +85,11 @@ def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatc
 
 
 def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path):
-    folder = write_photos(tmp_path / "some", 60)
+    """DEOP_KILLS is the number of kills: ``DEOP_KILLS=25`` takes minutes."""
+    kills = int(os.environ.get("DEOP_KILLS", "2"))
+    folder = write_photos(tmp_path / "some", 200 if kills > 3 else 60)
     _, expected = batch(folder, "whole", engine="local")
-    kill_often(folder, tmp_path / "killed", "ray", 3, longest=12.0)
+    kill_often(folder, tmp_path / "killed", "ray", kills, longest=15.0, seconds=0.1)
     assert without_times(rows_of(tmp_path / "killed")) == without_times(expected)
 
 

@@ -137,7 +137,13 @@ class _Driver:
 
     def __init__(self, options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray) -> None:
         self._stall = options.stall
-        self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"RAY_BACKEND_LOG_LEVEL": "fatal", **os.environ},  # else Ray prints an advice for each pool of actors
+            start_new_session=True,
+        )
         self._messages: queue.Queue[tuple[Any, ...] | None] = queue.Queue()
         threading.Thread(target=self._collect, name="deop-ray", daemon=True).start()
         assert self._process.stdin is not None
