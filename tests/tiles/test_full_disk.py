@@ -17,7 +17,9 @@ from tests.tiles.colour_model import ColourModel, blobs, names, picture
 tifffile = pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")
 
-LABELS = blobs((1500, 1100), 4, seed=1, size=8)
+LABELS = blobs((700, 900), 4, seed=1, size=30)
+SIZES = [60, 240, 420, 460, 3000]
+"""Sizes of disks in kilobytes; the last one is enough."""
 CHILD = textwrap.dedent(
     """
     import json, sys
@@ -26,41 +28,41 @@ CHILD = textwrap.dedent(
     from deop.tiles import segment_tiles
     from tests.tiles.colour_model import ColourModel, names
 
-    scene, folder, polygons = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    model, message = ColourModel(4, stride=4), ""
-    try:
-        segment_tiles(
-            model, scene, names(4), folder / "out.tif", tiles=(256, 64), context=0,
-            polygons=folder / polygons if polygons else None,
-        )
-    except OutputError as error:
-        message = str(error)
-    print(json.dumps({"message": message, "encoded": len(model.seen)}))
+    scene, polygons = Path(sys.argv[1]), sys.argv[2]
+    for folder in map(Path, sys.argv[3:]):
+        model, message = ColourModel(4, stride=4), ""
+        try:
+            segment_tiles(
+                model, scene, names(4), folder / "out.tif", tiles=(256, 64), context=0, polygons=folder / polygons
+            )
+        except OutputError as error:
+            message = str(error)
+        print(json.dumps({"message": message, "encoded": len(model.seen)}), flush=True)
     """
 )
 
 
+def mount(folder, options):
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no small disk can be mounted here")
+
+
 @pytest.fixture
-def disk(tmp_path):
-    """A small disk; the function sets its size in kilobytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = False
-
-    def resize(kilobytes):
-        nonlocal mounted
-        options = f"{'remount,' if mounted else ''}size={kilobytes}k"
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("no small disk can be mounted here")
-        mounted = True
-        return folder
-
-    yield resize
-    if mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
+def disks(tmp_path):
+    folders = [tmp_path / f"disk-{size}" for size in SIZES]
+    mounted = []
+    try:
+        for folder, size in zip(folders, SIZES, strict=True):
+            folder.mkdir()
+            mount(folder, f"size={size}k")
+            mounted.append(folder)
+        yield folders
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 def write_scene(path, georeferenced):
@@ -69,49 +71,46 @@ def write_scene(path, georeferenced):
         tifffile.imwrite(path, pixels, photometric="rgb", metadata=None)
         return
     transform = rasterio.transform.from_origin(4e5, 5.8e6, 1, 1)
-    profile = {"driver": "GTiff", "height": 1500, "width": 1100, "count": 3, "dtype": "uint8"}
+    profile = {"driver": "GTiff", "height": LABELS.shape[0], "width": LABELS.shape[1], "count": 3, "dtype": "uint8"}
     with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as file:
         file.write(pixels.transpose(2, 0, 1))
 
 
-def run(scene, folder, polygons=""):
-    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(scene), str(folder), polygons]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+def run(scene, polygons, folders):
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, scene, polygons, *folders]
+    done = subprocess.run(
+        [str(word) for word in command], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, (done.returncode, done.stderr)
-    return json.loads(done.stdout)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("georeferenced", "polygons"), [(False, "out.geojson"), (True, "out.gpkg")], ids=["tiff", "geotiff"]
 )
-def test_a_small_disk_is_reported_and_the_run_resumes_with_space(tmp_path, disk, georeferenced, polygons):
+def test_a_full_disk_is_reported_and_the_run_resumes_with_space(tmp_path, disks, georeferenced, polygons):
     scene = tmp_path / "scene.tif"
     write_scene(scene, georeferenced)
-    (tmp_path / "expected").mkdir()
-    total = run(scene, tmp_path / "expected", polygons)["encoded"]
-    expected = {file.name: file.read_bytes() for file in (tmp_path / "expected").iterdir()}
-    encoded, size, failures = 0, 100, 0
-    for _ in range(60):
-        folder = disk(size)
-        result = run(scene, folder, polygons)
-        encoded += result["encoded"]
-        found = sorted(file.name for file in folder.iterdir())
-        if not result["message"]:
-            break
-        failures += 1
-        assert "out." in result["message"]
-        assert "free space" in result["message"].lower()
-        assert "resume" in result["message"] or "repeat the command" in result["message"]
-        assert "out.tif" not in found
-        size = round(size * 1.15) + 30
-    assert failures >= 5
-    assert encoded <= total + failures  # at most the tile in work is lost
-    assert found == sorted(expected)
-    maps = [tifffile.imread(place / "out.tif") for place in (folder, tmp_path / "expected")]
-    np.testing.assert_array_equal(*maps)
-    if polygons == "out.geojson":
-        assert (folder / polygons).read_bytes() == expected[polygons]
+    first = run(scene, polygons, disks)
+    failed = [number for number, result in enumerate(first) if result["message"]]
+    assert failed == list(range(len(SIZES) - 1))
+    for number in failed:
+        assert "out." in first[number]["message"]
+        assert "free space" in first[number]["message"].lower()
+        assert "repeat the command" in first[number]["message"]
+        assert not (disks[number] / "out.tif").exists()
+        mount(disks[number], "remount,size=20000k")
+    second = run(scene, polygons, [disks[number] for number in failed])
+    total = first[-1]["encoded"]
+    for number, result in zip(failed, second, strict=True):
+        assert not result["message"]
+        lost = first[number]["encoded"] + result["encoded"] - total
+        assert 0 <= lost <= 1  # the tile in work
+        found = {file.name: file for file in disks[number].iterdir()}
+        assert set(found) == {"out.tif", polygons, *(["out.qml"] if georeferenced else [])}
+        np.testing.assert_array_equal(tifffile.imread(found["out.tif"]), tifffile.imread(disks[-1] / "out.tif"))
+        if not georeferenced:
+            assert found[polygons].read_bytes() == (disks[-1] / polygons).read_bytes()
 
 
 def test_space_of_mapped_arrays_is_reserved(tmp_path, monkeypatch):

@@ -438,7 +438,6 @@ def test_nano_in_tiles_of_its_input_finds_what_it_finds_in_parts():
         np.testing.assert_array_equal(labels, model.segment(np.ascontiguousarray(part), words).label_map)
 
 
-@pytest.mark.slow
 def test_both_engines_give_the_same_map(tmp_path):
     pytest.importorskip("torch")
     from deop import load
