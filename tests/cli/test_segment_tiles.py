@@ -113,6 +113,21 @@ def test_a_photo_that_is_too_large_for_one_piece_names_tiles(segment, here, monk
     assert segment("a.jpg", *NAMES, "--tiles", "auto", "-q").code == 0
 
 
+def test_tiles_are_suggested_for_georeferenced_and_for_large_images(segment, here, monkeypatch):
+    from deop.cli import tiles
+
+    assert "hint" not in segment("a.jpg", *NAMES).err
+    monkeypatch.setattr(tiles, "LARGE", 200)
+    assert "hint: a.jpg: the model sees its 300 x 200 px much reduced; --tiles auto" in segment("a.jpg", *NAMES).err
+    assert "hint" not in segment("a.jpg", *NAMES, "-q").err
+    scale = (33550, "d", 3, (1.0, 1.0, 0.0), False)
+    pixels = np.asarray(Image.open(here / "a.jpg").convert("RGB"))
+    tifffile.imwrite(here / "b.tif", pixels, photometric="rgb", extratags=[scale], metadata=None)
+    done = segment("b.tif", *NAMES)
+    assert done.code == 0
+    assert "hint: b.tif: pictures and PNG files lose its georeference; --tiles auto" in done.err
+
+
 def test_an_image_beyond_every_limit_names_the_remedy(segment, monkeypatch):
     monkeypatch.setattr(opening, "MAX_DECODED", 1000)
     done = segment("a.jpg", *NAMES, "--tiles", "auto")
