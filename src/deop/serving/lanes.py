@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 
-NICENESS = 10
+NICENESS = 5
 """Added to the niceness of a worker: a core that the accepting process needs is its own within a millisecond."""
 _END_SECONDS = 2.0  # for a worker to end by itself
 _OOM_SCORE = 500  # of 1000: where memory runs out, Linux ends a worker and not the process that accepts requests
