@@ -117,7 +117,7 @@ def create_app(
 
     models = {
         key: description[key] for key in ("name", "backend", "modes", "severances", "heatmaps", "defaults", "license")
-    } | {"limits": {name: getattr(limits, name) for name in ("bytes", "pixels", "names", "characters", "seconds")}}
+    } | {"limits": {name: getattr(limits, name) for name in openapi.LISTED_LIMITS}}
 
     @app.get("/v1/models")
     async def list_models() -> Response:
