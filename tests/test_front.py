@@ -260,7 +260,7 @@ def test_nano_agrees_with_its_model_card():
 
 
 def test_the_first_command_of_the_readme_finds_everything():
-    """A check of obvious results, not of a score: points of the photo whose name nobody would dispute."""
+    """A check of obvious results, not of a score: points of the photo whose names are certain."""
     names = re.search(r'examples/pagoda\.jpg --classes "(.+?)"', read("README.md"))[1]
     result = deop.load("nano", device="cpu").segment(ROOT / "examples" / "pagoda.jpg", names)
     found = np.array([*result.names, "none"])
