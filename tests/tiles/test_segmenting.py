@@ -360,6 +360,16 @@ def test_wrong_outputs_and_inputs_are_refused(tmp_path):
     assert not (tmp_path / ".out.tif.tiles").exists()
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_polygons_that_cannot_be_written_are_reported_before_the_model_runs(tmp_path, suffix):
+    (tmp_path / "file").touch()
+    model = ColourModel(3)
+    with pytest.raises(OutputError, match=rf"file.a\{suffix}: "):
+        run(tmp_path, blobs((300, 300), 3), 3, model=model, polygons=tmp_path / "file" / f"a{suffix}")
+    assert not model.seen
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "scene.png"]
+
+
 def test_a_full_disk_is_reported_and_work_is_kept(tmp_path, monkeypatch):
     labels = blobs((1300, 300), 3)
     from deop.tiles import journal

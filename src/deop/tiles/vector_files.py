@@ -1,5 +1,6 @@
 """Files of polygons, written one polygon after the other: GeoJSON and GeoPackage."""
 
+import errno
 import json
 import sqlite3
 import struct
@@ -93,6 +94,9 @@ def write_polygons(
 
     Returns:
         The number of polygons.
+
+    Raises:
+        OSError: the disk is full, for instance.
     """
     features = _features(outlines, names, georeference)
     if path.suffix.lower() == ".gpkg":
@@ -175,9 +179,7 @@ def _write_geopackage(features: Iterable[Feature], place: Georeference | None, p
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise OutputError(
-            f"cannot write {path}: {error}. Free space or choose another folder, and repeat the command"
-        ) from error
+        raise OSError(errno.EIO, str(error), str(path)) from error
     return count
 
 
