@@ -13,6 +13,7 @@ from deop.batch.sources import kind_of
 from deop.batch.table import arrow
 from deop.data.entries import Entry
 from deop.data.labelled import LabelClass, LabelledData, Pair, read_classes
+from deop.dependencies import require
 from deop.errors import DataError, SettingError
 from deop.files import replacing
 from deop.images.reading import no_pixel_limit, open_image
@@ -76,7 +77,7 @@ def pack(
     if existing:
         raise SettingError(f"{existing[0]} exists: choose another name, or remove it")
     if kind == "parquet":
-        arrow()
+        require("writing Parquet files", "pyarrow")
     listing = Path(name).parent / "classes.json"
     _write_classes(data.classes, listing)
     writer_class = _ParquetWriter if kind == "parquet" else _TarWriter

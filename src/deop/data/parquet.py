@@ -57,9 +57,7 @@ def read_parquets(files: Sequence[str], columns: Columns) -> tuple[list[Pair], l
 
     Raises:
         DataError: a file lacks a column, or has it with values that cannot be images.
-        MissingDependencyError: pyarrow or fsspec is not installed.
     """
-    arrow()
     found: list[tuple[str, Entry, Entry, str]] = []
     unpaired: list[LeftOut] = []
     for file in files:

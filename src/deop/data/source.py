@@ -13,6 +13,7 @@ from deop.data.entries import attempt
 from deop.data.labelled import EXAMPLE, LabelClass, LabelledData, check_pairs, classes_of, read_classes
 from deop.data.parquet import Columns, classes_in, read_parquets
 from deop.data.tar import read_tars
+from deop.dependencies import require
 from deop.errors import DataError, ImageError, SettingError
 
 _KINDS = ("parquet", "tar")
@@ -52,11 +53,15 @@ def open_data(
         SettingError: columns for data that is not Parquet.
         MissingDependencyError: Parquet files without pyarrow, or an address without fsspec.
     """
+    if is_address(str(place)):
+        require("reading data at an address", "fsspec")
     files = _files(str(place), split, default)
     if (files is None or kind_of(files[0]) != "parquet") and (image_column or mask_column):
         raise SettingError(f"columns apply to Parquet files, and {place} is none: omit the columns")
     if files is None:
         return folder.open_folder(place, split, default=default, skip_unpaired=skip_unpaired, classes=classes)
+    if kind_of(files[0]) == "parquet":
+        require("reading Parquet files", "pyarrow", "fsspec")
     listed = read_classes(Path(classes)) if classes is not None else _classes_beside(files[0])
     if kind_of(files[0]) == "tar":
         pairs, unpaired = read_tars(files)
