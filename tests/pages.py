@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "deop"
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-MARKS = ("not run", "needs", "ci", "slow with", "run with")
+MARKS = ("not run", "needs", "ci", "slow with", "run with", "shell")
 BLOCK = re.compile(rf"(?:^<!-- ({'|'.join(MARKS)}): (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
