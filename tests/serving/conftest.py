@@ -24,7 +24,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import deop
-from deop.serving.access import JsonLog
+from deop.serving.access import RequestLog
 from deop.serving.app import create_app
 from deop.serving.limits import Limits
 from deop.serving.work import Worker
@@ -73,11 +73,13 @@ def serve(model):
     """``with serve(limits=..., lane=...) as client``: the application in this process, and ``client.log()``."""
 
     @contextmanager
-    def start(*, lane=None, limits=None, **options):
+    def start(*, lane=None, description=None, limits=None, **options):
         limits = limits or Limits()
         worker = Worker(model, limits, "0-")
+        description = description or worker.describe()
         stream = io.StringIO()
-        app = create_app([lane or ThreadLane(worker)], worker.describe(), limits=limits, log=JsonLog(stream), **options)
+        lanes = [lane or ThreadLane(worker)]
+        app = create_app(lanes, description, limits=limits, log=RequestLog(stream), **options)
         with TestClient(app, base_url="http://localhost") as client:
             client.application = app
             client.log = lambda: [json.loads(line) for line in stream.getvalue().splitlines()]

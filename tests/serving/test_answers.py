@@ -57,6 +57,12 @@ def test_options_arrive(serve, model, cat):
         same(client.post("/v1/segment", params=form, content=cat), expected)
 
 
+def test_blank_fields_of_a_form_are_not_given(serve, cat, local):
+    blank = dict.fromkeys(("background", "things", "threshold", "templates", "severance", "anchors"), " ")
+    with serve() as client:
+        same(client.post("/v1/segment", data={"names": "cat,wall|curtain", **blank}, files={"photo": cat}), local)
+
+
 def test_encode_once_label_often(serve, model, cat, local):
     with serve() as client:
         kept = client.post("/v1/encode", content=cat)

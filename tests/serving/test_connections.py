@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from deop.serving.access import JsonLog
+from deop.serving.access import RequestLog
 from deop.serving.limits import Limits
 from deop.serving.server import Server, bind
 from deop.serving.work import Worker
@@ -29,7 +29,9 @@ def listen(model):
         worker = Worker(model, limits, "0-")
         listening = bind("127.0.0.1", 0)
         address = listening.getsockname()
-        server = Server([ThreadLane(worker)], worker.describe(), limits=limits, announce=ready.set, log=JsonLog(stream))
+        server = Server(
+            [ThreadLane(worker)], worker.describe(), limits=limits, announce=ready.set, log=RequestLog(stream)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         assert ready.wait(30)

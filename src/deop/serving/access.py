@@ -49,8 +49,10 @@ class ClientClosed(Exception):
     """The client has closed the connection."""
 
 
-class JsonLog:
-    """A log with one JSON object per line. Nothing that a client has sent is logged but the id of its request.
+class RequestLog:
+    """A log with one JSON object per line; on a terminal, with a short line for people.
+
+    Nothing that a client has sent is logged but the id of its request.
 
     Args:
         stream: where to write; None: standard error, as it is when a line is written.
@@ -61,12 +63,28 @@ class JsonLog:
 
     def write(self, event: str, level: str = "info", **values: Any) -> None:
         """Write one line."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "level": level, "event": event, **values})
         stream = self._stream or sys.stderr
         with suppress(OSError, ValueError):  # a closed terminal does not stop the server
+            if stream.isatty():
+                line = _for_people(event, values)
+            else:
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                line = json.dumps({"time": now, "level": level, "event": event, **values})
             stream.write(line + "\n")
             stream.flush()
+
+
+def _for_people(event: str, values: dict[str, Any]) -> str:
+    """A line of the log on a terminal.
+
+    >>> _for_people("request", {"method": "GET", "path": "/", "status": 200, "seconds": 0.01, "request_id": "1f"})[10:]
+    'GET / 200 0.010 s'
+    """
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    if event != "request":
+        return f"{now}  {event}: " + ", ".join(f"{name} {value}" for name, value in values.items())
+    limit = f" (limit {values['limit']})" if "limit" in values else ""
+    return f"{now}  {values['method']} {values['path']} {values['status']} {values['seconds']:.3f} s{limit}"
 
 
 class Gate:
@@ -88,7 +106,7 @@ class Gate:
         token: str | None,
         limits: Limits,
         metrics: Metrics,
-        log: JsonLog,
+        log: RequestLog,
         place: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._app = app

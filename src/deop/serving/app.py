@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 import deop
 from deop._version import __version__
 from deop.serving import openapi
-from deop.serving.access import ClientClosed, Gate, JsonLog
+from deop.serving.access import ClientClosed, Gate, RequestLog
 from deop.serving.answers import JSON, Answer, choose_type
 from deop.serving.bodies import content_type_of, query_fields, read_body
 from deop.serving.encoded_photos import unknown_photo
@@ -40,7 +40,7 @@ def create_app(
     token: str | None = None,
     batch: int | None = None,
     metrics: Metrics | None = None,
-    log: JsonLog | None = None,
+    log: RequestLog | None = None,
 ) -> Gate:
     """The ASGI application.
 
@@ -54,7 +54,7 @@ def create_app(
         log: where requests are logged; None: standard error.
     """
     limits = limits or Limits()
-    metrics, log = metrics or Metrics(), log or JsonLog()
+    metrics, log = metrics or Metrics(), log or RequestLog()
     queue = WorkQueue(lanes, limits, metrics, log, batch=batch or description["batch"])
 
     @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from deop.serving.access import JsonLog
+from deop.serving.access import RequestLog
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import MEDIA_TYPE, Problem
@@ -38,7 +38,7 @@ class ConnectionGuard:
         log: where requests are logged that are not HTTP.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics, log: JsonLog) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, log: RequestLog) -> None:
         self.limits = limits
         self.metrics = metrics
         self.log = log

@@ -143,6 +143,8 @@ class PhotoQuestion(Question, Encoding):
 ENCODING_FIELDS = tuple(Encoding.model_fields)
 QUERY_FIELDS = (*Question.model_fields, *ENCODING_FIELDS)
 """Fields that may be given in the address or in a form."""
+_MAY_BE_BLANK = ("names", "background", "things", "threshold", "templates", "severance", "anchors")
+"""Fields with any text, which forms of web pages also send where nothing was typed."""
 
 
 def parse(kind: type[BaseModel], content: Any) -> Any:
@@ -177,17 +179,18 @@ def from_fields(fields: dict[str, str]) -> dict[str, Any]:
     """
     content: dict[str, Any] = {}
     for name, text in fields.items():
-        if name == "threshold" and text.strip():
+        if name in _MAY_BE_BLANK and not text.strip():
+            continue
+        if name == "threshold":
             content[name] = _threshold(text)
-        elif name == "smallest_region" and text.strip():
+        elif name == "smallest_region":
             content[name] = _number(name, text)
         elif name == "heatmap":
             if not (text.isascii() and text.isdecimal() and len(text) < 10):
                 raise Problem(422, "heatmap: give the index of a name, counted from 0")
             content[name] = int(text)
         elif name in QUERY_FIELDS:
-            if text.strip():
-                content[name] = text
+            content[name] = text
         else:
             raise Problem(422, f"unknown field: give some of {', '.join(QUERY_FIELDS)}")
     return content

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 
-from deop.serving.access import JsonLog
+from deop.serving.access import RequestLog
 from deop.serving.encoded_photos import unknown_photo
 from deop.serving.lanes import Lane, WorkerLost
 from deop.serving.limits import Limits
@@ -44,7 +44,7 @@ class WorkQueue:
         lanes: list[Lane],
         limits: Limits,
         metrics: Metrics,
-        log: JsonLog,
+        log: RequestLog,
         *,
         batch: int = 1,
         batch_seconds: float = 0.005,
@@ -92,13 +92,17 @@ class WorkQueue:
         """Take one of the places for requests, before the body is received; it is free again at the end.
 
         Raises:
-            Problem: 429 if there is none, 503 if the server ends.
+            Problem: 429 if there is none, or if those before it take longer than an answer may; 503 if the server ends.
         """
         if self.closing:
             raise Problem(503, "the server is being stopped: try again later", retry_after=5)
         if self._places >= self._limits.requests:
             what = f"{self._places:,} requests are being answered"
             raise exceeds(429, "requests", self._limits.requests, what, retry_after=self._retry_after())
+        wait = self._seconds * self._places / len(self._lanes)
+        if self._places >= len(self._lanes) and wait > self._limits.seconds:
+            what = f"the requests before this one take about {wait:.0f} seconds"
+            raise exceeds(429, "seconds", self._limits.seconds, what, retry_after=self._retry_after())
         self._places += 1
         self._metrics.in_progress.set(self._places)
         try:

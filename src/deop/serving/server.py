@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from deop.errors import CheckpointError, SettingError
-from deop.serving.access import JsonLog, is_loopback
+from deop.serving.access import RequestLog, is_loopback
 from deop.serving.app import create_app
 from deop.serving.connections import ConnectionGuard, raise_file_limit
 from deop.serving.lanes import Lane, ProcessLane, WorkerLost
@@ -50,11 +50,12 @@ def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
     Raises:
         DeopError: it cannot be loaded, or needs masks with each photo.
     """
+    from deop.runtime.engine import engine_for
     from deop.zoo import load
 
     model = load(
         choice.name,
-        engine=choice.engine,
+        engine=choice.engine or engine_for(choice.name, None, None, "one-pass", windows=choice.windows),
         proposer=choice.proposer,
         proxy=choice.proxy,
         device=choice.device,
@@ -208,7 +209,7 @@ def serve(
 class _Forwarding(logging.Handler):
     """Writes what libraries log to ours: their message without its arguments, which may have content of requests."""
 
-    def __init__(self, log: JsonLog) -> None:
+    def __init__(self, log: RequestLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
@@ -250,10 +251,10 @@ class Server(uvicorn.Server):
         token: str | None = None,
         batch: int | None = None,
         announce: Callable[[], None],
-        log: JsonLog | None = None,
+        log: RequestLog | None = None,
     ) -> None:
         limits = replace(limits, connections=raise_file_limit(limits.connections))
-        metrics, log = Metrics(), log or JsonLog()
+        metrics, log = Metrics(), log or RequestLog()
         self._guard = ConnectionGuard(limits, metrics, log)
         self._announce = announce
         self._sweeping: asyncio.Task[None] | None = None
