@@ -134,13 +134,26 @@ def test_a_finished_batch_has_nothing_left_to_do_and_missing_files_are_written_a
         ({"worker": replace(WORKER, names=["a", "b", "c", "d"])}, 'names: [["name 0"]'),
     ],
 )
-def test_other_settings_are_refused_by_name_unless_begun_anew(batch, change, text):
+def test_other_settings_are_refused_by_name_unless_overwritten(batch, change, text):
     batch()
     with pytest.raises(SettingError, match="other settings") as caught:
         batch(**change)
     assert text in str(caught.value)
-    _, rows = batch(**change, begin_anew=True)
+    _, rows = batch(**change, overwrite=True)
     assert len(rows) == change.get("limit", 40)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "plan.index"])
+@pytest.mark.parametrize("content", [b"", b"[1", b"null"])
+def test_a_damaged_record_is_an_error_and_can_be_deleted(batch, tmp_path, name, content):
+    folder = write_photos(tmp_path / "some", 2)
+    _, expected = batch(folder)
+    (tmp_path / "out" / "_deop" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} is .*damaged: add --overwrite"):
+        batch(folder)
+    assert len(rows_of(tmp_path / "out")) == 2
+    _, rows = batch(folder, overwrite=True)
+    assert without_times(rows) == without_times(expected)
 
 
 def test_failed_inputs_are_tried_again_when_asked_and_others_are_not(batch, tmp_path, monkeypatch):
@@ -295,7 +308,7 @@ def test_a_tar_file_that_is_cut_keeps_what_is_before(batch, tmp_path):
         assert "incomplete or damaged" in rows[-1]["error"]
     for content in (b"", b"no archive at all"):
         (tmp_path / "none.tar").write_bytes(content)
-        result, rows = batch(tmp_path / "none.tar", tmp_path / "out none", begin_anew=True)
+        result, rows = batch(tmp_path / "none.tar", tmp_path / "out none", overwrite=True)
         assert "incomplete or damaged" in rows[-1]["error"]
 
 
@@ -334,7 +347,7 @@ def test_a_poisonous_photo_costs_itself_only_after_two_tries(batch, tmp_path, mo
 
 def test_workers_that_are_replaced_lose_nothing(batch):
     _, expected = batch()
-    result, rows = batch(begin_anew=True, recycle=7)
+    result, rows = batch(overwrite=True, recycle=7)
     assert without_times(rows) == without_times(expected)
     assert result.restarts == 0
 

@@ -19,7 +19,7 @@ from deop.batch.stores import is_address
 from deop.batch.supervisor import COMMAND, RECYCLE, TIMEOUT
 from deop.batch.table import MASKS, Statistics, read_statistics
 from deop.batch.worker import WorkerOptions
-from deop.errors import DataError, SettingError
+from deop.errors import DataError, DeopError, SettingError
 
 ENGINES = ("local", "ray")
 """What runs the workers."""
@@ -47,7 +47,7 @@ class BatchOptions:
         shards: number of files of the output; None: files of up to 1,000 photos.
         workers: number of worker processes; None: one per core of the CPU, or one per GPU.
         engine: one of ``ENGINES``.
-        begin_anew: delete the results of a batch with other settings instead of refusing to start.
+        overwrite: delete the results of a batch with other settings instead of refusing to start.
         retry_failed: try inputs again that have an error from an earlier run.
         timeout: seconds without an answer after which a worker is replaced.
         command: starts a worker.
@@ -65,7 +65,7 @@ class BatchOptions:
     shards: int | None = None
     workers: int | None = None
     engine: str = "local"
-    begin_anew: bool = False
+    overwrite: bool = False
     retry_failed: bool = False
     timeout: float = TIMEOUT
     command: tuple[str, ...] = COMMAND
@@ -151,6 +151,21 @@ class Progress:
     total_shards: int = 0
 
 
+def _resume(storage: Storage, content: bytes, settings: dict[str, Any], output: str) -> Plan:
+    """The plan of a batch that was begun.
+
+    Raises:
+        ValueError: ``content``, its settings, is damaged.
+        SettingError: it has other settings.
+        DataError: the plan is missing or damaged.
+    """
+    before = json.loads(content)
+    if not isinstance(before, dict):
+        raise ValueError("not a JSON object")
+    check_same(before, settings, output)
+    return read_plan(storage)
+
+
 def begin(storage: Storage, options: BatchOptions, settings: dict[str, Any]) -> Plan:
     """The plan of a batch that was begun with the same settings, or of a new one.
 
@@ -160,18 +175,17 @@ def begin(storage: Storage, options: BatchOptions, settings: dict[str, Any]) -> 
     content = storage.read(NAME)
     if content is not None:
         try:
-            before = json.loads(content)
-        except ValueError:
-            raise DataError(f"{storage.address(NAME)} is damaged: begin anew with --begin-anew") from None
-        if before == settings:
-            return read_plan(storage)
-        if not options.begin_anew:
-            check_same(before, settings, options.output)
+            return _resume(storage, content, settings, options.output)
+        except ValueError as error:  # also SettingError and DataError
+            if not options.overwrite:
+                if isinstance(error, DeopError):
+                    raise
+                raise DataError(f"{storage.address(NAME)} is damaged: add --overwrite to start again") from None
     leftovers = [name for name in storage.names() if number_of(name) is not None]
-    if leftovers and content is None and not options.begin_anew:
+    if leftovers and content is None and not options.overwrite:
         raise SettingError(
             f"{options.output} has {len(leftovers)} files such as {leftovers[0]} of a batch whose settings are "
-            "missing: choose another output, or add --begin-anew to delete them"
+            "missing: choose another output, or add --overwrite to delete them"
         )
     units = options.units()
     storage.remove(NAME)  # first: until it is written again, the batch has not begun

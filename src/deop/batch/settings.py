@@ -74,7 +74,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], output: str) -
         lines = [f"  {key}: {_shorten(before.get(key))}, now {_shorten(now.get(key))}\n" for key in keys]
         raise SettingError(
             f"{output} has a batch with other settings:\n{''.join(lines)}Repeat its command to resume it, choose "
-            "another output, or add --begin-anew to delete its results"
+            "another output, or add --overwrite to delete its results"
         )
 
 

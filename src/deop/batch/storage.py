@@ -196,7 +196,7 @@ class Storage:
         try:
             return self._reading(name, content)
         except FileNotFoundError:
-            raise OutputError(f"{self.place}/{name} is missing: begin anew with --begin-anew") from None
+            raise OutputError(f"{self.place}/{name} is missing: add --overwrite to start again") from None
 
     def names(self) -> list[str]:
         """The names of the files in the directory, not those below it.

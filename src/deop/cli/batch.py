@@ -56,9 +56,9 @@ class ShardOptions:
     dry_run: Annotated[
         bool, option("--dry-run", panel=SHARDS, help="List and divide the input, and write nothing.")
     ] = False
-    begin_anew: Annotated[
+    overwrite: Annotated[
         bool,
-        option("--begin-anew", panel=SHARDS, help="Delete the results of a batch with other settings in OUTPUT."),
+        option("--overwrite", panel=SHARDS, help="Delete the results of a batch with other settings in OUTPUT."),
     ] = False
     retry_failed: Annotated[
         bool,
@@ -196,7 +196,7 @@ def _options(
         shards=shards.shards,
         workers=workers.workers,
         engine=workers.engine,
-        begin_anew=shards.begin_anew,
+        overwrite=shards.overwrite,
         retry_failed=shards.retry_failed,
         timeout=workers.timeout,
     )
