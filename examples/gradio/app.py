@@ -36,7 +36,7 @@ def segment(photo: np.ndarray | None, names: str, mode: str, threshold: float) -
         result = model().segment(photo, names, mode=mode, threshold=threshold)
     except DeopError as error:  # names that are empty or repeated, a broken photo, ...
         raise gr.Error(str(error)) from error
-    masks = [(one.mask.astype(np.float32), f"{one.name} ({one.score:.0%})") for one in result.segments]
+    masks = [(0.6 * one.mask.astype(np.float32), f"{one.name} ({one.score:.0%})") for one in result.segments]
     shares = {entry["name"]: entry["share"] for entry in result.summary()["classes"]}
     return (result.photo, masks), shares
 
