@@ -223,10 +223,11 @@ def drive(options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray
         num_gpus=gpus,
         memory=options.memory,
     )
-    for row in results.iter_rows():
-        numbers = int(row["restarts"]), int(row["kept"])
-        message = ("shard", int(row["unit"]), pickle.loads(row["statistics"]), *numbers)
-        pickle.dump(message, answers)
+    # Without prefetching, which holds each answer back until the next one.
+    for batch in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        columns_of_answers = (batch[name].tolist() for name in ("unit", "statistics", "restarts", "kept"))
+        for unit, statistics, restarts, kept in zip(*columns_of_answers, strict=True):
+            pickle.dump(("shard", unit, pickle.loads(statistics), restarts, kept), answers)
         answers.flush()
 
 
