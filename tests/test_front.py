@@ -115,7 +115,7 @@ CARD = NANO / "README.md"
         ("name vanish", "docs/troubleshooting.md", "why-did-my-name-vanish", "0 %"),
         ("commercially", "docs/licences.md", "", "commercial use"),
         ("ten thousand photos", "docs/many-photos.md", "", "deop batch"),
-        ("without torch", "docs/export.md", "", "deop export"),
+        ("without torch", "docs/deployment.md", "", "base install"),
     ],
 )
 def test_readme_answers_in_two_clicks(question, page, anchor, answer):
