@@ -139,7 +139,7 @@ def pack(
     ],
     split: Annotated[
         str | None,
-        option("--split", metavar="NAME", help="The split to pack. Required if the data set has splits; 'all' if not."),
+        option("--split", metavar="NAME", help="The split to pack. Required if the data set has splits."),
     ] = None,
     shard_mb: Annotated[
         float,
