@@ -88,6 +88,13 @@ def serve(
         float,
         option("--max-seconds", metavar="N", panel=LIMITS, min=0.001, help="Longest wait for an answer. Default: 60."),
     ] = 60,
+    worker_megabytes: Annotated[
+        float | None,
+        option(
+            "--worker-megabytes", metavar="N", panel=LIMITS, min=1,
+            help="Memory of each worker; a photo that needs more is refused (Linux). Default: no limit.",
+        ),
+    ] = None,
     cache_megabytes: Annotated[
         float,
         option(
@@ -125,6 +132,7 @@ def serve(
         names=max_names,
         requests=max_requests,
         seconds=max_seconds,
+        worker_bytes=None if worker_megabytes is None else round(worker_megabytes * MEGABYTE),
         cache_bytes=round(cache_megabytes * MEGABYTE),
         cache_seconds=cache_seconds,
     )

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,7 +74,29 @@ def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
     model.cache = None  # names are not written to disk
     worker = Worker(model, limits, prefix_of(number))
     worker.warm_up()
+    if limits.worker_bytes is not None:
+        _limit_memory(limits.worker_bytes)
     return worker
+
+
+def _limit_memory(maximum: int) -> None:
+    """Let this process have no more memory than this, apart from files that are mapped.
+
+    Raises:
+        SettingError: the model alone needs as much, or the system has no such limit.
+    """
+    if sys.platform != "linux":
+        raise SettingError("--worker-megabytes works on Linux only: omit it, and limit the memory of a container")
+    import resource
+
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    present = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    if present >= maximum:
+        raise SettingError(
+            f"the model has {present / 1e6:,.0f} MB already: give a worker more than {maximum / 1e6:,.0f} MB with "
+            "--worker-megabytes"
+        )
+    resource.setrlimit(resource.RLIMIT_DATA, (maximum, maximum))
 
 
 def start_lanes(choice: ModelChoice, limits: Limits, workers: int) -> tuple[list[Lane], dict[str, Any]]:
