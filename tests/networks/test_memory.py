@@ -81,6 +81,9 @@ def test_other_errors_are_left_alone():
         with pytest.raises(type(error), match=error.args[0]), naming_photo("a.jpg", device):
             raise error
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    remedy = r'memory of cuda:1: resize it, or use device="cpu"'
+    with pytest.raises(ResourceError, match=remedy), naming_photo("a.jpg", torch.device("cuda:1")):
+        raise ERRORS["cuda"]
 
 
 def test_the_errors_of_onnx_runtime():
@@ -89,6 +92,3 @@ def test_the_errors_of_onnx_runtime():
     assert is_out_of_memory(RuntimeException("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer"))
     assert is_out_of_memory(RuntimeException("std::bad_alloc"))
     assert not is_out_of_memory(RuntimeException("shapes do not match"))
-    remedy = r'memory of cuda:1: resize it, or use device="cpu"'
-    with pytest.raises(ResourceError, match=remedy), naming_photo("a.jpg", torch.device("cuda:1")):
-        raise ERRORS["cuda"]

@@ -17,10 +17,10 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     # The CPU, MPS and cuBLAS report it by plain RuntimeErrors.
-    signs = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs = ["out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"]
     # ONNX Runtime's exceptions have no common base class.
     if type(error).__module__.startswith("onnxruntime"):
-        signs = ("Failed to allocate memory", "bad_alloc", "bad allocation", *signs)
+        signs += ["Failed to allocate memory", "bad_alloc", "bad allocation"]
     elif not isinstance(error, RuntimeError):
         return False
     return any(sign in str(error) for sign in signs)
