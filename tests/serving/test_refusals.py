@@ -126,6 +126,8 @@ def test_bodies_that_cannot_be_read(serve, cat):
         problem(client.post("/v1/segment", json={"photo": text, "names": ["cat"], "colour": 1}), 422)
         problem(client.post("/v1/segment", json={"photo": text}), 422)
         problem(client.post("/v1/segment?names=cat&names=dog", content=cat), 422)
+        problem(client.post("/v1/segment?names=cat", data={"names": "dog"}, files={"photo": cat}), 422)
+        problem(client.post("/v1/segment?mode=fast", json={"photo": text, "names": ["cat"], "mode": "panoptic"}), 422)
         problem(client.post("/v1/encode", params={"names": "cat"}, content=cat), 422)
 
 

@@ -99,7 +99,7 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                 "operationId": "segment",
                 "summary": "Segment one photo",
                 "description": f"Up to {limits.bytes:,} bytes, {limits.pixels:,} pixels and {limits.names:,} names. "
-                "Fields may be given in the address or in the body, which comes first.",
+                "A field is given once, in the address or in the body.",
                 "parameters": _query(),
                 "requestBody": {
                     "required": True,

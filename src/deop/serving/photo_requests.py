@@ -44,7 +44,7 @@ def read_request(body: bytes, content_type: str, query: dict[str, str], limits: 
     """A photo, how to encode it, and the question about it.
 
     Three forms are accepted: the bytes of the photo, with the fields in the address; a form with the file "photo"; JSON
-    with the photo in base64. Fields of the body replace those of the address.
+    with the photo in base64. A field is given once, in the address or in the body.
 
     Args:
         body: the body of the request.
@@ -57,13 +57,16 @@ def read_request(body: bytes, content_type: str, query: dict[str, str], limits: 
         Problem: naming the field or the limit, and what is wrong.
     """
     kind = content_type.partition(";")[0].strip().casefold()
-    photo, fields = body, from_fields(query)
+    photo, inside = body, dict[str, Any]()
+    fields = from_fields(query)
     if kind == JSON:
         content = parse(PhotoQuestion, body)
-        photo, fields = _decode(content.photo), fields | content.model_dump(exclude={"photo"}, exclude_unset=True)
+        photo, inside = _decode(content.photo), content.model_dump(exclude={"photo"}, exclude_unset=True)
     elif kind == FORM:
-        photo, form = asyncio.run(_read_form(body, content_type, limits))
-        fields |= form
+        photo, inside = asyncio.run(_read_form(body, content_type, limits))
+    if twice := fields.keys() & inside.keys():
+        raise Problem(422, f"{', '.join(sorted(twice))}: given in the address and in the body: give it once")
+    fields |= inside
     encoding = parse(Encoding, {name: fields.pop(name) for name in ENCODING_FIELDS if name in fields})
     question = None
     if asks:
