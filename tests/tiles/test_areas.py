@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.results.polygons import Polygon, ring_area, trace
+from deop.results.polygons import Polygon, trace
+from deop.results.rings import ring_area
 from deop.tiles.areas import measure_of
 from deop.tiles.outlines import trace_bands
 from deop.tiles.scenes import Georeference

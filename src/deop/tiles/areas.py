@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deop.results.polygons import Polygon, ring_area
+from deop.results.polygons import Polygon
+from deop.results.rings import ring_area
 from deop.tiles.scenes import Georeference
 
 Measure = Callable[[Polygon, int], float]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deop.images.connected_regions import connected_regions
-from deop.results.polygons import Corners, Polygon, simplify, trace_rings
+from deop.results.polygons import Corners, Polygon, trace_rings
+from deop.results.rings import simplify_rings
 from deop.tiles.areas import Measure
 
 _OUTSIDE = -1  # stands for no name, and for what lies outside the image
@@ -76,11 +77,8 @@ def _outlines(pieces: Iterable[_Piece], tolerance: float, min_area: int, measure
         outer, holes = trace_rings(corners)
         largest = outer[0]  # a connected piece has one outer ring
         area = measure(Polygon(largest, tuple(holes)), piece.pixels) if measure else float(piece.pixels)
-        if tolerance:
-            simple = simplify(largest, tolerance)
-            largest = simple if len(simple) >= 3 else largest
-            holes = [ring for ring in (simplify(hole, tolerance) for hole in holes) if len(ring) >= 3]
-        yield Outline(piece.label - 1, piece.pixels, area, Polygon(largest, tuple(holes)))
+        rings = simplify_rings([largest, *holes], tolerance) or [largest]
+        yield Outline(piece.label - 1, piece.pixels, area, Polygon(rings[0], tuple(rings[1:])))
 
 
 def _joined(rows: np.ndarray) -> Corners:

@@ -14,7 +14,7 @@ import numpy as np
 
 from deop.dependencies import missing
 from deop.errors import OutputError
-from deop.results.polygons import ring_area
+from deop.results.rings import ring_area
 from deop.tiles.areas import mapped
 from deop.tiles.outlines import Outline
 from deop.tiles.rasters import reporting
