@@ -46,7 +46,7 @@ def test_notebooks_run(notebook, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     document = nbformat.read(notebook, as_version=4)
     resources = {"metadata": {"path": str(tmp_path / "notebooks")}}
-    nbclient.NotebookClient(document, timeout=600, kernel_name="python3", resources=resources).execute()
+    nbclient.NotebookClient(document, timeout=1200, kernel_name="python3", resources=resources).execute()
     shown = [output for cell in document.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in shown)
     text = "".join(output.get("text", "") for output in shown)
