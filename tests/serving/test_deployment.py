@@ -5,10 +5,11 @@ import shlex
 from pathlib import Path
 
 import httpx
-import yaml
+import pytest
 
 from deop.serving.limits import Limits
 
+yaml = pytest.importorskip("yaml", reason='needs the extra "train"')
 PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 
