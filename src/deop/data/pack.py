@@ -18,7 +18,7 @@ from deop.errors import DataError, SettingError
 from deop.files import replacing
 from deop.images.reading import no_pixel_limit, open_image
 
-GROUP_BYTES = 4 << 20
+GROUP_BYTES = 1 << 20
 """Size of a row group of Parquet: what is read for one photo in random order."""
 
 _IMAGES = ("image", "mask")
