@@ -64,7 +64,7 @@ def labeling_config(names: Sequence[str], polygons: bool = False) -> str:
     <View>
       <Image name="image" value="$image" zoom="true"/>
       <BrushLabels name="tag" toName="image">
-        <Label value="sky" background="#88cffd"/>
+        <Label value="sky" background="#8cc8f4"/>
       </BrushLabels>
     </View>
     <BLANKLINE>
