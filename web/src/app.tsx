@@ -25,6 +25,7 @@ import { useTheme } from "./theme";
 import { VOCABULARIES } from "./vocabularies";
 
 const RETRY = 3000; // milliseconds
+const sentence = (text: string): string => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 export function App({ engine }: { engine: Engine }): JSX.Element {
   const first = useMemo(() => fromHash(location.hash), []);
@@ -285,7 +286,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               side={side}
               other={other}
               heat={shownHeat}
-              busy={answer.busy || keptAnswer.busy || heatAnswer.busy}
+              busy={answer.busy || keptAnswer.busy || heatAnswer.busy || (!capabilities && !engineFailure && asked.length > 0)}
               onHover={setHovered}
               onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
             />
@@ -299,8 +300,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
 
         <div class="panel">
           {!capabilities && loaded && (
-            <div class="loading" role="progressbar" aria-label="Loading the model" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round((100 * loaded.done) / loaded.total)}>
-              <span style={{ width: `${(100 * loaded.done) / loaded.total}%` }} />
+            <div class="loading">
+              <div role="progressbar" aria-label="Loading the model" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round((100 * loaded.done) / loaded.total)}>
+                <span style={{ width: `${(100 * loaded.done) / loaded.total}%` }} />
+              </div>
+              <p class="hint">{sentence(about)}</p>
             </div>
           )}
           {settings.vocabulary === null && (

@@ -45,6 +45,14 @@ function drawing(settings: Settings): string[] {
   return parts;
 }
 
+const LONGEST_LINE = 64; // letters; the sheet of the page has about 50, the rest wraps
+
+/** A call on one line, or with one line for each argument. */
+function call(start: string, options: readonly string[]): string[] {
+  const line = `${start}(${options.join(", ")})`;
+  return line.length <= LONGEST_LINE ? [line] : [`${start}(`, ...options.map((option) => `    ${option},`), ")"];
+}
+
 export function pythonLines(photo: string, settings: Settings, model: string, heat: ShownHeat | null = null): string {
   const list = (names: readonly string[]): string => `[${names.map(python).join(", ")}]`;
   const { vocabulary } = settings;
@@ -70,7 +78,7 @@ export function pythonLines(photo: string, settings: Settings, model: string, he
     ...(vocabulary === null ? [] : ["from deop.text.builtin import builtin_vocabulary"]),
     "",
     `model = deop.load(${python(model)})`,
-    `result = model.segment(${options.join(", ")})`,
+    ...call("result = model.segment", options),
     `result.${picture}.save("result.png")`,
   ].join("\n");
 }

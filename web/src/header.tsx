@@ -68,6 +68,9 @@ export function Header({ about, theme, named, labelled, isolated, heat, command,
   );
 }
 
+/** The text with lines that break between words only, not after the dashes of an option. */
+const words = (text: string): JSX.Element[] => text.split(/(?<= )/).map((word, index) => <span key={index}>{word}</span>);
+
 function CodeBlock({ title, text, onCopy }: { title: string; text: string; onCopy(): void }): JSX.Element {
   return (
     <section class="code">
@@ -78,7 +81,7 @@ function CodeBlock({ title, text, onCopy }: { title: string; text: string; onCop
         </button>
       </div>
       <pre tabIndex={0} aria-label={title}>
-        {text}
+        {title === "Command" ? words(text) : text}
       </pre>
     </section>
   );

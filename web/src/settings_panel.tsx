@@ -45,6 +45,7 @@ export function SettingsPanel(props: Props): JSX.Element {
   const { settings, capabilities, heatAlpha, comparison, onChange } = props;
   const { threshold, smallestRegion, alpha } = settings;
   const { defaults } = capabilities ?? { defaults: { threshold: 0, smallestRegion: 0 } };
+  const known = capabilities !== null;
   const opacity = heatAlpha ?? alpha;
   const share = smallestRegion ?? defaults.smallestRegion;
   return (
@@ -69,7 +70,7 @@ export function SettingsPanel(props: Props): JSX.Element {
         label="Threshold"
         value={threshold ?? defaults.threshold}
         step={0.01}
-        text={(threshold ?? defaults.threshold).toFixed(2)}
+        text={known || threshold !== null ? (threshold ?? defaults.threshold).toFixed(2) : "default"}
         hint="What scores lower gets no name."
         onChange={(value) => onChange({ threshold: value })}
         onReset={threshold === null ? undefined : () => onChange({ threshold: null })}
@@ -79,7 +80,7 @@ export function SettingsPanel(props: Props): JSX.Element {
         value={nearest(share)}
         step={1}
         max={SMOOTHING.length - 1}
-        text={share === 0 ? "off" : `under ${shareText(share)}`}
+        text={!known && smallestRegion === null ? "default" : share === 0 ? "off" : `under ${shareText(share)}`}
         hint="Smaller regions get the name of their surroundings."
         onChange={(place) => onChange({ smallestRegion: SMOOTHING[place] })}
         onReset={smallestRegion === null ? undefined : () => onChange({ smallestRegion: null })}
