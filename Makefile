@@ -10,7 +10,7 @@ install: $(python) ## set up .venv: deop from this directory, and the tools of a
 
 $(python): pyproject.toml constraints.txt
 	python3 -m venv .venv
-	.venv/bin/pip install --quiet -c constraints.txt -e ".[dev,train,docs]"
+	.venv/bin/pip install --quiet -c constraints.txt -e ".[dev,train]"
 	@touch $(python)
 
 test: $(python) ## run the tests except slow ones (all: make test options=--runslow)

@@ -20,7 +20,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from deop import DeOP, load
-from deop.data.folder import LabelledFolder, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
 from deop.encoders.severance import KINDS
 from deop.errors import DataError, DeopError, SettingError
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums
@@ -68,7 +69,7 @@ def settings_of(kinds: list[str], anchors: list[str]) -> list[Setting]:
 
 def measure(
     model: DeOP,
-    data: LabelledFolder,
+    data: LabelledData,
     setting: Setting,
     options: dict[str, Any],
     bootstrap: Bootstrap,

@@ -15,42 +15,63 @@ import resource
 import shutil
 import tempfile
 import time
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from itertools import cycle, islice
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any
 
 NAMES = "person, dog, cat, car, tree, grass, sky, wall, floor, table"
 PURE = 24  # photos of each process that measures the pure rate, which are segmented twice
+START = 600  # seconds in which all of them must have loaded the model
 
 
-def pure(paths: list[str], barrier: Any, results: Any) -> None:
+_barrier: Any = None  # of the processes that measure the pure rate: all begin when each has loaded its model
+
+
+def _keep(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def pure(paths: list[str]) -> float:
+    """Photos per second of one process, while others do the same."""
     import deop
     from deop.images.reading import read_photo
 
-    model = deop.load("nano", engine="onnx", device="cpu", threads=1)
-    vocabulary = model.vocabulary(NAMES)
-    photos = [read_photo(path) for path in paths]
-    model.label(model.encode(photos[:1])[0], vocabulary)
-    barrier.wait()
+    try:
+        model = deop.load("nano", engine="onnx", device="cpu", threads=1)
+        vocabulary = model.vocabulary(NAMES)
+        photos = [read_photo(path) for path in paths]
+        model.label(model.encode(photos[:1])[0], vocabulary)
+    except BaseException:
+        _barrier.abort()
+        raise
+    _barrier.wait(START)
     started = time.perf_counter()
     for photo in photos * 2:
         model.label(model.encode([photo])[0], vocabulary)
-    results.put(2 * len(photos) / (time.perf_counter() - started))
+    return 2 * len(photos) / (time.perf_counter() - started)
 
 
 def pure_rate(paths: list[str], workers: int) -> float:
-    """Photos per second of some processes together."""
+    """Photos per second of some processes together.
+
+    Raises:
+        Exception: that of a process; BrokenProcessPool if one has crashed.
+    """
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(workers), context.Queue()
-    processes = [context.Process(target=pure, args=(paths[:PURE], barrier, results)) for _ in range(workers)]
-    for process in processes:
-        process.start()
-    rate = sum(results.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return rate
+    with ProcessPoolExecutor(workers, context, _keep, (context.Barrier(workers),)) as processes:
+        rates = [processes.submit(pure, paths[:PURE]) for _ in range(workers)]
+        done, _ = wait(rates, return_when=FIRST_EXCEPTION)
+        errors = [error for rate in done if (error := rate.exception()) is not None]
+        # A process whose barrier was broken by another one is not the cause.
+        for error in sorted(errors, key=lambda error: isinstance(error, BrokenBarrierError)):
+            raise error
+        return sum(rate.result() for rate in rates)
 
 
-def batch_rate(source: Path, count: int, engine: str, workers: int, folder: Path) -> dict[str, Any]:
+def batch_rate(source: Path, engine: str, workers: int, folder: Path) -> dict[str, Any]:
     from deop.batch import BatchOptions, WorkerOptions, run_batch
 
     output = folder / f"{engine}-{workers}"
@@ -62,15 +83,14 @@ def batch_rate(source: Path, count: int, engine: str, workers: int, folder: Path
         if progress.inputs and not first:
             first.append(time.perf_counter() - started)
 
-    result = run_batch(
-        BatchOptions(str(source), str(output), worker, limit=count, workers=workers, engine=engine), progress
-    )
+    result = run_batch(BatchOptions(str(source), str(output), worker, workers=workers, engine=engine), progress)
+    if result.statistics.failed:
+        raise SystemExit(f"photos failed: {dict(result.statistics.failures)}")
     size = sum(file.stat().st_size for file in output.glob("part-*.parquet"))
     return {
         "engine": engine,
         "workers": workers,
         "photos": result.photos,
-        "failures": dict(result.statistics.failures),
         "rate": round(result.photos / result.seconds, 3),
         "seconds_to_first_answer": round(first[0], 2),
         "seconds": round(time.perf_counter() - started, 2),
@@ -80,20 +100,24 @@ def batch_rate(source: Path, count: int, engine: str, workers: int, folder: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("photos", type=Path, help="a folder with .jpg files")
+    parser.add_argument("--count", type=int, default=200, help="photos of each batch; those of the folder repeat")
     parser.add_argument("--engines", default="local")
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     paths = sorted(str(path) for path in options.photos.rglob("*.jpg"))
+    if not paths:
+        parser.error(f"no .jpg files in {options.photos}")
     rows = []
     folder = Path(tempfile.mkdtemp(prefix="deop-batch-benchmark-"))
     try:
+        source = folder / "list.txt"
+        source.write_text("\n".join(str(Path(path).resolve()) for path in islice(cycle(paths), options.count)))
         for workers in map(int, options.workers.split(",")):
             alone = pure_rate(paths, workers)
             for engine in options.engines.split(","):
-                row = batch_rate(options.photos, options.count, engine, workers, folder)
+                row = batch_rate(source, engine, workers, folder)
                 row["pure_rate"] = round(alone, 3)
                 row["overhead"] = round(1 - row["rate"] / alone, 4)
                 row["largest_worker_mib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)

@@ -21,7 +21,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from deop import load
-from deop.data.folder import LabelledFolder, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
 from deop.errors import DeopError
 from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import EvaluatedPhoto, evaluate
@@ -93,13 +94,13 @@ class Recording:
         return encoded
 
 
-def run(model: Any, data: LabelledFolder, protocol: Protocol, progress: Callable[[int, int], None]) -> Run:
+def run(model: Any, data: LabelledData, protocol: Protocol, progress: Callable[[int, int], None]) -> Run:
     """Evaluate a model, and keep its predictions."""
     recording, result = Recording(model), Run()
 
     def keep(photo: EvaluatedPhoto) -> None:
         panoptic = model.label(recording.last, photo.space.vocabulary, mode="panoptic")
-        result.maps[data.key(photo.pair)] = Maps(
+        result.maps[photo.pair.key] = Maps(
             photo.label_map.astype(np.int16),
             panoptic.segment_map.astype(np.int16),
             tuple(segment.class_id for segment in panoptic.segments),

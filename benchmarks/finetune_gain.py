@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deop import load
-from deop.data.folder import LabelledFolder, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
 from deop.errors import DeopError, SettingError
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.protocol import Protocol
@@ -28,7 +29,7 @@ from deop.training.recipe import differences, plain, read_recipe
 from deop.training.stages.finetune import FinetuneRecipe, read_report, train
 
 
-def score(name: str | Path, tuned: LabelledFolder, others: LabelledFolder | None, limit: int | None) -> dict[str, Any]:
+def score(name: str | Path, tuned: LabelledData, others: LabelledData | None, limit: int | None) -> dict[str, Any]:
     """mIoU of a model on the data set that it is tuned on and on the other one."""
     model, protocol = load(name, engine="torch"), Protocol(limit=limit)
     sets = {"own": tuned, "others": others}

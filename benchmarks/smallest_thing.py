@@ -22,7 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from deop import load
-from deop.data.folder import LabelledFolder, Pair, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData, Pair
 from deop.errors import DeopError
 from deop.evaluation.average_precision import DetectionTally, match_detections, precision_scores
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
@@ -75,7 +76,7 @@ class Scores:
         return scores | {key: float(value) for key, value in precision_scores(self.detections.total()).items()}
 
 
-def union(model: DeOP, folders: Sequence[LabelledFolder]) -> tuple[Vocabulary, list[np.ndarray]]:
+def union(model: DeOP, folders: Sequence[LabelledData]) -> tuple[Vocabulary, list[np.ndarray]]:
     """The names of all data sets, and the index among them of each class of each data set."""
     flags: dict[str, bool] = {}
     for folder in folders:
@@ -96,7 +97,7 @@ def truth_of(reader: PanopticTruth, pair: Pair, shape: tuple[int, int], index: n
 
 
 @torch.inference_mode()
-def measure(model: DeOP, folders: Sequence[LabelledFolder], limit: int | None) -> dict[str, Any]:
+def measure(model: DeOP, folders: Sequence[LabelledData], limit: int | None) -> dict[str, Any]:
     """The scores of each way to find things, over all photos."""
     vocabulary, indices = union(model, folders)
     count, things = len(vocabulary.names), np.array(vocabulary.things)

@@ -1,12 +1,13 @@
 """Files: written completely or not at all, read as UTF-8 everywhere, and reported by name if they are damaged."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 from deop.errors import CheckpointError, OutputError, SettingError
-from deop.files import existing_folder, existing_path, parse_json, read_names, replacing, sha256
+from deop.files import existing_folder, existing_path, lock_file, parse_json, read_names, replacing, sha256
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
@@ -116,3 +117,42 @@ def test_impossible_paths_do_not_exist(tmp_path):
 def test_a_digest_of_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="absent"):
         sha256(tmp_path / "absent")
+
+
+def test_a_locked_file_is_locked_until_it_is_closed(tmp_path):
+    held = lock_file(tmp_path / "lock")
+    with pytest.raises(BlockingIOError):
+        lock_file(tmp_path / "lock")
+    held.close()
+    lock_file(tmp_path / "lock").close()
+
+
+class Windows:
+    """``msvcrt`` as Windows has it: one lock of a file at a time."""
+
+    LK_NBLCK = 2
+    held = False
+
+    def locking(self, handle, mode, count):
+        assert (mode, count) == (2, 1)
+        if self.held:
+            raise PermissionError(13, "Permission denied")
+        self.held = True
+
+
+def test_windows_has_locks_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", Windows())
+    lock_file(tmp_path / "lock").close()
+    with pytest.raises(BlockingIOError):
+        lock_file(tmp_path / "lock")
+
+
+def test_drives_without_locks_are_used_without_one(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock_file(tmp_path / "lock").close()

@@ -31,12 +31,16 @@ def test_the_image_copies_what_a_build_needs():
     assert {project["readme"], *project["license-files"], "pyproject.toml", "src", "constraints.txt"} == copied
 
 
-def test_the_image_runs_as_a_user_without_privileges():
-    assert instructions("USER")[-1].split(":")[0].isdecimal()
-    assert int(instructions("USER")[-1].split(":")[0]) > 0
-    assert instructions("ENTRYPOINT") == ['["deop"]']
-    (install,) = instructions("RUN")
-    assert install.endswith("install --no-cache-dir -c constraints.txt .")
+def test_the_images_run_as_a_user_without_privileges():
+    """Two images: the base install, and that with the server."""
+    users = [line.split(":")[0] for line in instructions("USER")]
+    assert len(users) == 2
+    assert all(user.isdecimal() and int(user) > 0 for user in users)
+    assert instructions("ENTRYPOINT") == ['["deop"]'] * 2
+    base, serve = instructions("RUN")
+    assert base.endswith("install --no-cache-dir -c constraints.txt .")
+    assert serve.endswith('install --no-cache-dir -c constraints.txt ".[$EXTRAS]"')
+    assert instructions("ARG") == ["EXTRAS=serve"]
 
 
 def test_the_python_of_the_image_is_supported():

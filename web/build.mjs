@@ -16,7 +16,7 @@ const { values } = parseArgs({
 });
 const out = resolve(values.out);
 if (out === here || here.startsWith(`${out}/`)) throw new Error(`--out ${out} would delete the sources`);
-const samples = ["astronaut.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"];
+const samples = ["pagoda.jpg", "chelsea.png", "coffee.jpg", "rocket.jpg"];
 
 /** @type {import("esbuild").BuildOptions} */
 const options = {
@@ -40,7 +40,10 @@ const built = values.serve ? null : await build({ ...options, write: false });
 rmSync(out, { recursive: true, force: true });
 mkdirSync(join(out, "samples"), { recursive: true });
 for (const name of samples) copyFileSync(join(here, "../examples", name), join(out, "samples", name));
-copyFileSync(join(here, "../examples/CREDITS.md"), join(out, "samples", "CREDITS.md"));
+// Of the table, the rows of these photos.
+const credits = readFileSync(join(here, "../examples/CREDITS.md"), "utf8").split("\n");
+const isOther = (line) => line.startsWith("| `") && !samples.some((name) => line.startsWith(`| \`${name}\``));
+writeFileSync(join(out, "samples", "CREDITS.md"), credits.filter((line) => !isOther(line)).join("\n"));
 const page = readFileSync(join(here, "src/index.html"), "utf8");
 writeFileSync(join(out, "index.html"), page.replace('content="http"', `content="${values.engine}"`));
 copyFileSync(join(here, "src/icon.svg"), join(out, "icon.svg"));

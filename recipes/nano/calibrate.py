@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from deop import load
-from deop.data.folder import LabelledFolder, Pair, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData, Pair
 from deop.evaluation.score_calibration import calibration_error, reliability
 from deop.labelling.assembly import semantic
 from deop.model import DeOP
@@ -61,7 +62,7 @@ def requests(present: list[str], names: list[str], rng: random.Random) -> Iterat
         yield "absent", [name]
 
 
-def predict(model: DeOP, data: LabelledFolder, pairs: list[Pair]) -> Predictions:
+def predict(model: DeOP, data: LabelledData, pairs: list[Pair]) -> Predictions:
     """Run all requests on some photos."""
     names, predictions, rng = list(data.names), Predictions(), random.Random(SEED)
     for pair in pairs:

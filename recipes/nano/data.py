@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deop.data.folder import LabelledFolder
-from deop.evaluation.truth import PanopticTruth, components, has_panoptic
+from deop.data.labelled import LabelledData
+from deop.evaluation.truth import components, panoptic_truth
 from deop.images.reading import read_photo
 from deop.networks.efficientnet import NORMALIZATION
 from deop.text.things import is_thing
@@ -78,14 +78,14 @@ class CanvasPhotos:
         return CanvasPhotos(*(tensor.to(device) for tensor in tensors))
 
 
-def read_folder(folder: LabelledFolder) -> Examples:
+def read_folder(folder: LabelledData) -> Examples:
     """Read all photos of a labelled folder.
 
     Segments are the panoptic ones if the folder has them, or else derived from the classes.
     """
     things = np.array([is_thing(e.name) if e.isthing is None else bool(e.isthing) for e in folder.classes])
     ids = np.array([entry.id for entry in folder.classes])
-    panoptic = PanopticTruth(folder.root, ids) if has_panoptic(folder.root) else None
+    panoptic = panoptic_truth(folder, ids)
     photos = []
     for pair in folder.pairs:
         classes = folder.labels(pair)

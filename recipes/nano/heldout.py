@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from deop import load
-from deop.data.folder import LabelledFolder, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
 from deop.model import DeOP
 
 
-def count_correct(model: DeOP, data: LabelledFolder, penalties: list[float]) -> np.ndarray:
+def count_correct(model: DeOP, data: LabelledData, penalties: list[float]) -> np.ndarray:
     """Count regions.
 
     Returns:

@@ -26,19 +26,19 @@ def main() -> None:
             folder = open_folder(args.data / data_set.folder, split, skip_unpaired=True)
             # Several splits go to one directory each, because each has its own panoptic.json.
             target = args.out / data_set.folder / (split if len(data_set.splits) > 1 else "")
+            root = Path(folder.root)
             for pair in folder.pairs:
                 if index % args.tune == args.tune - 1 - args.fold:
-                    panoptic = folder.root / "panoptic" / f"{pair.photo.stem}.png"
-                    for file in (pair.photo, pair.mask, panoptic):
+                    for file in (*map(Path, map(str, (pair.photo, pair.mask))), root / "panoptic" / f"{pair.key}.png"):
                         if file.exists():
                             link(file, target / file.parent.name / file.name)
                 index += 1
-            for listing in (folder.root / "classes.json", folder.root.parent / "classes.json"):
+            for listing in (root / "classes.json", root.parent / "classes.json"):
                 if listing.exists():
                     link(listing, target / "classes.json")
                     break
-            if (folder.root / "panoptic.json").exists():
-                link(folder.root / "panoptic.json", target / "panoptic.json")
+            if (root / "panoptic.json").exists():
+                link(root / "panoptic.json", target / "panoptic.json")
 
 
 def link(file: Path, target: Path) -> None:

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deop import load
-from deop.data.folder import LabelledFolder, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
 from deop.encoders.nano_text import NanoText, WordsConfig
 from deop.evaluation.evaluate import Protocol, evaluate
 from deop.files import replacing
@@ -219,7 +220,7 @@ class NanoTask(Task):
             "miou": predicted["miou"], "pixels": predicted["pixel_accuracy"],
         }  # fmt: skip
 
-    def held_out_photos(self) -> LabelledFolder | None:
+    def held_out_photos(self) -> LabelledData | None:
         """The held-out photos of coco-mini; None if there are none, or if coco-mini is not a directory."""
         root = Path(self.recipe.data) / "coco-mini"
         if not self.recipe.tune or not root.is_dir():

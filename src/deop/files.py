@@ -58,6 +58,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+def lock_file(path: Path) -> BinaryIO:
+    """Lock a file for this process. The lock ends when the file is closed, also by a kill.
+
+    Folders of network drives that support no locks are used without one.
+
+    Args:
+        path: the file; it is created if it is missing.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be created.
+    """
+    file = path.open("ab")
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            import msvcrt
+
+            file.seek(0)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            except PermissionError as error:
+                raise BlockingIOError(*error.args) from error
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:  # no locks here
+        pass
+    return file
+
+
 def existing_path(name: str | Path) -> Path | None:
     """The file or folder at a path, with ``~`` expanded; None if there is none or the path is invalid."""
     try:

@@ -89,6 +89,7 @@ class ModelSurface:
         anchors: str | None = None,
         classifier: "str | TwoStream" = "one-pass",
         threshold: ThresholdValue = None,
+        smallest_region: float | None = None,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
@@ -112,6 +113,8 @@ class ModelSurface:
             threshold: minimum score of a pixel (semantic) or a segment, in [0, 1]; below it the result is -1, none of
                 the names. One number, or one for each name: {"*": 0.3, "dog": 0.6} or "0.3, dog=0.6". None: the
                 model's setting.
+            smallest_region: share of the photo, in [0, 1): smaller connected regions get the label of their
+                surroundings. 0: all regions stay. None: the model's setting.
             background: names that compete but are not in the result ("road, sky"); pixels that they win are -1.
             templates: template set, or templates with ``{}``; None: the model's setting.
             things: the names that are countable things; None: all except those in a list of common stuff.
@@ -140,8 +143,10 @@ class ModelSurface:
         vocabulary.check_mode(mode)
         thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
         find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
+        self._settings_of(smallest_region)
         self.check_encoding(severance, anchors, classifier)
         self.embed(vocabulary)
+        labelling: dict[str, Any] = {"mode": mode, "threshold": thresholds, "heatmaps": heatmaps}
         results = []
         for first in range(0, len(photos), batch):
             part = slice(first, first + batch)
@@ -150,7 +155,7 @@ class ModelSurface:
             )
             for number, one in enumerate(encoded, first):
                 with naming_photo(_describe(photos, number), self.device):
-                    results.append(self.label(one, vocabulary, mode=mode, threshold=thresholds, heatmaps=heatmaps))
+                    results.append(self.label(one, vocabulary, smallest_region=smallest_region, **labelling))
         return results[0] if single else results
 
     def _encode_within_memory(self, photos: list[Any], masks: list[Any], part: slice, **options: Any) -> list[Any]:
@@ -220,6 +225,7 @@ class ModelSurface:
         *,
         mode: str = "semantic",
         threshold: ThresholdValue = None,
+        smallest_region: float | None = None,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
@@ -231,6 +237,7 @@ class ModelSurface:
             VocabularyError, SettingError: naming the input and the remedy.
         """
         check_request(mode)
+        settings = self._settings_of(smallest_region)
         thresholds = Thresholds.parse(threshold)
         vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
         vocabulary.check_mode(mode, warn=False)
@@ -243,9 +250,18 @@ class ModelSurface:
             "synonyms": vocabulary.synonyms,
             "background": list(vocabulary.background),
             "threshold": thresholds.record(self.settings.threshold),
+            "smallest_region": settings.smallest_region,
             **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
         }
-        return self.assemble(encoded, vocabulary, mode, limits, record, heated)
+        return self.assemble(encoded, vocabulary, settings, mode, limits, record, heated)
+
+    def _settings_of(self, smallest_region: float | None) -> Settings:
+        """The settings of the model, with another ``smallest_region`` unless it is None.
+
+        Raises:
+            SettingError: it is not in [0, 1).
+        """
+        return self.settings if smallest_region is None else replace(self.settings, smallest_region=smallest_region)
 
     def encode(
         self,
@@ -302,6 +318,7 @@ class ModelSurface:
         self,
         encoded: Any,
         vocabulary: Vocabulary,
+        settings: Settings,
         mode: str,
         thresholds: Sequence[float],
         record: Mapping[str, Any],
@@ -312,6 +329,7 @@ class ModelSurface:
         Args:
             encoded: the photo.
             vocabulary: the K names.
+            settings: those of the model, with what ``label`` changes.
             mode: as in ``segment``.
             thresholds: minimum score of each name, K numbers in [0, 1].
             record: how the result was made, which is saved with it.
@@ -320,7 +338,7 @@ class ModelSurface:
         scores = to_float32(self.class_probabilities(encoded, vocabulary))
         if vocabulary.source is not None:
             scores = keep_present(scores, encoded.masks, encoded.canvas, claim=self.settings.claim)
-        result = assemble(encoded, scores, vocabulary, self.settings, mode, thresholds, record)
+        result = assemble(encoded, scores, vocabulary, settings, mode, thresholds, record)
         if not heated:
             return result
         maps = score_heatmaps(scores, encoded.masks, encoded.canvas, heated, self.settings.calibration)

@@ -1,5 +1,6 @@
 """Batches of photos into Parquet files: each input once, whatever ends the processes."""
 
+import gzip
 import json
 import os
 import shutil
@@ -133,13 +134,97 @@ def test_a_finished_batch_has_nothing_left_to_do_and_missing_files_are_written_a
         ({"worker": replace(WORKER, names=["a", "b", "c", "d"])}, 'names: [["name 0"]'),
     ],
 )
-def test_other_settings_are_refused_by_name_unless_begun_anew(batch, change, text):
+def test_other_settings_are_refused_by_name_unless_overwritten(batch, change, text):
     batch()
     with pytest.raises(SettingError, match="other settings") as caught:
         batch(**change)
     assert text in str(caught.value)
-    _, rows = batch(**change, begin_anew=True)
+    _, rows = batch(**change, overwrite=True)
     assert len(rows) == change.get("limit", 40)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "plan.index"])
+@pytest.mark.parametrize("content", [b"", b"[1", b"null"])
+def test_a_damaged_record_is_an_error_and_can_be_deleted(batch, tmp_path, name, content):
+    folder = write_photos(tmp_path / "some", 2)
+    _, expected = batch(folder)
+    (tmp_path / "out" / "_deop" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} is .*damaged: add --overwrite"):
+        batch(folder)
+    assert len(rows_of(tmp_path / "out")) == 2
+    _, rows = batch(folder, overwrite=True)
+    assert without_times(rows) == without_times(expected)
+
+
+def test_failed_inputs_are_tried_again_when_asked_and_others_are_not(batch, tmp_path, monkeypatch):
+    folder = write_photos(tmp_path / "some", 40)
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))]
+    late = [Path(paths[3]), Path(paths[39])]  # of the first and the last shard
+    for path in late:
+        path.rename(path.with_suffix(".away"))
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    result, rows = batch(tmp_path / "list.txt")
+    assert result.statistics.failed == 2
+    late[0].with_suffix(".away").rename(late[0])
+    tries = tmp_path / "tries"
+    tries.mkdir()
+    monkeypatch.setenv("DEOP_TEST_TRIES", str(tries))
+    seen = []
+    options = {"worker": WORKER, "command": FAKE, "workers": 1, "retry_failed": True}
+    result = run_batch(
+        BatchOptions(str(tmp_path / "list.txt"), str(tmp_path / "out"), **options),
+        lambda progress: seen.append((progress.inputs, progress.shards)),
+    )
+    assert (result.photos, result.statistics.rows, result.statistics.failed) == (2, 40, 1)
+    assert seen[0] == (16, 1)
+    assert seen[-1] == (40, 3)
+    assert {place.name.split(".png")[0] for place in tries.iterdir()} == {"003", "039"}
+    again = rows_of(tmp_path / "out")
+    assert [row["id"] for row in again] == paths
+    assert again[3]["error"] is None
+    assert again[39] == {**rows[39], "seconds": again[39]["seconds"]}
+    assert [row for row in again if row["id"] != paths[3]] == [row for row in rows if row["id"] != paths[3]]
+    assert batch(tmp_path / "list.txt")[0].photos == 0  # only when asked
+
+
+def test_a_shard_that_does_not_fit_in_memory_is_refused(tmp_path):
+    from deop.batch.sources import list_units
+
+    (tmp_path / "list.txt").write_text("a.jpg\n" * 50_001)
+    with pytest.raises(SettingError, match="files of 25,001 photos, which must fit in memory: give at least 3"):
+        list(list_units(str(tmp_path / "list.txt"), column=None, limit=None, shards=2))
+    assert len(list(list_units(str(tmp_path / "list.txt"), column=None, limit=None, shards=3))) == 3
+
+
+def test_a_directory_in_a_store_is_listed_as_on_disk(tmp_path):
+    """Object stores list files in other orders, list directories as empty files, and hide nothing."""
+    import fsspec
+
+    from deop.batch.sources import list_units
+
+    names = [
+        "b.jpg",
+        "a/2.png",
+        "a/10.png",
+        "a/deep/x.JPG",
+        "b/1.jpg",
+        ".hidden/1.jpg",
+        "a/.x.jpg",
+        "text.txt",
+        "a.jpg",
+    ]
+    system, root = fsspec.core.url_to_fs(f"memory://{tmp_path.name}")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        system.pipe_file(f"{root}/{name}", b"")
+
+    def ids(place):
+        return [name for unit in list_units(place, column=None, limit=None, shards=None) for name in unit["ids"]]
+
+    assert ids(f"memory://{tmp_path.name}") == ids(str(tmp_path))
+    assert ids(f"file://{tmp_path}") == ids(str(tmp_path))
+    system.rm(root, recursive=True)
 
 
 def test_limit_and_number_of_shards(batch, tmp_path):
@@ -213,10 +298,18 @@ def test_a_tar_file_that_is_cut_keeps_what_is_before(batch, tmp_path):
             info = tarfile.TarInfo(f"{number}.png")
             info.size = len(png(number))
             archive.addfile(info, BytesIO(png(number)))
-    (tmp_path / "cut.tar").write_bytes(whole.getvalue()[: 512 * 7 + 100])
-    result, rows = batch(tmp_path / "cut.tar")
-    assert 0 < result.statistics.rows - result.statistics.failed < 6
-    assert "incomplete or damaged" in rows[-1]["error"]
+    cut = whole.getvalue()[: 512 * 7 + 100]
+    packed = gzip.compress(whole.getvalue())
+    damaged = packed[: len(packed) // 2] + bytes(reversed(packed[len(packed) // 2 :]))
+    for name, content in {"cut": cut, "packed": packed[: len(packed) * 2 // 3], "damaged": damaged}.items():
+        (tmp_path / f"{name}.tar").write_bytes(content)
+        result, rows = batch(tmp_path / f"{name}.tar", tmp_path / f"out {name}")
+        assert 0 < result.statistics.rows - result.statistics.failed < 6
+        assert "incomplete or damaged" in rows[-1]["error"]
+    for content in (b"", b"no archive at all"):
+        (tmp_path / "none.tar").write_bytes(content)
+        result, rows = batch(tmp_path / "none.tar", tmp_path / "out none", overwrite=True)
+        assert "incomplete or damaged" in rows[-1]["error"]
 
 
 def test_bad_inputs_are_refused_before_anything_is_written(batch, photos, tmp_path):
@@ -254,7 +347,7 @@ def test_a_poisonous_photo_costs_itself_only_after_two_tries(batch, tmp_path, mo
 
 def test_workers_that_are_replaced_lose_nothing(batch):
     _, expected = batch()
-    result, rows = batch(begin_anew=True, recycle=7)
+    result, rows = batch(overwrite=True, recycle=7)
     assert without_times(rows) == without_times(expected)
     assert result.restarts == 0
 
@@ -299,7 +392,7 @@ def test_a_disk_that_is_really_full_loses_nothing(batch, tmp_path):
         assert result.finished_before == kept
         assert [row["id"] for row in rows] == [f"{number // 10:02d}/{number:03d}.png" for number in range(40)]
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 DRIVER = """
@@ -308,21 +401,21 @@ sys.path[:0] = [{root!r} + "/src", {root!r}]
 from tests.batch.test_batch import FAKE, WORKER
 from dataclasses import replace
 from deop.batch import BatchOptions, run_batch
-worker = replace(WORKER, load={{"seconds": 0.02}})
+worker = replace(WORKER, load={{"seconds": float(sys.argv[4])}})
 run_batch(BatchOptions(sys.argv[1], sys.argv[2], worker=worker, command=FAKE, workers=2, engine=sys.argv[3]))
 """
 
 
-def kill_often(photos, output, engine, kills, longest, seed=0):
-    """Run a batch in a process that is killed, or one of whose workers is, at random moments; then to its end."""
+def kill_often(photos, output, engine, kills, longest, seconds=0.02, seed=0):
+    """Run a batch in a process that is killed, or one that it has started is, at random moments; then to its end."""
     random = np.random.default_rng(seed)
     root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", DRIVER.format(root=root), str(photos), str(output), engine]
+    command = [sys.executable, "-c", DRIVER.format(root=root), str(photos), str(output), engine, str(seconds)]
     for number in range(kills):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         time.sleep(random.uniform(0.1, longest))
         victims = [process.pid]
-        if number % 3 == 2 and (children := children_of(process.pid)):
+        if number % 3 == 2 and (children := descendants_of(process.pid)):
             victims = [int(random.choice(children))]
         for victim in victims:
             with suppress(ProcessLookupError):
@@ -335,15 +428,20 @@ def kill_often(photos, output, engine, kills, longest, seed=0):
     assert done.returncode == 0, done.stderr
 
 
-def children_of(number):
+def descendants_of(number):
+    """The processes that a process has started, and those that these have started."""
     try:
-        return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+        files = list(Path(f"/proc/{number}/task").glob("*/children"))
+        children = [int(child) for file in files for child in file.read_text().split()]
     except OSError:
         return []
+    return children + [other for child in children for other in descendants_of(child)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("count", "kills"), [(40, 3), pytest.param(200, 25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "kills"), [(40, 3), pytest.param(200, int(os.environ.get("DEOP_KILLS", "25")), marks=pytest.mark.slow)]
+)
 def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path, count, kills):
     folder = write_photos(tmp_path / "some", count)
     _, expected = batch(folder, tmp_path / "whole")
@@ -355,13 +453,12 @@ def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path, coun
 def test_an_interrupted_batch_ends_its_workers_and_resumes(batch, tmp_path):
     folder = write_photos(tmp_path / "some", 100)
     root = str(Path(__file__).parents[2])
-    code = DRIVER.format(root=root).replace('"seconds": 0.02', '"seconds": 0.1')
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "out"), "local"]
+    command = [sys.executable, "-c", DRIVER.format(root=root), str(folder), str(tmp_path / "out"), "local", "0.1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / "_deop" / "settings.json").exists() and process.poll() is None:
         time.sleep(0.1)
     time.sleep(0.5)
-    workers = children_of(process.pid)
+    workers = descendants_of(process.pid)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT, errors

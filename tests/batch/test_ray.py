@@ -9,12 +9,14 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from deop.batch import BatchOptions, run_batch
 from deop.errors import SettingError
-from tests.batch.test_batch import FAKE, WORKER, kill_often, png, rows_of, without_times, write_photos
+from tests.batch.test_batch import FAKE, WORKER, descendants_of, kill_often, png, rows_of, without_times, write_photos
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("pyarrow")
@@ -39,20 +41,25 @@ def batch(tmp_path):
 
 
 def test_the_rows_are_those_of_the_local_engine_and_either_resumes_the_other(batch, tmp_path):
-    folder = write_photos(tmp_path / "some", 40)
+    folder = write_photos(tmp_path / "some", 70)
     (folder / "empty.jpg").touch()
     (folder / "05-crash.png").write_bytes(png(1))
     _, expected = batch(folder, "local", engine="local")
-    result, rows = batch(folder, "ray")
+    result, rows = batch(folder, "ray", workers=4)
     assert without_times(rows) == without_times(expected)
     assert result.statistics.failures == {"ImageError": 1, "Crash": 1}
-    assert (result.photos, result.restarts) == (42, 2)
+    assert (result.photos, result.restarts) == (72, 2)
     (tmp_path / "ray" / "part-000001.parquet").unlink()
     assert batch(folder, "ray", engine="local")[0].photos == 16
-    (tmp_path / "local" / "part-000001.parquet").unlink()
-    again, rows = batch(folder, "local")
-    assert again.photos == 16
-    assert without_times(rows) == without_times(expected)
+    for number in (1, 2):
+        (tmp_path / "local" / f"part-{number:06d}.parquet").unlink()
+    with Image.open(BytesIO(png(1))) as image:
+        image.save(folder / "empty.jpg", "PNG")
+    again, rows = batch(folder, "local", workers=2, retry_failed=True)
+    assert (again.photos, again.statistics.failures) == (34, {"Crash": 1})  # two files, and two photos with errors
+    changed = [row["id"] for row, before in zip(rows, expected, strict=True)
+               if without_times([row]) != without_times([before])]  # fmt: skip
+    assert changed == ["empty.jpg"]
 
 
 def test_an_error_of_a_worker_arrives_as_it_is(batch, tmp_path):
@@ -85,14 +92,26 @@ def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatc
 
 
 def test_killed_at_random_moments_each_input_is_there_once(batch, tmp_path):
-    folder = write_photos(tmp_path / "some", 60)
+    """DEOP_KILLS is the number of kills: ``DEOP_KILLS=25`` takes minutes."""
+    kills = int(os.environ.get("DEOP_KILLS", "2"))
+    folder = write_photos(tmp_path / "some", 200 if kills > 3 else 60)
     _, expected = batch(folder, "whole", engine="local")
-    kill_often(folder, tmp_path / "killed", "ray", 3, longest=12.0)
+    kill_often(folder, tmp_path / "killed", "ray", kills, longest=15.0, seconds=0.1)
     assert without_times(rows_of(tmp_path / "killed")) == without_times(expected)
 
 
+def wait_for_start(node):
+    """Wait until ``ray start --block`` says that it has started."""
+    lines = []
+    for line in node.stdout:
+        lines.append(line)
+        if "Ray runtime started" in line:
+            return
+    raise AssertionError("".join(lines))
+
+
 def test_two_nodes_of_which_one_is_killed(batch, tmp_path, monkeypatch):
-    """Two ``ray start`` processes with ports of their own; the second one is killed in the middle."""
+    """Two ``ray start`` processes with ports of their own; the second one is killed when the first file is written."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # a cluster of several nodes needs one token for all
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     folder = write_photos(tmp_path / "some", 120)
@@ -109,19 +128,31 @@ def test_two_nodes_of_which_one_is_killed(batch, tmp_path, monkeypatch):
     ]
     head = subprocess.Popen(
         [*ray, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir=/tmp/ray-{os.getpid()}"],
-        start_new_session=True, stdout=subprocess.DEVNULL,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     nodes = [head]
+    killed = []
+
+    def kill_second():
+        while not list((tmp_path / "killed").glob("part-*")):
+            time.sleep(0.1)
+        killed.extend(descendants_of(nodes[1].pid))
+        os.killpg(nodes[1].pid, signal.SIGKILL)
+
     try:
-        time.sleep(8)
+        wait_for_start(head)
         nodes.append(
-            subprocess.Popen([*ray, f"--address=127.0.0.1:{port}"], start_new_session=True, stdout=subprocess.DEVNULL)
-        )
-        time.sleep(8)
-        threading.Timer(14, lambda: os.killpg(nodes[1].pid, signal.SIGKILL)).start()
+            subprocess.Popen(
+                [*ray, f"--address=127.0.0.1:{port}"],
+                start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+        wait_for_start(nodes[1])
+        threading.Thread(target=kill_second, daemon=True).start()
         _, rows = batch(
             folder, "killed", workers=3, ray_address=f"127.0.0.1:{port}", worker=replace(WORKER, load={"seconds": 0.3})
         )
+        assert killed
         assert without_times(rows) == without_times(expected)
     finally:
         for node in nodes:

@@ -1,6 +1,8 @@
 """Batches in an object store (moto's server), also one that fails for a while; and readers of the results."""
 
 import http.client
+import itertools
+import tarfile
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +15,8 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deop.batch import BatchOptions, run_batch, storage
-from deop.errors import OutputError
+from deop.batch import BatchOptions, lease, run_batch, storage, stores
+from deop.errors import DataError, OutputError, SettingError
 from tests.batch.test_batch import FAKE, WORKER, png, rows_of, without_times, write_photos
 
 
@@ -31,6 +33,7 @@ def moto():
 def store(moto, monkeypatch):
     """``store(port)`` makes a server the one of ``s3://`` and returns its file system; by default moto's."""
     s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setattr(lease, "SETTLING", 0.0)
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -169,7 +172,7 @@ def test_a_store_that_fails_for_a_while_loses_nothing(store, moto, failure):
 
 def test_a_store_that_cannot_be_written_is_an_error(store, moto, tmp_path, monkeypatch):
     store().mkdir("three")
-    monkeypatch.setattr(storage, "PAUSES", (0.0,))
+    monkeypatch.setattr(stores, "PAUSES", (0.0,))
     folder = write_photos(tmp_path / "some", 2)
     with flaky_server(moto, lambda method, path: "500" if "part-" in path else "") as port:
         store(port)
@@ -177,6 +180,83 @@ def test_a_store_that_cannot_be_written_is_an_error(store, moto, tmp_path, monke
             run(folder, "s3://three/results")
     store()
     assert run(folder, "s3://three/results").photos == 2
+
+
+def test_two_batches_cannot_write_one_output(store, tmp_path, monkeypatch):
+    store().mkdir("four")
+    monkeypatch.setattr(lease, "RENEWAL", 0.1)
+    monkeypatch.setattr(lease, "_WATCH", 0.1)
+    folder = write_photos(tmp_path / "some", 2)
+    first = storage.Storage("s3://four/results")
+    first.lock()
+    with pytest.raises(SettingError, match="another batch is writing s3://four/results: process"), pytest.warns():
+        run(folder, "s3://four/results")
+    first.unlock()
+    assert run(folder, "s3://four/results").photos == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", ["500", "drop"])
+def test_a_store_that_cannot_be_listed_or_read_is_an_error(store, moto, tmp_path, monkeypatch, failure):
+    """A folder that cannot be listed is never left out, and what cannot be read names the place and the remedy."""
+    system = store()
+    name = f"five{failure}"
+    system.mkdir(name)
+    monkeypatch.setattr(stores, "PAUSES", (0.0,))
+    table = BytesIO()
+    pq.write_table(pa.table({"image": [png(0)]}), table)
+    for path, content in {
+        "photos/a/0.png": png(0), "photos/b/1.png": png(1), "list.txt": b"x.png", "one.parquet": table.getvalue()
+    }.items():  # fmt: skip
+        system.pipe_file(f"{name}/{path}", content)
+    broken = {
+        "photos": lambda method, path: "prefix=photos%2Fb" in path,
+        "list.txt": lambda method, path: "list.txt" in path,
+        "one.parquet": lambda method, path: "one.parquet" in path,
+        "photos/*/*.png": lambda method, path: "list-type" in path,
+    }
+    for source, fails in broken.items():
+        with flaky_server(moto, lambda method, path, fails=fails: failure if fails(method, path) else "") as port:
+            store(port)
+            with pytest.raises(DataError, match=f"s3://{name}/{source.split('*')[0]}"):
+                run(f"s3://{name}/{source}", tmp_path / "out")
+            assert not (tmp_path / "out").exists()
+    with flaky_server(moto, lambda method, path: failure if "_deop" in path else "") as port:
+        store(port)
+        with pytest.raises(OutputError, match="repeat the command when the store can be reached"):
+            run(f"s3://{name}/photos", f"s3://{name}/results")
+
+
+def test_a_tar_file_and_a_table_whose_connection_is_lost_are_read_on(store, moto, tmp_path, monkeypatch):
+    system = store()
+    system.mkdir("six")
+    monkeypatch.setattr(stores, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("s3fs.core.S3FileSystem.default_block_size", 2048)
+    monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
+    whole, table = BytesIO(), BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for number in range(20):
+            info = tarfile.TarInfo(f"{number:02d}.png")
+            info.size = len(png(number))
+            archive.addfile(info, BytesIO(png(number)))
+    pq.write_table(pa.table({"image": [png(number) for number in range(20)]}), table, data_page_size=1024)
+    system.pipe_file("six/photos.tar", whole.getvalue())
+    system.pipe_file("six/photos.parquet", table.getvalue())
+    for file in ("photos.tar", "photos.parquet"):
+        run(f"s3://six/{file}", tmp_path / f"whole {file}")
+        gets = itertools.count()
+
+        def three_times(method, path, file=file, gets=gets):
+            return "drop" if method == "GET" and file in path and next(gets) in (1, 2, 5) else ""
+
+        with flaky_server(moto, three_times) as port:
+            store(port)
+            result = run(f"s3://six/{file}", tmp_path / file)
+        store()
+        assert next(gets) > 3
+        assert result.statistics.failures == {}
+        assert without_times(rows_of(tmp_path / file)) == without_times(rows_of(tmp_path / f"whole {file}"))
+        assert len(rows_of(tmp_path / file)) == 20
 
 
 @pytest.fixture(scope="module")

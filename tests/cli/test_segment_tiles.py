@@ -79,7 +79,7 @@ def test_the_command_line_and_python_agree(segment, here):
     [
         (["--tiles", "big"], "SIZE,OVERLAP"),
         (["--tiles", "512,400"], "at most 256"),
-        (["--tiles", "512", "--mode", "panoptic"], "semantic mode only"),
+        (["--tiles", "512", "--mode", "panoptic"], "semantic mode only.*--polygons"),
         (["--tiles", "512", "--masks", "m.png"], "--masks"),
         (["--tiles", "512", "--heatmap", "person"], "--heatmap"),
         (["--tiles", "512", "--instances", "i.png"], "--instances"),
@@ -113,11 +113,44 @@ def test_a_photo_that_is_too_large_for_one_piece_names_tiles(segment, here, monk
     assert segment("a.jpg", *NAMES, "--tiles", "auto", "-q").code == 0
 
 
+def test_tiles_are_suggested_for_georeferenced_and_for_large_images(segment, here, monkeypatch):
+    from deop.cli import tiles
+
+    assert "hint" not in segment("a.jpg", *NAMES).err
+    monkeypatch.setattr(tiles, "LARGE", 200)
+    assert "hint: a.jpg: the model sees its 300 x 200 px much reduced; --tiles auto" in segment("a.jpg", *NAMES).err
+    assert "hint" not in segment("a.jpg", *NAMES, "-q").err
+    scale = (33550, "d", 3, (1.0, 1.0, 0.0), False)
+    pixels = np.asarray(Image.open(here / "a.jpg").convert("RGB"))
+    tifffile.imwrite(here / "b.tif", pixels, photometric="rgb", extratags=[scale], metadata=None)
+    done = segment("b.tif", *NAMES)
+    assert done.code == 0
+    assert "hint: b.tif: pictures and PNG files lose its georeference; --tiles auto" in done.err
+
+
 def test_an_image_beyond_every_limit_names_the_remedy(segment, monkeypatch):
     monkeypatch.setattr(opening, "MAX_DECODED", 1000)
     done = segment("a.jpg", *NAMES, "--tiles", "auto")
     assert done.code == 1
     assert "convert it to a tiled TIFF" in " ".join(done.err.split())
+
+
+def test_an_interrupted_run_says_how_to_resume(segment, here, monkeypatch):
+    from deop.tiles.run import Run
+
+    def interrupt(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "clean", interrupt)
+        done = segment("a.jpg", *NAMES, "--tiles", "128", "--labels", "a.tif")
+    assert done.code == 130
+    assert "repeat the command to resume" in done.err
+    assert (here / ".a.tif.tiles").exists()
+    done = segment("a.jpg", *NAMES, "--tiles", "128", "--labels", "a.tif")
+    assert done.code == 0
+    assert "6 tiles were finished before" in done.out
+    assert not (here / ".a.tif.tiles").exists()
 
 
 def test_options_of_tiles_can_be_in_the_configuration_file(segment, here):

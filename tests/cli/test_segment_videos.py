@@ -69,6 +69,14 @@ def test_one_video(segment, here):
     assert segment("clip.mp4", "--quiet").err == ""
 
 
+def test_the_result_of_one_video_can_be_named(segment, here):
+    done = segment("clip.mp4", "-o", "drawn.mp4", "--labels", "maps")
+    assert done.code == 0, done.err
+    with av.open(str(here / "drawn.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 3
+    assert len(list((here / "maps").iterdir())) == 3
+
+
 def test_a_damaged_video_does_not_stop_the_photos(segment, here):
     (here / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     done = segment("clip.mp4", "a.jpg", "--json", "all.jsonl")

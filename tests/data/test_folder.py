@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from deop.data.folder import LabelClass, open_folder, photo_size, read_mask
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelClass, photo_size, read_mask
 from deop.errors import DataError
 from deop.images.reading import read_photo
 
@@ -138,7 +139,7 @@ def test_images_that_pillow_rejects_are_reported(tmp_path, monkeypatch, name, da
     image.save(path, "PNG", pnginfo=info)
     content = bytearray(path.read_bytes())
     if damage == "bomb":
-        for module in ("deop.data.folder", "deop.images.id_maps"):
+        for module in ("deop.data.labelled", "deop.images.id_maps"):
             monkeypatch.setattr(f"{module}.MAX_PIXELS", 20)
     elif damage == "zlib":
         start = content.index(b"IDAT") + 4
@@ -220,7 +221,7 @@ def test_folders_below_images_and_links(tmp_path):
         (tmp_path / "set" / name / ".cache" / "p9.png").write_bytes(b"")
     (tmp_path / "set" / "masks" / "notes.txt").write_text("who drew them")
     data = open_folder(tmp_path / "set")
-    assert [data.key(pair) for pair in data.pairs] == ["city/p0", "city/p1", "p0"]
+    assert [pair.key for pair in data.pairs] == ["city/p0", "city/p1", "p0"]
     assert {entry.path.name for entry in data.left_out} == {"._p0.png", ".cache", "notes.txt"}
     assert data.unpaired == ()
 

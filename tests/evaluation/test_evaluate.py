@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 from deop.cli.app import app
-from deop.data.folder import LabelClass, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelClass
+from deop.data.pack import pack
+from deop.data.source import open_data
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.errors import DataError, SettingError
@@ -46,6 +49,25 @@ def dataset(tmp_path):
 def model(tiny_clip):
     settings = Settings(resize=Resize(64), templates="none")
     return DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip), settings=settings).eval()
+
+
+@pytest.mark.parametrize("form", ["one.parquet", "many-{}.parquet", "one.tar", "many-{}.tar"])
+@pytest.mark.parametrize("protocol", [Protocol(), Protocol("oracle", "present"), Protocol(unseen=("wall",), limit=2)])
+def test_packed_photos_have_the_scores_of_the_folder(model, dataset, tmp_path, form, protocol):
+    """Every number, also those of the bootstrap, which depend on the order of the photos."""
+    model.set_proposer(Halves())
+    data = open_folder(dataset)
+    (tmp_path / "packed").mkdir()
+    pack(data, tmp_path / "packed" / form, shard_mb=0.01)
+    seen = []
+    results = [
+        evaluate(model, one, protocol, watch=lambda photo: seen.append(photo.pair.key), bootstrap=Bootstrap(50))
+        for one in (data, open_data(tmp_path / "packed" / form.replace("{}", "*")))
+    ]
+    for result in results:
+        del result["seconds_per_image"], result["data"]
+    assert results[0] == results[1]
+    assert seen == ["0", "1", "2"][: protocol.limit] * 2
 
 
 @pytest.mark.parametrize("names", ["all", "present"])
@@ -314,7 +336,7 @@ def test_photos_in_folders_below_images(model, dataset):
         (dataset / name / "city").mkdir()
         (dataset / name / "1.png").rename(dataset / name / "city" / "1.png")
     data = open_folder(dataset)
-    assert [data.key(pair) for pair in data.pairs] == ["0", "2", "city/1"]
+    assert [pair.key for pair in data.pairs] == ["0", "2", "city/1"]
     moved = evaluate(model, data, Protocol("oracle"), bootstrap=Bootstrap(2))
     assert moved["per_class"] == expected["per_class"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.data.folder import LabelClass, LabelledFolder, Pair
+from deop.data.labelled import LabelClass, LabelledData, Pair
 from deop.errors import SettingError
 from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import evaluate
@@ -105,7 +105,7 @@ def report(tmp_path_factory, tiny_clip):
     model = DeOP(CLIPVision.from_folder(tiny_clip), CLIPText.from_folder(tiny_clip),
                  settings=Settings(resize=Resize(64), templates="none")).eval()  # fmt: skip
     gallery = Gallery(count=3)
-    data = LabelledFolder(folder, classes, tuple(pairs))
+    data = LabelledData(folder, classes, tuple(pairs))
     result = evaluate(FakeModel(model), data, bootstrap=Bootstrap(100), watch=gallery.add)
     path = write_report(folder / "out", result, gallery, "deop evaluate 'my data' --report out")
     return result, gallery, path

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deop.data.folder import Pair, open_folder
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelClass, LabelledData, Pair
 from deop.errors import DataError, SettingError
-from deop.evaluation.truth import PanopticTruth, components, has_panoptic
+from deop.evaluation.truth import PanopticTruth, components, panoptic_truth
 
 
 def test_things_are_split_into_components_and_stuff_is_not():
@@ -46,7 +47,7 @@ def pair_of(folder, stem="a"):
 
 
 def test_segments_from_panoptic_files(panoptic):
-    assert has_panoptic(panoptic)
+    assert panoptic_truth(LabelledData(panoptic, (LabelClass(4, "cat"),), ()), [4, 9]) is not None
     actual = PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
     assert actual.segment_map.tolist() == [[0, 0, 1, 1], [2, -1, -1, -1]]  # 77 is not among the classes
     assert actual.classes.tolist() == [0, 1, 1]
@@ -100,7 +101,7 @@ def test_a_huge_panoptic_file_is_reported(panoptic, monkeypatch):
     """Panoptic files may have as many pixels as photos; Pillow's own limit is lower and raises another error."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
     PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
-    monkeypatch.setattr("deop.data.folder.MAX_PIXELS", 3)
+    monkeypatch.setattr("deop.data.labelled.MAX_PIXELS", 3)
     with pytest.raises(DataError, match=r"the panoptic file .*a\.png is 4 x 2"):
         PanopticTruth(panoptic, [4, 9]).segments(pair_of(panoptic), (2, 4))
 

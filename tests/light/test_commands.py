@@ -25,9 +25,9 @@ def test_the_first_command_of_the_readme(deop):
     words = shlex.split(command.split("&&")[-1])
     assert words[0].endswith("deop")
     process = ok(deop(*(ROOT / word if word.startswith("examples/") else word for word in words[1:])))
-    assert re.search(r"^cat +[67]\d|^cat +8\d", process.stdout, re.MULTILINE), process.stdout
-    with Image.open(deop.folder / "chelsea.deop.png") as picture:
-        assert picture.size[0] >= 451
+    assert re.search(r"^pagoda +2\d", process.stdout, re.MULTILINE), process.stdout
+    with Image.open(deop.folder / "pagoda.deop.png") as picture:
+        assert picture.size[0] >= 640
 
 
 @pytest.mark.parametrize("mode", ["semantic", "panoptic", "instance"])

@@ -86,3 +86,34 @@ def test_what_needs_more_is_refused_before_anything_is_written(deop, dataset, op
 def test_a_data_set_is_checked(deop, dataset):
     process = deop("prepare", "check", dataset)
     assert process.returncode == 0, process.stderr
+
+
+def test_tar_files_need_nothing_more(deop, dataset):
+    """They are packed and evaluated with the standard library, with the scores of the folder."""
+    process = deop("prepare", "pack", dataset, "packed/val-{}.tar", "--split", "val", "--shard-mb", "0.01")
+    assert process.returncode == 0, process.stderr
+    assert len(list((deop.folder / "packed").glob("*.tar"))) > 1
+    results = []
+    for place in (dataset, "packed", "packed/val-{00000..00001}.tar"):
+        process = deop("evaluate", place, "--json", "-", "--proposals", "oracle", "--limit", 2, "--resamples", 5)
+        assert process.returncode == 0, process.stderr
+        results.append(json.loads(process.stdout))
+        del results[-1]["seconds_per_image"], results[-1]["data"]
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (("evaluate", "x.parquet"), "reading Parquet files needs pyarrow"),
+        (("evaluate", "s3://bucket/x.tar"), "reading data at an address needs fsspec"),
+        (("prepare", "check", "x.parquet"), "reading Parquet files needs pyarrow"),
+        (("prepare", "pack", "DATASET", "y.parquet", "--split", "val"), "writing Parquet files needs pyarrow"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_parquet_files_need_an_extra(deop, dataset, arguments, needed):
+    (deop.folder / "x.parquet").write_bytes(b"")
+    process = deop(*(dataset if argument == "DATASET" else argument for argument in arguments))
+    assert process.returncode == 4, process.stderr
+    assert f'{needed}, which is not installed: pip install "deop[batch]"' in " ".join(process.stderr.split())

@@ -84,3 +84,11 @@ def test_other_errors_are_left_alone():
     remedy = r'memory of cuda:1: resize it, or use device="cpu"'
     with pytest.raises(ResourceError, match=remedy), naming_photo("a.jpg", torch.device("cuda:1")):
         raise ERRORS["cuda"]
+
+
+def test_the_errors_of_onnx_runtime():
+    from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+
+    assert is_out_of_memory(RuntimeException("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer"))
+    assert is_out_of_memory(RuntimeException("std::bad_alloc"))
+    assert not is_out_of_memory(RuntimeException("shapes do not match"))

@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from deop.errors import SettingError
-from deop.results.polygons import join_rings, ring_area, segment_polygons, simplify, trace
+from deop.results.polygons import join_rings, segment_polygons, trace
+from deop.results.rings import ring_area, simplify
 from deop.results.segments import Segment
 
 masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))

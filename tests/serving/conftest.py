@@ -1,5 +1,6 @@
 """Servers for tests: the application around a worker, and ``deop serve`` as a process."""
 
+import asyncio
 import io
 import json
 import os
@@ -23,9 +24,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import deop
-from deop.serving.access import JsonLog
+from deop.serving.access import RequestLog
 from deop.serving.app import create_app
-from deop.serving.lanes import ThreadLane
 from deop.serving.limits import Limits
 from deop.serving.work import Worker
 
@@ -46,6 +46,22 @@ def cat():
         return png(np.asarray(image.convert("RGB").resize((160, 106))))
 
 
+class ThreadLane:
+    """A worker in a thread of this process, where tests can replace its parts."""
+
+    def __init__(self, worker):
+        self._worker = worker
+
+    async def run(self, works):
+        return await asyncio.to_thread(self._worker.run, works)
+
+    async def restart(self):
+        pass
+
+    def close(self):
+        pass
+
+
 def png(pixels):
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(file, "PNG")
@@ -57,11 +73,13 @@ def serve(model):
     """``with serve(limits=..., lane=...) as client``: the application in this process, and ``client.log()``."""
 
     @contextmanager
-    def start(*, lane=None, limits=None, **options):
+    def start(*, lane=None, description=None, limits=None, **options):
         limits = limits or Limits()
         worker = Worker(model, limits, "0-")
+        description = description or worker.describe()
         stream = io.StringIO()
-        app = create_app([lane or ThreadLane(worker)], worker.describe(), limits=limits, log=JsonLog(stream), **options)
+        lanes = [lane or ThreadLane(worker)]
+        app = create_app(lanes, description, limits=limits, log=RequestLog(stream), **options)
         with TestClient(app, base_url="http://localhost") as client:
             client.application = app
             client.log = lambda: [json.loads(line) for line in stream.getvalue().splitlines()]

@@ -57,6 +57,12 @@ def test_options_arrive(serve, model, cat):
         same(client.post("/v1/segment", params=form, content=cat), expected)
 
 
+def test_blank_fields_of_a_form_are_not_given(serve, cat, local):
+    blank = dict.fromkeys(("background", "things", "threshold", "templates", "severance", "anchors"), " ")
+    with serve() as client:
+        same(client.post("/v1/segment", data={"names": "cat,wall|curtain", **blank}, files={"photo": cat}), local)
+
+
 def test_encode_once_label_often(serve, model, cat, local):
     with serve() as client:
         kept = client.post("/v1/encode", content=cat)
@@ -136,13 +142,14 @@ def test_the_type_of_the_answer():
 def test_the_rest_of_a_batch_survives_a_damaged_photo(model, cat):
     """The worker encodes photos together: one that fails does not affect the others."""
     from deop.serving.limits import Limits
-    from deop.serving.questions import Question
     from deop.serving.work import Work, Worker
 
     noise = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3)))
-    question = Question(names=NAMES)
+    query = {"names": ",".join(NAMES)}
     photos = [cat, noise[: len(noise) // 2], noise]
-    done = Worker(model, Limits()).run([Work("segment", photo, None, question, "application/json") for photo in photos])
+    done = Worker(model, Limits()).run(
+        [Work("segment", photo, "image/png", query, "application/json") for photo in photos]
+    )
     assert (
         json.loads(done.outcomes[0].content)["segments"]
         == json.loads(json.dumps(model.segment(cat, NAMES).summary(rle=True)))["segments"]

@@ -39,6 +39,39 @@ def test_the_examples_are_answered(serve, cat):
         assert client.post("/v1/label", json={**example["value"], "id": key}).status_code == 200
 
 
+def test_every_answer_has_an_example_of_its_form(serve):
+    with serve() as client:
+        document = client.get("/openapi.json").json()
+        models = client.get("/v1/models").json()
+    for path, entry in document["paths"].items():
+        for operation in entry.values():
+            for status, answer in operation["responses"].items():
+                for kind, content in answer.get("content", {}).items():
+                    if kind.startswith("image/"):
+                        continue
+                    (example,) = content["examples"].values()
+                    if "$ref" in content["schema"]:
+                        schema = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+                        assert set(schema["required"]) <= set(example["value"]) <= set(schema["properties"])
+                    if kind == "application/problem+json":
+                        assert example["value"]["status"] == int(status)
+                    elif path == "/v1/models":
+                        assert set(example["value"]["models"][0]) == set(models["models"][0])
+
+
+def test_links_lead_from_a_photo_to_its_questions(serve, cat):
+    with serve() as client:
+        document = client.get("/openapi.json").json()
+        links = document["paths"]["/v1/encode"]["post"]["responses"]["201"]["links"]
+        operations = {
+            operation["operationId"]: operation for entry in document["paths"].values() for operation in entry.values()
+        }
+        assert {link["operationId"] for link in links.values()} <= set(operations)
+        key = client.post("/v1/encode", content=cat).json()["id"]
+        body = {name: value.replace("$response.body#/id", key) for name, value in links["label"]["requestBody"].items()}
+        assert client.post("/v1/label", json=body).status_code == 200
+
+
 def test_fields_and_limits_are_described():
     document = openapi.describe(Limits(pixels=1234), needs_token=True)
     assert "1,234 pixels" in json.dumps(document)

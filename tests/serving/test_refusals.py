@@ -6,15 +6,19 @@ import io
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from deop.errors import SettingError
+from deop.serving.access import RequestLog
 from deop.serving.encoded_photos import EncodedPhotos, memory_of
 from deop.serving.limits import Limits
+from deop.serving.metrics import Metrics
 from deop.serving.problems import Problem
+from deop.serving.queue import WorkQueue
 from deop.serving.work import Done, Kept
 from tests.serving.conftest import png, problem
 
@@ -81,7 +85,9 @@ def test_names(serve, cat):
     [
         {"mode": "fast"}, {"threshold": "2"}, {"threshold": "x"}, {"threshold": "dog=0.5"}, {"heatmap": "1"},
         {"heatmap": "-1"}, {"picture": "none"}, {"vocabulary": "mine"}, {"things": "dog"}, {"severance": "gate"},
-        {"severance": "nonsense"}, {"colour": "red"},
+        {"severance": "nonsense"}, {"colour": "red"}, {"mode": ""}, {"vocabulary": " "}, {"picture": ""},
+        {"classifier": ""}, {"classifier": "two-stream"}, {"anchors": "nonsense"}, {"templates": "no braces"},
+        {"smallest_region": "1"}, {"smallest_region": "nan"}, {"smallest_region": ""}, {"heatmap": ""},
     ],
 )  # fmt: skip
 def test_options(serve, cat, fields):
@@ -120,6 +126,8 @@ def test_bodies_that_cannot_be_read(serve, cat):
         problem(client.post("/v1/segment", json={"photo": text, "names": ["cat"], "colour": 1}), 422)
         problem(client.post("/v1/segment", json={"photo": text}), 422)
         problem(client.post("/v1/segment?names=cat&names=dog", content=cat), 422)
+        problem(client.post("/v1/segment?names=cat", data={"names": "dog"}, files={"photo": cat}), 422)
+        problem(client.post("/v1/segment?mode=fast", json={"photo": text, "names": ["cat"], "mode": "panoptic"}), 422)
         problem(client.post("/v1/encode", params={"names": "cat"}, content=cat), 422)
 
 
@@ -166,6 +174,22 @@ def test_too_many_requests(serve, cat):
             thread.join()
         assert [answer.status_code for answer in answers] == [201, 201]
         assert client.post("/v1/encode", content=cat).status_code == 201, "the places are free again"
+
+
+def test_a_wait_that_would_be_too_long_is_refused_at_once():
+    """With slow photos, fewer requests are accepted than there are places: none is to wait and then get no answer."""
+    queue = WorkQueue([SlowLane()], Limits(requests=100, seconds=10), Metrics(), RequestLog(io.StringIO()))
+    queue._seconds = 3
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(queue.place())
+        with pytest.raises(Problem) as error, queue.place():
+            pass
+        assert (error.value.status, error.value.limit) == (429, "seconds")
+        assert error.value.retry_after >= 1
+    queue._seconds = 1000
+    with queue.place():
+        pass
 
 
 def test_an_answer_that_takes_too_long(serve, cat):

@@ -13,6 +13,7 @@ from deop.errors import MissingDependencyError, OutputError
 from deop.images.connected_regions import connected_regions
 from deop.results.polygons import trace
 from deop.tiles import vector_files
+from deop.tiles.areas import measure_of
 from deop.tiles.outlines import trace_bands
 from deop.tiles.scenes import Georeference
 from deop.tiles.vector_files import check_polygons, write_polygons
@@ -110,7 +111,8 @@ def some_labels():
 
 
 def write(path, place):
-    return write_polygons(trace_bands(in_bands(some_labels(), [7, 7, 7])), NAMES, place, path, "labels")
+    outlines = trace_bands(in_bands(some_labels(), [7, 7, 7]), measure=measure_of(place))
+    return write_polygons(outlines, NAMES, place, path, "labels")
 
 
 def test_geojson_in_pixels(tmp_path):
@@ -147,6 +149,33 @@ def test_geojson_of_a_map_has_degrees_and_the_area_in_square_metres(tmp_path):
     corners = {(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)}
     assert corners == {(500_001.5, 4_999_999), (500_010, 4_999_999), (500_010, 4_999_995), (500_001.5, 4_999_995)}
     assert shoelace(outer) > 0 > shoelace(hole)
+
+
+@pytest.mark.parametrize("west", [179.9998, -180.0002, 539.9998])
+def test_polygons_across_the_180th_meridian_stay_in_one_piece(tmp_path, west):
+    rasterio = pytest.importorskip("rasterio")
+    place = Georeference(rasterio.crs.CRS.from_epsg(4326).to_wkt(), (1e-5, 0, west, 0, -1e-5, 50))
+    write(tmp_path / "out.geojson", place)
+    for feature in json.loads((tmp_path / "out.geojson").read_text())["features"]:
+        corners = np.concatenate(feature["geometry"]["coordinates"])
+        assert np.abs(np.abs(corners[:, 0]) - 180).max() < 1e-3
+        assert np.ptp(corners[:, 0]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "wkt",
+    [
+        'LOCAL_CS["site",UNIT["metre",1]]',
+        'GEOGCS["Moon",DATUM["D_Moon",SPHEROID["Moon",1737400,0]],PRIMEM["Reference",0],UNIT["degree",0.0174532925199433]]',
+    ],
+)
+def test_geojson_of_places_without_longitude_and_latitude_is_refused_at_the_start(tmp_path, wkt):
+    pytest.importorskip("rasterio")
+    place = Georeference(wkt, (1, 0, 10, 0, -1, 20))
+    with pytest.raises(OutputError, match=r"\.gpkg"):
+        check_polygons(tmp_path / "out.geojson", place)
+    check_polygons(tmp_path / "out.gpkg", place)
+    assert write(tmp_path / "out.gpkg", place) == 2
 
 
 def geometry(blob):

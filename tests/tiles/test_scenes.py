@@ -201,6 +201,23 @@ def test_without_libraries_small_tiffs_are_read_and_large_ones_name_them(tmp_pat
         open_scene(tmp_path / "image.tif")
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "photometric"),
+    [((5, 6, 4), np.uint16, "minisblack"), ((5, 6, 3), np.float32, "rgb"), ((5, 6, 5), np.uint8, "minisblack")],
+)
+def test_a_raster_that_is_no_photo_names_tiles_where_it_is_read_as_one(tmp_path, shape, dtype, photometric):
+    tifffile.imwrite(
+        tmp_path / "image.tif", np.zeros(shape, dtype), photometric=photometric, planarconfig="contig", metadata=None
+    )
+    with pytest.raises(ImageError, match=r"image\.tif: a TIFF with bands.*--tiles auto"):
+        read_photo(tmp_path / "image.tif")
+    with open_scene(tmp_path / "image.tif", value_range=(0, 1)) as scene:
+        assert scene.shape == (5, 6)
+    (tmp_path / "short.tif").write_bytes((tmp_path / "image.tif").read_bytes()[:60])
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        read_photo(tmp_path / "short.tif")
+
+
 # --- Georeferences
 
 

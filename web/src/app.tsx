@@ -3,38 +3,29 @@
 import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { NameField } from "./chips";
-import { commandLine, pythonLines } from "./commands";
-import { Choice, closeMenu, Slider, TextField } from "./controls";
+import { commandLine, HEAT_ALPHA, pythonLines } from "./commands";
+import { titlesOf } from "./comparison";
+import { closeMenu } from "./controls";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
 import type { Capabilities, Engine, Labelling } from "./engine/types";
 import { Strip, Welcome } from "./gallery";
 import { Header } from "./header";
 import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
-import * as icons from "./icons";
 import { useDropAndPaste } from "./intake";
 import { displayName } from "./names";
 import { PhotoError, SAMPLES, type ShownPhoto } from "./photo";
 import { Photos, type Entry } from "./photos";
+import { Problems } from "./problems";
 import { percent, Results } from "./results";
-import { askedNames, MODES, STYLES, toHash, fromHash, type Settings } from "./settings";
+import { askedNames, toHash, fromHash, type Settings } from "./settings";
+import { SettingsPanel } from "./settings_panel";
 import { Stage, type Side } from "./stage";
-import { formatThresholds, parseThresholds, unknownThresholds } from "./thresholds";
 import { useTheme } from "./theme";
 import { VOCABULARIES } from "./vocabularies";
 
-const MODE_TITLES = {
-  semantic: "One name for each pixel",
-  panoptic: "Also separates things of the same name",
-  instance: "Countable things only, each with its own mask",
-};
-const STYLE_TITLES = {
-  overlay: "Regions in colour over the photo",
-  outline: "Only the edges of regions",
-  labels: "Only their colours",
-};
 const RETRY = 3000; // milliseconds
-const capital = (text: string): string => text[0].toUpperCase() + text.slice(1);
+const sentence = (text: string): string => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 export function App({ engine }: { engine: Engine }): JSX.Element {
   const first = useMemo(() => fromHash(location.hash), []);
@@ -53,6 +44,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const [isolated, setIsolated] = useState<string | null>(null);
   const [hovered, setHovered] = useState<number | null>(null);
   const [heat, setHeat] = useState<string | null>(null);
+  const [heatAlpha, setHeatAlpha] = useState(HEAT_ALPHA);
   const [note, setNote] = useState("");
   const chooser = useRef<HTMLInputElement>(null);
   const [theme, switchTheme] = useTheme();
@@ -189,14 +181,17 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
       return found < 0 ? null : found;
     };
     const off = (labels?.classes ?? []).flatMap(({ name }, k) => (hidden.has(name) ? [k] : []));
-    return { style: own.style, alpha: own.alpha, hidden: new Set(off), isolated: index(isolated), emphasised: live ? hovered : null };
+    return { style: own.style, alpha: own.alpha, written: own.written, hidden: new Set(off), isolated: index(isolated), emphasised: live ? hovered : null };
   };
-  const side: Side = { title: "Now", labelling, view: view(labelling, settings, true) };
+  const [keptTitle, nowTitle] = kept && !comparePhoto ? titlesOf(kept, settings) : ["Kept", "Result"];
+  const side: Side = { title: nowTitle, labelling, view: view(labelling, settings, true) };
   const other: Side | null = comparePhoto
     ? { title: "Photo", labelling: null, view: view(null, settings, false) }
     : kept
-      ? { title: "Kept", labelling: keptAnswer.value, view: view(keptAnswer.value, kept, false) }
+      ? { title: keptTitle, labelling: keptAnswer.value, view: view(keptAnswer.value, kept, false) }
       : null;
+
+  const shownHeat = heat !== null && heatAnswer.value ? { name: heat, alpha: heatAlpha, heatmap: heatAnswer.value } : null;
 
   const isolate = (name: string | null): void => setIsolated((old) => (name === null || old === name ? null : name));
   const toggle = (name: string): void =>
@@ -221,7 +216,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     closeMenu("download");
     if (!photo || !labelling) return;
     try {
-      const { blob, name } = await makeDownload(kind, photo, labelling, side.view, answer.settings ?? settings, capabilities?.model ?? "nano");
+      const { blob, name } = await makeDownload(kind, { photo, labelling, view: side.view, heat: shownHeat }, answer.settings ?? settings, capabilities?.model ?? "nano");
       save(blob, name);
       setNote(`${name} was saved.`);
     } catch (error) {
@@ -253,8 +248,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         : "starting";
   const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
   const model = capabilities?.model ?? "nano";
-  const command = commandLine(photoName, settings, model);
-  const lines = pythonLines(photoName, settings, model);
+  const command = commandLine(photoName, settings, model, shownHeat);
+  const lines = pythonLines(photoName, settings, model, shownHeat);
+  useEffect(() => {
+    document.title = asked.length && entry ? `${entry.name} – deop` : "deop";
+  }, [entry, asked.length > 0]);
   const choose = (): void => chooser.current?.click();
 
   return (
@@ -265,6 +263,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         named={asked.length > 0}
         labelled={labelling !== null}
         isolated={isolated}
+        heat={shownHeat?.name ?? null}
         command={command}
         lines={lines}
         onTheme={switchTheme}
@@ -274,35 +273,20 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
 
       <main>
         <div class="view">
-          {(problem || problems.length > 0) && (
-            <div class="problem" role="alert">
-              <div>
-                {problem && <p>{problem.message}</p>}
-                {problems.map((text) => (
-                  <p key={text}>{text}</p>
-                ))}
-              </div>
-              {problem?.again ? (
-                <button type="button" onClick={() => [answer, keptAnswer, heatAnswer].forEach((each) => each.failure && each.retry())}>
-                  Try again
-                </button>
-              ) : (
-                problems.length > 0 && (
-                  <button type="button" aria-label="Close" class="quiet" onClick={() => setProblems([])}>
-                    <icons.Cross />
-                  </button>
-                )
-              )}
-            </div>
-          )}
+          <Problems
+            failure={problem}
+            messages={problems}
+            onRetry={() => [answer, keptAnswer, heatAnswer].forEach((each) => each.failure && each.retry())}
+            onClose={() => setProblems([])}
+          />
           {photo && entry ? (
             <Stage
               key={entry.id}
               photo={photo}
               side={side}
               other={other}
-              heat={heat !== null && heatAnswer.value ? { name: heat, heatmap: heatAnswer.value } : null}
-              busy={answer.busy || keptAnswer.busy || heatAnswer.busy}
+              heat={shownHeat}
+              busy={answer.busy || keptAnswer.busy || heatAnswer.busy || (!capabilities && !engineFailure && asked.length > 0)}
               onHover={setHovered}
               onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
             />
@@ -316,8 +300,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
 
         <div class="panel">
           {!capabilities && loaded && (
-            <div class="loading" role="progressbar" aria-label="Loading the model" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round((100 * loaded.done) / loaded.total)}>
-              <span style={{ width: `${(100 * loaded.done) / loaded.total}%` }} />
+            <div class="loading">
+              <div role="progressbar" aria-label="Loading the model" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round((100 * loaded.done) / loaded.total)}>
+                <span style={{ width: `${(100 * loaded.done) / loaded.total}%` }} />
+              </div>
+              <p class="hint">{sentence(about)}</p>
             </div>
           )}
           {settings.vocabulary === null && (
@@ -354,92 +341,28 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               onToggle={toggle}
               onIsolate={isolate}
               onHeat={(name) => setHeat((old) => (old === name ? null : name))}
+              onShowAll={() => {
+                setIsolated(null);
+                setHidden(new Set());
+                setHeat(null);
+              }}
               onHover={setHovered}
             />
           )}
-          <Choice label="Style" value={settings.style} options={STYLES.map((value) => ({ value, text: capital(value), title: STYLE_TITLES[value] }))} onChange={(style) => change({ style })} />
-          <Slider label="Opacity" value={settings.alpha} step={0.05} text={`${Math.round(100 * settings.alpha)} %`} disabled={settings.style !== "overlay"} onChange={(alpha) => change({ alpha })} />
-          <Choice
-            label="Mode"
-            value={settings.mode}
-            options={MODES.filter((mode) => capabilities?.modes.includes(mode) ?? true).map((value) => ({ value, text: capital(value), title: MODE_TITLES[value] }))}
-            onChange={(mode) => change({ mode })}
-          />
-          <Slider
-            label="Threshold"
-            value={settings.threshold}
-            step={0.01}
-            text={settings.threshold ? settings.threshold.toFixed(2) : "default"}
-            onChange={(threshold) => change({ threshold })}
-          />
-          <Choice
-            label="Compare with"
-            value={comparePhoto ? "photo" : kept ? "kept" : "nothing"}
-            options={[
-              { value: "nothing", text: "Nothing" },
-              { value: "photo", text: "Photo" },
-              { value: "kept", text: "These settings", title: "Keeps the settings of now on the left; then change them", disabled: !asked.length },
-            ]}
-            onChange={(value) => {
+          <SettingsPanel
+            settings={settings}
+            capabilities={capabilities}
+            asked={asked}
+            heatAlpha={shownHeat?.alpha ?? null}
+            comparison={comparePhoto ? "photo" : kept ? "kept" : "nothing"}
+            unchanged={kept !== null && toHash(kept, null) === toHash(settings, null)}
+            onChange={change}
+            onHeatAlpha={setHeatAlpha}
+            onCompare={(value) => {
               setComparePhoto(value === "photo");
               setKept(value === "kept" ? settings : null);
             }}
           />
-          {kept && !comparePhoto && (
-            <p class="hint kept">
-              Left: {kept.vocabulary ?? kept.names.map(displayName).join(", ")}; {kept.mode}
-              {kept.threshold ? `, threshold ${kept.threshold}` : ""}.{" "}
-              <button type="button" class="text-button" onClick={() => setKept(settings)}>
-                Keep those of now
-              </button>
-            </p>
-          )}
-          <details open={settings.background.length > 0 || settings.things.length > 0 || settings.severance !== null || Object.keys(settings.thresholds).length > 0}>
-            <summary>More</summary>
-            <TextField
-              label="Minimum scores by name"
-              hint="Where they differ from the threshold above."
-              placeholder="dog=0.6, cat=0.4"
-              value={formatThresholds(null, settings.thresholds)}
-              onChange={(text) => {
-                const { all, named, wrong } = parseThresholds(text);
-                const unknown = unknownThresholds(asked, named);
-                for (const name of unknown) delete named[name];
-                change({ thresholds: named, ...(all === null ? {} : { threshold: all }) });
-                return wrong !== null ? `“${wrong}” is not a threshold: write a name, “=” and a number from 0 to 1.` : unknown.length ? `“${unknown[0]}” is not among the names.` : "";
-              }}
-            />
-            <NameField
-              label="Background"
-              hint="What else the photo may show; its pixels get no name."
-              placeholder="road, sky"
-              names={settings.background}
-              taken={settings.names}
-              maxNames={capabilities?.maxNames ?? 1000}
-              onChange={(background) => change({ background })}
-            />
-            {settings.mode !== "semantic" && settings.vocabulary === null && (
-              <NameField
-                label="Things"
-                hint="Which of the names are countable; guessed if empty."
-                placeholder={settings.names.slice(0, 2).map(displayName).join(", ")}
-                names={settings.things}
-                maxNames={capabilities?.maxNames ?? 1000}
-                onChange={(things) => change({ things })}
-              />
-            )}
-            {(capabilities?.severances.length ?? 0) > 1 && (
-              <div class="field">
-                <label for="severance">Severance</label>
-                <select id="severance" value={settings.severance ?? ""} onChange={(event) => change({ severance: event.currentTarget.value || null })}>
-                  <option value="">the model's</option>
-                  {capabilities!.severances.map((kind) => (
-                    <option key={kind}>{kind}</option>
-                  ))}
-                </select>
-              </div>
-            )}
-          </details>
           <p class="engine">{about}</p>
         </div>
       </main>

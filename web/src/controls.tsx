@@ -32,30 +32,57 @@ interface SliderProps {
   label: string;
   value: number;
   step: number;
+  max?: number;
   text: string;
+  /** What the slider changes, where its label does not say it. */
+  hint?: string;
   disabled?: boolean;
   onChange(value: number): void;
+  /** Goes back to the model's setting; undefined: it applies already. */
+  onReset?: (() => void) | undefined;
 }
 
-export function Slider({ label, value, step, text, disabled = false, onChange }: SliderProps): JSX.Element {
+export function Slider({ label, value, step, max = 1, text, hint, disabled = false, onChange, onReset }: SliderProps): JSX.Element {
   const id = useId();
   return (
     <div class="slider">
       <label for={id}>{label}</label>
-      <output for={id}>{text}</output>
+      <span class="slider-value">
+        {onReset && (
+          <button type="button" class="text-button" aria-label={`Reset: ${label}`} onClick={onReset}>
+            Reset
+          </button>
+        )}
+        <output for={id}>{text}</output>
+      </span>
       <input
         id={id}
         type="range"
         min="0"
-        max="1"
+        max={max}
         step={step}
         value={value}
         disabled={disabled}
         aria-valuetext={text}
-        style={{ "--value": String(value) }}
+        aria-describedby={hint === undefined ? undefined : `${id}-hint`}
+        style={{ "--value": String(value / max) }}
         onInput={(event) => onChange(Number(event.currentTarget.value))}
       />
+      {hint !== undefined && (
+        <p class="hint" id={`${id}-hint`}>
+          {hint}
+        </p>
+      )}
     </div>
+  );
+}
+
+export function Switch({ label, checked, disabled = false, onChange }: { label: string; checked: boolean; disabled?: boolean; onChange(checked: boolean): void }): JSX.Element {
+  return (
+    <label class="switch">
+      <span>{label}</span>
+      <input type="checkbox" role="switch" checked={checked} disabled={disabled} onChange={(event) => onChange(event.currentTarget.checked)} />
+    </label>
   );
 }
 

@@ -1,13 +1,15 @@
 /** The files that people take away. */
 
 import { hexColour } from "./colours";
-import { paint, pixelsOf, prepare, shownSize, type View } from "./draw";
+import { paint, paintHeat, pixelsOf, prepare, shownSize, stretchInto, type View } from "./draw";
 import { compressCounts, countsOf } from "./engine/rle";
-import type { Labelling, PixelMap } from "./engine/types";
+import type { Heatmap, Labelling, PixelMap } from "./engine/types";
 import type { ShownPhoto } from "./photo";
 import { labelPng } from "./png";
 import { thresholdText, type Settings } from "./settings";
+import { drawPlates, letterSize, plates } from "./written";
 
+const SMALLEST_WRITTEN = 96; // pixels on the shorter side of a picture with names
 const LARGEST_PICTURE = 50e6; // pixels; larger photos give pictures of the size on the page
 
 export type Download = "picture" | "cutout" | "labels" | "json" | "coco";
@@ -26,10 +28,20 @@ export function save(blob: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-export async function makeDownload(kind: Download, photo: ShownPhoto, labelling: Labelling, view: View, settings: Settings, model: string): Promise<{ blob: Blob; name: string }> {
+/** What a page shows. */
+export interface Shown {
+  readonly photo: ShownPhoto;
+  readonly labelling: Labelling;
+  readonly view: View;
+  /** A heatmap that is shown instead of the result. */
+  readonly heat: { readonly alpha: number; readonly heatmap: Heatmap } | null;
+}
+
+export async function makeDownload(kind: Download, shown: Shown, settings: Settings, model: string): Promise<{ blob: Blob; name: string }> {
+  const { photo, labelling, view } = shown;
   switch (kind) {
     case "picture":
-      return { blob: await picture(photo, labelling, view), name: fileName(photo.name, "deop.png") };
+      return { blob: await picture(shown), name: fileName(photo.name, "deop.png") };
     case "cutout":
       return { blob: await cutout(photo, labelling, view), name: fileName(photo.name, "cutout.png") };
     case "labels": {
@@ -48,7 +60,7 @@ export async function makeDownload(kind: Download, photo: ShownPhoto, labelling:
   }
 }
 
-async function picture(photo: ShownPhoto, labelling: Labelling, view: View): Promise<Blob> {
+async function picture({ photo, labelling, view, heat }: Shown): Promise<Blob> {
   const large = photo.width * photo.height > LARGEST_PICTURE;
   const size = large ? shownSize(photo) : { width: photo.width, height: photo.height };
   const canvas = new OffscreenCanvas(size.width, size.height);
@@ -58,8 +70,18 @@ async function picture(photo: ShownPhoto, labelling: Labelling, view: View): Pro
   context.putImageData(pixels, 0, 0);
   if (!large) source.close();
   const layer = new OffscreenCanvas(size.width, size.height);
-  layer.getContext("2d")!.putImageData(paint(prepare(labelling, pixels), { ...view, emphasised: null }), 0, 0);
+  if (heat) {
+    stretchInto(layer, paintHeat(heat.heatmap), heat.alpha);
+    context.drawImage(layer, 0, 0);
+    return canvas.convertToBlob({ type: "image/png" });
+  }
+  const prepared = prepare(labelling, pixels);
+  layer.getContext("2d")!.putImageData(paint(prepared, { ...view, emphasised: null }), 0, 0);
   context.drawImage(layer, 0, 0);
+  if (view.written && Math.min(size.width, size.height) >= SMALLEST_WRITTEN) {
+    const letters = letterSize(size);
+    drawPlates(context, plates(labelling, prepared, view, letters), letters);
+  }
   return canvas.convertToBlob({ type: "image/png" });
 }
 
@@ -142,6 +164,7 @@ export function summary(photo: string, labelling: Labelling, settings: Settings,
       box,
       area,
       share: round(share, 6),
+      isthing: classes[classIndex].isThing,
       segmentation,
     })),
     settings: {
@@ -149,6 +172,7 @@ export function summary(photo: string, labelling: Labelling, settings: Settings,
       ...(settings.vocabulary === null ? { classes: settings.names } : { vocabulary: settings.vocabulary }),
       background: settings.background,
       threshold: thresholdText(settings) || null,
+      ...(settings.smallestRegion === null ? {} : { smallest_region: settings.smallestRegion }),
       ...(settings.severance ? { severance: settings.severance } : {}),
     },
   };

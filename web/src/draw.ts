@@ -81,44 +81,87 @@ function shade(colour: Colour, nth: number): Colour {
   return [red, green, blue];
 }
 
-/** A map at another size. Enlarged, the borders between pixels become diagonal where the four nearest disagree. */
+/** A map at another size: enlarged with smooth borders, reduced by the nearest pixel. */
 function resample(map: PixelMap, from: Size, to: Size): PixelMap {
   if (from.width === to.width && from.height === to.height) return map;
   const result = map instanceof Uint16Array ? new Uint16Array(to.width * to.height) : new Int32Array(to.width * to.height);
-  const sx = from.width / to.width;
-  const sy = from.height / to.height;
+  if (to.width < from.width || to.height < from.height) reduce(map, from, to, result);
+  else enlarge(map, from, to, result);
+  return result;
+}
+
+function reduce(map: PixelMap, from: Size, to: Size, result: PixelMap): void {
+  const columns = Int32Array.from({ length: to.width }, (_, x) => Math.floor(((x + 0.5) * from.width) / to.width));
   for (let y = 0, at = 0; y < to.height; y++) {
-    const v = Math.min(from.height - 1, Math.max(0, (y + 0.5) * sy - 0.5));
-    const y0 = Math.floor(v);
-    const fy = v - y0;
-    const top = y0 * from.width;
-    const bottom = Math.min(y0 + 1, from.height - 1) * from.width;
+    const row = Math.floor(((y + 0.5) * from.height) / to.height) * from.width;
+    for (let x = 0; x < to.width; x++) result[at++] = map[row + columns[x]];
+  }
+}
+
+/**
+ * Each pixel gets the id with the largest weight among the 3 x 3 pixels around its place, weighted by a quadratic
+ * B-spline: steps between pixels become smooth lines.
+ */
+function enlarge(map: PixelMap, from: Size, to: Size, result: PixelMap): void {
+  const { width, height } = from;
+  const inside = uniform(map, from);
+  const across = taps(width, to.width);
+  const down = taps(height, to.height);
+  const ids = new Int32Array(9);
+  const votes = new Float64Array(9);
+  for (let y = 0, at = 0; y < to.height; y++)
     for (let x = 0; x < to.width; x++, at++) {
-      const u = Math.min(from.width - 1, Math.max(0, (x + 0.5) * sx - 0.5));
-      const x0 = Math.floor(u);
-      const x1 = Math.min(x0 + 1, from.width - 1);
-      const a = map[top + x0];
-      const b = map[top + x1];
-      const c = map[bottom + x0];
-      const d = map[bottom + x1];
-      if (a === b && a === c && a === d) {
-        result[at] = a;
+      const [column, row] = [across.centre[x], down.centre[y]];
+      const middle = row * width + column;
+      if (inside[middle]) {
+        result[at] = map[middle];
         continue;
       }
-      const fx = u - x0;
-      const wa = (1 - fx) * (1 - fy);
-      const wb = fx * (1 - fy);
-      const wc = (1 - fx) * fy;
-      const wd = fx * fy;
-      const sa = wa + (b === a ? wb : 0) + (c === a ? wc : 0) + (d === a ? wd : 0);
-      const sb = wb + (a === b ? wa : 0) + (c === b ? wc : 0) + (d === b ? wd : 0);
-      const sc = wc + (a === c ? wa : 0) + (b === c ? wb : 0) + (d === c ? wd : 0);
-      const sd = wd + (a === d ? wa : 0) + (b === d ? wb : 0) + (c === d ? wc : 0);
-      const most = Math.max(sa, sb, sc, sd);
-      result[at] = sa === most ? a : sb === most ? b : sc === most ? c : d;
+      let count = 0;
+      for (let dy = -1; dy <= 1; dy++) {
+        const line = Math.min(height - 1, Math.max(0, row + dy)) * width;
+        const vertical = down.weights[3 * y + dy + 1];
+        for (let dx = -1; dx <= 1; dx++) {
+          const id = map[line + Math.min(width - 1, Math.max(0, column + dx))];
+          const weight = vertical * across.weights[3 * x + dx + 1];
+          let place = 0;
+          while (place < count && ids[place] !== id) place++;
+          if (place === count) [ids[count], votes[count++]] = [id, 0];
+          votes[place] += weight;
+        }
+      }
+      let best = 0;
+      for (let place = 1; place < count; place++) if (votes[place] > votes[best]) best = place;
+      result[at] = ids[best];
     }
+}
+
+/** For each of `to` places on a line of `from` pixels: the pixel that it lies in, and the weights of that one and its neighbours. */
+function taps(from: number, to: number): { centre: Int32Array; weights: Float64Array } {
+  const [centre, weights] = [new Int32Array(to), new Float64Array(3 * to)];
+  for (let i = 0; i < to; i++) {
+    const place = ((i + 0.5) * from) / to;
+    centre[i] = Math.floor(place);
+    const shift = place - centre[i] - 0.5;
+    weights.set([0.5 * (0.5 - shift) ** 2, 0.75 - shift ** 2, 0.5 * (0.5 + shift) ** 2], 3 * i);
   }
-  return result;
+  return { centre, weights };
+}
+
+/** 1 where a pixel and all eight around it have one id. */
+function uniform(map: PixelMap, { width, height }: Size): Uint8Array {
+  const flags = new Uint8Array(map.length);
+  for (let y = 1; y < height - 1; y++)
+    for (let x = 1, at = y * width + 1; x < width - 1; x++, at++) {
+      const id = map[at];
+      const [above, below] = [at - width, at + width];
+      flags[at] = Number(
+        map[at - 1] === id && map[at + 1] === id &&
+        map[above - 1] === id && map[above] === id && map[above + 1] === id &&
+        map[below - 1] === id && map[below] === id && map[below + 1] === id,
+      );
+    }
+  return flags;
 }
 
 function findEdges(ids: PixelMap, { width, height }: Size): Uint8Array {
@@ -140,6 +183,8 @@ function findEdges(ids: PixelMap, { width, height }: Size): Uint8Array {
 
 export interface View {
   readonly style: Style;
+  /** Whether names are written on the regions. */
+  readonly written: boolean;
   readonly alpha: number;
   /** Indices of classes that are switched off. */
   readonly hidden: ReadonlySet<number>;
@@ -227,10 +272,10 @@ export function paintHeat(heatmap: Heatmap): ImageData {
 }
 
 /** Puts the picture of a heatmap into a canvas of another size, smoothly. */
-export function stretchInto(canvas: HTMLCanvasElement, image: ImageData, alpha: number): void {
+export function stretchInto(canvas: HTMLCanvasElement | OffscreenCanvas, image: ImageData, alpha: number): void {
   const source = new OffscreenCanvas(image.width, image.height);
   source.getContext("2d")!.putImageData(image, 0, 0);
-  const context = canvas.getContext("2d")!;
+  const context = canvas.getContext("2d") as CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D;
   context.clearRect(0, 0, canvas.width, canvas.height);
   context.globalAlpha = alpha;
   context.imageSmoothingQuality = "high";

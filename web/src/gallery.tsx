@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import * as icons from "./icons";
+import { displayName } from "./names";
 import { SAMPLES } from "./photo";
 import type { Entry } from "./photos";
 
@@ -14,25 +15,37 @@ interface Sources {
 export function Welcome({ reading, onChoose, onSample }: Sources): JSX.Element {
   return (
     <div class="welcome">
+      <h2 class="tagline">Label every pixel of a photo with names of your choice</h2>
       <button type="button" class="drop" onClick={onChoose} disabled={reading}>
         <icons.Photo />
-        <span class="big">{reading ? "Reading" : "Drop a photo, paste one, or choose"}</span>
-        <span class="small">Several at once are fine.</span>
+        <span class="big">
+          {reading ? (
+            "Reading"
+          ) : (
+            <>
+              <span class="for-mouse">Drop photos, paste one, or choose</span>
+              <span class="for-touch">Choose photos</span>
+            </>
+          )}
+        </span>
+        <span class="small">Then type names. The result appears on the photo.</span>
       </button>
       <p class="label" id="samples-title">
-        Or try one of these
+        Or start with one of these
       </p>
       <ul class="samples" aria-labelledby="samples-title">
         {SAMPLES.map((sample) => (
           <li key={sample.id}>
-            <button type="button" onClick={() => onSample(sample.id)} aria-label={`Sample: ${sample.title}`}>
+            <button type="button" onClick={() => onSample(sample.id)}>
+              <span class="spoken">Sample: {sample.title}. Names: </span>
               <img src={`samples/${sample.file}`} alt="" />
+              <span class="sample-names">{sample.names.map(displayName).join(", ")}</span>
             </button>
           </li>
         ))}
       </ul>
       <p class="hint credits">
-        Photos: Stefan van der Walt, Rachel Michetti, NASA, SpaceX. <a href="samples/CREDITS.md">Credits</a>
+        Photos: Daniel Buechele (CC BY 2.0), Stefan van der Walt, Rachel Michetti, SpaceX. <a href="samples/CREDITS.md">Credits</a>
       </p>
     </div>
   );
@@ -63,7 +76,8 @@ export function Strip({ entries, current, reading, onShow, onRemove, onChoose, o
           <icons.Plus />
         </button>
       </li>
-      {SAMPLES.filter(({ id }) => !entries.some(({ sample }) => sample === id)).map((sample) => (
+      {/* Once there are photos of one's own, samples would be in the way. */}
+      {SAMPLES.filter(({ id }) => entries.every(({ sample }) => sample !== null && sample !== id)).map((sample) => (
         <li key={sample.id}>
           <button type="button" class="thumbnail faint" aria-label={`Sample: ${sample.title}`} title={`Sample: ${sample.title}`} onClick={() => onSample(sample.id)}>
             <img src={`samples/${sample.file}`} alt="" />

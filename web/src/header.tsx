@@ -12,6 +12,8 @@ interface Props {
   named: boolean;
   labelled: boolean;
   isolated: string | null;
+  /** The name whose heatmap is shown. */
+  heat: string | null;
   command: string;
   lines: string;
   onTheme(): void;
@@ -19,10 +21,13 @@ interface Props {
   onDownload(kind: Download): void;
 }
 
-export function Header({ about, theme, named, labelled, isolated, command, lines, onTheme, onCopy, onDownload }: Props): JSX.Element {
+export function Header({ about, theme, named, labelled, isolated, heat, command, lines, onTheme, onCopy, onDownload }: Props): JSX.Element {
   return (
     <header>
-      <h1>deop</h1>
+      <h1>
+        <img src="icon.svg" alt="" width="24" height="24" />
+        deop
+      </h1>
       <p class="engine" title={about}>
         {about}
       </p>
@@ -39,7 +44,7 @@ export function Header({ about, theme, named, labelled, isolated, command, lines
           <ul class="menu">
             {(
               [
-                ["picture", "Picture", "as shown, at the photo's size"],
+                ["picture", "Picture", heat === null ? "as shown, at the photo’s size" : `the heatmap of ${heat}, at the photo’s size`],
                 ["cutout", "Cut-out", isolated ? `${isolated}, on a transparent background` : "all that is switched on, transparent elsewhere"],
                 ["labels", "Label map", "PNG: 1 is the first name, 0 none"],
                 ["coco", "COCO", "annotations of the segments, for other tools"],
@@ -63,6 +68,9 @@ export function Header({ about, theme, named, labelled, isolated, command, lines
   );
 }
 
+/** The text with lines that break between words only, not after the dashes of an option. */
+const words = (text: string): JSX.Element[] => text.split(/(?<= )/).map((word, index) => <span key={index}>{word}</span>);
+
 function CodeBlock({ title, text, onCopy }: { title: string; text: string; onCopy(): void }): JSX.Element {
   return (
     <section class="code">
@@ -73,7 +81,7 @@ function CodeBlock({ title, text, onCopy }: { title: string; text: string; onCop
         </button>
       </div>
       <pre tabIndex={0} aria-label={title}>
-        {text}
+        {title === "Command" ? words(text) : text}
       </pre>
     </section>
   );

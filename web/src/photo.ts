@@ -3,9 +3,9 @@
 import type { Photo } from "./engine/types";
 
 export const SAMPLES: readonly { id: string; file: string; title: string; names: readonly string[] }[] = [
+  { id: "pagoda", file: "pagoda.jpg", title: "a pagoda above a lake", names: ["sky", "pagoda|temple", "tree", "lake|sea"] },
   { id: "chelsea", file: "chelsea.png", title: "a cat", names: ["cat", "background"] },
   { id: "coffee", file: "coffee.jpg", title: "a cup of coffee", names: ["coffee cup", "wooden table"] },
-  { id: "astronaut", file: "astronaut.jpg", title: "an astronaut", names: ["person", "background"] },
   { id: "rocket", file: "rocket.jpg", title: "a rocket launch", names: ["sky", "tower"] },
 ];
 

@@ -26,6 +26,8 @@ interface Props {
   onIsolate(name: string): void;
   onHeat(name: string): void;
   onHover(index: number | null): void;
+  /** Ends isolation and heatmap, and switches all names on. */
+  onShowAll(): void;
 }
 
 export function Results(props: Props): JSX.Element {
@@ -38,9 +40,16 @@ export function Results(props: Props): JSX.Element {
   const pieces = (k: number): number => labelling.segments.filter(({ classIndex }) => classIndex === k).length;
   return (
     <section aria-labelledby="results-title">
-      <h2 id="results-title" class="label">
-        Result
-      </h2>
+      <div class="results-head">
+        <h2 id="results-title" class="label">
+          Result
+        </h2>
+        {(isolated !== null || heat !== null || hidden.size > 0) && (
+          <button type="button" class="text-button" onClick={props.onShowAll}>
+            Show all
+          </button>
+        )}
+      </div>
       {missing === order.length && <p class="hint rest">None of the names was found.</p>}
       <ul class="results" onPointerLeave={() => props.onHover(null)}>
         {shown.map((k) => {

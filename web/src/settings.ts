@@ -14,14 +14,18 @@ export interface Settings {
   readonly background: readonly string[];
   readonly things: readonly string[];
   readonly mode: Mode;
-  /** Minimum score in [0, 1]. */
-  readonly threshold: number;
+  /** Minimum score in [0, 1]; null: the model's setting. */
+  readonly threshold: number | null;
   /** Minimum scores of single names. */
   readonly thresholds: Thresholds;
+  /** Share of the photo in [0, 1): smaller connected regions get the name of their surroundings; null: the model's setting. */
+  readonly smallestRegion: number | null;
   readonly severance: string | null;
   readonly style: Style;
   /** Opacity of the colours in [0, 1]. */
   readonly alpha: number;
+  /** Whether names are written on the photo. */
+  readonly written: boolean;
 }
 
 export const DEFAULTS: Settings = {
@@ -30,11 +34,13 @@ export const DEFAULTS: Settings = {
   background: [],
   things: [],
   mode: "semantic",
-  threshold: 0,
+  threshold: null,
   thresholds: {},
+  smallestRegion: null,
   severance: null,
   style: "overlay",
-  alpha: 0.55,
+  alpha: 0.5,
+  written: true,
 };
 
 export const MODES: readonly Mode[] = ["semantic", "panoptic", "instance"];
@@ -44,13 +50,16 @@ export const STYLES: readonly Style[] = ["overlay", "outline", "labels"];
 export const askedNames = ({ names, vocabulary }: Settings): readonly string[] => (vocabulary === null ? names : namesOfList(vocabulary));
 
 export function labelOptions(settings: Settings): LabelOptions {
-  const { mode, threshold, thresholds, background, things, vocabulary } = settings;
-  const options = { mode, threshold: threshold || null, thresholds, background, vocabulary };
+  const { mode, threshold, thresholds, smallestRegion, background, things, vocabulary } = settings;
+  const options = { mode, threshold, thresholds, smallestRegion, background, vocabulary };
   return { ...options, things: things.length && vocabulary === null ? things : null };
 }
 
 /** All thresholds as `deop segment --threshold` takes them; empty: the model's setting. */
-export const thresholdText = ({ threshold, thresholds }: Settings): string => formatThresholds(threshold || null, thresholds);
+export const thresholdText = ({ threshold, thresholds }: Settings): string => formatThresholds(threshold, thresholds);
+
+/** A share of the photo as people read it: "0.05 %". */
+export const shareText = (share: number): string => `${Number((100 * share).toPrecision(3))} %`;
 
 /** The part of the address behind "#". Settings at their defaults are left out. */
 export function toHash(settings: Settings, sample: string | null, left: Settings | null = null): string {
@@ -59,8 +68,10 @@ export function toHash(settings: Settings, sample: string | null, left: Settings
   for (const key of ["names", "background", "things"] as const)
     if (settings[key].length) entries.push([key, joinNames(settings[key])]);
   if (thresholdText(settings)) entries.push(["threshold", thresholdText(settings)]);
+  if (settings.smallestRegion !== null) entries.push(["smallest-region", String(settings.smallestRegion)]);
   for (const key of ["vocabulary", "mode", "severance", "style", "alpha"] as const)
     if (settings[key] !== DEFAULTS[key]) entries.push([key, String(settings[key])]);
+  if (!settings.written) entries.push(["written", "no"]);
   if (left) entries.push(["left", toHash(left, null)]);
   // Readable in the address bar: commas, spaces and bars need no percent signs in a fragment, except a few.
   return entries
@@ -75,7 +86,10 @@ export function toHash(settings: Settings, sample: string | null, left: Settings
 export function fromHash(hash: string): { settings: Settings; sample: string | null; left: Settings | null } {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const list = (key: string): string[] => addNames([], splitNames(given.get(key) ?? "")).names;
-  const alpha = given.get("alpha")?.trim();
+  const number = (key: string, fits: (value: number) => boolean): number | null => {
+    const text = given.get(key)?.trim();
+    return text && fits(Number(text)) ? Number(text) : null;
+  };
   const { all, named } = parseThresholds(given.get("threshold") ?? "");
   const oneOf = <T extends string, U>(values: readonly T[], key: string, otherwise: U): T | U =>
     values.find((value) => value === given.get(key)) ?? otherwise;
@@ -87,11 +101,13 @@ export function fromHash(hash: string): { settings: Settings; sample: string | n
       things: list("things"),
       mode: oneOf(MODES, "mode", DEFAULTS.mode),
       vocabulary: oneOf(VOCABULARIES.map(({ id }) => id), "vocabulary", null),
-      threshold: all ?? DEFAULTS.threshold,
+      threshold: all,
       thresholds: named,
+      smallestRegion: number("smallest-region", (value) => value >= 0 && value < 1),
       severance: given.get("severance"),
       style: oneOf(STYLES, "style", DEFAULTS.style),
-      alpha: alpha && Number(alpha) >= 0 && Number(alpha) <= 1 ? Number(alpha) : DEFAULTS.alpha,
+      alpha: number("alpha", (value) => value >= 0 && value <= 1) ?? DEFAULTS.alpha,
+      written: given.get("written") !== "no",
     },
     sample: given.get("sample"),
     left: given.get("left") ? fromHash(given.get("left")!).settings : null,

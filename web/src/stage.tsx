@@ -4,6 +4,7 @@ import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cssColour } from "./colours";
 import { paint, paintHeat, pixelsOf, prepare, shownSize, stretchInto, type View } from "./draw";
+import { plates } from "./written";
 import type { Heatmap, Labelling } from "./engine/types";
 import type { ShownPhoto } from "./photo";
 import { decimal } from "./results";
@@ -19,7 +20,7 @@ interface Props {
   side: Side;
   /** What the left half shows. */
   other: Side | null;
-  heat: { name: string; heatmap: Heatmap } | null;
+  heat: { name: string; alpha: number; heatmap: Heatmap } | null;
   busy: boolean;
   onHover(index: number | null): void;
   onPick(index: number | null): void;
@@ -36,7 +37,13 @@ export function Stage({ photo, side, other, heat, busy, onHover, onPick }: Props
   const [probe, setProbe] = useState<Probe | null>(null);
   const [split, setSplit] = useState(0.5);
   const frame = useRef<HTMLDivElement>(null);
+  const [width, setWidth] = useState(0);
   useEffect(() => setProbe(null), [photo]);
+  useEffect(() => {
+    const watching = new ResizeObserver(([entry]) => setWidth(Math.round(entry.contentRect.width)));
+    watching.observe(frame.current!);
+    return () => watching.disconnect();
+  }, []);
 
   const shown = (at: Probe): Side => (other && at.x < split ? other : side);
   const classAt = (at: Probe | null): number | null => {
@@ -90,15 +97,19 @@ export function Stage({ photo, side, other, heat, busy, onHover, onPick }: Props
         onBlur={() => probe?.keyboard && move(null)}
       >
         <PhotoLayer photo={photo} />
-        <ResultLayer photo={photo} side={side} heat={heat?.heatmap ?? null} />
+        <ResultLayer photo={photo} side={side} heat={heat} width={width} />
         {other && (
           <>
             <div class="left-half" style={{ "--split": String(split) }}>
               <PhotoLayer photo={photo} />
-              <ResultLayer photo={photo} side={other} heat={null} />
+              <ResultLayer photo={photo} side={other} heat={null} width={width} />
             </div>
-            <span class="side-title left">{other.title}</span>
-            <span class="side-title right">{side.title}</span>
+            <span class="side-title left" title={other.title}>
+              {other.title}
+            </span>
+            <span class="side-title right" title={side.title}>
+              {side.title}
+            </span>
             <input
               class="split"
               type="range"
@@ -155,7 +166,15 @@ function PhotoLayer({ photo }: { photo: ShownPhoto }): JSX.Element {
   return <canvas ref={canvas} key={photo.name} width={width} height={height} aria-hidden="true" />;
 }
 
-function ResultLayer({ photo, side, heat }: { photo: ShownPhoto; side: Side; heat: Heatmap | null }): JSX.Element {
+interface LayerProps {
+  photo: ShownPhoto;
+  side: Side;
+  heat: Props["heat"];
+  /** Of the frame, in CSS pixels. */
+  width: number;
+}
+
+function ResultLayer({ photo, side, heat, width }: LayerProps): JSX.Element {
   const canvas = useRef<HTMLCanvasElement>(null);
   const size = useMemo(() => shownSize(photo), [photo]);
   const { labelling, view } = side;
@@ -166,9 +185,25 @@ function ResultLayer({ photo, side, heat }: { photo: ShownPhoto; side: Side; hea
   const hidden = [...view.hidden].join();
   useEffect(() => {
     const context = canvas.current!.getContext("2d")!;
-    if (heat) stretchInto(canvas.current!, paintHeat(heat), 0.8);
+    if (heat) stretchInto(canvas.current!, paintHeat(heat.heatmap), heat.alpha);
     else if (prepared) context.putImageData(paint(prepared, view), 0, 0);
     else context.clearRect(0, 0, size.width, size.height);
-  }, [prepared, heat, hidden, view.style, view.alpha, view.isolated, view.emphasised]);
-  return <canvas ref={canvas} class="result-layer" width={size.width} height={size.height} aria-hidden="true" />;
+  }, [prepared, heat?.heatmap, heat?.alpha, hidden, view.style, view.alpha, view.isolated, view.emphasised]);
+  const letters = width < 560 ? 11.5 : 13; // CSS pixels
+  const written = useMemo(
+    () => (prepared && labelling && view.written && width && !heat ? plates(labelling, prepared, view, (letters * size.width) / width) : []),
+    [prepared, width, heat === null, hidden, view.written, view.isolated],
+  );
+  return (
+    <>
+      <canvas ref={canvas} class="result-layer" width={size.width} height={size.height} aria-hidden="true" />
+      <div class="plates" style={{ fontSize: `${letters}px` }} aria-hidden="true">
+        {written.map(({ id, x, y, text, ground }) => (
+          <span key={id} style={{ left: `${(100 * x) / size.width}%`, top: `${(100 * y) / size.height}%`, background: ground }}>
+            {text}
+          </span>
+        ))}
+      </div>
+    </>
+  );
 }

@@ -23,7 +23,7 @@ lists the files with their numbers of rows and failures.
 
 **Settings** (``settings``): everything that results depend on, with the hash of the model's files and of the
 embeddings of the names, is in ``OUTPUT/_deop/settings.json``. The same command resumes; other settings are refused
-and the error names them, unless the batch is begun anew.
+and the error names them, unless the results are to be deleted (``overwrite``).
 
 **Errors are rows**: a photo that cannot be read has a row with ``error`` and ``error_kind``, and the batch goes on.
 

@@ -14,14 +14,18 @@ import numpy as np
 from deop.batch.plan import Plan, number_of, part_name, read_plan, write_plan
 from deop.batch.settings import NAME, VERSION, check_same, settings_hash
 from deop.batch.sources import list_units
-from deop.batch.storage import Storage, is_address
+from deop.batch.storage import Storage
+from deop.batch.stores import is_address
 from deop.batch.supervisor import COMMAND, RECYCLE, TIMEOUT
 from deop.batch.table import MASKS, Statistics, read_statistics
 from deop.batch.worker import WorkerOptions
-from deop.errors import DataError, SettingError
+from deop.errors import DataError, DeopError, SettingError
 
 ENGINES = ("local", "ray")
 """What runs the workers."""
+
+READERS = 8
+"""Threads that read the ends of files in the output."""
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 """Where Linux lists NVIDIA's GPUs."""
@@ -43,7 +47,8 @@ class BatchOptions:
         shards: number of files of the output; None: files of up to 1,000 photos.
         workers: number of worker processes; None: one per core of the CPU, or one per GPU.
         engine: one of ``ENGINES``.
-        begin_anew: delete the results of a batch with other settings instead of refusing to start.
+        overwrite: delete the results of a batch with other settings instead of refusing to start.
+        retry_failed: try inputs again that have an error from an earlier run.
         timeout: seconds without an answer after which a worker is replaced.
         command: starts a worker.
         recycle: photos after which a worker is replaced.
@@ -60,7 +65,8 @@ class BatchOptions:
     shards: int | None = None
     workers: int | None = None
     engine: str = "local"
-    begin_anew: bool = False
+    overwrite: bool = False
+    retry_failed: bool = False
     timeout: float = TIMEOUT
     command: tuple[str, ...] = COMMAND
     recycle: int = RECYCLE
@@ -114,7 +120,7 @@ class BatchResult:
         shards: number of files in the output.
         statistics: of all files, also those of earlier runs.
         finished_before: files of earlier runs.
-        photos: inputs of this run.
+        photos: inputs that this run has answered.
         seconds: time of this run, from the start of the first worker to the last file.
         restarts: workers that were replaced because they crashed or did not answer.
     """
@@ -145,6 +151,21 @@ class Progress:
     total_shards: int = 0
 
 
+def _resume(storage: Storage, content: bytes, settings: dict[str, Any], output: str) -> Plan:
+    """The plan of a batch that was begun.
+
+    Raises:
+        ValueError: ``content``, its settings, is damaged.
+        SettingError: it has other settings.
+        DataError: the plan is missing or damaged.
+    """
+    before = json.loads(content)
+    if not isinstance(before, dict):
+        raise ValueError("not a JSON object")
+    check_same(before, settings, output)
+    return read_plan(storage)
+
+
 def begin(storage: Storage, options: BatchOptions, settings: dict[str, Any]) -> Plan:
     """The plan of a batch that was begun with the same settings, or of a new one.
 
@@ -154,18 +175,17 @@ def begin(storage: Storage, options: BatchOptions, settings: dict[str, Any]) -> 
     content = storage.read(NAME)
     if content is not None:
         try:
-            before = json.loads(content)
-        except ValueError:
-            raise DataError(f"{storage.address(NAME)} is damaged: begin anew with --begin-anew") from None
-        if before == settings:
-            return read_plan(storage)
-        if not options.begin_anew:
-            check_same(before, settings, options.output)
+            return _resume(storage, content, settings, options.output)
+        except ValueError as error:  # also SettingError and DataError
+            if not options.overwrite:
+                if isinstance(error, DeopError):
+                    raise
+                raise DataError(f"{storage.address(NAME)} is damaged: add --overwrite to start again") from None
     leftovers = [name for name in storage.names() if number_of(name) is not None]
-    if leftovers and content is None and not options.begin_anew:
+    if leftovers and content is None and not options.overwrite:
         raise SettingError(
             f"{options.output} has {len(leftovers)} files such as {leftovers[0]} of a batch whose settings are "
-            "missing: choose another output, or add --begin-anew to delete them"
+            "missing: choose another output, or add --overwrite to delete them"
         )
     units = options.units()
     storage.remove(NAME)  # first: until it is written again, the batch has not begun
@@ -197,6 +217,12 @@ class Tracker:
         """Count answered inputs."""
         with self._lock:
             self._result.photos += count
+            self.progress.inputs += count
+            self._report(self.progress)
+
+    def kept(self, count: int = 1) -> None:
+        """Count inputs of a shard that is written again whose answers are those of an earlier run."""
+        with self._lock:
             self.progress.inputs += count
             self._report(self.progress)
 
@@ -250,16 +276,31 @@ def with_threads(options: BatchOptions, threads: int | None = None) -> WorkerOpt
     return replace(worker, load={**worker.load, "threads": chosen})
 
 
+def to_run(storage: Storage, plan: Plan, options: BatchOptions) -> np.ndarray:
+    """The numbers of the units that a run computes: those without a file, and those with failures to retry, (n,)."""
+    unfinished = plan.unfinished()
+    if not options.retry_failed:
+        return unfinished
+    finished = np.setdiff1d(np.arange(len(plan)), unfinished)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="deop-failures") as readers:
+        failed = list(readers.map(lambda number: _numbers(storage, int(number)).failed > 0, finished))
+    return np.union1d(unfinished, finished[np.array(failed, bool)])
+
+
+def _numbers(storage: Storage, number: int) -> Statistics:
+    return read_statistics(storage.address(part_name(number)))
+
+
 def finish(
     storage: Storage, plan: Plan, settings: dict[str, Any], result: BatchResult, written: dict[int, Statistics]
 ) -> None:
     """Write the list of files, with the numbers of each, also of those that were written by earlier runs."""
 
     def numbers(number: int) -> Statistics:
-        return written[number] if number in written else read_statistics(storage.address(part_name(number)))
+        return written[number] if number in written else _numbers(storage, number)
 
     files = []
-    with ThreadPoolExecutor(8, thread_name_prefix="deop-manifest") as readers:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="deop-manifest") as readers:
         for number, statistics in enumerate(readers.map(numbers, range(len(plan)))):
             files.append({"file": part_name(number), **statistics.as_json()})
             result.statistics.add(statistics)

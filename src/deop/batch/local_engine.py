@@ -46,7 +46,15 @@ def run_locally(
         for number in range(1, count)
     ]
     crew = [first, *others]
-    writer = ShardWriter(storage, plan, columns, tracker.row, tracker.shard)
+    writer = ShardWriter(
+        storage,
+        plan,
+        columns,
+        tracker.row,
+        tracker.shard,
+        on_kept=tracker.kept,
+        retry_failed=options.retry_failed,
+    )
 
     def work(supervisor: Supervisor) -> None:
         try:

@@ -98,5 +98,5 @@ def read_plan(storage: Storage) -> Plan:
     """
     content = storage.read(INDEX)
     if not content or len(content) % 16:
-        raise DataError(f"{storage.address(INDEX)} is missing or damaged: begin anew with --begin-anew")
+        raise DataError(f"{storage.address(INDEX)} is missing or damaged: add --overwrite to start again")
     return Plan(storage, np.frombuffer(content, "<i8").reshape(-1, 2))

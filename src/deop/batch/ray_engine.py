@@ -63,22 +63,29 @@ class UnitActor:
             command=options.command,
             recycle=options.recycle,
         )
+        self._kept = 0
         self._writer = ShardWriter(
-            storage, read_plan(storage), columns, on_shard=lambda number, numbers: self._keep(number, numbers)
+            storage,
+            read_plan(storage),
+            columns,
+            on_shard=self._statistics.__setitem__,
+            on_kept=self._count_kept,
+            retry_failed=options.retry_failed,
         )
 
-    def _keep(self, number: int, statistics: Statistics) -> None:
-        self._statistics[number] = statistics
+    def _count_kept(self) -> None:
+        self._kept += 1
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Run the shards of a batch of numbers."""
         numbers = [int(number) for number in batch["unit"]]
-        before = self._supervisor.restarts
+        restarts, kept = self._supervisor.restarts, self._kept
         self._writer.run(self._supervisor, numbers)
         return {
             "unit": np.array(numbers),
             "statistics": np.array([pickle.dumps(self._statistics.pop(number)) for number in numbers], object),
-            "restarts": np.array([self._supervisor.restarts - before] + [0] * (len(numbers) - 1)),
+            "restarts": np.array([self._supervisor.restarts - restarts] + [0] * (len(numbers) - 1)),
+            "kept": np.array([self._kept - kept] + [0] * (len(numbers) - 1)),
         }
 
 
@@ -107,12 +114,16 @@ def run_on_ray(
     while len(unfinished):
         driver = _Driver(options, columns, unfinished)
         try:
-            error, finished = driver.watch(plan, tracker)
+            error, finished = driver.watch(storage, tracker)
         finally:
             driver.end()
         if isinstance(error, DeopError) and not isinstance(error, RayError):
             raise error
-        left = plan.unfinished()
+        missing = frozenset(plan.unfinished().tolist())
+        left = np.array(
+            [number for number in unfinished.tolist()
+             if number not in tracker.written and (options.retry_failed or number in missing)], np.int64,
+        )  # fmt: skip
         if error is None and not len(left):
             return
         failures = 0 if finished else failures + 1
@@ -126,7 +137,13 @@ class _Driver:
 
     def __init__(self, options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray) -> None:
         self._stall = options.stall
-        self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"RAY_BACKEND_LOG_LEVEL": "fatal", **os.environ},  # else Ray prints an advice for each pool of actors
+            start_new_session=True,
+        )
         self._messages: queue.Queue[tuple[Any, ...] | None] = queue.Queue()
         threading.Thread(target=self._collect, name="deop-ray", daemon=True).start()
         assert self._process.stdin is not None
@@ -143,7 +160,7 @@ class _Driver:
                 self._messages.put(None)
                 return
 
-    def watch(self, plan: Plan, tracker: Tracker) -> tuple[Exception | None, int]:
+    def watch(self, storage: Storage, tracker: Tracker) -> tuple[Exception | None, int]:
         """Follow the run to its end: why it ended, None for success; and the number of finished shards."""
         finished = 0
         while True:
@@ -153,11 +170,13 @@ class _Driver:
                 return RayError(f"Ray has finished no shard for {self._stall:g} s: look at its dashboard"), finished
             if message is None:
                 return RayError(f"Ray's driver ended with exit code {self._process.wait()}"), finished
+            storage.check_lock()
             if message[0] == "shard":
-                _, number, statistics, restarts = message
+                _, number, statistics, restarts, kept = message
                 finished += 1
                 tracker.restarts += restarts
-                tracker.row(statistics.rows)
+                tracker.kept(kept)
+                tracker.row(statistics.rows - kept)
                 tracker.shard(number, statistics)
             elif message[0] == "failed":
                 return message[1], finished
@@ -204,9 +223,11 @@ def drive(options: BatchOptions, columns: dict[str, str], unfinished: np.ndarray
         num_gpus=gpus,
         memory=options.memory,
     )
-    for row in results.iter_rows():
-        message = ("shard", int(row["unit"]), pickle.loads(row["statistics"]), int(row["restarts"]))
-        pickle.dump(message, answers)
+    # Without prefetching, which holds each answer back until the next one.
+    for batch in results.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        columns_of_answers = (batch[name].tolist() for name in ("unit", "statistics", "restarts", "kept"))
+        for unit, statistics, restarts, kept in zip(*columns_of_answers, strict=True):
+            pickle.dump(("shard", unit, pickle.loads(statistics), restarts, kept), answers)
         answers.flush()
 
 

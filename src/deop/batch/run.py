@@ -3,7 +3,17 @@
 import time
 from collections.abc import Callable
 
-from deop.batch.job import BatchOptions, BatchResult, Progress, Tracker, begin, finish, with_threads, worker_environment
+from deop.batch.job import (
+    BatchOptions,
+    BatchResult,
+    Progress,
+    Tracker,
+    begin,
+    finish,
+    to_run,
+    with_threads,
+    worker_environment,
+)
 from deop.batch.local_engine import run_locally
 from deop.batch.settings import settings_hash
 from deop.batch.storage import Storage
@@ -35,7 +45,7 @@ def run_batch(options: BatchOptions, progress: Callable[[Progress], None] = lamb
         facts = first.start()
         settings = options.record(facts)
         plan = begin(storage, options, settings)
-        unfinished = plan.unfinished()
+        unfinished = to_run(storage, plan, options)
         result = BatchResult(options.output, len(plan), finished_before=len(plan) - len(unfinished))
         columns = {"model": str(facts["model"]), "settings": settings_hash(settings)}
         if options.engine == "ray":

@@ -68,11 +68,13 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], output: str) -
         SettingError: they differ; it names the settings.
     """
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if "embeddings" in keys and len(keys) > 1:
+        keys.remove("embeddings")  # which follow from the names and the model
     if keys:
-        texts = [f"{key}: {_shorten(before.get(key))}, now {_shorten(now.get(key))}" for key in keys]
+        lines = [f"  {key}: {_shorten(before.get(key))}, now {_shorten(now.get(key))}\n" for key in keys]
         raise SettingError(
-            f"{output} has a batch with other settings ({'; '.join(texts)}). Repeat its command to resume it, choose "
-            "another output, or add --begin-anew to delete its results"
+            f"{output} has a batch with other settings:\n{''.join(lines)}Repeat its command to resume it, choose "
+            "another output, or add --overwrite to delete its results"
         )
 
 

@@ -10,7 +10,7 @@ from deop.batch.plan import Plan, part_name
 from deop.batch.sources import items_of
 from deop.batch.storage import Storage
 from deop.batch.supervisor import Pending, Supervisor
-from deop.batch.table import Statistics, encode
+from deop.batch.table import Statistics, decode, encode
 
 UNWRITTEN = 2
 """Finished shards of one supervisor that may wait to be written; then it waits for the store."""
@@ -37,7 +37,9 @@ class ShardWriter:
         plan: the units.
         facts: columns that all rows share: model and settings.
         on_row: called for each answered input.
+        on_kept: called for each input whose answer is that of an earlier run.
         on_shard: called with the number and the statistics of each written file.
+        retry_failed: keep the answers of a file that exists, and run the inputs without one.
     """
 
     def __init__(
@@ -47,9 +49,13 @@ class ShardWriter:
         facts: dict[str, str],
         on_row: Callable[[], None] = lambda: None,
         on_shard: Callable[[int, Statistics], None] = lambda number, statistics: None,
+        *,
+        on_kept: Callable[[], None] = lambda: None,
+        retry_failed: bool = False,
     ) -> None:
         self._storage, self._plan, self._facts = storage, plan, facts
-        self._on_row, self._on_shard = on_row, on_shard
+        self._on_row, self._on_shard, self._on_kept = on_row, on_shard, on_kept
+        self._retry_failed = retry_failed
 
     def run(self, supervisor: Supervisor, units: Iterable[int]) -> None:
         """Run units, the next of which is begun before the last file is written.
@@ -76,11 +82,17 @@ class ShardWriter:
 
             def inputs() -> Iterator[Pending]:
                 for number in units:
-                    open_units[number] = _Rows()
+                    unit = open_units[number] = _Rows()
+                    kept = self._answered(number)
                     place = -1
                     for place, item in enumerate(items_of(self._plan.unit(number))):
-                        yield Pending(number, place, item)
-                    open_units[number].expected = place + 1
+                        row = kept.pop(place, None)
+                        if row is not None and row["id"] == item.id:
+                            unit.rows[place] = row
+                            self._on_kept()
+                        else:
+                            yield Pending(number, place, item)
+                    unit.expected = place + 1
                     close(number)
 
             def finish(entry: Pending, columns: dict[str, Any]) -> None:
@@ -92,6 +104,13 @@ class ShardWriter:
             supervisor.run(inputs(), finish)
             for future in writing:
                 future.result()
+
+    def _answered(self, number: int) -> dict[int, dict[str, Any]]:
+        """The rows of an earlier run that have an answer, by their place in the unit."""
+        content = self._storage.read(part_name(number)) if self._retry_failed else None
+        if content is None:
+            return {}
+        return {place: row for place, row in enumerate(decode(content)) if row["error"] is None}
 
     def _write(self, number: int, rows: list[dict[str, Any]], free: threading.Semaphore) -> None:
         try:

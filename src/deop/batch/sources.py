@@ -9,18 +9,19 @@ A source is listed once into work units, which are JSON objects of one of three 
 
 import glob
 import io
+import lzma
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from deop.batch.storage import file_system, is_address, patiently
+from deop.batch.stores import describe, file_system, is_address, patient_stream, reach, walk
 from deop.batch.table import arrow
 from deop.errors import DataError, ImageError, SettingError
 
@@ -32,6 +33,8 @@ SUFFIXES = frozenset(
 
 LARGEST = 1000
 """Maximum number of photos in a shard, unless the number of shards is given."""
+LARGEST_CHOSEN = 20_000
+"""The same if it is given: the rows of a shard are in memory until it is written."""
 SMALLEST = 16
 """Minimum number of photos in a shard, if there are as many."""
 TARGET = 64
@@ -40,6 +43,9 @@ TARGET = 64
 _COLUMNS = ("image", "path", "url", "file", "file_name", "filename")
 _GLOB = frozenset("*?[")
 _IN_MEMORY = 16 << 20  # bytes of a list; a longer one is kept in a temporary file
+_ROWS = 64  # of a Parquet file with images that are in memory at a time
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+"""Errors of damaged tar files, which another attempt would repeat."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,14 @@ class Item:
         path: where it is, for people and for ``read_bytes``.
         data: the bytes of the image file; None: they are at ``path``.
         error: why there is no image; "" if there may be one.
+        kind: the kind of this error.
     """
 
     id: str
     path: str
     data: bytes | None = None
     error: str = ""
+    kind: str = "ImageError"
 
 
 def list_units(place: str, *, column: str | None, limit: int | None, shards: int | None) -> Iterator[dict[str, Any]]:
@@ -123,8 +131,7 @@ def expand(place: str) -> list[str] | None:
         return [str(local.absolute())]
     system, path = file_system(place)
     if kind_of(place) != "image" or _is_photo(place):
-        if not patiently(lambda: system.exists(path)):
-            raise ImageError(f"{place} does not exist: give a directory, a pattern, a list, Parquet or tar files")
+        reach(place, lambda: system.info(path))
         return [place]
     return None
 
@@ -134,7 +141,7 @@ def _matching(pattern: str) -> list[str]:
     if not is_address(pattern):  # without fsspec, which the base install does not have
         return sorted(glob.glob(str(Path(pattern).expanduser().absolute()), recursive=True))  # noqa: PTH207
     system, path = file_system(pattern)
-    return sorted(str(system.unstrip_protocol(name)) for name in patiently(lambda: system.glob(path)))
+    return sorted(str(system.unstrip_protocol(name)) for name in reach(pattern, lambda: system.glob(path)))
 
 
 def _braces(text: str) -> list[str]:
@@ -157,17 +164,11 @@ def _is_photo(name: str) -> bool:
 
 
 def _walk(place: str) -> Iterator[str]:
-    """The photos below a directory, by their path in it, directory by directory in the order of names."""
-    if not is_address(place):
+    """The photos below a directory, by their path in it, in the order of names."""
+    if is_address(place):
+        yield from filter(_is_photo, walk(place))
+    else:
         yield from _walk_local(Path(place).expanduser(), "")
-        return
-    system, root = file_system(place)
-    for folder, folders, names in system.walk(root):
-        folders[:] = sorted(folders) if isinstance(folders, list) else folders
-        below = str(folder)[len(root) :].strip("/")
-        for name in sorted(names):
-            if _is_photo(name) and not name.startswith("."):
-                yield f"{below}/{name}" if below else name
 
 
 def _walk_local(folder: Path, below: str) -> Iterator[str]:
@@ -186,13 +187,17 @@ def _walk_local(folder: Path, below: str) -> Iterator[str]:
 def _lines(file: str) -> Iterator[str]:
     """The paths in a list; those that are relative are relative to the list."""
     system, path = file_system(file)
-    try:
+
+    def lines(skip: int) -> Iterator[str]:
         with system.open(path, "rb") as stream:
-            for line in io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape"):
-                if text := line.strip():
-                    yield beside(file, text)
-    except OSError as error:
-        raise DataError(f"cannot read the list {file}: {error}") from error
+            yield from islice(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape"), skip, None)
+
+    try:
+        for line in patient_stream(lines) if is_address(file) else lines(0):
+            if text := line.strip():
+                yield beside(file, text)
+    except Exception as error:  # each store has classes of its own
+        raise DataError(f"cannot read the list {file}: {describe(error)}") from error
 
 
 def _file_units(place: str, base: str, ids: Iterator[str], shards: int | None) -> Iterator[dict[str, Any]]:
@@ -219,11 +224,20 @@ def _file_units(place: str, base: str, ids: Iterator[str], shards: int | None) -
 def unit_size(count: int, shards: int | None) -> int:
     """The number of photos in a unit.
 
-    >>> unit_size(200, None), unit_size(20_000, None), unit_size(10_000_000, None), unit_size(10_000_000, 100)
-    (16, 313, 1000, 100000)
+    >>> unit_size(200, None), unit_size(20_000, None), unit_size(10_000_000, None), unit_size(10_000_000, 1000)
+    (16, 313, 1000, 10000)
+
+    Raises:
+        SettingError: a shard would have more than ``LARGEST_CHOSEN`` photos.
     """
     if shards is not None:
-        return max(1, ceil(count / shards))
+        size = max(1, ceil(count / shards))
+        if size > LARGEST_CHOSEN:
+            raise SettingError(
+                f"--shards {shards} makes files of {size:,} photos, which must fit in memory: give at least "
+                f"{ceil(count / LARGEST_CHOSEN)}, or omit it"
+            )
+        return size
     return min(LARGEST, max(SMALLEST, ceil(count / TARGET)))
 
 
@@ -259,14 +273,18 @@ def _describe_parquet(file: str, column: str | None) -> tuple[str, list[int]]:
     """The column to read, and the number of rows of each row group."""
     pa = arrow()
     system, path = file_system(file)
-    try:
+
+    def describe_content() -> tuple[list[str], list[int]]:
         with system.open(path, "rb") as stream:
             content = pa.parquet.ParquetFile(stream)
-            names = content.schema_arrow.names
             metadata = content.metadata
             rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+            return content.schema_arrow.names, rows
+
+    try:
+        names, rows = reach(file, describe_content) if is_address(file) else describe_content()
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+        raise DataError(f"cannot read {file}: {describe(error)}") from error
     chosen = column if column is not None else next((name for name in _COLUMNS if name in names), None)
     if chosen is None or chosen not in names:
         wanted = f"no column {column!r}" if column else "no column of a usual name for images"
@@ -308,25 +326,28 @@ def _rows_of_parquet(unit: dict[str, Any]) -> Iterator[Item]:
     def place(row: int) -> str:
         return f"{Path(file).name}:{unit['group']}:{row}"
 
-    def read() -> Any:
+    def cells(skip: int) -> Iterator[Any]:
         with system.open(path, "rb") as stream:
-            column = pa.parquet.ParquetFile(stream).read_row_group(unit["group"], columns=[unit["column"]])[0]
-        return column.slice(start, stop - start)
+            batches = pa.parquet.ParquetFile(stream).iter_batches(
+                _ROWS, row_groups=[unit["group"]], columns=[unit["column"]]
+            )
+            yield from islice((cell for batch in batches for cell in batch[0]), start + skip, stop)
 
+    row = start
     try:
-        values = patiently(read)
+        for cell in patient_stream(cells, (pa.ArrowException,)) if is_address(file) else cells(0):
+            data = content_of(cell.as_py())
+            if isinstance(data, bytes):
+                yield Item(place(row), file, data)
+            elif data:
+                yield Item(place(row), beside(file, data))
+            else:
+                reason = f"{file}, row {row} of row group {unit['group']}: no image and no path"
+                yield Item(place(row), file, error=reason)
+            row += 1
     except Exception as error:  # each store has classes of its own
-        for row in range(start, stop):
-            yield Item(place(row), file, error=f"cannot read {file}: {error}")
-        return
-    for row, scalar in enumerate(values, start):
-        data = content_of(scalar.as_py())
-        if isinstance(data, bytes):
-            yield Item(place(row), file, data)
-        elif data:
-            yield Item(place(row), beside(file, data))
-        else:
-            yield Item(place(row), file, error=f"{file}, row {row} of row group {unit['group']}: no image and no path")
+        for unread in range(row, stop):
+            yield Item(place(unread), file, error=f"cannot read {file}: {describe(error)}", kind=_kind_of(error))
 
 
 def content_of(value: Any) -> bytes | str | None:
@@ -350,23 +371,33 @@ def beside(file: str, path: str) -> str:
 def _photos_in_tar(file: str, *, with_data: bool) -> Iterator[Item]:
     """The photos in a tar file, read from its beginning to its end. If it is cut, the last item has the error."""
     system, path = file_system(file)
-    try:
-        with system.open(path, "rb") as stream, _tar(stream) as archive:
+
+    def photos(skip: int) -> Iterator[Item]:
+        number = 0
+        with system.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
             for member in archive:
                 name = member.name.removeprefix("./")
                 if member.isfile() and _is_photo(name) and not name.rpartition("/")[2].startswith("."):
-                    content = archive.extractfile(member) if with_data else None
-                    data = content.read() if content is not None else None
-                    if data is not None and len(data) < member.size:
-                        raise tarfile.ReadError("unexpected end of data")
-                    yield Item(name, f"{file}/{name}", data)
+                    number += 1
+                    if number > skip:
+                        yield Item(name, f"{file}/{name}", _content(archive, member) if with_data else None)
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
-    except (OSError, tarfile.TarError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        yield Item(file, file, error=f"{file} is incomplete or damaged: {reason}. What follows in it is not read")
+
+    try:
+        yield from patient_stream(photos, _DAMAGE) if is_address(file) else photos(0)
+    except Exception as error:  # each store has classes of its own
+        text = f"{file} is incomplete or damaged: {describe(error)}. What follows in it is not read"
+        yield Item(file, file, error=text, kind=_kind_of(error))
 
 
-def _tar(stream: IO[bytes]) -> tarfile.TarFile:
-    with suppress(Exception):
-        return tarfile.open(fileobj=stream, mode="r|*")
-    raise tarfile.ReadError("not a tar file")
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    content = archive.extractfile(member)
+    data = content.read() if content is not None else b""
+    if len(data) < member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return data
+
+
+def _kind_of(error: Exception) -> str:
+    """The kind of the error of an input that could not be read from its file."""
+    return "ImageError" if isinstance(error, (*_DAMAGE, FileNotFoundError)) else "OSError"

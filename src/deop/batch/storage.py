@@ -1,81 +1,20 @@
 """Files of a batch on local disk or in an object store: complete or absent, retried when a connection is lost."""
 
 import os
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
-from deop.dependencies import missing
+from deop.batch.lease import Lease
+from deop.batch.stores import FULL, describe, file_system, is_address, patiently
 from deop.errors import OutputError, SettingError
 
 T = TypeVar("T")
 
-PAUSES = (0.5, 2.0, 8.0)
-"""Seconds before each further attempt after a connection is lost or a server reports an error."""
-
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
-"""Errors that another attempt would repeat."""
-
-
-def is_address(place: str) -> bool:
-    """Whether a text is an address of fsspec rather than a path.
-
-    >>> is_address("s3://bucket/photos"), is_address("/data/photos"), is_address("C:\\\\photos")
-    (True, False, False)
-    """
-    return "://" in place
-
-
-def file_system(place: str) -> tuple[Any, str]:
-    """The file system of fsspec for an address or path, and the path in it.
-
-    Raises:
-        MissingDependencyError: fsspec, or the library of this kind of address, is not installed.
-        SettingError: an unknown kind of address.
-    """
-    try:
-        import fsspec
-    except ModuleNotFoundError:
-        raise missing("deop batch", "fsspec") from None
-    try:
-        system, path = fsspec.core.url_to_fs(place if is_address(place) else str(Path(place).expanduser().absolute()))
-    except ImportError as error:
-        raise SettingError(f"{place} needs another library: {error}") from error
-    except ValueError as error:
-        raise SettingError(f"{place}: {error}") from error
-    return system, path.rstrip("/") or "/"
-
-
-def patiently(action: Callable[[], T], pauses: tuple[float, ...] | None = None) -> T:
-    """Call a function, and again after a pause if a connection is lost or a server fails.
-
-    Raises:
-        Exception: that of the last attempt, or at once if another attempt would repeat it.
-    """
-    for pause in PAUSES if pauses is None else pauses:
-        try:
-            return action()
-        except _FINAL:
-            raise
-        except Exception as error:  # each store has classes of its own
-            if isinstance(error, OSError) and error.errno in _FULL:
-                raise
-        time.sleep(pause)
-    return action()
-
-
-_FULL = frozenset((28, 122))  # ENOSPC, EDQUOT
-
-
-def read_bytes(place: str) -> bytes:
-    """The content of a file at an address or path, with further attempts if a connection is lost."""
-    if not is_address(place):
-        return Path(place).read_bytes()
-    system, path = file_system(place)
-    return patiently(lambda: system.cat_file(path))
+OWNER = "_deop/owner.json"
+"""In an object store: which process is writing the output."""
 
 
 class Storage:
@@ -90,18 +29,27 @@ class Storage:
         self.is_local = not is_address(place) or place.startswith(("file://", "local://"))
         self._system, self._root = file_system(self.place)
         self._lock: IO[bytes] | None = None
+        self._lease: Lease | None = None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def lock(self) -> None:
-        """Hold a local directory for this process, and delete what a killed one left incomplete.
+        """Hold the directory for this process, and delete what a killed one left incomplete.
 
         Raises:
             SettingError: another process holds it.
             OutputError: it cannot be created.
         """
         if not self.is_local:
+            lease = Lease(
+                self.place,
+                read=lambda: self.read(OWNER),
+                write=lambda content: self.write(OWNER, content),
+                remove=lambda: self.remove(OWNER),
+            )
+            lease.take()
+            self._lease = lease
             return
         try:
             Path(self._path("_deop")).mkdir(parents=True, exist_ok=True)
@@ -127,6 +75,9 @@ class Storage:
 
     def unlock(self) -> None:
         """Give the directory free. If nothing was begun in it, it is deleted."""
+        if self._lease is not None:
+            self._lease.give_back()
+            self._lease = None
         if self._lock is None:
             return
         if not Path(self._path("_deop/settings.json")).exists():
@@ -137,12 +88,22 @@ class Storage:
         self._lock.close()
         self._lock = None
 
+    def check_lock(self) -> None:
+        """Check that the directory is still held by this process.
+
+        Raises:
+            OutputError: another batch has taken it over, since this one could not reach the store for too long.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, which appears once it is complete.
 
         Raises:
             OutputError: it cannot be written, for example because the disk is full; nothing is left of it.
         """
+        self.check_lock()
         try:
             if not self.is_local:
                 patiently(lambda: self._system.pipe_file(self._path(name), content))
@@ -175,46 +136,94 @@ class Storage:
             raise self._unwritable(name, error) from error
 
     def _unwritable(self, name: str, error: Exception) -> OutputError:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         remedy = "choose a place you may write to"
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             remedy = "free some space and repeat the command: finished shards are kept"
-        elif not self.is_local:
+        elif not self.is_local and isinstance(error, FileNotFoundError):
+            remedy = "create the bucket, or choose another output"
+        elif not self.is_local and not isinstance(error, PermissionError):
             remedy = "repeat the command when the store can be reached: finished shards are kept"
-        return OutputError(f"cannot write {self.place}/{name}: {reason}; {remedy}")
+        return OutputError(f"cannot write {self.place}/{name}: {describe(error)}; {remedy}")
+
+    def _reading(self, name: str, action: Callable[[], T]) -> T:
+        """Read something of the output, with further attempts if it is in a store.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+            OutputError: it cannot be read.
+        """
+        try:
+            return action() if self.is_local else patiently(action)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each store has classes of its own
+            remedy = "check its permissions" if self.is_local else "repeat the command when the store can be reached"
+            raise OutputError(
+                f"cannot read {self.place}/{name}: {describe(error)}; {remedy}: finished shards are kept"
+            ) from error
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if there is none."""
-        try:
+        """The content of a file; None if there is none.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+
+        def content() -> bytes:
             if self.is_local:
                 return Path(self._path(name)).read_bytes()
-            return patiently(lambda: self._system.cat_file(self._path(name)))
+            return bytes(self._system.cat_file(self._path(name)))
+
+        try:
+            return self._reading(name, content)
         except FileNotFoundError:
             return None
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Some bytes of a file."""
-        if self.is_local:
-            with Path(self._path(name)).open("rb") as file:
-                file.seek(start)
-                return file.read(stop - start)
-        return patiently(lambda: self._system.cat_file(self._path(name), start=start, end=stop))
+        """Some bytes of a file.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+
+        def content() -> bytes:
+            if self.is_local:
+                with Path(self._path(name)).open("rb") as file:
+                    file.seek(start)
+                    return file.read(stop - start)
+            return bytes(self._system.cat_file(self._path(name), start=start, end=stop))
+
+        try:
+            return self._reading(name, content)
+        except FileNotFoundError:
+            raise OutputError(f"{self.place}/{name} is missing: add --overwrite to start again") from None
 
     def names(self) -> list[str]:
-        """The names of the files in the directory, not those below it."""
-        try:
+        """The names of the files in the directory, not those below it.
+
+        Raises:
+            OutputError: it cannot be listed.
+        """
+
+        def entries() -> list[str]:
             if self.is_local:
-                return sorted(entry.name for entry in Path(self._root).iterdir())
+                return [entry.name for entry in Path(self._root).iterdir()]
             self._system.invalidate_cache()
-            entries = patiently(lambda: self._system.ls(self._root, detail=False))
+            return [str(entry) for entry in self._system.ls(self._root, detail=False)]
+
+        try:
+            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self._reading("", entries))
         except FileNotFoundError:
             return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def remove(self, name: str) -> None:
-        """Delete a file, if it exists."""
+        """Delete a file, if it exists.
+
+        Raises:
+            OutputError: it cannot be deleted.
+        """
         with suppress(FileNotFoundError):
-            self._system.rm_file(self._path(name))
+            self._reading(name, lambda: self._system.rm_file(self._path(name)))
 
     def address(self, name: str) -> str:
         """What other programs open to read a file."""

@@ -152,7 +152,7 @@ class Supervisor:
                     if entry is None:
                         ended = True
                     elif entry.item.error:
-                        finish(entry, error_row(entry.item.error, "ImageError"))
+                        finish(entry, error_row(entry.item.error, entry.item.kind))
                     else:
                         given[number] = entry
                         self._give(number, entry)

@@ -29,11 +29,13 @@ class Statistics:
         rows: inputs.
         failures: inputs without a result, by kind of error.
         seconds: time that workers spent on the inputs.
+        examples: the first error of each kind.
     """
 
     rows: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    examples: dict[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -45,15 +47,17 @@ class Statistics:
         self.rows += other.rows
         self.failures.update(other.failures)
         self.seconds += other.seconds
+        self.examples = {**other.examples, **self.examples}
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON values."""
-        return {"rows": self.rows, "failures": dict(self.failures), "seconds": round(self.seconds, 3)}
+        numbers = {"rows": self.rows, "failures": dict(self.failures), "seconds": round(self.seconds, 3)}
+        return {**numbers, "examples": self.examples} if self.examples else numbers
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Statistics":
         """The inverse of ``as_json``."""
-        return cls(values["rows"], Counter(values["failures"]), values["seconds"])
+        return cls(values["rows"], Counter(values["failures"]), values["seconds"], values.get("examples", {}))
 
 
 def arrow() -> Any:
@@ -159,16 +163,25 @@ def error_row(error: str, kind: str) -> dict[str, Any]:
 def encode(rows: Sequence[dict[str, Any]]) -> tuple[bytes, Statistics]:
     """A Parquet file with some rows, and their numbers, which are also in the file's metadata."""
     pa = arrow()
+    rows = [_valid(row) for row in rows]
+    failed = [row for row in rows if row.get("error_kind")]
     statistics = Statistics(
         len(rows),
-        Counter(row["error_kind"] for row in rows if row.get("error_kind")),
+        Counter(row["error_kind"] for row in failed),
         sum(row.get("seconds") or 0.0 for row in rows),
+        {row["error_kind"]: row["error"] for row in reversed(failed)},
     )
     columns = schema().with_metadata({_STATISTICS: json.dumps(statistics.as_json())})
     buffer = io.BytesIO()
-    table = pa.Table.from_pylist([_valid(row) for row in rows], schema=columns)
+    table = pa.Table.from_pylist(rows, schema=columns)
     pa.parquet.write_table(table, buffer, compression=COMPRESSION)
     return buffer.getvalue(), statistics
+
+
+def decode(content: bytes) -> list[dict[str, Any]]:
+    """The rows of a Parquet file of a batch."""
+    rows: list[dict[str, Any]] = arrow().parquet.read_table(io.BytesIO(content)).to_pylist()
+    return rows
 
 
 def _valid(row: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def read_statistics(address: str) -> Statistics:
     Raises:
         ValueError: the file is not one of a batch.
     """
-    from deop.batch.storage import file_system
+    from deop.batch.stores import file_system
 
     pa = arrow()
     system, path = file_system(address)

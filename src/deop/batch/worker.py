@@ -130,7 +130,7 @@ def read(path: str, data: bytes | None) -> Any:
         ImageError: it cannot be read.
         OSError: its store cannot be reached.
     """
-    from deop.batch.storage import is_address, read_bytes
+    from deop.batch.stores import is_address, read_bytes
     from deop.errors import ImageError
     from deop.images.reading import read_photo
 

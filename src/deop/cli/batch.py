@@ -56,9 +56,13 @@ class ShardOptions:
     dry_run: Annotated[
         bool, option("--dry-run", panel=SHARDS, help="List and divide the input, and write nothing.")
     ] = False
-    begin_anew: Annotated[
+    overwrite: Annotated[
         bool,
-        option("--begin-anew", panel=SHARDS, help="Delete the results of a batch with other settings in OUTPUT."),
+        option("--overwrite", panel=SHARDS, help="Delete the results of a batch with other settings in OUTPUT."),
+    ] = False
+    retry_failed: Annotated[
+        bool,
+        option("--retry-failed", panel=SHARDS, help="Try photos again that have an error from an earlier run."),
     ] = False
 
 
@@ -192,7 +196,8 @@ def _options(
         shards=shards.shards,
         workers=workers.workers,
         engine=workers.engine,
-        begin_anew=shards.begin_anew,
+        overwrite=shards.overwrite,
+        retry_failed=shards.retry_failed,
         timeout=workers.timeout,
     )
 
@@ -211,7 +216,8 @@ def _describe(options: "BatchOptions") -> None:
     if first is not None:
         for item in islice(items_of(first), 3):
             typer.echo(item.path)
-    typer.echo(f"{f'{total:,} photos' if known else 'photos'} in {count:,} shards, {worker_count(options)} workers")
+    photos = _count(total, "photo") if known else "photos"
+    typer.echo(f"{photos} in {_count(count, 'shard')}, {_count(worker_count(options), 'worker')}")
     typer.echo(f"nothing is written to {options.output}")
 
 
@@ -241,7 +247,8 @@ def _is_terminal() -> bool:
 
 
 def _line(progress: "Progress", rate: float) -> str:
-    text = f"{progress.inputs:,} photos, {progress.shards:,} of {progress.total_shards:,} shards, {rate:.1f} per s"
+    photos, shards = _count(progress.inputs, "photo"), _count(progress.total_shards, "shard")
+    text = f"{photos}, {progress.shards:,} of {shards}, {rate:.1f} per s"
     if progress.total is not None and rate > 0:
         text += f", {(progress.total - progress.inputs) / rate / 3600:.1f} h left"
     return text
@@ -250,13 +257,27 @@ def _line(progress: "Progress", rate: float) -> str:
 def _report(result: "BatchResult") -> None:
     """Say what was done and what failed, by kind."""
     statistics = result.statistics
-    text = f"{statistics.rows:,} photos in {result.shards:,} files: {result.output}"
+    text = f"{_count(statistics.rows, 'photo')} in {_count(result.shards, 'file')}: {result.output}"
     if result.photos and result.seconds > 0:
         text += f"; {result.photos:,} now, {result.photos / result.seconds:.1f} per s"
     if result.finished_before:
-        text += f"; {result.finished_before:,} files were finished before"
+        text += f"; {_count(result.finished_before, 'file')} finished before"
     say(text)
     if result.restarts:
-        say(f"{result.restarts} workers were replaced after a crash or without an answer", style="yellow")
+        say(f"{_count(result.restarts, 'worker')} replaced after a crash or without an answer", style="yellow")
+    if not statistics.failed:
+        return
     for kind, count in statistics.failures.most_common():
-        say(f"failed: {count:,} with {kind}; their rows have the reason in the column error", style="red")
+        say(f"failed: {count:,} with {kind}", style="red")
+        if kind in statistics.examples:
+            say(f"  {'for example ' if count > 1 else ''}{statistics.examples[kind]}")
+    say("Their rows have the reason in the column error. --retry-failed tries them again")
+
+
+def _count(number: int, noun: str) -> str:
+    """A number and what it counts.
+
+    >>> _count(1, "photo"), _count(2000, "photo")
+    ('1 photo', '2,000 photos')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

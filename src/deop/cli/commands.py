@@ -14,6 +14,7 @@ from deop.errors import EXIT_CODES
 COMMANDS = (
     "segment",
     "batch",
+    "batch-export",
     "serve",
     "evaluate",
     "train",
@@ -26,7 +27,7 @@ COMMANDS = (
 )
 """Names of the commands, in the order of the help page: modules of ``deop.cli`` with a function of the same name."""
 
-_MODULES = {"config": "show_config"}
+_MODULES = {"config": "show_config", "batch-export": "batch_export"}
 _CONFIGURABLE = ("segment", "batch", "evaluate", "train", "bench")  # deop.toml can set their options
 _RUN_WITHOUT_ARGUMENTS = ("serve", "models", "bench", "config")  # the others then show their help page
 
@@ -43,7 +44,7 @@ def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     app.callback(cls=PlainGroup)(deop)
     for name in names:
-        command = getattr(import_module(f"deop.cli.{_MODULES.get(name, name)}"), name)
+        command = getattr(import_module(f"deop.cli.{_MODULES.get(name, name)}"), name.replace("-", "_"))
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
             continue

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from deop.cli import completion
 from deop.cli.console import PlainConsole, progress_bar, say
+from deop.cli.dataset import ClassesJson, Dataset, ImageColumn, MaskColumn
 from deop.cli.options import (
     METHOD,
     OUTPUT,
@@ -33,7 +34,7 @@ from deop.cli.output import write_text
 from deop.errors import SettingError
 
 if TYPE_CHECKING:
-    from deop.data.folder import LabelledFolder
+    from deop.data.labelled import LabelledData
     from deop.evaluation.evaluate import EvaluatedPhoto
 
 PROTOCOL = "Data and protocol"
@@ -41,12 +42,7 @@ PROTOCOL = "Data and protocol"
 
 def evaluate(
     context: typer.Context,
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET", help="A directory with images/, masks/ and classes.json.", show_default=False
-        ),
-    ],
+    dataset: Dataset,
     split: Annotated[
         str | None,
         option(
@@ -85,6 +81,9 @@ def evaluate(
             help='Additional names, such as "road, sky". Their pixels are left without a name.',
         ),
     ] = "",
+    image_column: ImageColumn = None,
+    mask_column: MaskColumn = None,
+    classes_json: ClassesJson = None,
     threshold: Annotated[
         float | None,
         option(
@@ -179,9 +178,12 @@ def evaluate(
     compared = [name.strip() for name in severance.split(",")] if severance and "," in severance else []
     if compared and (report or save_maps):
         raise SettingError(f"--{'report' if report else 'save-maps'} needs a single severance: give one, or omit it")
-    from deop.data.folder import open_folder
+    from deop.data.source import open_data
 
-    data = open_folder(dataset, split, skip_unpaired=skip_broken)  # checked before anything slow
+    data = open_data(  # checked before anything slow
+        dataset, split, skip_unpaired=skip_broken, classes=classes_json, image_column=image_column,
+        mask_column=mask_column,
+    )  # fmt: skip
     from deop.evaluation.bootstrap import Bootstrap
     from deop.evaluation.evaluate import evaluate as run
     from deop.evaluation.protocol import Protocol, unseen_names
@@ -232,7 +234,7 @@ def evaluate(
     watchers: list[Callable[[EvaluatedPhoto], None]] = []
     gallery = None
     if save_maps:
-        watchers.append(lambda photo: photo.space.save(photo.label_map, save_maps / f"{data.key(photo.pair)}.png"))
+        watchers.append(lambda photo: photo.space.save(photo.label_map, save_maps / f"{photo.pair.key}.png"))
     if report:
         gallery = Gallery()
         watchers.append(gallery.add)
@@ -264,22 +266,23 @@ def evaluate(
 
 
 def _readable(
-    data: "LabelledFolder", limit: int | None, skip_broken: bool, counted: tuple[int, ...]
-) -> tuple["LabelledFolder", list[str]]:
+    data: "LabelledData", limit: int | None, skip_broken: bool, counted: tuple[int, ...]
+) -> tuple["LabelledData", list[str]]:
     """The first ``limit`` photos that can be read, and the relative paths of the files that are skipped."""
     from deop.data.check import checked_folder
 
     requested = replace(data, pairs=data.pairs[:limit])
     readable = checked_folder(requested, skip_broken, counted=counted)
+    kept = set(readable.pairs)
     skipped = [
-        *(entry.path for entry in data.unpaired),
-        *(pair.photo for pair in requested.pairs if pair not in set(readable.pairs)),
+        *(data.display(entry.path) for entry in data.unpaired),
+        *(data.display(pair.photo) for pair in requested.pairs if pair not in kept),
     ]
     if skipped:
-        names = ", ".join(path.name for path in skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+        names = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
         check = shlex.join(["deop", "prepare", "check", str(data.root)])
         say(f"skipped {len(skipped)} files that cannot be used: {names}. For the reasons, run:\n  {check}")
-    return readable, [path.relative_to(data.root).as_posix() for path in skipped]
+    return readable, skipped
 
 
 def _read_unseen(file: Path | None) -> tuple[str, ...]:

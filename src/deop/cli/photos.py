@@ -210,13 +210,15 @@ def place_results(photos: Sequence[PhotoFile], out: Path, suffix: str = ".png") 
     """The path of each photo's result.
 
     Args:
-        photos: from ``find_photos``.
+        photos: from ``find_photos``; none if only videos are given, whose results are placed elsewhere.
         out: a file, for one photo; or a directory: one that exists, or any path without a suffix.
         suffix: suffix of the files in a directory.
 
     Raises:
         SettingError: a file for several photos, or a result that would replace one of the photos.
     """
+    if not photos:
+        return []
     if len(photos) == 1 and out.suffix and not out.is_dir():
         places = [out]
     elif out.is_file() or (out.suffix and not out.is_dir()):

@@ -1,4 +1,4 @@
-"""``deop prepare``: turn public data sets into labelled data sets, and check labelled data sets."""
+"""``deop prepare``: turn public data sets into labelled data sets; check and pack labelled data sets."""
 
 import json
 import os
@@ -12,11 +12,13 @@ import typer
 from rich.table import Table
 
 from deop.cli.console import PlainConsole, progress_bar, say
+from deop.cli.dataset import ClassesJson, Dataset, ImageColumn, MaskColumn
 from deop.cli.options import Debug, option
 from deop.data.official import PUBLIC_SETS, PublicSet
+from deop.errors import SettingError
 
 _SHOWN = 8  # findings of one kind in the table
-_HELP = "Convert public data sets to deop's format, or check a labelled data set."
+_HELP = "Convert public data sets to deop's format, or check or pack a labelled data set."
 
 prepare = typer.Typer(
     help=_HELP,
@@ -33,7 +35,7 @@ def overview(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --list: print one JSON object per data set.")] = False,
 ) -> None:
-    """Convert public data sets to deop's format, or check a labelled data set."""
+    """Convert public data sets to deop's format, or check or pack a labelled data set."""
     if context.invoked_subcommand:
         return
     if not list_all:
@@ -70,13 +72,11 @@ def _files(public: PublicSet) -> dict[str, str]:
 
 @prepare.command(no_args_is_help=True)
 def check(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET", help="A directory with images/, masks/ and classes.json.", show_default=False
-        ),
-    ],
+    dataset: Dataset,
     split: Annotated[str | None, option("--split", metavar="NAME", help="The split to check. Default: all.")] = None,
+    image_column: ImageColumn = None,
+    mask_column: MaskColumn = None,
+    classes_json: ClassesJson = None,
     void: Annotated[
         str,
         option("--void", metavar="IDS", help="Mask ids to ignore in addition to 0 and 255, such as '11' or '11,12'."),
@@ -92,7 +92,7 @@ def check(
     The exit code is 0 if there are no findings, else 1.
     """
     from deop.data.check import survey
-    from deop.data.folder import open_folder, splits_of
+    from deop.data.source import open_data, splits_of
     from deop.images.collection import describe_left_out
 
     try:
@@ -103,7 +103,10 @@ def check(
     summaries: dict[str, str] = {}
     with progress_bar() as progress:
         for name in (split,) if split else splits_of(dataset):
-            folder = open_folder(dataset, name, skip_unpaired=True)
+            folder = open_data(
+                dataset, name, skip_unpaired=True, classes=classes_json, image_column=image_column,
+                mask_column=mask_column,
+            )  # fmt: skip
             survey_result = survey(folder, void=ignored, workers=workers, progress=progress)
             reports[name or "all"] = {
                 "photos": survey_result.photos,
@@ -121,6 +124,57 @@ def check(
         _show(reports, summaries)
     if count:
         raise typer.Exit(1)
+
+
+@prepare.command(no_args_is_help=True)
+def pack(
+    dataset: Dataset,
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The file to write, .parquet or .tar; with {} for a number, several files: 'packed/train-{}.tar'.",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        option("--split", metavar="NAME", help="The split to pack. Required if the data set has splits."),
+    ] = None,
+    shard_mb: Annotated[
+        float,
+        option("--shard-mb", metavar="MB", show_default=True, help="The size of a file, if there are several."),
+    ] = 256,
+    skip_broken: Annotated[
+        bool, option("--skip-broken", help="Leave out photos that cannot be read or have no mask.")
+    ] = False,
+    image_column: ImageColumn = None,
+    mask_column: MaskColumn = None,
+    classes_json: ClassesJson = None,
+    debug: Debug = False,
+) -> None:
+    """Pack a labelled data set into Parquet files or WebDataset's tar files.
+
+    Photos and masks are copied byte for byte, and classes.json is written beside the files. Evaluation and training
+    read both forms.
+    """
+    from deop.data.check import checked_folder
+    from deop.data.pack import pack as write
+    from deop.data.source import open_data, splits_of
+
+    if split is None and (splits := [name for name in splits_of(dataset) if name]):
+        raise SettingError(f"{dataset} has the splits {', '.join(splits)}: give --split")
+    data = open_data(
+        dataset, split, skip_unpaired=skip_broken, classes=classes_json, image_column=image_column,
+        mask_column=mask_column,
+    )  # fmt: skip
+    data = checked_folder(data, skip_broken, warn=True)
+    with progress_bar() as progress:
+        packed = write(data, out, shard_mb=shard_mb, progress=progress)
+    if isinstance(data.root, Path) and (data.root / "panoptic.json").is_file():
+        say("the panoptic ground truth is not packed: panoptic quality needs the folder", style="yellow")
+    more = f" and {len(packed.files) - 1:,} more files" if len(packed.files) > 1 else ""
+    say(f"packed {packed.photos:,} photos into {packed.files[0]}{more}, with {packed.classes}")
 
 
 def _absent_classes(classes: Any, present: dict[str, tuple[int, ...]]) -> list[str]:

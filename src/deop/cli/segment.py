@@ -1,6 +1,7 @@
 """``deop segment``: photos and class names in; pictures, label maps and files for other programs out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,6 +73,7 @@ def segment(
         raise SettingError("photo and names cannot both come from standard input: give one of them as a file")
     from deop.cli.jobs import plan_jobs, skip_finished
     from deop.cli.output import write_json_lines
+    from deop.cli.tiles import segment_huge, suggest_tiles, tiled_results
     from deop.cli.video import plan_videos, segment_videos, split_videos
     from deop.cli.writing import Outcome, listed_photos, write_results
     from deop.text.thresholds import Thresholds
@@ -84,8 +86,6 @@ def segment(
     shown_names = _names_of_picture(picture, vocabulary)
     inputs = [path for path in (names.classes_file,) if path and path != STREAM]
     if streams_tiles(context, picture, files, tiling):
-        from deop.cli.tiles import segment_huge
-
         segment_huge(
             photos, requested, names, files, many, tiling, method,
             load=lambda: _load(context, method, cache, engine=engine, device=device, dtype=dtype, threads=threads),
@@ -121,10 +121,10 @@ def segment(
     overlay = picture.overlay_options | ({"names": shown_names} if shown_names else {})
     outcome, only = Outcome(), len(plan.jobs) == 1 and not videos
     if tiling.tiles is None:
+        if not many.quiet:
+            suggest_tiles([job.photo for job in jobs])
         results = partial(_results, network, jobs, vocabulary, batch=many.batch, **options)
     else:
-        from deop.cli.tiles import tiled_results
-
         results = partial(tiled_results, network, jobs, vocabulary, names, many, tiling, method)
     with raised_in_imports(), write_json_lines(files.json, lines) as write_line:
         if jobs:
@@ -167,6 +167,8 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     proposer = GIVEN if method.masks else method.proposer
     network = load(method.model, proposer=proposer, proxy=method.proxy, **options)
     use_windows(network, windows)
+    if method.smallest_region is not None:
+        network.settings = replace(network.settings, smallest_region=method.smallest_region)
     network.check_encoding(**encoding)
     if not cache:
         network.cache = None

@@ -111,7 +111,10 @@ def check_tiling(
     parse_numbers("--bands", tiling.bands, int, (1, 3))
     parse_numbers("--value-range", tiling.value_range, float, (2,))
     if names.mode != "semantic":
-        raise SettingError(f"--tiles supports semantic mode only, not {names.mode}: omit --mode")
+        raise SettingError(
+            f"--tiles supports semantic mode only, not {names.mode}, since things cannot be told apart across tiles: "
+            "omit --mode; --polygons OUT.gpkg has each connected piece of a name with its area"
+        )
     for flag, used in (
         ("--masks", method.masks), ("--instances", files.instances), ("--heatmap", picture.heatmap),
         ("--classifier", method.classifier != "one-pass"),

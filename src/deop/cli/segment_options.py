@@ -157,7 +157,7 @@ class PictureOptions:
             "--alpha",
             metavar="NUMBER",
             panel=PICTURE,
-            help="Opacity of the colours, 0 to 1. Default: 0.55; 0.7 for a heat map.",
+            help="Opacity of the colours, 0 to 1. Default: 0.5; 0.7 for a heat map.",
         ),
     ] = None
     no_legend: Annotated[bool, option("--no-legend", panel=PICTURE, help="Draw no legend.")] = False
@@ -418,6 +418,18 @@ class MethodOptions:
             panel=METHOD,
             help="Prompt templates for the names: single, photo, vild, imagenet, none, or a sentence with {}. "
             "Default: the model's setting.",
+        ),
+    ] = None
+    smallest_region: Annotated[
+        float | None,
+        option(
+            "--smallest-region",
+            metavar="SHARE",
+            min=0,
+            max=0.99,
+            panel=METHOD,
+            help="Share of the photo, from 0 to below 1: smaller connected regions get the name of their surroundings. "
+            "0 keeps all. Default: the model's setting.",
         ),
     ] = None
     severance: Severance = None

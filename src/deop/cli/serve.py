@@ -4,7 +4,20 @@ from pathlib import Path
 from typing import Annotated
 
 from deop.cli.console import say
-from deop.cli.options import RUNTIME, Debug, Engine, EngineDataType, EngineDevice, Model, Threads, option
+from deop.cli.options import (
+    METHOD,
+    RUNTIME,
+    Debug,
+    Engine,
+    EngineDataType,
+    EngineDevice,
+    Model,
+    Proxy,
+    Threads,
+    Windows,
+    option,
+    parse_windows,
+)
 from deop.dependencies import require
 
 LIMITS = "Limits"
@@ -29,11 +42,22 @@ def serve(
         ),
     ] = None,
     model: Model = "nano",
+    proposer: Annotated[
+        str | None,
+        option(
+            "--proposer", metavar="MODEL", panel=METHOD,
+            help="The network that proposes masks: a directory or hub repo with a MaskFormer, Mask2Former or SAM. "
+            "Default: the model's own.",
+        ),
+    ] = None,
+    proxy: Proxy = None,
+    windows: Windows = None,
     workers: Annotated[
         int,
         option(
             "--workers", metavar="N", panel=RUNTIME, min=1, max=256,
-            help="Number of processes that compute, each with the model in memory. Default: 1.",
+            help="Number of processes that compute, each with the model in memory. They have a lower priority than the "
+            "process that answers. Default: 1.",
         ),
     ] = 1,
     batch: Annotated[
@@ -64,6 +88,13 @@ def serve(
         float,
         option("--max-seconds", metavar="N", panel=LIMITS, min=0.001, help="Longest wait for an answer. Default: 60."),
     ] = 60,
+    worker_megabytes: Annotated[
+        float | None,
+        option(
+            "--worker-megabytes", metavar="N", panel=LIMITS, min=1,
+            help="Memory of each worker; a photo that needs more is refused (Linux). Default: no limit.",
+        ),
+    ] = None,
     cache_megabytes: Annotated[
         float,
         option(
@@ -86,8 +117,9 @@ def serve(
 ) -> None:  # fmt: skip
     """Show the page in a browser, and answer programs over HTTP.
 
-    Photos and names stay in memory: they are neither written to disk nor logged. The log on stderr has one JSON object
-    per request.
+    Photos and names stay in memory: they are neither written to disk nor logged. The log on stderr has one line per
+    request: text on a terminal, else a JSON object. Ctrl-C or SIGTERM ends the server when it has answered what it
+    accepted.
     """
     require("deop serve", "fastapi", "uvicorn", "prometheus_client", "python_multipart")
     from deop.serving.limits import MEGABYTE, Limits
@@ -100,12 +132,15 @@ def serve(
         names=max_names,
         requests=max_requests,
         seconds=max_seconds,
+        worker_bytes=None if worker_megabytes is None else round(worker_megabytes * MEGABYTE),
         cache_bytes=round(cache_megabytes * MEGABYTE),
         cache_seconds=cache_seconds,
     )
     token = read_token(token_file)
     check_host(host, token)
-    choice = ModelChoice(model, engine, device, dtype, threads or threads_of_worker(workers))
+    choice = ModelChoice(
+        model, engine, device, dtype, threads or threads_of_worker(workers), proposer, proxy, parse_windows(windows)
+    )
     run(
         choice,
         host=host,

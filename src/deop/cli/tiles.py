@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 SUFFIX = ".deop.tif"
 """Suffix of a label map whose place is not given."""
+LARGE = 4480
+"""Shorter side in pixels from which tiles are suggested: ten times the network input of the built-in model."""
+_GEOGRAPHY = (33550, 34264, 34735)  # TIFF tags: scale of a pixel, transformation, reference system
+_LOOKED_AT = 20  # photos
 
 
 def segment_huge(
@@ -100,8 +104,12 @@ def _segment(
 ) -> "TiledResult":
     from deop.tiles import segment_tiles
 
-    with progress_bar(f"tiles of {image.path.name}", visible=not quiet) as advance:
-        return segment_tiles(network, image.source, vocabulary, out, polygons=polygons, progress=advance, **options)
+    try:
+        with progress_bar(f"tiles of {image.path.name}", visible=not quiet) as advance:
+            return segment_tiles(network, image.source, vocabulary, out, polygons=polygons, progress=advance, **options)
+    except KeyboardInterrupt:
+        say(f"the finished tiles of {image.path.name} are kept: repeat the command to resume", style="yellow")
+        raise
 
 
 def _places(
@@ -140,6 +148,29 @@ def _options(names: NameOptions, many: BatchOptions, tiling: TileOptions, method
     if tiling.tile_context is not None:
         options["context"] = tiling.tile_context
     return options | {"severance": method.severance, "anchors": method.anchors}
+
+
+def suggest_tiles(photos: Sequence[PhotoFile]) -> None:
+    """Say once that tiles keep a georeference, or that they show the details of a large image."""
+    from PIL import Image
+
+    from deop.images.reading import no_pixel_limit
+
+    for photo in photos[:_LOOKED_AT]:
+        try:
+            with no_pixel_limit(), Image.open(photo.path) as image:
+                located = any(tag in getattr(image, "tag_v2", ()) for tag in _GEOGRAPHY)
+                width, height = image.size
+        except Exception:
+            continue
+        remedy = ""
+        if located:
+            remedy = "pictures and PNG files lose its georeference; --tiles auto writes a GeoTIFF"
+        elif min(width, height) >= LARGE:
+            remedy = f"the model sees its {width} x {height} px much reduced; --tiles auto shows it the details"
+        if remedy:
+            say(f"hint: {photo.name}: {remedy}", style="yellow")
+            return
 
 
 def tiled_results(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deop.data.folder import LabelledFolder, Pair, describe_unused, photo_size, read_mask
+from deop.data.entries import Entry, image_source, stamp
+from deop.data.labelled import LabelledData, Pair, describe_unused, photo_size, read_mask
 from deop.errors import DataError, DeopError, ImageError
 from deop.files import parse_json, replacing
 from deop.images.collection import HIDDEN
@@ -50,7 +51,7 @@ class Survey:
     Attributes:
         photos: number of pairs that were read.
         findings: all problems.
-        present: for each readable mask, by ``LabelledFolder.key``, the ids in it, listed or not, and
+        present: for each readable mask, by ``Pair.key``, the ids in it, listed or not, and
             ``UNLISTED_COLOUR`` for colours that are not listed.
     """
 
@@ -62,14 +63,14 @@ class Survey:
         """The findings that make a photo unusable. Ids that are not listed do not: their pixels are ignored."""
         return tuple(finding for finding in self.findings if finding.kind not in ("unlisted id", "no class"))
 
-    def without_classes(self, folder: LabelledFolder) -> tuple[str, ...]:
+    def without_classes(self, folder: LabelledData) -> tuple[str, ...]:
         """The keys of photos whose readable masks have no id that the folder lists."""
         listed = {entry.id for entry in folder.classes}
         return tuple(key for key, ids in self.present.items() if not listed & set(ids))
 
 
 def survey(
-    folder: LabelledFolder,
+    folder: LabelledData,
     *,
     void: Collection[int] = (),
     workers: int | None = None,
@@ -97,9 +98,9 @@ def survey(
             with suppress(DeopError), replacing(cache_file) as file:  # without a cache, the next call reads all again
                 file.write(json.dumps(asdict(result)).encode())
     listed = {entry.id for entry in folder.classes} | set(IGNORED) | set(void)
-    unlisted = {pair.mask: sorted({*result.present.get(folder.key(pair), ())} - listed) for pair in folder.pairs}
+    unlisted = {pair.mask: sorted({*result.present.get(pair.key, ())} - listed) for pair in folder.pairs}
     findings = tuple(
-        Finding("unlisted id", _name(folder, mask), f"{describe_ids(ids)} not in classes.json")
+        Finding("unlisted id", folder.display(mask), f"{describe_ids(ids)} not in classes.json")
         for mask, ids in unlisted.items()
         if ids
     )
@@ -116,26 +117,26 @@ def describe_ids(ids: Collection[int]) -> str:
     return " and ".join(part for part in (numbers, "colours" if UNLISTED_COLOUR in ids else "") if part)
 
 
-def _inspect_all(folder: LabelledFolder, workers: int | None, progress: Callable[[int, int], None] | None) -> Survey:
-    findings = [Finding("unpaired", _name(folder, entry.path), entry.reason) for entry in folder.unpaired]
+def _inspect_all(folder: LabelledData, workers: int | None, progress: Callable[[int, int], None] | None) -> Survey:
+    findings = [Finding("unpaired", folder.display(entry.path), entry.reason) for entry in folder.unpaired]
     present: dict[str, tuple[int, ...]] = {}
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for done, (pair, ids, problems) in enumerate(pool.map(_inspect, folder.pairs, repeat(folder.colours))):
-            findings += [Finding(kind, _name(folder, path), detail) for kind, path, detail in problems]
+            findings += [Finding(kind, folder.display(path), detail) for kind, path, detail in problems]
             if ids is not None:
-                present[folder.key(pair)] = ids
+                present[pair.key] = ids
             if progress:
                 progress(done + 1, len(folder.pairs))
     return Survey(len(folder.pairs), tuple(findings), present)
 
 
-def _inspect(pair: Pair, colours: Colours) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Path, str]]]:
+def _inspect(pair: Pair, colours: Colours) -> tuple[Pair, tuple[int, ...] | None, list[tuple[str, Entry, str]]]:
     """Read a pair. Returns the pair, the ids in its mask, and (kind, file, detail) of each problem."""
-    problems: list[tuple[str, Path, str]] = []
+    problems: list[tuple[str, Entry, str]] = []
     size = mask = None
     try:
-        size = read_photo(pair.photo).shape[:2]
-    except ImageError as error:
+        size = read_photo(image_source(pair.photo)).shape[:2]
+    except (ImageError, DataError) as error:
         problems.append(("broken photo", pair.photo, str(error)))
         with suppress(DataError):  # the header may still be readable
             size = photo_size(pair.photo)
@@ -153,8 +154,8 @@ def _inspect(pair: Pair, colours: Colours) -> tuple[Pair, tuple[int, ...] | None
 
 
 def checked_folder(
-    folder: LabelledFolder, skip_broken: bool = False, *, counted: Collection[int] = (), warn: bool = False
-) -> LabelledFolder:
+    folder: LabelledData, skip_broken: bool = False, *, counted: Collection[int] = (), warn: bool = False
+) -> LabelledData:
     """Check every file of a folder, or use the cached result while no file has changed.
 
     Args:
@@ -180,19 +181,19 @@ def checked_folder(
             f"{folder.root}: {first.kind} {first.file}: {first.detail}{more}. `{check}` lists all; --skip-broken "
             "(skip_broken in a recipe) leaves them out"
         )
-    usable = tuple(pair for pair in folder.pairs if not {_name(folder, pair.photo), _name(folder, pair.mask)} & files)
+    usable = tuple(pair for pair in folder.pairs if not {folder.display(pair.photo), folder.display(pair.mask)} & files)
     if not usable:
         raise DataError(f"{folder.root}: none of its {len(folder.pairs)} photos can be used; `{check}` says why")
     kept = replace(folder, pairs=usable) if unusable else folder
     listed = {entry.id for entry in folder.classes} | set(counted)
-    ids = {label for pair in usable for label in result.present.get(folder.key(pair), ())}
+    ids = {label for pair in usable for label in result.present.get(pair.key, ())}
     if not ids & listed:
         raise DataError(
             f"{folder.root}: no pixel of its masks has an id of classes.json. The masks have {_some(ids)}, and "
             f"classes.json lists {_some(listed)}: correct one of them"
         )
     if warn and (unlisted := ids - listed - set(IGNORED)):
-        count = sum(bool(unlisted & set(result.present.get(folder.key(pair), ()))) for pair in usable)
+        count = sum(bool(unlisted & set(result.present.get(pair.key, ()))) for pair in usable)
         warnings.warn(
             f"{folder.root}: {count:,} of {len(usable):,} masks have ids that classes.json does not list "
             f"({_some(unlisted)}); their pixels are ignored",
@@ -210,7 +211,7 @@ def _some(ids: Collection[int]) -> str:
     return describe_ids(ordered[:10]) + (", ..." if len(ordered) > 10 else "")
 
 
-def only_seen(folder: LabelledFolder, unseen: Collection[str] | None = None) -> LabelledFolder:
+def only_seen(folder: LabelledData, unseen: Collection[str] | None = None) -> LabelledData:
     """Remove unseen classes: their pixels become void, and photos with nothing else are dropped (docs/method.md §10).
 
     Args:
@@ -231,31 +232,29 @@ def only_seen(folder: LabelledFolder, unseen: Collection[str] | None = None) -> 
     seen_ids = {entry.id for entry in classes}
     present = survey(folder, use_cache=True).present
     # A pair with an unreadable mask stays, so that checked_folder reports it.
-    pairs = tuple(pair for pair in folder.pairs if seen_ids & set(present.get(folder.key(pair), seen_ids)))
+    pairs = tuple(pair for pair in folder.pairs if seen_ids & set(present.get(pair.key, seen_ids)))
     if not pairs:
         raise DataError(f"{folder.root}: no photo shows any of the {len(classes)} seen classes")
     return replace(folder, classes=classes, pairs=pairs)
 
 
-def _name(folder: LabelledFolder, path: Path) -> str:
-    return path.relative_to(folder.root).as_posix()
-
-
-def _cache_file(folder: LabelledFolder) -> Path | None:
+def _cache_file(folder: LabelledData) -> Path | None:
     """The cache file for exactly these files; None if caching is off."""
     cache = default_cache_folder()
     if cache is None:
         return None
     digest = hashlib.sha256(f"{_FORMAT} {sorted(folder.colours.items())}\n".encode())
-    for path in [
-        *(entry.path for entry in folder.unpaired),
-        *(path for pair in folder.pairs for path in (pair.photo, pair.mask)),
-    ]:
+    places: dict[Path | str, None] = dict.fromkeys(entry.path for entry in folder.unpaired)
+    for pair in folder.pairs:
+        for entry in (pair.photo, pair.mask):
+            if isinstance(entry, Path):
+                places[entry] = None
+            else:
+                places[entry.container] = None
+                digest.update(f"{entry}\n".encode(errors="surrogateescape"))
+    for place in places:
         with suppress(OSError):
-            status = path.stat()
-            digest.update(
-                f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
-            )
+            digest.update(f"{stamp(place)}\n".encode(errors="surrogateescape"))
     return cache / "checks" / f"{digest.hexdigest()[:32]}.json"
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deop.data.folder import photo_size
 from deop.data.label_files import read_labels
+from deop.data.labelled import photo_size
 from deop.data.official import Item
 from deop.errors import DataError
 from deop.files import replacing

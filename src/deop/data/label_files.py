@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deop.data.folder import MAX_ID, opening_image, read_mask
+from deop.data.labelled import opening_image, read_mask
 from deop.data.official import Item
 from deop.dependencies import missing
 from deop.errors import DataError
 from deop.images.bit_depth import has_16_bit_colours
 from deop.images.file_types import FileWarning
+from deop.images.id_maps import MAX_ID
 from deop.images.panoptic_ids import colours_to_ids, find_ids
 
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from deop._version import __version__
 from deop.data.conversion import INVALID, convert_all, link_or_copy
-from deop.data.folder import MAX_ID
 from deop.data.label_files import check_readers
 from deop.data.official import PUBLIC_SETS, Item, PublicSet, RequiredPart, read_panoptic
 from deop.errors import DataError, OutputError, SettingError
 from deop.files import parse_json, replacing
+from deop.images.id_maps import MAX_ID
 from deop.text.class_lists import OfficialClass, official_classes, source_of
 
 RECEIPT = "prepared.json"

@@ -1,8 +1,7 @@
-"""Training samples from a labelled folder: augmented photos, class maps and binary masks (docs/method.md §1)."""
+"""Training samples from labelled data: augmented photos, class maps and binary masks (docs/method.md §1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from torch.utils.data import Dataset
 
 from deop.data.augment import VOID, Augmentation, augment
 from deop.data.check import checked_folder
-from deop.data.folder import LabelledFolder
+from deop.data.entries import Entry, image_source
+from deop.data.labelled import LabelledData
 from deop.images.reading import read_photo
 
 
@@ -24,13 +24,13 @@ class TrainingSample:
         pixels: (3, h, w) uint8 RGB, not normalised.
         classes: (h, w) int64, index into the names, -1 for void.
         size: (height, width) of the part at the top left that is not padding.
-        photo: the file of the photo.
+        photo: where the photo is.
     """
 
     pixels: Tensor
     classes: Tensor
     size: tuple[int, int]
-    photo: Path
+    photo: Entry
 
     def targets(self) -> tuple[Tensor, Tensor]:
         """The T classes in the sample, which may be none.
@@ -85,14 +85,12 @@ def binary_masks(classes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TrainingPhotos(Dataset[TrainingSample]):
-    """The photos of a folder, augmented differently in each epoch.
+    """The photos of a data set, augmented differently in each epoch.
 
     A sample depends on (seed, epoch, index) only: not on the worker that computes it, nor on earlier samples.
     """
 
-    def __init__(
-        self, folder: LabelledFolder, augmentation: Augmentation, seed: int, skip_broken: bool = False
-    ) -> None:
+    def __init__(self, folder: LabelledData, augmentation: Augmentation, seed: int, skip_broken: bool = False) -> None:
         """Check all files first; the result of the check is cached (``check.checked_folder``).
 
         Args:
@@ -131,7 +129,7 @@ class TrainingPhotos(Dataset[TrainingSample]):
         pair = self.folder.pairs[index]
         classes = self.folder.labels(pair)
         generator = np.random.default_rng((self.seed, epoch, index))
-        pixels, classes, size = augment(read_photo(pair.photo), classes, self.augmentation, generator)
+        pixels, classes, size = augment(read_photo(image_source(pair.photo)), classes, self.augmentation, generator)
         return TrainingSample(
             torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             torch.from_numpy(classes.astype(np.int64)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deop.data.folder import LabelledFolder
+from deop.data.labelled import LabelledData
 from deop.errors import SettingError
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums
 from deop.evaluation.evaluate import EvaluatedPhoto, evaluate
@@ -21,7 +21,7 @@ SCORES = ("miou", "seen_miou", "unseen_miou", "hiou", "pixel_accuracy")
 
 def compare_severances(
     model: "ModelSurface",
-    data: LabelledFolder,
+    data: LabelledData,
     protocol: Protocol,
     severances: Sequence[str],
     progress: Callable[[int, int], None] | None = None,

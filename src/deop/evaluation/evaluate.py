@@ -9,7 +9,8 @@ import numpy as np
 
 from deop._version import __version__
 from deop.arrays import to_float32
-from deop.data.folder import LabelledFolder, Pair
+from deop.data.entries import image_source
+from deop.data.labelled import LabelledData, Pair
 from deop.errors import DataError
 from deop.evaluation.average_precision import DetectionTally, match_detections, precision_scores
 from deop.evaluation.bootstrap import Bootstrap, PhotoSums, Tally
@@ -17,7 +18,7 @@ from deop.evaluation.metrics import Confusion, iou, mean, or_none, ratio, semant
 from deop.evaluation.panoptic_quality import count_matches, panoptic_scores
 from deop.evaluation.proposal_quality import WIDTH, count_found, mask_fit, proposal_scores
 from deop.evaluation.protocol import LabelSpace, Protocol, select_names, threshold_of
-from deop.evaluation.truth import PanopticTruth, TrueSegments, components, has_panoptic
+from deop.evaluation.truth import TrueSegments, components, panoptic_truth
 from deop.evaluation.uncounted import Uncounted
 from deop.results.segmentation import Segmentation
 from deop.surface import ModelSurface
@@ -31,7 +32,7 @@ class EvaluatedPhoto:
     """The prediction for one photo of a data set, and its truth.
 
     Attributes:
-        pair: the photo's files.
+        pair: the photo and its mask.
         photo: (H, W, 3) uint8.
         space: the classes.
         truth: (H, W) int32, index of the true class, -1 for pixels to ignore.
@@ -53,7 +54,7 @@ class EvaluatedPhoto:
 
 def evaluate(
     model: ModelSurface,
-    data: LabelledFolder,
+    data: LabelledData,
     protocol: Protocol | None = None,
     progress: Callable[[int, int], None] | None = None,
     *,
@@ -147,15 +148,14 @@ class _Counts:
         self.regions, self.proposals = PhotoSums((2,)), PhotoSums((WIDTH,))
         self.photos_with = np.zeros(count, np.int64)
         self.uncounted = Uncounted({entry.id for entry in self.space.data.classes})
-        root = self.space.data.root
-        self._panoptic_truth = PanopticTruth(root, self.space.ids) if has_panoptic(root) else None
+        self._panoptic_truth = panoptic_truth(self.space.data, self.space.ids)
 
     def add(self, model: ModelSurface, pair: Pair) -> EvaluatedPhoto | None:
         """Evaluate a photo and count its pixels and segments; None if its truth is unknown everywhere."""
         space, protocol = self.space, self.protocol
         ids = space.data.ids(pair)
         truth = space.truth_of(ids)
-        self.uncounted.add(space.data.key(pair), ids, truth)
+        self.uncounted.add(pair.key, ids, truth)
         present = np.unique(truth[truth >= 0])
         if not len(present):
             return None
@@ -164,7 +164,7 @@ class _Counts:
         started = time.perf_counter()
         names = select_names(space.vocabulary, requested)
         encoded = model.encode(
-            [pair.photo],
+            [image_source(pair.photo)],
             [masks],
             severance=protocol.severance,
             anchors=protocol.anchors,

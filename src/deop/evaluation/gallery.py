@@ -3,6 +3,7 @@
 import io
 from base64 import b64encode
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -131,7 +132,7 @@ def draw(photo: EvaluatedPhoto) -> GalleryPhoto:
         overlays.append(Image.composite(overlay, grey, Image.fromarray(known.astype(np.uint8) * np.uint8(255))))
     hits, truth, predicted = counts[:, present] / total
     return GalleryPhoto(
-        name=photo.pair.photo.stem,
+        name=PurePosixPath(photo.pair.key).name,
         size=thumbnail.size,
         photo=_data_url(thumbnail),
         truth=_data_url(overlays[0]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from deop.data.folder import LabelledFolder, Pair
+from deop.data.labelled import LabelledData, Pair
 from deop.errors import DataError, SettingError
 from deop.files import replacing
 from deop.severance import Severance
@@ -111,7 +111,7 @@ class LabelSpace:
         unseen: names that training did not see; empty if unknown.
     """
 
-    data: LabelledFolder
+    data: LabelledData
     vocabulary: Vocabulary
     names: tuple[str, ...]
     things: np.ndarray
@@ -120,7 +120,7 @@ class LabelSpace:
     unseen: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, data: LabelledFolder, model: ModelSurface, protocol: Protocol) -> "LabelSpace":
+    def of(cls, data: LabelledData, model: ModelSurface, protocol: Protocol) -> "LabelSpace":
         """The label space of a data set under a protocol.
 
         Raises:
@@ -215,7 +215,7 @@ def threshold_of(model: ModelSurface, protocol: Protocol) -> float:
     return model.settings.threshold if protocol.kind == "with-background" else 0.0
 
 
-def unseen_names(data: LabelledFolder, protocol: Protocol) -> set[str]:
+def unseen_names(data: LabelledData, protocol: Protocol) -> set[str]:
     """Names of a data set, as in ``classes.json``, that training did not see; empty if unknown.
 
     Raises:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deop.data.folder import Pair, key_of, opening_image
 from deop.data.label_files import read_segment_ids, warn_of_unlisted_segments
+from deop.data.labelled import LabelledData, Pair, opening_image
 from deop.errors import DataError, SettingError
 from deop.files import parse_json
 from deop.images.connected_regions import connected_regions
@@ -66,9 +66,10 @@ class PanopticTruth:
         SettingError: ids in a set, which has no order.
     """
 
-    def __init__(self, root: Path, ids: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, root: Path | str, ids: Sequence[int] | np.ndarray) -> None:
         if isinstance(ids, (set, frozenset)):
             raise SettingError("the class ids are a set, which has no order: give a list")
+        root = Path(root)
         self.folder = root / "panoptic"
         self._class = {int(class_id): index for index, class_id in enumerate(ids)}
         self._segments = _read_segments(root / "panoptic.json")
@@ -88,17 +89,16 @@ class PanopticTruth:
         Raises:
             DataError: a photo that is not listed, or a PNG file that cannot be read or has another size.
         """
-        key = key_of(self.folder.parent, pair)
-        path = self.folder / f"{key}.png"
-        if key not in self._segments:
-            raise DataError(f"panoptic.json beside {self.folder} does not list {key}.png")
+        path = self.folder / f"{pair.key}.png"
+        if pair.key not in self._segments:
+            raise DataError(f"panoptic.json beside {self.folder} does not list {pair.key}.png")
         with opening_image(path, "panoptic file") as image:
             if (image.height, image.width) != shape:
                 size = f"{image.width} x {image.height}"
                 raise DataError(f"{path} is {size}, its photo {pair.photo.name} {shape[1]} x {shape[0]}")
             ids = read_segment_ids(image, path)
-        warn_of_unlisted_segments(ids, [entry["id"] for entry in self._segments[key]], path)
-        listed = [entry for entry in self._segments[key] if entry["category_id"] in self._class]
+        warn_of_unlisted_segments(ids, [entry["id"] for entry in self._segments[pair.key]], path)
+        listed = [entry for entry in self._segments[pair.key] if entry["category_id"] in self._class]
         listed.sort(key=lambda entry: entry["id"])
         return TrueSegments(
             find_ids(ids, [entry["id"] for entry in listed]),
@@ -124,6 +124,17 @@ def _read_segments(path: Path) -> dict[str, list[dict[str, Any]]]:
     return segments
 
 
-def has_panoptic(root: Path) -> bool:
-    """Whether the folder of a split has panoptic files."""
-    return (root / "panoptic").is_dir() and (root / "panoptic.json").is_file()
+def panoptic_truth(data: LabelledData, ids: Sequence[int] | np.ndarray) -> PanopticTruth | None:
+    """The panoptic files of a data set; None if it has none. Only folders can have some.
+
+    Args:
+        data: the data set.
+        ids: id of each of the K classes, in order.
+
+    Raises:
+        DataError: as ``PanopticTruth``.
+    """
+    root = data.root
+    if not isinstance(root, Path) or not ((root / "panoptic").is_dir() and (root / "panoptic.json").is_file()):
+        return None
+    return PanopticTruth(root, ids)

@@ -5,10 +5,11 @@ masks the stored numbers matter, so these files are read differently, or refused
 """
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from deop.errors import ImageError
 from deop.images.reading import MAX_PIXELS, no_pixel_limit, open_image, transposition_of
@@ -27,7 +28,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF
 _GREY, _PALETTE = 0, 3  # PNG's colour types
 
 
-def read_id_map(path: str | Path, colours: Colours | None = None) -> np.ndarray:
+def read_id_map(source: str | Path | bytes, colours: Colours | None = None, *, name: str = "") -> np.ndarray:
     """Read the id of every pixel from an image file.
 
     Grey images hold the ids as stored, whatever their number of bits: 1, 2, 4, 8 or 16. Of palette images the indices
@@ -39,8 +40,9 @@ def read_id_map(path: str | Path, colours: Colours | None = None) -> np.ndarray:
     the table in any case.
 
     Args:
-        path: a PNG, TIFF, BMP or GIF file.
+        source: a PNG, TIFF, BMP or GIF file, or its bytes.
         colours: the table of colours; None: there is none.
+        name: what error messages call the mask; "": its path.
 
     Returns:
         (H, W) uint8 or uint16; int32 if it was read by its colours, with ``UNLISTED_COLOUR`` for those that are not
@@ -49,31 +51,33 @@ def read_id_map(path: str | Path, colours: Colours | None = None) -> np.ndarray:
     Raises:
         ImageError: a file that cannot be read, or that does not store ids.
     """
-    path = Path(path)
+    name = name or ("from bytes" if isinstance(source, bytes) else str(source))
     try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
         with no_pixel_limit():
-            image = open_image(path)
+            image = open_image(BytesIO(data))
         with image:
-            return _read(image, path, colours or {})
+            return _read(image, data, name, colours or {})
     except (ImageError, MemoryError):
         raise
     except FileNotFoundError:
-        raise ImageError(f"cannot read the mask {path}: no such file") from None
+        raise ImageError(f"cannot read the mask {name}: no such file") from None
     except Exception as error:  # damaged files make Pillow raise errors of many kinds
-        raise ImageError(f"cannot read the mask {path}: {error or type(error).__name__}") from error
+        reason = f"cannot identify image file {name!r}" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageError(f"cannot read the mask {name}: {reason or type(error).__name__}") from error
 
 
-def _read(image: Image.Image, path: Path, colours: Colours) -> np.ndarray:
+def _read(image: Image.Image, data: bytes, name: str, colours: Colours) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(
-            f"the mask {path} is {image.width} x {image.height}, more than {MAX_PIXELS:,} pixels: cut it into smaller "
+            f"the mask {name} is {image.width} x {image.height}, more than {MAX_PIXELS:,} pixels: cut it into smaller "
             "ones"
         )
     if image.format in _LOSSY:
-        raise ImageError(f"the mask {path} is a {image.format} file, whose compression changes ids: save masks as PNG")
+        raise ImageError(f"the mask {name} is a {image.format} file, whose compression changes ids: save masks as PNG")
     if (frames := getattr(image, "n_frames", 1)) > 1:
-        raise ImageError(f"the mask {path} has {frames} pages: save each as a file of its own")
-    bits = _stored_bits(image, path)
+        raise ImageError(f"the mask {name} has {frames} pages: save each as a file of its own")
+    bits = _stored_bits(image, data, name)
     image.load()
     transposition = transposition_of(image)  # after load(), which removes the tag if Pillow applies it
     if transposition is not None:
@@ -81,44 +85,42 @@ def _read(image: Image.Image, path: Path, colours: Colours) -> np.ndarray:
     if image.mode == "P":
         return _by_palette(image, colours)
     if image.mode in ("RGB", "RGBA", "LA", "PA", "La", "RGBa", "RGBX"):
-        return _by_colour(image, path, colours)
+        return _by_colour(image, name, colours)
     if image.mode == "1" or image.mode == "L" or image.mode.startswith("I"):
-        return _as_ids(np.asarray(image), path, bits)
-    raise ImageError(f"the mask {path} has mode {image.mode}: expected an id per pixel, in a grey or palette PNG")
+        return _as_ids(np.asarray(image), name, bits)
+    raise ImageError(f"the mask {name} has mode {image.mode}: expected an id per pixel, in a grey or palette PNG")
 
 
-def _stored_bits(image: Image.Image, path: Path) -> int:
+def _stored_bits(image: Image.Image, data: bytes, name: str) -> int:
     """The number of bits of a grey value in the file: those below 8 are scaled by Pillow.
 
     Raises:
         ImageError: a file that Pillow cannot read without changing ids.
     """
     if image.format == "PNG":
-        with path.open("rb") as file:
-            header = file.read(26)  # signature, length, "IHDR", width, height, bits, colour type
-        bits, kind = header[24], header[25]
+        bits, kind = data[24], data[25]  # after signature, length, "IHDR", width and height
         if bits == 16 and kind != _GREY:
-            raise ImageError(f"the mask {path} has 16 bits per channel and several channels: save it as grey PNG")
+            raise ImageError(f"the mask {name} has 16 bits per channel and several channels: save it as grey PNG")
         return bits if kind == _GREY else 8
     tags = getattr(image, "tag_v2", None)
     if image.format == "TIFF" and tags is not None:
         samples = tuple(tags.get(_BITS_PER_SAMPLE, (1,)))
         if len(samples) > 1 and max(samples) > 8:
-            raise ImageError(f"the mask {path} has {max(samples)} bits per channel and several channels: save it grey")
+            raise ImageError(f"the mask {name} has {max(samples)} bits per channel and several channels: save it grey")
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and samples[0] > 1:
-            raise ImageError(f"the mask {path} is stored inverted (WhiteIsZero): save it as PNG")
+            raise ImageError(f"the mask {name} is stored inverted (WhiteIsZero): save it as PNG")
         return int(samples[0])
     return 8
 
 
-def _as_ids(values: np.ndarray, path: Path, bits: int) -> np.ndarray:
+def _as_ids(values: np.ndarray, name: str, bits: int) -> np.ndarray:
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     if values.dtype == np.uint8:
         # Pillow multiplies by 255 / (2^bits - 1).
         return values // np.uint8(255 // ((1 << bits) - 1)) if bits in (2, 4) else np.array(values)
     if values.size and not 0 <= values.min() <= values.max() <= MAX_ID:
-        raise ImageError(f"the mask {path} has ids from {values.min()} to {values.max()}: expected 0 to {MAX_ID}")
+        raise ImageError(f"the mask {name} has ids from {values.min()} to {values.max()}: expected 0 to {MAX_ID}")
     return values.astype(np.uint16)
 
 
@@ -132,12 +134,12 @@ def _by_palette(image: Image.Image, colours: Colours) -> np.ndarray:
     return indices
 
 
-def _by_colour(image: Image.Image, path: Path, colours: Colours) -> np.ndarray:
+def _by_colour(image: Image.Image, name: str, colours: Colours) -> np.ndarray:
     opaque: np.ndarray | bool = True
     if image.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
         alpha = np.asarray(image.getchannel(image.getbands()[-1]))
         if not np.isin(alpha, (0, 255)).all():
-            raise ImageError(f"the mask {path} has half-transparent pixels: save it without transparency")
+            raise ImageError(f"the mask {name} has half-transparent pixels: save it without transparency")
         opaque = alpha == 255
     if image.mode in ("LA", "La"):
         return np.where(opaque, np.asarray(image.getchannel(0)), 0).astype(np.uint8)
@@ -151,7 +153,7 @@ def _by_colour(image: Image.Image, path: Path, colours: Colours) -> np.ndarray:
         return np.array(rgb[..., 0])
     if ids is None:
         raise ImageError(
-            f"the mask {path} is in colour (mode {image.mode}): save it as a grey or palette PNG with an id per pixel. "
+            f"the mask {name} is in colour (mode {image.mode}): save it as a grey or palette PNG with an id per pixel. "
             "In a data set, classes.json may list the colors instead, as in "
             '{"id": 1, "name": "person", "color": "#dc143c"}'
         )

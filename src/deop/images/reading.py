@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from deop.errors import ImageError
 from deop.images.bit_depth import has_16_bit_colours, read_dark_colours, to_8_bits, warn_if_dark
@@ -376,12 +376,28 @@ def _over_white(rgba: Image.Image) -> Image.Image:
 def _why_not_an_image(data: bytes) -> str:
     """Why Pillow cannot open a file, and the remedy."""
     kind = file_type(data[:HEAD])
+    if kind.name == "TIFF" and _has_other_bands(data):
+        return (
+            "a TIFF with bands that photos do not have, such as four of 16 bits; segment it in tiles (--tiles auto, "
+            "deop.tiles.segment_tiles), which choose bands and scale values, or convert it to 8 bits"
+        )
     if kind.readable:
         return f"truncated or damaged {kind.name} ({_present_size(data)}); copy or download it again"
     if kind.name:
         article = "an" if kind.name.startswith(("A", "SVG", "Open")) else "a"
         return f"it is {article} {kind.name}" + (f": {kind.remedy}" if kind.remedy else "")
     return f"Pillow cannot identify its format (it starts with {data[:8]!r}); convert it to JPEG or PNG"
+
+
+def _has_other_bands(data: bytes) -> bool:
+    """Whether a TIFF is complete as far as Pillow reads it, but of a kind that Pillow does not know."""
+    try:
+        TiffImagePlugin.TiffImageFile(BytesIO(data))
+    except SyntaxError as error:
+        return "pixel mode" in str(error)
+    except Exception:  # Pillow's plugins raise almost any exception for a damaged header
+        return False
+    return False
 
 
 def _present_size(data: bytes) -> str:

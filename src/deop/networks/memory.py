@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is one of those by which torch and NumPy report that memory cannot be allocated."""
+    """Whether torch, NumPy or ONNX Runtime report by this error that memory cannot be allocated."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     # The CPU, MPS and cuBLAS report it by plain RuntimeErrors.
-    signs = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    signs = ["out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"]
+    # ONNX Runtime's exceptions have no common base class.
+    if type(error).__module__.startswith("onnxruntime"):
+        signs += ["Failed to allocate memory", "bad_alloc", "bad allocation"]
+    elif not isinstance(error, RuntimeError):
+        return False
+    return any(sign in str(error) for sign in signs)
 
 
 def does_not_fit(photo: str, device: "torch.device | str") -> ResourceError:

@@ -1,10 +1,13 @@
 """Tasks with predictions for Label Studio, with brush masks in its own run-length encoding, or polygons."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from deop._version import __version__
+from deop.results.colours import vocabulary_colours
 from deop.results.polygons import join_rings, segment_polygons
 
 if TYPE_CHECKING:
@@ -48,6 +51,32 @@ def task(result: "Segmentation", image: str, polygons: bool, from_name: str | No
         "result": regions,
     }
     return {"data": {"image": image}, "predictions": [prediction]}
+
+
+def labeling_config(names: Sequence[str], polygons: bool = False) -> str:
+    """The labeling configuration of a project for ``Segmentation.to_labelstudio``, with the colours of the names.
+
+    Args:
+        names: the class names.
+        polygons: for polygons instead of brush masks.
+
+    >>> print(labeling_config(["sky"]))
+    <View>
+      <Image name="image" value="$image" zoom="true"/>
+      <BrushLabels name="tag" toName="image">
+        <Label value="sky" background="#8cc8f4"/>
+      </BrushLabels>
+    </View>
+    <BLANKLINE>
+    """
+    tag, name = ("PolygonLabels", "label") if polygons else ("BrushLabels", "tag")
+    colours = vocabulary_colours(tuple(names)).tolist()
+    labels = [
+        f'    <Label value={quoteattr(text)} background="#{red:02x}{green:02x}{blue:02x}"/>'
+        for text, (red, green, blue) in zip(names, colours, strict=True)
+    ]
+    head = ["<View>", '  <Image name="image" value="$image" zoom="true"/>', f'  <{tag} name="{name}" toName="image">']
+    return "\n".join([*head, *labels, f"  </{tag}>", "</View>", ""])
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:

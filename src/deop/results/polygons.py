@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deop.errors import SettingError
+from deop.results.rings import ring_area, simplify_rings
 from deop.results.segments import Segment
 
 
@@ -55,9 +56,9 @@ def segment_polygons(segment: Segment, tolerance: float = 0.0) -> list[Polygon]:
     offset = np.array(segment.box[:2])
     polygons = []
     for polygon in exact:
-        rings = [ring if tolerance == 0 else simplify(ring, tolerance) for ring in polygon.rings]
-        if len(rings[0]) >= 3:
-            polygons.append(Polygon(rings[0] + offset, tuple(ring + offset for ring in rings[1:] if len(ring) >= 3)))
+        rings = simplify_rings(polygon.rings, tolerance)
+        if rings:
+            polygons.append(Polygon(rings[0] + offset, tuple(ring + offset for ring in rings[1:])))
     if not polygons:
         largest = max(exact, key=lambda polygon: polygon.area)
         polygons = [Polygon(largest.outer + offset)]
@@ -219,49 +220,6 @@ def _rings_above(rings: list[np.ndarray], holes: list[np.ndarray], height: int) 
     places = np.searchsorted(keys[order], starts[:, 0] * (height + 1) + starts[:, 1]) - 1
     indices: list[int] = np.repeat(owner[horizontal], length)[order][places].tolist()
     return indices
-
-
-def ring_area(ring: np.ndarray) -> float:
-    """The signed area of a ring (n, 2) by the shoelace formula.
-
-    >>> ring_area(np.array([[0, 0], [2, 0], [2, 1], [0, 1]]))
-    2.0
-    """
-    x, y = ring.T
-    return float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]) / 2
-
-
-def simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
-    """Remove corners of a ring that are at most ``tolerance`` from the simplified line (Douglas-Peucker).
-
-    Args:
-        ring: (n, 2) corners.
-        tolerance: in pixels.
-
-    Returns:
-        (m, 2) corners of the ring; fewer than 3 if nothing of it is larger than the tolerance.
-    """
-    far = int(((ring - ring[0]) ** 2).sum(axis=1).argmax())
-    closed = np.concatenate([ring, ring[:1]]).astype(np.float64)
-    keep = np.zeros(len(closed), bool)
-    keep[[0, far]] = True
-    parts = [(0, far), (far, len(ring))]
-    while parts:
-        start, end = parts.pop()
-        if end - start < 2:
-            continue
-        line = closed[end] - closed[start]
-        offsets = closed[start + 1 : end] - closed[start]
-        # Distance from the segment, not from the line that extends it.
-        along = np.clip(offsets @ line / max(float(line @ line), 1e-12), 0, 1)
-        distance = ((offsets - along[:, None] * line) ** 2).sum(axis=1)
-        farthest = int(distance.argmax())
-        if distance[farthest] > tolerance**2:
-            middle = start + 1 + farthest
-            keep[middle] = True
-            parts += [(start, middle), (middle, end)]
-    simple = ring[keep[:-1]]
-    return simple if len(simple) >= 3 and ring_area(simple) * ring_area(ring) > 0 else simple[:0]
 
 
 def join_rings(polygons: Sequence[Polygon]) -> np.ndarray:

@@ -11,7 +11,7 @@ import time
 import traceback
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -49,8 +49,10 @@ class ClientClosed(Exception):
     """The client has closed the connection."""
 
 
-class JsonLog:
-    """A log with one JSON object per line. Nothing that a client has sent is logged but the id of its request.
+class RequestLog:
+    """A log with one JSON object per line; on a terminal, with a short line for people.
+
+    Nothing that a client has sent is logged but the id of its request.
 
     Args:
         stream: where to write; None: standard error, as it is when a line is written.
@@ -61,12 +63,28 @@ class JsonLog:
 
     def write(self, event: str, level: str = "info", **values: Any) -> None:
         """Write one line."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "level": level, "event": event, **values})
         stream = self._stream or sys.stderr
         with suppress(OSError, ValueError):  # a closed terminal does not stop the server
+            if stream.isatty():
+                line = _for_people(event, values)
+            else:
+                now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                line = json.dumps({"time": now, "level": level, "event": event, **values})
             stream.write(line + "\n")
             stream.flush()
+
+
+def _for_people(event: str, values: dict[str, Any]) -> str:
+    """A line of the log on a terminal.
+
+    >>> _for_people("request", {"method": "GET", "path": "/", "status": 200, "seconds": 0.01, "request_id": "1f"})[10:]
+    'GET / 200 0.010 s'
+    """
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    if event != "request":
+        return f"{now}  {event}: " + ", ".join(f"{name} {value}" for name, value in values.items())
+    limit = f" (limit {values['limit']})" if "limit" in values else ""
+    return f"{now}  {values['method']} {values['path']} {values['status']} {values['seconds']:.3f} s{limit}"
 
 
 class Gate:
@@ -78,14 +96,25 @@ class Gate:
         limits: for the size of a body that is refused.
         metrics: what is counted.
         log: where requests are logged.
+        place: takes a place for a request that needs a worker, before its body is received, or raises a ``Problem``.
     """
 
-    def __init__(self, app: Application, *, token: str | None, limits: Limits, metrics: Metrics, log: JsonLog) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        token: str | None,
+        limits: Limits,
+        metrics: Metrics,
+        log: RequestLog,
+        place: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._limits = limits
         self._metrics = metrics
         self._log = log
+        self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as an ASGI application."""
@@ -120,14 +149,17 @@ class Gate:
         async def refuse(problem: Problem) -> None:
             if problem.limit is not None:
                 self._metrics.refusals.labels(problem.limit).inc()
-            if not state["consumed"] and "expect" not in headers:
+            if not state["consumed"] and _closes(scope, headers) and "expect" not in headers:
+                # The connection is closed after the answer, which would be lost with what is still to come.
                 await self._drain(watching_receive)
             await problem.response(request_id)(scope, watching_receive, watching_send)
 
         problem: Problem | None = None
         try:
             self._check(scope, headers)
-            await self._app(scope, watching_receive, watching_send)
+            needs_worker = scope["method"] in ("POST", "DELETE") and scope["path"].startswith("/v1/")
+            with self._place() if needs_worker else nullcontext():
+                await self._app(scope, watching_receive, watching_send)
             if error := scope["state"].get("error"):
                 raise error
         except Problem as error:
@@ -187,7 +219,7 @@ class Gate:
             raise Problem(403, "this server does not answer pages of other sites")
 
     async def _drain(self, receive: Receive) -> None:
-        """Receive the rest of a body, as some clients read no answer before they have sent all of it."""
+        """Receive the rest of a body."""
         total = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
@@ -210,6 +242,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _closes(scope: Scope, headers: Headers) -> bool:
+    """Whether the connection is closed after the answer. Otherwise the protocol receives the rest of the body."""
+    return scope.get("http_version") == "1.0" or "close" in headers.get("connection", "").casefold()
 
 
 def _host_name(host: str) -> str:

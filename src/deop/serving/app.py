@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -14,17 +14,17 @@ from starlette.exceptions import HTTPException
 import deop
 from deop._version import __version__
 from deop.serving import openapi
-from deop.serving.access import ClientClosed, Gate, JsonLog
+from deop.serving.access import ClientClosed, Gate, RequestLog
 from deop.serving.answers import JSON, Answer, choose_type
-from deop.serving.bodies import query_fields, question_of, read_body, read_photo_question
+from deop.serving.bodies import content_type_of, query_fields, read_body
 from deop.serving.encoded_photos import unknown_photo
 from deop.serving.lanes import Lane
 from deop.serving.limits import Limits
 from deop.serving.metrics import TYPE, Metrics
 from deop.serving.problems import Problem
-from deop.serving.questions import StoredQuestion, parse
+from deop.serving.questions import PhotoId, parse
 from deop.serving.queue import WorkQueue, lane_of
-from deop.serving.work import Crash, Kept, Work, check_photo
+from deop.serving.work import Crash, Kept, Work
 
 PAGE = Path(deop.__file__).parent / "web"
 """The built page (web/README.md)."""
@@ -39,7 +39,8 @@ def create_app(
     limits: Limits | None = None,
     token: str | None = None,
     batch: int | None = None,
-    log: JsonLog | None = None,
+    metrics: Metrics | None = None,
+    log: RequestLog | None = None,
 ) -> Gate:
     """The ASGI application.
 
@@ -49,11 +50,12 @@ def create_app(
         limits: what is accepted.
         token: what clients must know; None: nothing, and then only requests to a loopback address are answered.
         batch: photos that a worker encodes together; None: as many as suit its device.
+        metrics: what is counted; None: in a registry of its own.
         log: where requests are logged; None: standard error.
     """
     limits = limits or Limits()
-    metrics, log = Metrics(), log or JsonLog()
-    queue = WorkQueue(lanes, limits, metrics, batch=batch or description["batch"])
+    metrics, log = metrics or Metrics(), log or RequestLog()
+    queue = WorkQueue(lanes, limits, metrics, log, batch=batch or description["batch"])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +67,7 @@ def create_app(
 
     # The pages of FastAPI with the documentation load scripts of another site.
     app = FastAPI(title="deop", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    gate = Gate(app, token=token, limits=limits, metrics=metrics, log=log)
+    gate = Gate(app, token=token, limits=limits, metrics=metrics, log=log, place=queue.place)
 
     async def compute(request: Request, work: Work, lane: int | None = None) -> Any:
         outcome = await unless_closed(request, queue.run(work, lane))
@@ -76,25 +78,19 @@ def create_app(
             raise Problem(500, "this is a bug of the server: report it with the lines of its log")
         return outcome
 
+    async def photo_work(request: Request, kind: Literal["segment", "encode"], answer: str = "") -> Work:
+        content_type, query = content_type_of(request), query_fields(request)
+        return Work(kind, await read_body(request, limits), content_type, query, answer)
+
     @app.post("/v1/segment")
     async def segment(request: Request) -> Response:
         kind = choose_type(request.headers.get("accept"))
-        with queue.place():
-            photo, fields = await read_photo_question(request, limits)
-            question, severance = question_of(fields, limits)
-            await asyncio.to_thread(check_photo, photo, limits)
-            answer: Answer = await compute(request, Work("segment", photo, severance, question, kind))
+        answer: Answer = await compute(request, await photo_work(request, "segment", kind))
         return _respond(answer)
 
     @app.post("/v1/encode", status_code=201)
     async def encode(request: Request) -> Response:
-        with queue.place():
-            photo, fields = await read_photo_question(request, limits)
-            severance = fields.pop("severance", None)
-            if fields:
-                raise Problem(422, f"{', '.join(fields)}: names and other fields belong to POST /v1/label")
-            await asyncio.to_thread(check_photo, photo, limits)
-            kept: Kept = await compute(request, Work("encode", photo, severance))
+        kept: Kept = await compute(request, await photo_work(request, "encode"))
         return JSONResponse({"id": kept.id, "size": list(kept.size)}, 201, {"Location": f"/v1/encode/{kept.id}"})
 
     @app.post("/v1/label")
@@ -104,27 +100,24 @@ def create_app(
             raise Problem(415, f"the content must be {JSON}: set Content-Type")
         if query_fields(request):
             raise Problem(422, "give the fields in the body, not in the address")
-        with queue.place():
-            question: StoredQuestion = parse(StoredQuestion, await read_body(request, limits))
-            question.check(limits)
-            lane = lane_of(question.id, len(lanes))
-            if lane is None:
-                raise unknown_photo()
-            work = Work("label", question=question, type=kind, id=question.id)
-            answer: Answer = await compute(request, work, lane)
+        body = await read_body(request, limits, limit="question_bytes")
+        key = parse(PhotoId, body).id
+        lane = lane_of(key, len(lanes))
+        if lane is None:
+            raise unknown_photo()
+        answer: Answer = await compute(request, Work("label", body, type=kind, id=key), lane)
         return _respond(answer)
 
     @app.delete("/v1/encode/{id}", status_code=204)
     async def forget(request: Request, id: str) -> Response:
         lane = lane_of(id, len(lanes))
-        with queue.place():
-            if lane is None or not await compute(request, Work("forget", id=id), lane):
-                raise unknown_photo()
+        if lane is None or not await compute(request, Work("forget", id=id), lane):
+            raise unknown_photo()
         return Response(status_code=204)
 
-    models = {key: description[key] for key in ("name", "backend", "modes", "severances", "heatmaps", "license")} | {
-        "limits": {name: getattr(limits, name) for name in ("bytes", "pixels", "names", "characters", "seconds")}
-    }
+    models = {
+        key: description[key] for key in ("name", "backend", "modes", "severances", "heatmaps", "defaults", "license")
+    } | {"limits": {name: getattr(limits, name) for name in openapi.LISTED_LIMITS}}
 
     @app.get("/v1/models")
     async def list_models() -> Response:
@@ -169,7 +162,10 @@ def _let_through(app: FastAPI) -> None:
         return _LeftToGate(error)
 
     async def translate(_: Request, error: Any) -> Response:
-        details = {404: "there is nothing at this address", 405: "this address does not have this method"}
+        details = {
+            404: "there is nothing at this address; /openapi.json describes the interface",
+            405: "this address does not have this method",
+        }
         detail = details.get(error.status_code, "the request cannot be read")
         return _LeftToGate(Problem(error.status_code, detail, headers=dict(error.headers or {})))
 

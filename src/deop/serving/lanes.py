@@ -1,11 +1,18 @@
-"""A worker in a thread of this process, or in a process of its own."""
+"""A worker in a process of its own, with a lower priority than the process that accepts requests.
+
+The interpreter lock and the cores of the accepting process stay free, so that it answers at once however much the
+workers compute; and a photo that crashes, blocks or exhausts a worker ends that worker alone.
+"""
 
 import asyncio
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deop.errors import DeopError
@@ -15,8 +22,22 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 
+NICENESS = 5
+"""Added to the niceness of a worker: a core that the accepting process needs is its own within a millisecond."""
+_END_SECONDS = 2.0  # for a worker to end by itself
+_OOM_SCORE = 500  # of 1000: where memory runs out, Linux ends a worker and not the process that accepts requests
+
+
 class WorkerLost(Exception):
-    """The process of a worker has ended."""
+    """The process of a worker has ended, or takes too long.
+
+    Args:
+        has_begun: whether it may have begun the work, and ended because of it.
+    """
+
+    def __init__(self, *, has_begun: bool = True) -> None:
+        super().__init__()
+        self.has_begun = has_begun
 
 
 class Lane(Protocol):
@@ -26,7 +47,7 @@ class Lane(Protocol):
         """The outcome of each work.
 
         Raises:
-            WorkerLost: the worker has ended.
+            WorkerLost: the worker has ended, or takes too long.
         """
 
     async def restart(self) -> None:
@@ -36,38 +57,17 @@ class Lane(Protocol):
         """End the worker."""
 
 
-class ThreadLane:
-    """A worker in a thread.
-
-    Args:
-        worker: the worker.
-    """
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="deop-worker")
-
-    async def run(self, works: Sequence[Work]) -> Done:
-        """As in ``Lane``."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.run, works)
-
-    async def restart(self) -> None:
-        """A thread does not end by itself."""
-
-    def close(self) -> None:
-        """As in ``Lane``."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-
 class ProcessLane:
     """A worker in a process, which is started at once.
 
     Args:
         build: creates the worker in the process; it must be picklable.
+        seconds: a worker that computes for longer than this is ended, as its photo may block it for ever.
     """
 
-    def __init__(self, build: Callable[[], Worker]) -> None:
+    def __init__(self, build: Callable[[], Worker], seconds: float) -> None:
         self._build = build
+        self._seconds = seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="deop-lane")
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
@@ -90,25 +90,26 @@ class ProcessLane:
             DeopError: the model cannot be loaded.
             WorkerLost: the process has ended.
         """
-        state = self._receive()
+        assert self._connection is not None
+        try:
+            state = self._connection.recv()
+        except (EOFError, OSError):
+            raise WorkerLost from None
         if isinstance(state, Exception):
             raise state
         return state
 
-    def _receive(self) -> Any:
-        assert self._connection is not None
-        try:
-            return self._connection.recv()
-        except (EOFError, OSError):
-            raise WorkerLost from None
-
     def _exchange(self, works: Sequence[Work]) -> Any:
         assert self._connection is not None
+        has_begun = False
         try:
             self._connection.send(list(works))
-        except (BrokenPipeError, OSError):
-            raise WorkerLost from None
-        return self._receive()
+            has_begun = self._connection.recv()
+            if not self._connection.poll(self._seconds):
+                raise WorkerLost
+            return self._connection.recv()
+        except (EOFError, OSError):
+            raise WorkerLost(has_begun=has_begun) from None
 
     async def run(self, works: Sequence[Work]) -> Done:
         """As in ``Lane``."""
@@ -131,7 +132,7 @@ class ProcessLane:
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
-            self._process.join(2)
+            self._process.join(_END_SECONDS)
             self._process.kill()
             self._process.join()
 
@@ -141,8 +142,18 @@ class ProcessLane:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
+def _yield_to_others() -> None:
+    """Let the accepting process go first where cores or memory are scarce."""
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(NICENESS)
+    with suppress(OSError):  # Linux only
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
+
+
 def _work(build: Callable[[], Worker], connection: Connection) -> None:
     """The life of a worker's process: it ends when the other end of the connection is closed."""
+    _yield_to_others()
     # A terminal sends Ctrl-C, and systemd SIGTERM, to all processes; a worker ends when the server has.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -157,4 +168,5 @@ def _work(build: Callable[[], Worker], connection: Connection) -> None:
             works = connection.recv()
         except (EOFError, OSError):
             return
+        connection.send(True)  # it has begun, so that its end may be the fault of a photo
         connection.send(worker.run(works))

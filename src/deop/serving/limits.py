@@ -18,7 +18,12 @@ class Limits:
         characters: characters of one name, with its synonyms.
         seconds: longest time that a request may wait and be computed; then it is answered with 503.
         upload_seconds: longest time to receive a body.
+        send_seconds: longest time in which a client may take no part of its answer.
+        head_seconds: longest time to receive the head of a request, and for a new connection to begin one.
+        idle_seconds: a connection is closed when it has made no request for this long.
+        connections: open connections; for more, the one that has been idle longest is closed.
         requests: requests that may be received, wait and be computed at the same time; more are answered with 429.
+        worker_bytes: memory of each worker (Linux); a photo that needs more is refused. None: no limit.
         cache_bytes: memory of encoded photos, for each worker.
         cache_seconds: an encoded photo is forgotten when it has not been used for this long.
 
@@ -32,11 +37,22 @@ class Limits:
     characters: int = 1000
     seconds: float = 60.0
     upload_seconds: float = 30.0
+    send_seconds: float = 60.0
+    head_seconds: float = 10.0
+    idle_seconds: float = 30.0
+    connections: int = 1000
     requests: int = 32
+    worker_bytes: int | None = None
     cache_bytes: int = 1000 * MEGABYTE
     cache_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise SettingError(f"the limit {field.name} must be above 0, not {getattr(self, field.name)}")
+            value = getattr(self, field.name)
+            if value is not None and not value > 0:
+                raise SettingError(f"the limit {field.name} must be above 0, not {value}")
+
+    @property
+    def question_bytes(self) -> int:
+        """Size of a body that has names and no photo. The process that accepts requests reads its ``id``."""
+        return min(self.bytes, MEGABYTE + 64 * self.names)

@@ -24,6 +24,8 @@ class Metrics:
         )
         self.refusals = Counter("refusals", "Requests refused because of a limit.", ("limit",), **options)
         self.cancelled = Counter("cancelled", "Requests whose client closed the connection.", **options)
+        self.closed = Counter("connections_closed", "Connections closed because of a limit.", ("limit",), **options)
+        self.connections = Gauge("connections", "Open connections.", **options)
         self.in_progress = Gauge("requests_in_progress", "Requests being received, waiting or computed.", **options)
         self.waiting = Gauge("queue_length", "Requests that wait for a worker.", **options)
         self.wait_seconds = Histogram(

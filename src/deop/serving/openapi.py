@@ -7,9 +7,11 @@ from pydantic import BaseModel
 from deop._version import __version__
 from deop.serving.answers import PICTURES
 from deop.serving.limits import Limits
-from deop.serving.problems import MEDIA_TYPE
-from deop.serving.questions import PhotoQuestion, Question, StoredQuestion
+from deop.serving.problems import MEDIA_TYPE, Problem, exceeds
+from deop.serving.questions import ENCODING_FIELDS, Encoding, PhotoQuestion, Question, StoredQuestion
 
+LISTED_LIMITS = ("bytes", "pixels", "names", "characters", "seconds")
+"""Limits in the answer of ``GET /v1/models``."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REASONS = {
     401: "The token is missing or wrong.",
@@ -25,6 +27,21 @@ _REASONS = {
     500: "A bug of the server.",
     503: "The server ends, or the answer takes too long.",
 }
+_DETAILS: dict[int, tuple[str, str | None]] = {
+    401: ("a token is needed: send the header Authorization: Bearer TOKEN", None),
+    403: ("this server does not answer pages of other sites", None),
+    404: ("this server has no encoded photo with this id, or has forgotten it: encode the photo again", None),
+    405: ("this address does not have this method", None),
+    406: ("a label map is a PNG file: accept image/png", None),
+    408: ("the body took longer than 30 seconds", "upload_seconds"),
+    413: ("the photo has 20,000 x 10,000 = 200,000,000 pixels", "pixels"),
+    415: ("this server does not read EPS files: convert the photo to JPEG or PNG", None),
+    422: ("the question has 1,200 names", "names"),
+    429: ("32 requests are being answered", "requests"),
+    500: ("this is a bug of the server: report it with the lines of its log", None),
+    503: ("the answer takes longer than 60 seconds", "seconds"),
+}
+"""An example of each refusal: the detail, and the limit that was exceeded."""
 _SUMMARY = {
     "photo": None,
     "size": [2, 2],
@@ -82,7 +99,7 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                 "operationId": "segment",
                 "summary": "Segment one photo",
                 "description": f"Up to {limits.bytes:,} bytes, {limits.pixels:,} pixels and {limits.names:,} names. "
-                "Fields may be given in the address or in the body, which comes first.",
+                "A field is given once, in the address or in the body.",
                 "parameters": _query(),
                 "requestBody": {
                     "required": True,
@@ -106,7 +123,7 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                 "summary": "Encode a photo once, for any number of questions",
                 "description": f"The photo is kept in memory until it has not been used for {limits.cache_seconds:g} "
                 "seconds, or others need its place.",
-                "parameters": [parameter for parameter in _query() if parameter["name"] == "severance"],
+                "parameters": [parameter for parameter in _query() if parameter["name"] in ENCODING_FIELDS],
                 "requestBody": {
                     "required": True,
                     "content": {
@@ -118,6 +135,18 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                     "201": {
                         "description": "The photo is encoded.",
                         "headers": {"Location": {"schema": {"type": "string"}}},
+                        "links": {
+                            "label": {
+                                "operationId": "label",
+                                "description": "Ask for names, any number of times.",
+                                "requestBody": {"id": "$response.body#/id", "names": "cat, sofa|couch, wall"},
+                            },
+                            "forget": {
+                                "operationId": "forget",
+                                "description": "Free the memory.",
+                                "parameters": {"id": "$response.body#/id"},
+                            },
+                        },
                         "content": {
                             "application/json": {
                                 "schema": _ref("Kept"),
@@ -156,15 +185,27 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                 "responses": {**_answers(), **_problems(404, 406, *work)},
             }
         },
-        "/v1/models": {"get": _get("models", "The model, and the limits", "Models", guards)},
-        "/healthz": {"get": _get("health", "Whether the server runs", "Status", [])},
-        "/readyz": {"get": _get("ready", "Whether the server accepts requests", "Status", [503])},
+        "/v1/models": {
+            "get": _get("models", "The model, and the limits", "Models", guards, _models(limits)),
+        },
+        "/healthz": {"get": _get("health", "Whether the server runs", "Status", [], {"status": "ok"})},
+        "/readyz": {
+            "get": _get("ready", "Whether the server accepts requests", "Status", [503], {"status": "ready"}),
+        },
         "/metrics": {
             "get": {
                 "operationId": "metrics",
                 "summary": "Metrics for Prometheus",
                 "responses": {
-                    "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                    "200": {
+                        "description": "Metrics.",
+                        "content": {
+                            "text/plain": {
+                                "schema": {"type": "string"},
+                                "examples": {"queue": {"value": "deop_queue_length 0.0\n"}},
+                            }
+                        },
+                    },
                     **_problems(*guards, 403, 500),
                 },
             }
@@ -172,12 +213,32 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _get(name: str, summary: str, schema: str, statuses: list[int]) -> dict[str, Any]:
+def _models(limits: Limits) -> dict[str, Any]:
+    """An example of the answer of ``GET /v1/models``."""
+    model = {
+        "name": "nano",
+        "backend": "ONNX Runtime, cpu",
+        "modes": ["semantic", "panoptic", "instance"],
+        "severances": ["self"],
+        "heatmaps": True,
+        "defaults": {"threshold": 0.0, "smallest_region": 0.0},
+        "license": "Apache-2.0",
+        "limits": {name: getattr(limits, name) for name in LISTED_LIMITS},
+    }
+    return {"default": "nano", "models": [model]}
+
+
+def _get(name: str, summary: str, schema: str, statuses: list[int], example: Any) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
         "responses": {
-            "200": {"description": "The answer.", "content": {"application/json": {"schema": _ref(schema)}}},
+            "200": {
+                "description": "The answer.",
+                "content": {
+                    "application/json": {"schema": _ref(schema), "examples": {summary: {"value": example}}},
+                },
+            },
             **_problems(*statuses, 403, 500),
         },
     }
@@ -200,7 +261,7 @@ def _problems(*statuses: int) -> dict[str, Any]:
     for status in sorted(set(statuses)):
         answers[str(status)] = {
             "description": _REASONS[status],
-            "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+            "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "examples": {"problem": {"value": _example(status)}}}},
         }
         if status in (429, 503):
             answers[str(status)]["headers"] = {
@@ -209,19 +270,36 @@ def _problems(*statuses: int) -> dict[str, Any]:
     return answers
 
 
+def _example(status: int) -> dict[str, Any]:
+    """A problem as the server answers it."""
+    detail, limit = _DETAILS[status]
+    problem = Problem(status, detail)
+    if limit is not None:
+        problem = exceeds(status, limit, getattr(Limits(), limit), detail)
+    return problem.content("4bf92f3577b34da6")
+
+
 def _query() -> list[dict[str, Any]]:
     """Parameters of the address; their values are texts."""
-    schemas = Question.model_json_schema()["properties"]
+    schemas, encoding = (kind.model_json_schema()["properties"] for kind in (Question, Encoding))
     texts = {
         "names": ({"type": "string"}, "Class names with commas. `sofa|couch` are synonyms.", "cat, sofa|couch, wall"),
         "background": ({"type": "string"}, "Names that compete, but are not in the result.", "sky, road"),
         "things": ({"type": "string"}, "The names that are countable things.", "cat"),
         "mode": (schemas["mode"], "", "semantic"),
         "threshold": ({"type": "string"}, "Minimum score: `0.3`, or by name: `0.3, dog=0.6`.", "0.3"),
+        "smallest_region": (
+            schemas["smallest_region"]["anyOf"][0],
+            schemas["smallest_region"]["description"],
+            0.01,
+        ),
         "vocabulary": (schemas["vocabulary"]["anyOf"][0], schemas["vocabulary"]["description"], "coco"),
         "heatmap": ({"type": "integer", "minimum": 0}, schemas["heatmap"]["description"], 0),
         "picture": (schemas["picture"], schemas["picture"]["description"], "overlay"),
+        "templates": ({"type": "string"}, schemas["templates"]["description"], "photo"),
         "severance": ({"type": "string"}, "How attention is severed, one of those in /v1/models.", "none"),
+        "anchors": ({"type": "string"}, encoding["anchors"]["description"], "decoder"),
+        "classifier": (encoding["classifier"], encoding["classifier"]["description"], "one-pass"),
     }
     return [
         {
@@ -243,7 +321,7 @@ def _schemas() -> dict[str, Any]:
     }
     form = {"type": "object", "required": ["photo"], "additionalProperties": False}
     schemas["FormQuestion"] = {**form, "properties": {"photo": binary, **fields}}
-    schemas["FormPhoto"] = {**form, "properties": {"photo": binary, "severance": fields["severance"]}}
+    schemas["FormPhoto"] = {**form, "properties": {"photo": binary, **{name: fields[name] for name in ENCODING_FIELDS}}}
     pair = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
     schemas["Kept"] = {
         "type": "object",

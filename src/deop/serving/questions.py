@@ -36,8 +36,18 @@ class Question(BaseModel):
         description='Minimum score: one number, or one for each name, `{"*": 0.3, "dog": 0.6}`. Null: the model\'s '
         "setting.",
     )
+    smallest_region: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = Field(
+        default=None,
+        description="Share of the photo: smaller connected regions get the name of their surroundings. 0 keeps all. "
+        "Null: the model's setting.",
+    )
     vocabulary: Literal["coco", "ade20k", "cityscapes", "everyday"] | None = Field(
         default=None, description="A built-in vocabulary instead of names."
+    )
+    templates: str | None = Field(
+        default=None,
+        description="Prompt templates of the names: `single`, `photo`, `vild`, `imagenet`, `none`, or a sentence with "
+        "`{}`. Null: the model's setting.",
     )
     heatmap: Annotated[int, Field(ge=0, strict=True)] | None = Field(
         default=None, description="Index of a name whose score at each pixel is the answer: a grey PNG, 255 = 1."
@@ -68,9 +78,9 @@ class Question(BaseModel):
             raise exceeds(422, "names", limits.names, f"the question has {count:,} names")
         if isinstance(self.threshold, dict) and len(self.threshold) > limits.names + 1:
             raise exceeds(422, "names", limits.names, f"the question has {len(self.threshold):,} thresholds")
-        longest = max(map(len, texts), default=0)
+        longest = max(map(len, [*texts, self.templates or ""]))
         if longest > limits.characters:
-            raise exceeds(422, "characters", limits.characters, f"a name has {longest:,} characters")
+            raise exceeds(422, "characters", limits.characters, f"a name or a template has {longest:,} characters")
         if self.vocabulary is None and not any(text.strip() for text in texts):
             raise Problem(422, 'there are no names: give "names", or a built-in list as "vocabulary"')
         try:
@@ -85,7 +95,7 @@ class Question(BaseModel):
             VocabularyError, SettingError: naming the name.
         """
         names = self.names if self.vocabulary is None else builtin_vocabulary(self.vocabulary)
-        vocabulary = Vocabulary.parse(names, background=self.background, things=self.things)
+        vocabulary = Vocabulary.parse(names, background=self.background, templates=self.templates, things=self.things)
         vocabulary.check_mode(self.mode, warn=False)
         Thresholds.parse(self.threshold).values(vocabulary, 0)
         if self.heatmap is not None and self.heatmap >= len(vocabulary.names):
@@ -98,15 +108,43 @@ class StoredQuestion(Question):
     id: str = Field(description="What `POST /v1/encode` answered.", max_length=100)
 
 
-class PhotoQuestion(Question):
+class PhotoId(BaseModel):
+    """The part of a ``StoredQuestion`` that names the worker. The worker itself reads the rest."""
+
+    id: str = Field(max_length=100)
+
+
+class Encoding(BaseModel):
+    """How a photo is encoded: the arguments of ``ModelSurface.encode``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    severance: str | None = Field(
+        default=None, max_length=200, description="How attention is severed. Null: the model's setting."
+    )
+    anchors: str | None = Field(
+        default=None,
+        max_length=20,
+        description="How masks are classified: `decoder`, `pool`, `tokens` or `patch`. Null: the model's setting.",
+    )
+    classifier: Literal["one-pass", "two-stream"] = Field(
+        default="one-pass", description="two-stream: the baseline, which encodes a crop of each mask."
+    )
+
+
+class PhotoQuestion(Question, Encoding):
     """A photo in base64, and what to look for in it."""
 
+    model_config = ConfigDict(extra="forbid", frozen=False)
+
     photo: str = Field(description="The bytes of the photo, in base64.", json_schema_extra={"format": "byte"})
-    severance: str | None = Field(default=None, description="How attention is severed. Null: the model's setting.")
 
 
-QUERY_FIELDS = ("names", "background", "things", "mode", "threshold", "vocabulary", "heatmap", "picture", "severance")
+ENCODING_FIELDS = tuple(Encoding.model_fields)
+QUERY_FIELDS = (*Question.model_fields, *ENCODING_FIELDS)
 """Fields that may be given in the address or in a form."""
+_MAY_BE_BLANK = ("names", "background", "things", "threshold", "templates", "severance", "anchors")
+"""Fields with any text, which forms of web pages also send where nothing was typed."""
 
 
 def parse(kind: type[BaseModel], content: Any) -> Any:
@@ -141,18 +179,28 @@ def from_fields(fields: dict[str, str]) -> dict[str, Any]:
     """
     content: dict[str, Any] = {}
     for name, text in fields.items():
-        if name == "threshold" and text.strip():
+        if name in _MAY_BE_BLANK and not text.strip():
+            continue
+        if name == "threshold":
             content[name] = _threshold(text)
+        elif name == "smallest_region":
+            content[name] = _number(name, text)
         elif name == "heatmap":
             if not (text.isascii() and text.isdecimal() and len(text) < 10):
                 raise Problem(422, "heatmap: give the index of a name, counted from 0")
             content[name] = int(text)
-        elif name == "severance" or name in Question.model_fields:
-            if text.strip():
-                content[name] = text
+        elif name in QUERY_FIELDS:
+            content[name] = text
         else:
             raise Problem(422, f"unknown field: give some of {', '.join(QUERY_FIELDS)}")
     return content
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Problem(422, f"{name}: this is not a number") from None
 
 
 def _threshold(text: str) -> Any:

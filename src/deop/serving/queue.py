@@ -1,4 +1,4 @@
-"""Requests wait here for a worker: bounded, batched, and cancelled without a trace."""
+"""Requests wait here for a worker: bounded, batched, cancelled without a trace, and retried if a worker ends."""
 
 import asyncio
 import time
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 
+from deop.serving.access import RequestLog
+from deop.serving.encoded_photos import unknown_photo
 from deop.serving.lanes import Lane, WorkerLost
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
@@ -21,6 +23,7 @@ _MEMORY = 0.9  # of the running mean of seconds per request
 class _Waiting:
     work: Work
     outcome: "asyncio.Future[Outcome]"
+    is_retried: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -31,21 +34,31 @@ class WorkQueue:
         lanes: the workers.
         limits: how many requests are accepted, and how long each may take.
         metrics: what is counted.
+        log: where lost workers are logged.
         batch: photos that a worker encodes together.
         batch_seconds: how long a worker waits for further photos, if it could encode more together.
     """
 
     def __init__(
-        self, lanes: list[Lane], limits: Limits, metrics: Metrics, *, batch: int = 1, batch_seconds: float = 0.005
+        self,
+        lanes: list[Lane],
+        limits: Limits,
+        metrics: Metrics,
+        log: RequestLog,
+        *,
+        batch: int = 1,
+        batch_seconds: float = 0.005,
     ) -> None:
         self._lanes = lanes
         self._limits = limits
         self._metrics = metrics
+        self._log = log
         self._batch = batch
         self._batch_seconds = batch_seconds
         self._shared: deque[_Waiting] = deque()
         self._own: list[deque[_Waiting]] = [deque() for _ in lanes]
         self._turns = [False] * len(lanes)  # whether the turn before was that of own work
+        self._is_up = [True] * len(lanes)
         self._changed: asyncio.Condition | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._places = 0
@@ -69,21 +82,27 @@ class WorkQueue:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are accepted."""
-        return bool(self._tasks) and not self.closing and not any(task.done() for task in self._tasks)
+        """Whether requests are accepted, and a worker runs."""
+        return (
+            bool(self._tasks) and not self.closing and any(self._is_up) and not any(task.done() for task in self._tasks)
+        )
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Take one of the places for requests, before the body is received; it is free again at the end.
 
         Raises:
-            Problem: 429 if there is none, 503 if the server ends.
+            Problem: 429 if there is none, or if those before it take longer than an answer may; 503 if the server ends.
         """
         if self.closing:
             raise Problem(503, "the server is being stopped: try again later", retry_after=5)
         if self._places >= self._limits.requests:
             what = f"{self._places:,} requests are being answered"
             raise exceeds(429, "requests", self._limits.requests, what, retry_after=self._retry_after())
+        wait = self._seconds * self._places / len(self._lanes)
+        if self._places >= len(self._lanes) and wait > self._limits.seconds:
+            what = f"the requests before this one take about {wait:.0f} seconds"
+            raise exceeds(429, "seconds", self._limits.seconds, what, retry_after=self._retry_after())
         self._places += 1
         self._metrics.in_progress.set(self._places)
         try:
@@ -146,18 +165,40 @@ class WorkQueue:
             self._metrics.batch_size.observe(len(batch))
             try:
                 done: Done = await lane.run([waiting.work for waiting in batch])
-            except WorkerLost:
+            except WorkerLost as lost:
                 self._metrics.workers_lost.inc()
-                for waiting in batch:
-                    _fail(waiting, Problem(503, "the worker has ended: send the request again", retry_after=2))
+                self._log.write("worker lost", "error", worker=index, requests=len(batch))
+                self._is_up[index] = False
+                await self._retry(batch, suspect=lost.has_begun)
                 await lane.restart()
+                self._is_up[index] = True
                 continue
             self._metrics.cache(index, done.photos, done.bytes)
             seconds = (time.monotonic() - now) / len(batch)
             self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * seconds
             for waiting, outcome in zip(batch, done.outcomes, strict=True):
-                if not waiting.outcome.done():
-                    waiting.outcome.set_result(outcome)
+                _finish(waiting, outcome)
+
+    async def _retry(self, batch: list[_Waiting], *, suspect: bool) -> None:
+        """Give what a lost worker had to others.
+
+        Args:
+            batch: what it had.
+            suspect: whether one of them may be why it ended. Each is then computed alone, and for the last time.
+        """
+        assert self._changed is not None
+        for waiting in batch:
+            if waiting.outcome.done():  # answered with 503, or cancelled
+                continue
+            if waiting.work.kind in ("label", "forget"):
+                _finish(waiting, unknown_photo())  # it was in the memory of the worker
+            elif waiting.is_retried:
+                _finish(waiting, _harmful())
+            else:
+                waiting.is_retried = suspect
+                self._shared.appendleft(waiting)
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _next(self, index: int) -> list[_Waiting]:
         """The next work of a lane. Work that only this lane can do is quick, and has every second turn."""
@@ -172,16 +213,33 @@ class WorkQueue:
             self._turns[index] = False
             if len(self._shared) < self._batch and self._batch > 1:
                 await asyncio.sleep(self._batch_seconds)
-            batch = [self._shared.popleft() for _ in range(min(self._batch, len(self._shared)))]
+            batch = self._take()
             if not batch:  # cancelled, or taken by another lane
                 return await self._next(index)
         self._count()
         return batch
 
+    def _take(self) -> list[_Waiting]:
+        """Up to a batch of work for any lane; what is retried comes alone."""
+        batch: list[_Waiting] = []
+        while self._shared and len(batch) < self._batch and not (batch and self._shared[0].is_retried):
+            batch.append(self._shared.popleft())
+            if batch[-1].is_retried:
+                break
+        return batch
 
-def _fail(waiting: _Waiting, error: Exception) -> None:
+
+def _harmful() -> Problem:
+    return Problem(
+        422,
+        "two workers have ended while they processed this photo, which may be damaged or need too much memory: convert "
+        "it to JPEG or make it smaller",
+    )
+
+
+def _finish(waiting: _Waiting, outcome: Outcome) -> None:
     if not waiting.outcome.done():
-        waiting.outcome.set_exception(error)
+        waiting.outcome.set_result(outcome)
 
 
 def lane_of(key: str, lanes: int) -> int | None:

@@ -1,12 +1,15 @@
 """Running the server: workers, the socket, and the end."""
 
-import multiprocessing
+import asyncio
+import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,26 +17,32 @@ from typing import Any
 import uvicorn
 
 from deop.errors import CheckpointError, SettingError
-from deop.serving.access import JsonLog, is_loopback
+from deop.serving.access import RequestLog, is_loopback
 from deop.serving.app import create_app
-from deop.serving.lanes import Lane, ProcessLane, ThreadLane, WorkerLost
+from deop.serving.connections import ConnectionGuard, raise_file_limit
+from deop.serving.lanes import Lane, ProcessLane, WorkerLost
 from deop.serving.limits import Limits
+from deop.serving.metrics import Metrics
 from deop.serving.queue import prefix_of
 from deop.serving.work import Worker
 
 TOKEN_VARIABLE = "DEOP_TOKEN"
 _SHORTEST_TOKEN = 16
+_HEAD_BYTES = 65_536  # of a request whose address has many names
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model the workers load; the fields are arguments of ``deop.load``."""
+    """Which model the workers load; the fields are arguments of ``deop.load``, and ``windows`` of ``Settings``."""
 
     name: str = "nano"
     engine: str | None = None
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    proposer: str | None = None
+    proxy: str | None = None
+    windows: tuple[int, int] | None = None
 
 
 def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
@@ -42,17 +51,52 @@ def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
     Raises:
         DeopError: it cannot be loaded, or needs masks with each photo.
     """
+    from deop.runtime.engine import engine_for
     from deop.zoo import load
 
-    model = load(choice.name, engine=choice.engine, device=choice.device, dtype=choice.dtype, threads=choice.threads)
+    model = load(
+        choice.name,
+        engine=choice.engine or engine_for(choice.name, None, None, "one-pass", windows=choice.windows),
+        proposer=choice.proposer,
+        proxy=choice.proxy,
+        device=choice.device,
+        dtype=choice.dtype,
+        threads=choice.threads,
+    )
     if model.needs_masks:
         raise SettingError(
-            f"the model {choice.name} has no proposer, and the server takes no masks: choose another one (--model)"
+            f"the model {choice.name} has no proposer, and the server takes no masks: choose one (--proposer), or "
+            "another model (--model)"
         )
+    if choice.windows is not None:
+        model.settings = replace(model.settings, windows=choice.windows)
+        model.check_encoding()
     model.cache = None  # names are not written to disk
     worker = Worker(model, limits, prefix_of(number))
     worker.warm_up()
+    if limits.worker_bytes is not None:
+        _limit_memory(limits.worker_bytes)
     return worker
+
+
+def _limit_memory(maximum: int) -> None:
+    """Let this process have no more memory than this, apart from files that are mapped.
+
+    Raises:
+        SettingError: the model alone needs as much, or the system has no such limit.
+    """
+    if sys.platform != "linux":
+        raise SettingError("--worker-megabytes works on Linux only: omit it, and limit the memory of a container")
+    import resource
+
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    present = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    if present >= maximum:
+        raise SettingError(
+            f"the model has {present / 1e6:,.0f} MB already: give a worker more than {maximum / 1e6:,.0f} MB with "
+            "--worker-megabytes"
+        )
+    resource.setrlimit(resource.RLIMIT_DATA, (maximum, maximum))
 
 
 def start_lanes(choice: ModelChoice, limits: Limits, workers: int) -> tuple[list[Lane], dict[str, Any]]:
@@ -61,11 +105,8 @@ def start_lanes(choice: ModelChoice, limits: Limits, workers: int) -> tuple[list
     Raises:
         DeopError: as ``build_worker``.
     """
-    if workers == 1:
-        worker = build_worker(choice, limits, 0)
-        return [ThreadLane(worker)], worker.describe()
     builders = [partial(build_worker, choice, limits, number) for number in range(workers)]
-    lanes = [ProcessLane(builder) for builder in builders]
+    lanes = [ProcessLane(builder, limits.seconds) for builder in builders]
     try:
         descriptions = [lane.wait_until_ready() for lane in lanes]
     except WorkerLost:
@@ -81,7 +122,11 @@ def start_lanes(choice: ModelChoice, limits: Limits, workers: int) -> tuple[list
 
 def threads_of_worker(workers: int) -> int | None:
     """Threads of each worker, if nothing else is asked for; None: the model's own choice."""
-    return None if workers == 1 else max(1, (os.cpu_count() or multiprocessing.cpu_count()) // workers)
+    return None if workers == 1 else max(1, _cores() // workers)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_token(file: Path | None) -> str | None:
@@ -165,7 +210,7 @@ def serve(
         choice: the model.
         host: the address to listen on.
         port: its port; 0: any free one.
-        workers: number of processes that compute; 1: a thread of this process.
+        workers: number of processes that compute.
         limits: what is accepted.
         token: what clients must know.
         batch: photos that a worker encodes together; None: as many as suit its device.
@@ -179,20 +224,22 @@ def serve(
     check_host(host, token)
     with bind(host, port) as listening:
         lanes, description = start_lanes(choice, limits, workers)
-        log = JsonLog()
-        app = create_app(lanes, description, limits=limits, token=token, batch=batch, log=log)
-        config = uvicorn.Config(
-            app,
-            log_config=None,  # its log has addresses with names; ours has not
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=round(limits.seconds + limits.upload_seconds) + 5,
-        )
-        server = _Server(config, lambda: announce(address_of(host, listening.getsockname()[1])))
+        announced = partial(announce, address_of(host, listening.getsockname()[1]))
+        server = Server(lanes, description, limits=limits, token=token, batch=batch, announce=announced)
         server.run(sockets=[listening])
+
+
+class _Forwarding(logging.Handler):
+    """Writes what libraries log to ours: their message without its arguments, which may have content of requests."""
+
+    def __init__(self, log: RequestLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.msg.strip() if isinstance(record.msg, str) else type(record.msg).__name__
+        kind = {"type": record.exc_info[0].__name__} if record.exc_info and record.exc_info[0] else {}
+        self._log.write("server", record.levelname.lower(), message=message, **kind)
 
 
 def address_of(host: str, port: int) -> str:
@@ -205,19 +252,66 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
-class _Server(uvicorn.Server):
-    """Calls a function once requests are accepted."""
+class Server(uvicorn.Server):
+    """The application behind guarded connections.
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    Args:
+        lanes: the workers.
+        description: that of the model.
+        limits: what is accepted.
+        token: what clients must know.
+        batch: as in ``serve``.
+        announce: called once requests are accepted.
+        log: where requests are logged.
+    """
+
+    def __init__(
+        self,
+        lanes: list[Lane],
+        description: dict[str, Any],
+        *,
+        limits: Limits,
+        token: str | None = None,
+        batch: int | None = None,
+        announce: Callable[[], None],
+        log: RequestLog | None = None,
+    ) -> None:
+        limits = replace(limits, connections=raise_file_limit(limits.connections))
+        metrics, log = Metrics(), log or RequestLog()
+        self._guard = ConnectionGuard(limits, metrics, log)
+        self._announce = announce
+        self._sweeping: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            create_app(lanes, description, limits=limits, token=token, batch=batch, metrics=metrics, log=log),
+            http=self._guard.protocol,  # type: ignore[arg-type]
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+            log_config=None,  # its log has addresses with names; ours has not
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_keep_alive=ceil(limits.idle_seconds),
+            timeout_graceful_shutdown=round(limits.seconds + limits.upload_seconds) + 5,
+        )
         super().__init__(config)
-        self._started = started
+        for name in ("uvicorn", "asyncio"):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = [_Forwarding(log)], False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections and watch them."""
+        asyncio.get_running_loop().set_exception_handler(self._log_error)
         await super().startup(sockets)
         if self.started:
-            self._started()
+            self._sweeping = asyncio.create_task(self._guard.sweep())
+            self._announce()
+
+    def _log_error(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        kind = type(context.get("exception")).__name__
+        self._guard.log.write("server", "error", message=str(context.get("message")), type=kind)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in order; a second Ctrl-C ends at once."""
         # uvicorn would raise the signal again at the end, and the process would seem to have failed.
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True

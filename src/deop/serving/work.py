@@ -1,24 +1,25 @@
-"""What a worker computes: photos are encoded together, and questions about them answered."""
+"""What a worker does: it reads requests, encodes photos together, and answers questions about them."""
 
 import secrets
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from deop.errors import DeopError, ImageError
-from deop.images.reading import no_pixel_limit, open_image, read_photo
+from deop.errors import DeopError, SettingError
+from deop.images.reading import read_photo
 from deop.networks.memory import does_not_fit, free_memory, is_out_of_memory
 from deop.results.checks import MODES
 from deop.serving.answers import Answer, render
 from deop.serving.encoded_photos import EncodedPhotos
 from deop.serving.limits import Limits
-from deop.serving.problems import Problem, as_problem, exceeds
-from deop.serving.questions import Question
+from deop.serving.photo_requests import PhotoRequest, read_request
+from deop.serving.problems import Problem, as_problem
+from deop.serving.questions import Encoding, Question, StoredQuestion, parse
+from deop.severance import KINDS, PRESETS
 from deop.text.builtin import builtin_vocabulary
 from deop.text.vocabulary import Vocabulary
 
@@ -28,22 +29,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a request needs of a worker.
+    """What a request needs of a worker. Only the worker reads what a client has sent.
 
     Attributes:
         kind: "encode": keep the encoded photo; "label": answer a question about a kept one; "segment": both without
             keeping it; "forget": remove a kept one.
-        photo: the bytes of a file.
-        severance: as in ``ModelSurface.encode``.
-        question: what to look for.
+        body: the body of the request.
+        content_type: its type.
+        query: the fields of the address.
         type: media type of the answer, one of ``answers.TYPES``.
         id: the id of a kept photo.
     """
 
     kind: Literal["encode", "label", "segment", "forget"]
-    photo: bytes | None = None
-    severance: str | None = None
-    question: Question | None = None
+    body: bytes = b""
+    content_type: str = ""
+    query: dict[str, str] = field(default_factory=dict)
     type: str = ""
     id: str = ""
 
@@ -105,16 +106,17 @@ class Worker:
     def describe(self) -> dict[str, Any]:
         """The model, as ``GET /v1/models`` lists it."""
         model = self._model
-        kinds = [model.settings.severance.kind]
-        if model.engine == "torch":
-            kinds += ["none", "self", "gate", "gate-normalized", "affinity", "affinity-normalized"]
         library = "ONNX Runtime" if model.engine == "onnx" else "torch"
         return {
             "name": model.card.name,
             "backend": f"{library}, {model.device_kind}",
             "modes": list(MODES),
-            "severances": list(dict.fromkeys(kind for kind in kinds if isinstance(kind, str))),
+            "severances": _severances(model),
             "heatmaps": True,
+            "defaults": {
+                "threshold": model.settings.threshold,
+                "smallest_region": model.settings.smallest_region,
+            },
             "license": model.card.license,
             "batch": model.default_batch,
         }
@@ -132,35 +134,44 @@ class Worker:
 
     def _run(self, works: Sequence[Work]) -> Done:
         outcomes: list[Outcome | None] = [None] * len(works)
+        requests: dict[int, PhotoRequest] = {}
         arrays: dict[int, Any] = {}
         self._photos.expire()
         for index, work in enumerate(works):
-            if work.photo is not None:
-                result = _attempt(lambda work=work: read_photo(work.photo, self._limits.pixels, allow_urls=False))
+            if work.kind in ("encode", "segment"):
+                result = _attempt(lambda work=work: self._read(work))
                 if isinstance(result, (Problem, Crash)):
                     outcomes[index] = result
                 else:
-                    arrays[index] = result
+                    requests[index], arrays[index] = result
         encoded: dict[int, Any] = {}
-        for severance in dict.fromkeys(works[index].severance for index in arrays):
-            members = [index for index in arrays if works[index].severance == severance]
-            results = self._encode([arrays.pop(index) for index in members], severance)
+        for encoding in dict.fromkeys(request.encoding for request in requests.values()):
+            members = [index for index, request in requests.items() if request.encoding == encoding]
+            results = self._encode([arrays.pop(index) for index in members], encoding)
             encoded |= dict(zip(members, results, strict=True))
         for index, work in enumerate(works):
             if outcomes[index] is None:
-                outcomes[index] = _attempt(lambda work=work, index=index: self._finish(work, encoded.pop(index, None)))
+                request, result = requests.get(index), encoded.pop(index, None)
+                outcomes[index] = _attempt(
+                    lambda work=work, request=request, result=result: self._finish(work, request, result)
+                )
         return Done(outcomes, len(self._photos), self._photos.bytes)  # type: ignore[arg-type]
 
-    def _encode(self, arrays: list[Any], severance: str | None) -> list[Any]:
+    def _read(self, work: Work) -> tuple[PhotoRequest, np.ndarray]:
+        request = read_request(work.body, work.content_type, work.query, self._limits, asks=work.kind == "segment")
+        self._model.check_encoding(**request.encoding.model_dump())
+        return replace(request, photo=b""), read_photo(request.photo, self._limits.pixels, allow_urls=False)
+
+    def _encode(self, arrays: list[Any], encoding: Encoding) -> list[Any]:
         """Encoded photos; if that fails, one by one, so that only the faulty ones have problems."""
-        result = _attempt(lambda: self._model.encode(arrays, severance=severance))
+        result = _attempt(lambda: self._model.encode(arrays, **encoding.model_dump()))
         if not isinstance(result, (Problem, Crash)):
             return list(result)
         if len(arrays) == 1:
             return [result]
-        return [one for array in arrays for one in self._encode([array], severance)]
+        return [one for array in arrays for one in self._encode([array], encoding)]
 
-    def _finish(self, work: Work, encoded: Any) -> Any:
+    def _finish(self, work: Work, request: PhotoRequest | None, encoded: Any) -> Any:
         if isinstance(encoded, (Problem, Crash)):
             return encoded
         if work.kind == "forget":
@@ -170,11 +181,14 @@ class Worker:
             self._photos.add(key, encoded)
             height, width = encoded.photo.shape[:2]
             return Kept(key, (width, height))
+        question = None if request is None else request.question
         if work.kind == "label":
+            question = parse(StoredQuestion, work.body)
+            question.check(self._limits)
             encoded = self._photos.get(work.id)
-        if work.question is None:
+        if question is None:
             raise TypeError("a question is missing")
-        return self._answer(encoded, work.question, work.type)
+        return self._answer(encoded, question, work.type)
 
     def _answer(self, encoded: Any, question: Question, kind: str) -> Answer:
         with warnings.catch_warnings(record=True) as caught:
@@ -185,14 +199,35 @@ class Worker:
             if question.heatmap is not None and kind != "application/json":
                 heatmaps = [vocabulary.names[question.heatmap]]
             result = self._model.label(
-                encoded, vocabulary, mode=question.mode, threshold=question.threshold, heatmaps=heatmaps
+                encoded,
+                vocabulary,
+                mode=question.mode,
+                threshold=question.threshold,
+                smallest_region=question.smallest_region,
+                heatmaps=heatmaps,
             )
         remarks = list(dict.fromkeys(str(entry.message) for entry in caught if _is_ours(entry)))
         return render(result, question, kind, remarks)
 
     def _vocabulary(self, question: Question) -> Vocabulary:
         names = question.names if question.vocabulary is None else builtin_vocabulary(question.vocabulary)
-        return self._model.vocabulary(names, background=question.background, things=question.things)
+        return self._model.vocabulary(
+            names, background=question.background, templates=question.templates, things=question.things
+        )
+
+
+def _severances(model: "ModelSurface") -> list[str]:
+    """Names of severances that the model computes, its own first."""
+
+    def computes(name: str) -> bool:
+        try:
+            model.check_encoding(name)
+        except SettingError:
+            return False
+        return True
+
+    names = dict.fromkeys([model.settings.severance.name, *KINDS, "affinity-normalized", *PRESETS])
+    return [name for name in names if computes(name)]
 
 
 def _is_ours(entry: warnings.WarningMessage) -> bool:
@@ -219,34 +254,3 @@ def _attempt(function: Any) -> Any:
 def _crash(error: Exception) -> Crash:
     frames = traceback.extract_tb(error.__traceback__)
     return Crash(type(error).__name__, tuple(f"{frame.filename}:{frame.lineno}" for frame in frames[-12:]))
-
-
-def check_photo(data: bytes, limits: Limits) -> None:
-    """Check a photo by the header of its file, before it waits for a worker.
-
-    Raises:
-        Problem: 415 for another kind of file, 413 for too many pixels.
-    """
-    if not data:
-        raise Problem(422, "the photo is empty (0 bytes): send the bytes of an image file")
-    try:
-        with no_pixel_limit(), open_image(BytesIO(data)) as image:
-            form, (width, height) = image.format, image.size
-    except Exception:  # Pillow's plugins raise almost any exception for a damaged header
-        raise Problem(415, _why(data)) from None
-    if form not in FORMATS:
-        raise Problem(415, f"this server does not read {form} files: convert the photo to JPEG or PNG")
-    if width * height > limits.pixels:
-        raise exceeds(413, "pixels", limits.pixels, f"the photo has {width:,} x {height:,} = {width * height:,} pixels")
-
-
-FORMATS = frozenset(("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "HEIF", "AVIF"))
-"""Pillow's names of the formats that are read. Others have decoders that start programs or are rarely tested."""
-
-
-def _why(data: bytes) -> str:
-    try:
-        read_photo(data, allow_urls=False)
-    except ImageError as error:
-        return str(error)
-    return "the photo cannot be read: convert it to JPEG or PNG"

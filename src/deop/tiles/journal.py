@@ -17,12 +17,12 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from deop.errors import OutputError, SettingError
-from deop.files import parse_json
+from deop.files import lock_file, parse_json
 from deop.images.canvas import Canvas
 from deop.labelling.masks import PhotoMasks
 from deop.tiles.views import View
 
-VERSION = 1
+VERSION = 2
 """Version of the files in the folder."""
 CACHE_BYTES = 128 << 20
 """Memory for views; the others are read again when they are needed."""
@@ -96,15 +96,9 @@ class Journal:
         )
 
     def _lock(self) -> None:
-        """Hold the folder for this process; the lock ends with the process, also after a kill."""
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        file = self._stack.enter_context((self.folder / "lock").open("wb"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._stack.enter_context(lock_file(self.folder / "lock"))
+        except BlockingIOError as error:
             raise SettingError(
                 f"another process is writing {self.out} ({self.folder} is locked): wait for it, or choose another "
                 "output"
@@ -121,12 +115,18 @@ class Journal:
 
     def close(self) -> None:
         """Give the folder free; its content stays, to be resumed."""
-        if not (self.folder / "settings.json").exists():  # nothing was begun
-            with suppress(OSError):
-                (self.folder / "lock").unlink(missing_ok=True)
-                self.folder.rmdir()
+        begun = (self.folder / "settings.json").exists()
+        if not begun:
+            self._discard()
         self._stack.close()
+        if not begun and os.name == "nt":  # Windows deletes no open file
+            self._discard()
         self._cache.clear()
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            (self.folder / "lock").unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def remove(self) -> None:
         """Delete the folder: the output is complete."""
@@ -144,6 +144,12 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
+
+    def publish(self, file: Path, target: Path) -> None:
+        """Give a complete file its final name, after it has reached the disk: the journal is deleted next."""
+        with file.open("r+b") as handle:
+            os.fsync(handle.fileno())
+        file.replace(target)
 
     # --- Bands of the label map
 

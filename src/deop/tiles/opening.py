@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deop.dependencies import missing
 from deop.errors import ImageError, MissingDependencyError, SettingError
 from deop.images.file_types import file_type_at, is_url
 from deop.images.reading import Photo, no_pixel_limit, open_image, read_photo, transposition_of
-from deop.tiles.scenes import ArrayScene, Scene, in_bytes, temporary_array
+from deop.tiles.scenes import ArrayScene, Georeference, Scene, in_bytes, temporary_array
 from deop.tiles.tiff import open_tiff
 
 MAX_DECODED = 1_000_000_000
@@ -60,11 +61,14 @@ def open_scene(
     if value_range is not None and not value_range[0] < value_range[1]:
         raise SettingError(f"value_range must be two ascending numbers, not {value_range}")
     is_raster = kind in ("TIFF", "JPEG 2000") or not kind
-    if is_raster and _orientation(path, kind) == 1:
+    georeference = _georeference(path, kind)
+    # Where the image is georeferenced, its pixels are numbered as in the file, whatever the EXIF orientation.
+    turned = _orientation(path) != 1
+    if (is_raster and not turned) or (georeference is not None and turned):
         if find_spec("rasterio"):
             from deop.tiles.rasters import open_raster
 
-            scene = open_raster(path, bands, value_range, required=bool(kind))
+            scene: Scene | None = open_raster(path, bands, value_range, required=bool(kind))
             if scene is not None:
                 return scene
         elif kind == "TIFF" and find_spec("tifffile"):
@@ -74,13 +78,32 @@ def open_scene(
             f"bands and value_range are for rasters, and {path} is none that can be read: omit them, or "
             'pip install "deop[geo]"'
         )
-    return decode(path, kind, folder)
+    scene = decode(path, kind, folder)
+    scene.georeference = georeference
+    return scene
 
 
-def _orientation(path: Path, kind: str) -> int:
-    """The EXIF orientation of a TIFF file; 1 for other files."""
-    if kind != "TIFF":
-        return 1
+def _georeference(path: Path, kind: str) -> Georeference | None:
+    """The georeference of an image file, which may lie in files beside it.
+
+    Raises:
+        MissingDependencyError: there is a world file, and rasterio is not installed.
+    """
+    if not kind:
+        return None
+    if find_spec("rasterio"):
+        from deop.tiles.rasters import georeference_of
+
+        return georeference_of(path)
+    suffix = path.suffix
+    for ending in (f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", ".wld"):
+        if suffix and (world := path.with_suffix(ending)).exists():
+            raise missing(f"reading {path}, which is georeferenced by {world.name},", "rasterio")
+    return None
+
+
+def _orientation(path: Path) -> int:
+    """The EXIF orientation; 1 for files without one."""
     with suppress(Exception), no_pixel_limit(), Image.open(path) as image:
         return int(image.getexif().get(0x0112, 1))
     return 1

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deop.images.connected_regions import connected_regions
-from deop.results.polygons import Corners, Polygon, simplify, trace_rings
+from deop.results.polygons import Corners, Polygon, trace_rings
+from deop.results.rings import simplify_rings
+from deop.tiles.areas import Measure
 
 _OUTSIDE = -1  # stands for no name, and for what lies outside the image
 
@@ -22,11 +24,13 @@ class Outline:
     Attributes:
         class_id: index of the name.
         pixels: its area in pixels, before it is simplified.
+        area: the same in the unit of the measure.
         polygon: its outline in pixels: (0, 0) is the top left corner of the image.
     """
 
     class_id: int
     pixels: int
+    area: float
     polygon: Polygon
 
 
@@ -45,35 +49,36 @@ class _Piece:
     corners: list[np.ndarray] = field(default_factory=list)
 
 
-def trace_bands(bands: Iterable[np.ndarray], *, tolerance: float = 0.0, min_area: int = 0) -> Iterator[Outline]:
+def trace_bands(
+    bands: Iterable[np.ndarray], *, tolerance: float = 0.0, min_area: int = 0, measure: Measure | None = None
+) -> Iterator[Outline]:
     """Trace the pieces of a label map whose pixels are connected by their sides.
 
     Args:
         bands: (h, W) ids, from top to bottom; 0 is no name, and k + 1 name k.
         tolerance: how far a simplified outline may be from the exact one, in pixels; 0: exact.
         min_area: pieces of fewer pixels are left out.
+        measure: gives their area; None: in pixels.
 
     Yields:
         The pieces, in the order in which they end.
     """
     tracer = _Tracer()
     for band in bands:
-        yield from _outlines(tracer.add(band), tolerance, min_area)
-    yield from _outlines(tracer.end(), tolerance, min_area)
+        yield from _outlines(tracer.add(band), tolerance, min_area, measure)
+    yield from _outlines(tracer.end(), tolerance, min_area, measure)
 
 
-def _outlines(pieces: Iterable[_Piece], tolerance: float, min_area: int) -> Iterator[Outline]:
+def _outlines(pieces: Iterable[_Piece], tolerance: float, min_area: int, measure: Measure | None) -> Iterator[Outline]:
     for piece in pieces:
         if piece.pixels < min_area:
             continue
         corners = _joined(np.concatenate(piece.corners))
         outer, holes = trace_rings(corners)
         largest = outer[0]  # a connected piece has one outer ring
-        if tolerance:
-            simple = simplify(largest, tolerance)
-            largest = simple if len(simple) >= 3 else largest
-            holes = [ring for ring in (simplify(hole, tolerance) for hole in holes) if len(ring) >= 3]
-        yield Outline(piece.label - 1, piece.pixels, Polygon(largest, tuple(holes)))
+        area = measure(Polygon(largest, tuple(holes)), piece.pixels) if measure else float(piece.pixels)
+        rings = simplify_rings([largest, *holes], tolerance) or [largest]
+        yield Outline(piece.label - 1, piece.pixels, area, Polygon(rings[0], tuple(rings[1:])))
 
 
 def _joined(rows: np.ndarray) -> Corners:

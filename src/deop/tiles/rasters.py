@@ -1,14 +1,14 @@
 """Scenes that rasterio reads: GeoTIFF, cloud-optimised GeoTIFF, JPEG 2000, VRT and every other raster of GDAL."""
 
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deop.errors import ImageError, SettingError
+from deop.errors import DeopError, ImageError, SettingError
 from deop.tiles.scenes import SAMPLE, Georeference, Region, Scene, estimate_range, shrunk_shape, to_uint8
 
 CACHE_MEGABYTES = 128
@@ -38,25 +38,52 @@ def open_raster(
 
     stack = ExitStack()
     try:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = stack.enter_context(rasterio.open(path))
-        return RasterScene(dataset, stack, str(path), bands, value_range)
-    except RasterioIOError as error:
-        stack.close()
-        if not required:
-            return None
-        raise ImageError(f"cannot read {path}: {_reason(error)}; copy or download it again") from error
+        with reporting(_damaged(str(path))):
+            stack.enter_context(_environment())
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                    dataset = stack.enter_context(rasterio.open(path))
+            except RasterioIOError:
+                if required:
+                    raise
+                stack.close()
+                return None
+            return RasterScene(dataset, stack, str(path), bands, value_range)
     except BaseException:
         stack.close()
         raise
 
 
-def _reason(error: BaseException) -> str:
-    """The reason of an error of GDAL, which rasterio may hide in the cause."""
-    cause = error.__cause__ or error
-    return f"truncated or damaged raster ({' '.join(str(cause).split())[:200]})"
+def _environment() -> Any:
+    """GDAL's settings. Files beside the image, such as world files and overviews, are looked for one by one, since its
+    folder may have a million files.
+    """
+    import rasterio
+
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_DISABLE_READDIR_ON_OPEN="TRUE")
+
+
+@contextmanager
+def reporting(error_of: Callable[[str], DeopError]) -> Iterator[None]:
+    """Turn errors of rasterio, some of which have private types, into errors of deop.
+
+    Args:
+        error_of: makes the error from the reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("rasterio"):
+            raise
+        cause = error.__cause__ or error
+        raise error_of(" ".join(str(cause).split())[:200]) from error
+
+
+def _damaged(name: str) -> Callable[[str], ImageError]:
+    return lambda reason: ImageError(
+        f"cannot read {name}: truncated or damaged raster ({reason}); copy or download it again"
+    )
 
 
 class RasterScene(Scene):
@@ -84,6 +111,11 @@ class RasterScene(Scene):
         self.shape = (dataset.height, dataset.width)
         self.georeference = _georeference(dataset)
         self._bands = _choose_bands(dataset, bands, name)
+        if str(self._dtype).startswith("complex"):
+            raise ImageError(
+                f"cannot read {name}: its values are complex numbers; convert them to magnitudes, for instance with "
+                "gdal_calc"
+            )
         self._palette = _palette(dataset, self._bands)
         from rasterio.enums import MaskFlags
 
@@ -104,19 +136,16 @@ class RasterScene(Scene):
     def _read(self, window: Any, shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Values (h, w, bands) of the file's type, and which pixels have data; of a window, or of all if it is None."""
         from rasterio.enums import Resampling
-        from rasterio.errors import RasterioError
 
         options: dict[str, Any] = {}
         if shape is not None:
             nearest = self._palette is not None
             options = {"resampling": Resampling.nearest if nearest else Resampling.average}
-        try:
+        with reporting(_damaged(self.name)):
             values = self._dataset.read(
                 self._bands, window=window, out_shape=None if shape is None else (len(self._bands), *shape), **options
             )
             valid = self._dataset.dataset_mask(window=window, out_shape=shape) > 0 if self._has_mask else None
-        except RasterioError as error:
-            raise ImageError(f"cannot read {self.name}: {_reason(error)}; copy or download it again") from error
         values = values.transpose(1, 2, 0)
         if values.dtype.kind == "f":
             finite = np.isfinite(values).all(-1)
@@ -182,12 +211,27 @@ def _palette(dataset: Any, bands: list[int]) -> np.ndarray | None:
     return colours
 
 
+def georeference_of(path: Path) -> Georeference | None:
+    """The georeference of a file that other libraries decode, such as a JPEG with a world file; None if it has none."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    try:
+        with reporting(_damaged(str(path))), _environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                return _georeference(dataset)
+    except ImageError:
+        return None
+
+
 def _georeference(dataset: Any) -> Georeference | None:
+    crs = dataset.crs.to_wkt() if dataset.crs else ""
+    sensor = dataset.rpcs.to_gdal() if dataset.rpcs else None
     points, points_crs = dataset.gcps
     if points:
         rows = tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points)
-        return Georeference(points_crs.to_wkt() if points_crs else "", None, rows)
-    crs = dataset.crs.to_wkt() if dataset.crs else ""
-    if not crs and dataset.transform.is_identity:
-        return None
-    return Georeference(crs, tuple(dataset.transform)[:6])
+        return Georeference(points_crs.to_wkt() if points_crs else "", None, rows, sensor)
+    if dataset.transform.is_identity and (sensor or not crs):
+        return Georeference(crs, None, (), sensor) if sensor else None
+    return Georeference(crs, tuple(dataset.transform)[:6], (), sensor)

@@ -1,13 +1,9 @@
 """The arguments of a call, checked before an image is read, and what follows from them."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
+from deop.batch.settings import model_facts
 from deop.errors import SettingError
 from deop.images.preprocessing import Resize, resized_shape
 from deop.labelling.assembly import limits_of
@@ -117,13 +113,8 @@ class Request:
 
     def record(self, plan: TilePlan, context: float) -> dict[str, Any]:
         """Everything that the label map depends on beside the image, as JSON values."""
-        model = self.model
-        digest = hashlib.sha256(np.ascontiguousarray(self.classes.rows).tobytes()).hexdigest()
-        settings = json.loads(json.dumps(asdict(model.settings), default=str))
         return {
-            "model": f"{model.card.name} ({type(model).__name__})",
-            "model settings": settings,
-            "embeddings": digest,
+            **model_facts(self.model, self.vocabulary, self.classes),
             "options": {key: str(value) for key, value in self.options.items() if value is not None},
             **self.description(plan, context),
         }

@@ -39,13 +39,15 @@ class Georeference:
     Attributes:
         crs: the coordinate reference system as WKT; "" if the file does not say.
         transform: (a, b, c, d, e, f): x = a * column + b * row + c, y = d * column + e * row + f; None if the file has
-            ground control points instead.
+            ground control points or a sensor model instead.
         points: ground control points (row, column, x, y, z).
+        sensor: rational polynomial coefficients of a satellite image, by GDAL's names; or None.
     """
 
     crs: str
     transform: tuple[float, float, float, float, float, float] | None
     points: tuple[tuple[float, float, float, float, float], ...] = ()
+    sensor: dict[str, str] | None = None
 
 
 class Scene(ABC):
@@ -190,7 +192,33 @@ def temporary_array(
         )
     handle, file = tempfile.mkstemp(".raw", "deop-", place)
     os.close(handle)
-    return np.memmap(file, dtype, "r+", shape=shape), Path(file)
+    try:
+        return mapped_array(Path(file), dtype, shape), Path(file)
+    except OSError as error:
+        raise ImageError(f"cannot decode {name}: {place}: {error.strerror or error}; free some space") from error
+
+
+def mapped_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """An array of zeros in a new file, mapped into memory.
+
+    Its space on the disk is reserved: writing to mapped memory without any ends a process at once (SIGBUS).
+
+    Raises:
+        OSError: the disk has not enough space; the file is deleted.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    try:
+        with file.open("wb") as handle:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle.fileno(), 0, size)
+            else:
+                for _ in range(size >> 20):
+                    handle.write(bytes(1 << 20))
+                handle.write(bytes(size & ((1 << 20) - 1)))
+        return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def estimate_range(values: np.ndarray, valid: np.ndarray | None, name: str) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from deop.results.polygons import check_tolerance
 from deop.results.segmentation import Segmentation
 from deop.surface import ModelSurface, Names
 from deop.text.thresholds import ThresholdValue
+from deop.tiles.areas import measure_of
 from deop.tiles.journal import Journal, writing
 from deop.tiles.opening import open_scene
 from deop.tiles.outlines import trace_bands
@@ -162,6 +163,10 @@ def segment_tiles(
             check_output(out, scene.georeference is not None)
             if shapes is not None:
                 check_polygons(shapes, scene.georeference)
+                with writing(shapes):
+                    shapes.parent.mkdir(parents=True, exist_ok=True)
+                    _part_of(shapes).touch()
+                    _part_of(shapes).unlink()
             plan, context = request.plan(scene)
             identity = {"image": _identity(photo, scene), "bands": bands and list(bands), "range": value_range}
             journal.begin({**identity, **request.record(plan, context)}, discard=overwrite)
@@ -232,6 +237,11 @@ def _identity(photo: Photo, scene: Scene) -> dict[str, Any]:
     return {"shape": list(scene.shape), "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
 
 
+def _part_of(shapes: Path) -> Path:
+    """The file of polygons until it is complete."""
+    return shapes.with_name(f".{shapes.stem}.part{shapes.suffix}")
+
+
 def _write(run: Run, out: Path, shapes: Path | None, tolerance: float, min_area: int) -> TiledResult:
     """Write the files of a finished label map, and rename them to their final names."""
     journal: Journal = run.store
@@ -244,21 +254,26 @@ def _write(run: Run, out: Path, shapes: Path | None, tolerance: float, min_area:
         scene.shape, names, colours, lambda band: journal.band(run.kind, band), scene.georeference, description
     )
     count = 0
-    with writing(out):
-        if shapes is not None:
-            shapes.parent.mkdir(parents=True, exist_ok=True)
-            part = shapes.with_name(f".{shapes.stem}.part{shapes.suffix}")
-            outlines = trace_bands(map(labels.rows, range(labels.bands)), tolerance=tolerance, min_area=min_area)
+    if shapes is not None:
+        part = _part_of(shapes)
+        bands = map(labels.rows, range(labels.bands))
+        measure = measure_of(scene.georeference)
+        outlines = trace_bands(bands, tolerance=tolerance, min_area=min_area, measure=measure)
+        with writing(shapes):
             try:
                 count = write_polygons(outlines, names, scene.georeference, part, shapes.stem)
-                part.replace(shapes)
+                journal.publish(part, shapes)
             finally:
                 part.unlink(missing_ok=True)
+    with writing(out):
         finished = journal.folder / f"labels{out.suffix}"
-        write_label_map(labels, finished, journal.folder)
-        if scene.georeference is not None:
-            out.with_suffix(".qml").write_text(qgis_style(names, colours), encoding="utf-8")
-        finished.replace(out)
+        try:
+            write_label_map(labels, finished, journal.folder)
+            if scene.georeference is not None:
+                out.with_suffix(".qml").write_text(qgis_style(names, colours), encoding="utf-8")
+            journal.publish(finished, out)
+        finally:
+            finished.unlink(missing_ok=True)
     return TiledResult(
         out,
         shapes,

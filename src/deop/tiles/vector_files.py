@@ -1,5 +1,6 @@
 """Files of polygons, written one polygon after the other: GeoJSON and GeoPackage."""
 
+import errno
 import json
 import sqlite3
 import struct
@@ -13,8 +14,10 @@ import numpy as np
 
 from deop.dependencies import missing
 from deop.errors import OutputError
-from deop.results.polygons import ring_area
+from deop.results.rings import ring_area
+from deop.tiles.areas import mapped
 from deop.tiles.outlines import Outline
+from deop.tiles.rasters import reporting
 from deop.tiles.scenes import Georeference
 
 SUFFIXES = (".geojson", ".json", ".gpkg")
@@ -34,7 +37,7 @@ class Feature:
     Attributes:
         name: of its class.
         class_id: index of the name.
-        area: in the squared unit of the reference system; in pixels without one.
+        area: in square metres; without a reference system in squared units of the transform, or pixels.
         pixels: area in pixels.
         rings: the outer ring and then the holes, each (n, 2) float x, y in the reference system, not closed.
     """
@@ -50,7 +53,7 @@ def check_polygons(path: Path, georeference: Georeference | None) -> None:
     """Check that polygons can be written, before anything slow starts.
 
     Raises:
-        OutputError: the suffix is unknown, or the image has ground control points only.
+        OutputError: the suffix is unknown, the image has no transform, or GeoJSON cannot say where it lies.
         MissingDependencyError: rasterio is needed and not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
@@ -59,11 +62,19 @@ def check_polygons(path: Path, georeference: Georeference | None) -> None:
         raise OutputError(f"cannot write {path}: it is a folder; give a file name in it")
     if georeference is not None and georeference.transform is None:
         raise OutputError(
-            f"cannot write {path}: the image has ground control points and no transform; rectify it first, as "
-            "with gdalwarp"
+            f"cannot write {path}: the image has ground control points or a sensor model, and no transform; rectify it "
+            "first, for instance with gdalwarp"
         )
     if georeference is not None and not find_spec("rasterio"):
         raise missing("writing polygons of a georeferenced image", "rasterio")
+    if georeference is not None and path.suffix.lower() != ".gpkg":
+        refused = OutputError(
+            f"cannot write {path}: GeoJSON has longitudes and latitudes, and the reference system of the image has "
+            "none on the earth; write a .gpkg file"
+        )
+        with reporting(lambda reason: refused):
+            project, _ = _to_degrees(georeference)
+            project([_mapping(georeference)(np.zeros((1, 2)))])
 
 
 def write_polygons(
@@ -72,8 +83,7 @@ def write_polygons(
     """Write polygons.
 
     GeoJSON has longitudes and latitudes (RFC 7946) if the reference system is known, and else the coordinates of the
-    transform, or pixels. GeoPackage keeps the reference system. ``area`` is in the squared unit of that system, or in
-    pixels.
+    transform, or pixels. GeoPackage keeps the reference system.
 
     Args:
         outlines: the pieces, in pixels.
@@ -84,6 +94,9 @@ def write_polygons(
 
     Returns:
         The number of polygons.
+
+    Raises:
+        OSError: the disk is full, for instance.
     """
     features = _features(outlines, names, georeference)
     if path.suffix.lower() == ".gpkg":
@@ -91,12 +104,15 @@ def write_polygons(
     return _write_geojson(features, georeference, path)
 
 
+def _mapping(place: Georeference | None) -> Callable[[np.ndarray], np.ndarray]:
+    return mapped((1, 0, 0, 0, 1, 0) if place is None or place.transform is None else place.transform)
+
+
 def _features(outlines: Iterable[Outline], names: tuple[str, ...], place: Georeference | None) -> Iterator[Feature]:
-    a, b, c, d, e, f = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if place is None or place.transform is None else place.transform
-    matrix, offset, unit = np.array([[a, d], [b, e]]), np.array([c, f]), abs(a * e - b * d)
+    to_map = _mapping(place)
     for outline in outlines:
-        rings = [ring @ matrix + offset for ring in outline.polygon.rings]
-        yield Feature(names[outline.class_id], outline.class_id, outline.pixels * unit, outline.pixels, rings)
+        rings = [to_map(ring) for ring in outline.polygon.rings]
+        yield Feature(names[outline.class_id], outline.class_id, outline.area, outline.pixels, rings)
 
 
 def _write_geojson(features: Iterable[Feature], place: Georeference | None, path: Path) -> int:
@@ -105,7 +121,7 @@ def _write_geojson(features: Iterable[Feature], place: Georeference | None, path
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for count, feature in enumerate(features, 1):
-            rings = [_directed(project(ring), outer=number == 0) for number, ring in enumerate(feature.rings)]
+            rings = [_directed(ring, outer=number == 0) for number, ring in enumerate(project(feature.rings))]
             coordinates = [np.round(np.concatenate([ring, ring[:1]]), digits).tolist() for ring in rings]
             content = {
                 "type": "Feature",
@@ -120,18 +136,28 @@ def _write_geojson(features: Iterable[Feature], place: Georeference | None, path
     return count
 
 
-def _to_degrees(place: Georeference | None) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """The projection of coordinates to longitudes and latitudes, and how many digits they have."""
+Project = Callable[[list[np.ndarray]], list[np.ndarray]]
+
+
+def _to_degrees(place: Georeference | None) -> tuple[Project, int]:
+    """The projection of a polygon's rings to longitudes and latitudes, and how many digits they have."""
     if place is None or not place.crs:
-        return lambda ring: ring, 6
+        return lambda rings: rings, 6
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
     source, target = CRS.from_wkt(place.crs), CRS.from_epsg(4326)
 
-    def project(ring: np.ndarray) -> np.ndarray:
-        longitudes, latitudes = transform(source, target, ring[:, 0].tolist(), ring[:, 1].tolist())[:2]
-        return np.stack([longitudes, latitudes], 1)
+    def project(rings: list[np.ndarray]) -> list[np.ndarray]:
+        """Rings across the 180th meridian stay in one piece, beyond it."""
+        projected: list[np.ndarray] = []
+        for ring in rings:
+            longitudes, latitudes = transform(source, target, ring[:, 0].tolist(), ring[:, 1].tolist())[:2]
+            longitudes = np.unwrap(longitudes, period=360)
+            near = projected[0][0, 0] if projected else 0.0
+            turns = np.round((longitudes.mean() - near) / 360)
+            projected.append(np.stack([longitudes - 360 * turns, latitudes], 1))
+        return projected
 
     return project, _DIGITS
 
@@ -153,9 +179,7 @@ def _write_geopackage(features: Iterable[Feature], place: Georeference | None, p
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise OutputError(
-            f"cannot write {path}: {error}. Free space or choose another folder, and repeat the command"
-        ) from error
+        raise OSError(errno.EIO, str(error), str(path)) from error
     return count
 
 

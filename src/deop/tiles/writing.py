@@ -1,6 +1,7 @@
 """Label maps as tiled, compressed TIFF files with overviews; cloud-optimised GeoTIFF where there is a georeference."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from deop._version import __version__
 from deop.dependencies import missing
 from deop.errors import OutputError
 from deop.tiles.blending import BLOCK
-from deop.tiles.scenes import Georeference
+from deop.tiles.rasters import reporting
+from deop.tiles.scenes import Georeference, in_bytes, mapped_array
 
 SUFFIXES = (".tif", ".tiff")
 """Suffixes of label maps."""
@@ -110,8 +112,10 @@ def _write_tiff(labels: LabelMap, out: Path, folder: Path) -> None:
     big = labels.shape[0] * labels.shape[1] * dtype.itemsize > _BIG
     shapes = overview_shapes(labels.shape)
     files = [folder / f"overview-{number}.raw" for number in range(len(shapes))]
-    maps = [np.memmap(file, dtype, "w+", shape=shape) for file, shape in zip(files, shapes, strict=True)]
+    maps: list[np.ndarray] = []
     try:
+        for file, level_shape in zip(files, shapes, strict=True):
+            maps.append(mapped_array(file, dtype, level_shape))
         with tifffile.TiffWriter(out, bigtiff=big) as writer:
             text = json.dumps(labels.description)
             software = f"deop {__version__}"
@@ -195,7 +199,8 @@ def _write_cog(labels: LabelMap, out: Path, folder: Path) -> None:
     import rasterio.shutil
     from rasterio.control import GroundControlPoint
     from rasterio.crs import CRS
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.rpc import RPC
     from rasterio.transform import Affine
     from rasterio.windows import Window
 
@@ -209,11 +214,21 @@ def _write_cog(labels: LabelMap, out: Path, folder: Path) -> None:
     }  # fmt: skip
     if place.transform is not None:
         profile["transform"] = Affine(*place.transform)
-    else:
+    elif place.points:
         profile["gcps"] = [GroundControlPoint(row, column, x, y, z) for row, column, x, y, z in place.points]
+    if place.sensor is not None:
+        profile["rpcs"] = RPC.from_gdal(place.sensor)
     plain = folder / "plain.tif"
+
+    def unwritten(reason: str) -> OutputError:
+        free = in_bytes(shutil.disk_usage(folder).free)
+        return OutputError(
+            f"cannot write {out}: {reason}; the disk has {free} left. What is finished is kept: free space, and repeat "
+            "the command to resume"
+        )
+
     try:
-        with rasterio.Env(GDAL_CACHEMAX=128), warnings.catch_warnings():
+        with reporting(unwritten), rasterio.Env(GDAL_CACHEMAX=128), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(plain, "w", **profile) as target:
                 if len(labels.names) <= _MAX_PALETTE:
@@ -228,12 +243,6 @@ def _write_cog(labels: LabelMap, out: Path, folder: Path) -> None:
                 plain, out, driver="COG", compress="DEFLATE", blocksize=BLOCK, overview_resampling="MODE",
                 bigtiff="IF_SAFER", num_threads="1",
             )  # fmt: skip
-    except RasterioError as error:
-        cause = error.__cause__ or error
-        raise OutputError(
-            f"cannot write {out}: {' '.join(str(cause).split())[:200]}. What is finished is kept: free space, and "
-            "repeat the command to resume"
-        ) from error
     finally:
         plain.unlink(missing_ok=True)
 

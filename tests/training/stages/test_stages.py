@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 import deop
 from deop.data.augment import Augmentation
+from deop.data.folder import open_folder
+from deop.data.pack import pack
 from deop.data.samples import TrainingPhotos
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
@@ -275,6 +277,73 @@ def test_stage_3_resumes(base, folder, tmp_path):
     assert not changed(uninterrupted.model, resumed.model)
     start = anchors_stage.prepare(recipe)
     assert not torch.equal(start.anchors.queries, deop.load(resumed.model).anchors.queries)
+
+
+def packed(folder, tmp_path, form):
+    """The training photos as Parquet or tar files."""
+    (tmp_path / "packed").mkdir(exist_ok=True)
+    pack(open_folder(folder, "train"), tmp_path / "packed" / f"train-{{}}.{form}", shard_mb=0.05)
+    assert len(list((tmp_path / "packed").glob(f"train-*.{form}"))) > 1
+    return tmp_path / "packed"
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_packed_photos_give_the_same_steps(base, folder, tmp_path, form):
+    """Weights after training are equal bit by bit, whatever form the photos have."""
+    place = packed(folder, tmp_path, form)
+    runs = [
+        anchors_stage.train(
+            recipe_of(anchors_stage.DeOPRecipe, base, data, **STAGE_3), tmp_path / f"run{number}", device="cpu"
+        )
+        for number, data in enumerate((folder, place))
+    ]
+    assert not changed(runs[0].model, runs[1].model)
+    crops = [
+        prompt_stage.CropBatches(recipe.data.open(), recipe, 32)(range(4))
+        for recipe in (recipe_of(prompt_stage.PromptRecipe, base, data, shots=2) for data in (folder, place))
+    ]
+    assert torch.equal(crops[0].pixels, crops[1].pixels)
+    assert torch.equal(crops[0].labels, crops[1].labels)
+    changes = STAGE_3 | {"loop": LOOP | {"validate_every": 1}, "validation": {"data": {"folder": str(place)}}}
+    with pytest.raises(SettingError, match=r"4 of the 4 validation photos in .* are also trained on"):
+        anchors_stage.train(recipe_of(anchors_stage.DeOPRecipe, base, place, **changes), tmp_path / "run", device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_workers_read_packed_photos_and_a_killed_run_resumes(base, folder, tmp_path, form):
+    """Batches from two worker processes, ended with kill -9 after a step, give the weights of the folder."""
+    place = packed(folder, tmp_path, form)
+    loop = LOOP | {"iterations": 3, "workers": 2}
+    whole = anchors_stage.train(
+        recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3 | {"loop": loop}), tmp_path / "a", device="cpu"
+    )
+    changes = {"model": str(base), "data": {"folder": str(place)}, **STAGE_3, "loop": loop}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(changes))
+    kill = (
+        "import os, signal, sys; from deop.cli import main; from deop.training.stages import deop as stage\n"
+        "forward, count = stage.DeOPTask.forward, iter(range(9))\n"
+        "def killed(self, batch):\n"
+        "    next(count) == 2 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return forward(self, batch)\n"
+        "if sys.argv.pop(1) == 'kill': stage.DeOPTask.forward = killed\n"
+        "main()"
+    )
+    command = ["train", "deop", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "b")]
+    for how, code in (("kill", -9), ("go", 0)):
+        arguments = [sys.executable, "-c", kill, how, *command, "--device", "cpu", "--resume"]
+        arguments += ["--threads", str(torch.get_num_threads())]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == code, done.stderr
+    assert "resuming after step 2" in done.stderr
+    assert not changed(whole.model, tmp_path / "b" / "model")
+
+
+def test_large_row_groups_are_reported_before_training(folder, tmp_path, monkeypatch):
+    place = packed(folder, tmp_path, "parquet")
+    monkeypatch.setattr("deop.data.parquet._WIDE", 1000)
+    with pytest.warns(UserWarning, match="row groups of up to .* `deop prepare pack` writes smaller ones"):
+        assert Data(str(place)).open().names == ("cat", "wall")
 
 
 @pytest.mark.slow

@@ -2,12 +2,12 @@
  * The engine of `deop serve`. What it expects of the server, beside problem+json (RFC 9457) for refusals:
  *
  *   GET  v1/models   {"default": "nano", "models": [{"name", "backend", "modes", "severances", "heatmaps",
- *                     "limits": {"pixels", "names"}}]}
+ *                     "defaults": {"threshold", "smallest_region"}, "limits": {"pixels", "names"}}]}
  *   POST v1/encode   body: the bytes of the photo; query: severance
  *                    -> 201 {"id": "...", "size": [width, height]}
  *   DELETE v1/encode/{id}
  *   POST v1/label    {"id", "names": [...], "background": [...], "things": [...] | null, "mode",
- *                     "threshold": x | {"*": x, NAME: x} | null, "vocabulary": a built-in list | null}
+ *                     "threshold": x | {"*": x, NAME: x} | null, "smallest_region": share | null, "vocabulary": a built-in list | null}
  *                    -> what `Segmentation.summary(rle=True)` returns, and "warnings": [...]
  *                    with "heatmap": index of a name, and Accept: image/png -> grey PNG, 255 = 1
  *                    -> 404 or 410 when the server has dropped the photo: it is then encoded again
@@ -35,6 +35,7 @@ interface Models {
     modes?: Mode[];
     severances?: string[];
     heatmaps?: boolean;
+    defaults?: { threshold?: number; smallest_region?: number };
     limits?: { pixels?: number; names?: number };
   }[];
 }
@@ -65,6 +66,7 @@ export class HttpEngine implements Engine {
       modes: model.modes ?? ["semantic", "panoptic", "instance"],
       severances: model.severances ?? [],
       heatmaps: model.heatmaps ?? true,
+      defaults: { threshold: model.defaults?.threshold ?? 0, smallestRegion: model.defaults?.smallest_region ?? 0 },
       maxPixels: model.limits?.pixels ?? 100e6,
       maxNames: model.limits?.names ?? 1000,
     };
@@ -133,9 +135,11 @@ export class HttpEngine implements Engine {
   }
 }
 
-function question(names: readonly string[], { threshold, thresholds, ...options }: LabelOptions): object {
-  if (!Object.keys(thresholds).length) return { names, ...options, threshold };
-  return { names, ...options, threshold: { ...(threshold === null ? {} : { "*": threshold }), ...thresholds } };
+function question(names: readonly string[], { threshold, thresholds, smallestRegion, ...others }: LabelOptions): object {
+  // A server that does not know the option is not asked about it.
+  const options = { names, ...others, ...(smallestRegion === null ? {} : { smallest_region: smallestRegion }) };
+  if (!Object.keys(thresholds).length) return { ...options, threshold };
+  return { ...options, threshold: { ...(threshold === null ? {} : { "*": threshold }), ...thresholds } };
 }
 
 class Refusal extends EngineError {

@@ -7,6 +7,7 @@
 import { colourOf, classColours } from "../colours";
 import { cleanName, displayName, meansEverythingElse, synonyms } from "../names";
 import { EngineError } from "./types";
+import { absorbSmallRegions, paintRuns, RunsBuilder } from "./wasm/regions";
 import type { Capabilities, Colour, EncodeOptions, Engine, Handle, Heatmap, LabelOptions, Labelling, Photo } from "./types";
 
 const REGIONS = 14;
@@ -44,6 +45,7 @@ export class MockEngine implements Engine {
       modes: ["semantic", "panoptic", "instance"],
       severances: ["self", "gate", "none"],
       heatmaps: true,
+      defaults: { threshold: 0, smallestRegion: 0 },
       maxPixels: 200e6,
       maxNames: 10_000,
     };
@@ -77,7 +79,10 @@ export class MockEngine implements Engine {
       const stuff = names.filter((_, k) => !things[k]).map(displayName);
       if (stuff.length) remarks.push(`Instance mode finds countable things only; taken for stuff: ${stuff.join(", ")}.`);
     }
-    const classMap = Uint16Array.from(cells, (region) => best[region]);
+    const builder = new RunsBuilder({ width: columns, height: rows });
+    builder.add(Int32Array.from(cells, (region) => best[region] - 1), new Float32Array(cells.length));
+    const runs = absorbSmallRegions(builder.finish(), () => (options.smallestRegion ?? 0) * cells.length);
+    const classMap = Uint16Array.from(paintRuns(runs, names.length, (run) => runs.labels[run]));
     const labels = stretch(classMap, columns, rows, width, height);
     const areas = new Float64Array(names.length + 1);
     for (const value of labels) areas[value]++;

@@ -28,6 +28,8 @@ export interface LabelOptions {
   readonly mode: Mode;
   /** Minimum score in [0, 1]; null: the model's setting. */
   readonly threshold: number | null;
+  /** Share of the photo in [0, 1): smaller connected regions get the name of their surroundings; null: the model's setting. */
+  readonly smallestRegion: number | null;
   /** Minimum scores of single names, by any of their synonyms. */
   readonly thresholds: Readonly<Record<string, number>>;
   /** The built-in vocabulary that the names are; a photo keeps those that it shows. Null: names that somebody chose. */
@@ -94,6 +96,8 @@ export interface Capabilities {
   /** Values of `severance`; fewer than two: no choice. */
   readonly severances: readonly string[];
   readonly heatmaps: boolean;
+  /** The model's settings, which apply where an option is null. */
+  readonly defaults: { readonly threshold: number; readonly smallestRegion: number };
   /** Largest photo, in pixels. */
   readonly maxPixels: number;
   readonly maxNames: number;

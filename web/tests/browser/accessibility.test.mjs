@@ -12,6 +12,7 @@ const STATES = {
   empty: ["", async () => {}],
   result: [RESULT, async (page) => settled(page)],
   isolated: [RESULT, async (page) => (await settled(page), page.locator(".result-name:enabled").first().click())],
+  heatmap: [RESULT, async (page) => (await settled(page), page.getByRole("button", { name: /^Heatmap/ }).first().click(), page.waitForSelector(".heat-title"))],
   comparison: [`${RESULT}&left=names%3Dcup`, async (page) => settled(page)],
   downloads: [RESULT, async (page) => (await settled(page), page.getByRole("button", { name: "Download" }).click())],
   code: [RESULT, async (page) => (await settled(page), page.getByRole("button", { name: "Code" }).click())],

@@ -77,11 +77,42 @@ test("encode once, label often", async () => {
     const context = document.querySelector(".result-layer").getContext("2d");
     return [0.25, 0.75].map((x) => [...context.getImageData(x * width, height / 2, 1, 1).data]);
   });
-  assert.deepEqual([left[0], left[3], right[3]], [255, 253, 0]);
+  assert.deepEqual([left[0], left[3], right[3]], [255, 251, 0]);
   await page.getByRole("button", { name: "Heatmap of cat" }).click();
   await page.waitForSelector(".heat-title");
   const heat = log.at(-1);
   assert.deepEqual([heat.accept, JSON.parse(heat.body).heatmap], ["image/png", 0]);
+});
+
+test("another severance encodes again, and one that was chosen before does not", async () => {
+  await start("#names=cat,dog&background=sky");
+  await shown();
+  const choose = async (value, asked) => {
+    await page.getByLabel("Severance").selectOption(value);
+    await page.waitForFunction(() => !document.querySelector(".progress"));
+    assert.equal(count("POST /v1/label"), asked);
+  };
+  assert.deepEqual(await page.getByLabel("Severance").locator("option").allTextContents(), ["the model’s", "self", "none"]);
+  await choose("none", 2);
+  await page.waitForURL(/severance=none/);
+  await choose("", 3);
+  await choose("none", 4);
+  assert.deepEqual(log.filter(({ path }) => path === "POST /v1/encode").map(({ query }) => query), ["", "?severance=none"]);
+  assert.match(await page.locator("#code pre").first().textContent(), /--severance none/);
+});
+
+test("threshold and smoothing begin at the model's settings", async () => {
+  const model = { name: "nano", defaults: { threshold: 0.05, smallest_region: 0.0005 }, limits: { pixels: 1e6, names: 5 } };
+  plan["GET /v1/models"] = [[200, { default: "nano", models: [model] }]];
+  await start();
+  await shown();
+  assert.deepEqual(await page.locator(".slider output").allTextContents(), ["50 %", "0.05", "under 0.05 %"]);
+  await page.getByRole("slider", { name: "Smoothing" }).fill("0");
+  await page.getByRole("slider", { name: "Threshold" }).fill("0");
+  await page.waitForURL(/threshold=0&smallest-region=0$/);
+  await page.waitForFunction(() => !document.querySelector(".progress"));
+  const { threshold, smallest_region } = JSON.parse(log.findLast(({ path }) => path === "POST /v1/label").body);
+  assert.deepEqual([threshold, smallest_region], [0, 0]);
 });
 
 test("a photo that the server has dropped is encoded again", async () => {

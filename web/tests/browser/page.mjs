@@ -49,6 +49,6 @@ export async function open(browser, url, options = {}) {
 
 /** Waits until the result is that of the settings. */
 export async function settled(page) {
-  await page.waitForSelector(".progress", { state: "detached", timeout: 20_000 });
-  await page.waitForSelector(".results", { timeout: 20_000 });
+  await page.waitForSelector(".progress", { state: "detached", timeout: 60_000 });
+  await page.waitForSelector(".results", { timeout: 60_000 });
 }

@@ -41,6 +41,23 @@ const over = async (x, y) => {
   return [box.x + x * box.width, box.y + y * box.height];
 };
 
+const download = async (title) => {
+  await page.getByRole("button", { name: "Download" }).click();
+  const [file] = await Promise.all([page.waitForEvent("download"), page.locator(".menu").getByRole("button", { name: title }).click()]);
+  return { name: file.suggestedFilename(), bytes: readFileSync(await file.path()) };
+};
+/** Width, height and a pixel of a picture. */
+const pixel = (bytes, x, y) =>
+  page.evaluate(
+    async ([data, u, v]) => {
+      const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
+      const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      return [bitmap.width, bitmap.height, ...context.getImageData(u, v, 1, 1).data];
+    },
+    [bytes.toString("base64"), x, y],
+  );
+
 test("a photo and names give labelled pixels, and other names do not encode again", async () => {
   await start();
   await give(FLAG);
@@ -48,8 +65,8 @@ test("a photo and names give labelled pixels, and other names do not encode agai
   await page.keyboard.press("Enter");
   await settled(page);
   assert.deepEqual((await rows()).map((row) => row.replace(/, score.*/, "")), ["Isolate red50 % of the photo", "Isolate blue50 % of the photo"]);
-  near(await overlayAt(0.25, 0.5), [...RED, 253]);
-  near(await overlayAt(0.75, 0.5), [...BLUE, 253]);
+  near(await overlayAt(0.25, 0.5), [...RED, 251]);
+  near(await overlayAt(0.75, 0.5), [...BLUE, 251]);
   await field().fill("spoon");
   await page.keyboard.press("Enter");
   await page.waitForFunction(() => document.querySelectorAll(".result").length === 3);
@@ -74,7 +91,7 @@ test("hover reads, a click isolates, switches hide", async () => {
   await page.mouse.move(5, 5);
   await page.waitForTimeout(50);
   assert.equal((await overlayAt(0.25, 0.5))[3], 0);
-  near(await overlayAt(0.75, 0.5), [...BLUE, 253]);
+  near(await overlayAt(0.75, 0.5), [...BLUE, 251]);
   assert.equal(await page.getByRole("button", { name: "Colour red" }).getAttribute("aria-pressed"), "false");
   assert.equal((await calls()).label, 1);
 });
@@ -89,9 +106,9 @@ test("opacity and style ask the engine nothing, threshold and mode label again",
   await page.getByText("Outline", { exact: true }).click();
   assert.equal((await overlayAt(0.25, 0.5))[3], 0);
   assert.deepEqual(await calls(), before);
-  await page.getByLabel("Threshold").fill("1");
+  await page.getByRole("slider", { name: "Threshold" }).fill("1");
   await page.waitForFunction(() => document.querySelectorAll(".share.none").length === 2);
-  await page.getByLabel("Threshold").fill("0");
+  await page.getByRole("slider", { name: "Threshold" }).fill("0");
   await page.getByText("Panoptic", { exact: true }).click();
   await page.waitForFunction(() => document.querySelectorAll(".share.none").length === 0);
   assert.equal((await calls()).encode, before.encode);
@@ -110,13 +127,81 @@ test("a heatmap", async () => {
   assert.match(await page.locator(".tip-text").textContent(), /^red(0\.9|1\.0)\d$/);
 });
 
+test("opacity and download are those of the heatmap that is shown; the code asks for it", async () => {
+  await start("#names=red,blue");
+  await give(FLAG);
+  await settled(page);
+  await page.getByRole("button", { name: "Heatmap of red" }).click();
+  await page.waitForSelector(".heat-title");
+  const before = page.url();
+  await page.getByLabel("Opacity").fill("1");
+  await page.waitForFunction(() => document.querySelector(".result-layer").getContext("2d").getImageData(2, 2, 1, 1).data[3] === 255);
+  assert.equal(page.url(), before); // the opacity of the result stays as it is
+  const shown = await overlayAt(0.2, 0.5);
+  const { bytes } = await download(/^Picture/);
+  near(await pixel(bytes, 8, 10), [40, 20, ...shown.slice(0, 3), 255]);
+  assert.match(await page.locator("#code pre").first().textContent(), /--heatmap red --alpha 1 --model mock$/);
+  await page.getByRole("button", { name: "Show all" }).click();
+  near(await overlayAt(0.2, 0.5), [...RED, 251]);
+});
+
+test("small regions vanish without encoding again, and come back", async () => {
+  await start("#names=red,blue");
+  await give(file(stripes([...Array(9).fill(RED), BLUE, ...Array(10).fill(RED)], 400, 200)));
+  await settled(page);
+  assert.equal(await page.locator(".share.none").count(), 0);
+  const before = await calls();
+  const slider = page.getByRole("slider", { name: "Smoothing" });
+  await slider.focus();
+  for (let step = 0; step < 8; step++) await page.keyboard.press("ArrowRight");
+  await page.waitForURL(/smallest-region=0\.1/);
+  await page.waitForFunction(() => document.querySelectorAll(".share.none").length === 1);
+  assert.equal(await slider.getAttribute("aria-valuetext"), "under 10 %");
+  assert.equal((await calls()).encode, before.encode);
+  assert.match(await page.locator("#code pre").first().textContent(), /--smallest-region 0\.1/);
+  await page.getByRole("button", { name: "Reset: Smoothing" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".share.none").length === 0);
+  assert.equal(await page.getByRole("button", { name: "Reset: Smoothing" }).count(), 0);
+  assert.doesNotMatch(page.url(), /smallest/);
+});
+
+test("names are written on the photo, and in the picture that is downloaded", async () => {
+  await start("#names=red,blue");
+  await give(file(stripes([RED, BLUE], 400, 200)));
+  await settled(page);
+  const plates = () => page.locator(".plates span").allTextContents();
+  await page.waitForSelector(".plates span");
+  assert.deepEqual((await plates()).sort(), ["blue", "red"]);
+  const box = await page.locator(".plates span", { hasText: "blue" }).boundingBox();
+  const photo = await page.locator(".frame").boundingBox();
+  assert.ok(box.x > photo.x + photo.width / 2 && box.x + box.width < photo.x + photo.width);
+  const dark = async (bytes) =>
+    page.evaluate(async (data) => {
+      const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
+      const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      const pixels = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+      return pixels.filter((value, at) => at % 4 === 0 && value + pixels[at + 1] + pixels[at + 2] < 200).length;
+    }, bytes.toString("base64"));
+  assert.ok((await dark((await download(/^Picture/)).bytes)) > 200);
+  await page.getByRole("button", { name: "Isolate red" }).click();
+  assert.deepEqual(await plates(), ["red"]);
+  await page.getByRole("button", { name: "Show all" }).click();
+  await page.getByRole("switch", { name: "Names on the photo" }).uncheck();
+  assert.deepEqual(await plates(), []);
+  await page.waitForURL(/written=no/);
+  assert.equal(await dark((await download(/^Picture/)).bytes), 0);
+});
+
 test("two settings side by side, with a slider", async () => {
   await start("#names=red,blue");
   await give(FLAG);
   await settled(page);
   await page.getByText("These settings", { exact: true }).click();
+  await page.getByText(/Now change some/).waitFor();
   await page.getByText("Labels", { exact: true }).click();
   await page.waitForSelector(".left-half");
+  assert.deepEqual(await page.locator(".side-title").allTextContents(), ["overlay", "labels"]);
   const clip = () => page.locator(".left-half").evaluate((half) => getComputedStyle(half).clipPath);
   const middle = await clip();
   await page.getByLabel("Position of the comparison").focus();
@@ -189,7 +274,7 @@ test("of many names that were not found only the number is shown", async () => {
   assert.equal(await page.locator(".result").count(), 2);
   await page.getByRole("button", { name: "Show 300 names that were not found" }).click();
   assert.equal(await page.locator(".result").count(), 302);
-  await page.getByLabel("Threshold").fill("1");
+  await page.getByRole("slider", { name: "Threshold" }).fill("1");
   await page.getByText("None of the names was found.").waitFor();
 });
 
@@ -234,25 +319,24 @@ test("photos are dropped and pasted; several make a strip", async () => {
   assert.equal((await calls()).release, 1);
 });
 
+test("several photos are chosen at once; samples then leave the strip", async () => {
+  await start("#sample=coffee&names=red,blue");
+  await settled(page);
+  assert.equal(await page.locator(".thumbnail.faint").count(), 3);
+  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.getByRole("button", { name: "Add photos" }).click()]);
+  assert.ok(chooser.isMultiple());
+  await chooser.setFiles([FLAG, file(stripes([GREEN]), "green.png")]);
+  await page.waitForFunction(() => document.querySelectorAll(".thumbnail[aria-pressed]").length === 3);
+  assert.equal(await page.locator(".thumbnail.faint").count(), 0);
+  assert.equal(await page.locator('.thumbnail[aria-pressed="true"]').getAttribute("title"), "flag.png");
+  await page.waitForFunction(() => document.title === "flag.png – deop");
+});
+
 test("downloads", async () => {
   await start("#names=red,blue");
   await give(FLAG);
   await settled(page);
-  const get = async (title) => {
-    await page.getByRole("button", { name: "Download" }).click();
-    const [download] = await Promise.all([page.waitForEvent("download"), page.locator(".menu").getByRole("button", { name: title }).click()]);
-    return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
-  };
-  const pixel = (bytes, x, y) =>
-    page.evaluate(
-      async ([data, u, v]) => {
-        const bitmap = await createImageBitmap(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
-        const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
-        context.drawImage(bitmap, 0, 0);
-        return [bitmap.width, bitmap.height, ...context.getImageData(u, v, 1, 1).data];
-      },
-      [bytes.toString("base64"), x, y],
-    );
+  const get = download;
   const labels = await get("Label map");
   assert.equal(labels.name, "flag.labels.png");
   near(await pixel(labels.bytes, 30, 10), [40, 20, ...BLUE, 255]);
@@ -301,8 +385,8 @@ test("a photo of 60 megapixels", { timeout: 120_000 }, async () => {
   await start("#names=red,blue");
   await give(file(stripes([RED, BLUE], 10_000, 6000), "large.png"));
   await page.waitForSelector(".results", { timeout: 60_000 });
-  near(await overlayAt(0.25, 0.5), [...RED, 253]);
-  near(await overlayAt(0.75, 0.5), [...BLUE, 253]);
+  near(await overlayAt(0.25, 0.5), [...RED, 251]);
+  near(await overlayAt(0.75, 0.5), [...BLUE, 251]);
 });
 
 test("nothing is wider than a phone of 360 pixels, and the photo is seen", async () => {
@@ -311,4 +395,9 @@ test("nothing is wider than a phone of 360 pixels, and the photo is seen", async
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
   const box = await page.locator(".frame").boundingBox();
   assert.ok(box.width >= 350 && box.height > 200, JSON.stringify(box));
+  // It stays in sight while settings below it change.
+  await page.getByRole("slider", { name: "Smoothing" }).scrollIntoViewIfNeeded();
+  await page.evaluate(() => window.scrollBy(0, 200));
+  const later = await page.locator(".frame").boundingBox();
+  assert.ok(later.y >= 50 && later.y < 80, JSON.stringify(later));
 });

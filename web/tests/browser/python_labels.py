@@ -22,7 +22,7 @@ QUESTIONS = {
     "chelsea.png": ("cat|kitten, background", {"mode": "panoptic"}),
     "astronaut.jpg": ("person, flag, space shuttle, helmet", {"mode": "instance"}),
     "rocket.jpg": ("sky, tower, smoke", {"mode": "semantic", "threshold": "0.2, tower=0.4", "background": "building"}),
-    "turned.jpg": ("person, flag", {"mode": "semantic"}),
+    "turned.jpg": ("person, flag", {"mode": "semantic", "smallest_region": 0.03}),
     "clear.png": ("circle, snow", {"mode": "panoptic", "things": "circle"}),
     "large.jpg": ("cup, table", {"mode": "semantic"}),
     "narrow.png": ("cat", {"mode": "semantic", "threshold": 0.5}),

@@ -1,20 +1,26 @@
 // The page with the real server, `deop serve`, in a process of its own.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { python } from "../unit/values.mjs";
 import { launch, open, root, settled } from "./page.mjs";
+import { BLUE, file, RED, stripes } from "./pictures.mjs";
 
-const CAT = join(root, "../examples/chelsea.png");
+const EXAMPLES = join(root, "../examples");
+const CAT = join(EXAMPLES, "chelsea.png");
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const TOKEN = "a-token-of-the-tests-0123456789";
-let server, browser, page, context, errors;
+let server, browser, page, context, errors, folder;
+const environment = { ...process.env, PYTHONPATH: [join(root, "../src"), process.env.PYTHONPATH].filter(Boolean).join(":"), COLUMNS: "200" };
 
 /** Starts a server; `url` is its address, `stop` ends it and waits. */
-function deopServe(options = [], environment = {}) {
-  const child = spawn(python, ["-m", "deop", "serve", "--threads", "1", ...options], {
-    env: { ...process.env, PYTHONPATH: [join(root, "../src"), process.env.PYTHONPATH].filter(Boolean).join(":"), COLUMNS: "200", ...environment },
+function deopServe(options = [], more = {}) {
+  const child = spawn(python, ["-m", "deop", "serve", "--threads", "1", "--max-seconds", "300", ...options], {
+    env: { ...environment, ...more },
     stdio: ["ignore", "ignore", "pipe"],
   });
   let log = "";
@@ -35,6 +41,7 @@ function deopServe(options = [], environment = {}) {
 }
 
 before(async () => {
+  folder = mkdtempSync(join(tmpdir(), "deop-page-"));
   [server, browser] = await Promise.all([deopServe(["--port", "0"]), launch()]);
 });
 afterEach(async () => {
@@ -44,9 +51,10 @@ afterEach(async () => {
 after(async () => {
   await browser?.close();
   await server?.stop();
+  rmSync(folder, { recursive: true, force: true });
 });
 const start = async (hash = "#names=cat,wall", options = {}, address = server.url) => ({ page, context, errors } = await open(browser, address + hash, options));
-const give = (file) => page.setInputFiles('input[type="file"]', file);
+const give = (...files) => page.setInputFiles('input[type="file"]', files);
 const encoded = () => server.metric('deop_requests_total{method="POST",path="/v1/encode",status="201"}');
 
 test("a photo is encoded once and asked often; the page shows what the server answers", { timeout: 120_000 }, async () => {
@@ -81,8 +89,11 @@ test("the server is stopped and started again: the photo is encoded again", { ti
   await settled(page);
   const { port } = new URL(server.url);
   await server.stop();
-  server = await deopServe(["--port", port]);
   await page.getByText("Panoptic", { exact: true }).click();
+  await page.getByRole("alert").filter({ hasText: /does not answer/ }).waitFor();
+  assert.equal(await page.locator(".result").count(), 2); // the last result stays
+  server = await deopServe(["--port", port]);
+  await page.getByRole("alert").waitFor({ state: "detached" }); // by itself
   await settled(page);
   assert.equal(await encoded(), "1.0");
 });
@@ -98,5 +109,95 @@ test("a browser sends the token as a password", { timeout: 120_000 }, async () =
     assert.ok(!guarded.log().includes(TOKEN));
   } finally {
     await guarded.stop();
+  }
+});
+
+test("the command and the Python lines give what the page shows, and the files are those of the command", { timeout: 180_000 }, async () => {
+  await start("#sample=rocket&names=sky,tower|mast,fire,light&mode=panoptic&things=tower,fire&background=tree&threshold=0.1,fire%3D0.3&smallest-region=0.002");
+  await settled(page);
+  const get = async (title) => {
+    await page.getByRole("button", { name: "Download" }).click();
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator(".menu").getByRole("button", { name: new RegExp(`^${title}`) }).click()]);
+    const path = join(folder, download.suggestedFilename());
+    await download.saveAs(path);
+    return path;
+  };
+  const [labels, coco, json] = [await get("Label map"), await get("COCO"), await get("JSON")];
+  const [command, lines] = await page.locator("#code pre").allTextContents();
+  const [out, cocoOut, jsonOut] = ["labels.png", "coco.json", "lines.json"].map((name) => join(folder, `python.${name}`));
+  const words = `${command.replace(/^deop /, `'${python}' -m deop `)} --labels ${out} --coco ${cocoOut} --json ${jsonOut} --rle --quiet`;
+  execFileSync("sh", ["-c", words], { env: environment, cwd: join(root, ".."), stdio: ["ignore", "ignore", "inherit"] });
+  const compare = "import sys, numpy as np; from PIL import Image; one, other = (np.array(Image.open(path)) for path in sys.argv[1:]); assert one.shape == other.shape; print((one == other).mean())";
+  assert.equal(Number(execFileSync(python, ["-c", compare, labels, out], { encoding: "utf8" })), 1);
+  const read = (path) => JSON.parse(readFileSync(path, "utf8"));
+  const plain = ({ size, mode, names, classes, segments }) => ({ size, mode, names, classes, segments });
+  assert.deepEqual(plain(read(json)), plain(read(jsonOut)));
+  const annotations = ({ annotations, categories }) => annotations.map(({ bbox, area, segmentation, category_id }) => ({ bbox, area, segmentation, name: categories.find(({ id }) => id === category_id).name }));
+  assert.deepEqual(annotations(read(coco)), annotations(read(cocoOut)));
+  const script = join(folder, "lines.py");
+  writeFileSync(script, lines.replace("examples/rocket.jpg", join(EXAMPLES, "rocket.jpg")).replace("result.png", join(folder, "result.png")));
+  execFileSync(python, [script], { env: environment });
+  assert.ok(readFileSync(join(folder, "result.png")).length > 10_000);
+  assert.deepEqual(errors, []);
+});
+
+test("what is no photo is refused in words, and the page goes on", { timeout: 120_000 }, async () => {
+  await start("#names=cat,wall");
+  await give(file(Buffer.from("hello"), "letter.txt", "text/plain"), file(readFileSync(CAT).subarray(0, 200), "half.png"));
+  const text = await page.getByRole("alert").textContent();
+  for (const part of ["letter.txt is a text file", "half.png cannot be read"]) assert.ok(text.includes(part), text);
+  // A browser shows the first half of a JPEG; the server does not take it.
+  await give(file(readFileSync(join(EXAMPLES, "coffee.jpg")).subarray(0, 40_000), "cut.jpg", "image/jpeg"));
+  await page.getByRole("alert").filter({ hasText: /cut|damaged|truncated|incomplete/ }).waitFor();
+  await give(CAT);
+  await settled(page);
+  assert.equal(await page.getByRole("alert").count(), 0);
+});
+
+test("a photo of 60 megapixels", { timeout: 300_000 }, async () => {
+  await start("#names=sky,wall");
+  await give(file(stripes([RED, BLUE, [200, 220, 240]], 10_000, 6000), "large.png"));
+  await page.waitForSelector(".results", { timeout: 240_000 });
+  assert.equal(await page.getByRole("alert").count(), 0);
+  assert.deepEqual(errors, []);
+});
+
+for (const colorScheme of ["light", "dark"])
+  test(`axe-core finds nothing serious, and nothing is wider than a phone: ${colorScheme}`, { timeout: 120_000 }, async () => {
+    await start("#names=cat,wall&mode=panoptic&background=grass", { colorScheme, viewport: { width: 360, height: 740 } });
+    await give(CAT);
+    await settled(page);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate(() => window.axe.run());
+    assert.deepEqual(violations.filter(({ impact }) => impact === "serious" || impact === "critical").map(({ id, nodes }) => [id, nodes[0].html]), []);
+  });
+
+const hasTorch = (() => {
+  try {
+    execFileSync(python, ["-c", "import torch"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+test("with torch, the severances of the model are offered, and each gives the server's result", { timeout: 300_000, skip: !hasTorch && "torch is not installed" }, async () => {
+  const torch = await deopServe(["--port", "0", "--engine", "torch", "--device", "cpu"]);
+  try {
+    const { severances } = (await (await fetch(`${torch.url}v1/models`)).json()).models[0];
+    assert.ok(severances.includes("none") && severances.length > 2, severances.join());
+    await start("#names=cat,wall&severance=none", {}, torch.url);
+    await give(CAT);
+    await settled(page);
+    const offered = await page.getByLabel("Severance").locator("option").allTextContents();
+    assert.deepEqual(offered.slice(1), severances);
+    const answer = await (await fetch(`${torch.url}v1/segment?names=cat,wall&severance=none`, { method: "POST", body: readFileSync(CAT), headers: { "Content-Type": "image/png" } })).json();
+    const scores = await page.locator(".results .score").allTextContents();
+    assert.deepEqual(scores.sort(), answer.classes.filter(({ score }) => score !== null).map(({ score }) => score.toFixed(2)).sort());
+    await page.getByLabel("Severance").selectOption("");
+    await settled(page);
+    await page.waitForURL((url) => !url.hash.includes("severance"));
+  } finally {
+    await torch.stop();
   }
 });

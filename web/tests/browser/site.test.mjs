@@ -64,13 +64,14 @@ test("labels agree with Python's on 99.5 % of the pixels of every photo", { time
   await start(server.url);
   await ready();
   for (const { photo, names, options, size, labels, segments } of JSON.parse(readFileSync(join(folder, "labels.json")))) {
-    const { mode, background, things, threshold } = options;
+    const { mode, background, things, threshold, smallest_region: smallestRegion } = options;
     const found = await ask(photo, list(names), {
       mode,
       background: list(background),
       things: things ? list(things) : null,
       threshold: typeof threshold === "string" ? 0.2 : (threshold ?? null),
       thresholds: typeof threshold === "string" ? { tower: 0.4 } : {},
+      smallestRegion: smallestRegion ?? null,
       vocabulary: null,
     });
     assert.deepEqual(found.size, size, photo);

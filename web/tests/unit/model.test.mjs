@@ -11,7 +11,7 @@ const close = (found, expected, tolerance, what) => {
   assert.equal(found.length, expected.length, what);
   for (let i = 0; i < found.length; i++) assert.ok(Math.abs(found[i] - expected[i]) <= tolerance, `${what}: ${found[i]} is not ${expected[i]} at ${i}`);
 };
-const OPTIONS = { mode: "semantic", threshold: null, thresholds: {}, background: [], things: null, vocabulary: null };
+const OPTIONS = { mode: "semantic", threshold: null, thresholds: {}, smallestRegion: null, background: [], things: null, vocabulary: null };
 
 test("letters are folded", async () => {
   const { fold, unreadLetters } = await load("engine/wasm/folding.ts");

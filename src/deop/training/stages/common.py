@@ -1,5 +1,6 @@
 """What the stages share: training data, class names as embeddings, validation, and the card of the trained model."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from deop._version import __version__
 from deop.data.check import checked_folder, only_seen
-from deop.data.folder import LabelledFolder, open_folder
+from deop.data.entries import identity
+from deop.data.labelled import LabelledData
+from deop.data.parquet import wide_row_groups
 from deop.data.samples import TrainingBatch, TrainingPhotos, TrainingSample, collate
+from deop.data.source import open_data
 from deop.errors import SettingError
 from deop.images.preprocessing import Normalization
 from deop.model import DeOP
@@ -27,15 +31,18 @@ from deop.training.task import LoopSettings
 
 @dataclass(frozen=True)
 class Data:
-    """A labelled folder, and the part of it that is used.
+    """A data set, and the part of it that is used.
 
     Attributes:
-        folder: a labelled folder (docs/data.md).
+        folder: a labelled folder, Parquet files or tar files (docs/data.md).
         split: "train", "val", ...; ignored if the folder has no splits.
         unseen: names that training does not use. Their pixels are void, and photos without any other class are left
             out (docs/method.md §10). None: the names that ``classes.json`` marks as unseen.
         skip_broken: leave out files that cannot be read or have no partner, instead of refusing the folder.
         limit: use only this many photos, the first ones; None: all.
+        classes: the list of classes; None: ``classes.json`` beside the data.
+        image_column: the column of Parquet files with the photos; None: one with a usual name.
+        mask_column: the column with the masks; None: one with a usual name.
 
     Raises:
         SettingError: a limit below 1, or a single string of unseen names.
@@ -46,6 +53,9 @@ class Data:
     unseen: tuple[str, ...] | None = None
     skip_broken: bool = False
     limit: int | None = None
+    classes: str | None = None
+    image_column: str | None = None
+    mask_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -53,17 +63,29 @@ class Data:
         if isinstance(self.unseen, str):
             raise SettingError(f"unseen is {self.unseen!r}: give a list of names")
 
-    def open(self) -> LabelledFolder:
-        """The folder with its seen classes, once all files have been checked.
+    def open(self) -> LabelledData:
+        """The photos with their seen classes, once all files have been checked.
 
-        Warnings name ids that ``classes.json`` does not list, and files that are left out.
+        Warnings name ids that ``classes.json`` does not list, files that are left out, and Parquet files that are slow
+        to read at random.
 
         Raises:
-            DataError: as ``open_folder``, ``checked_folder`` and ``only_seen``.
+            DataError: as ``open_data``, ``checked_folder`` and ``only_seen``.
         """
-        root = Path(self.folder)
-        split = None if (root / "images").is_dir() else self.split
-        folder = open_folder(root, split, skip_unpaired=self.skip_broken)
+        folder = open_data(
+            self.folder,
+            default=self.split,
+            skip_unpaired=self.skip_broken,
+            classes=self.classes,
+            image_column=self.image_column,
+            mask_column=self.mask_column,
+        )
+        if largest := wide_row_groups(folder.pairs):
+            warnings.warn(
+                f"{folder.root}: row groups of up to {largest >> 20:,} MiB, each of which is read for a single photo "
+                "when photos are in random order. `deop prepare pack` writes smaller ones",
+                stacklevel=2,
+            )
         if self.limit is not None:
             folder = replace(folder, pairs=folder.pairs[: self.limit])
         return only_seen(checked_folder(folder, self.skip_broken, warn=True), self.unseen)
@@ -143,7 +165,7 @@ class ClassNames:
         return ClassTensors(rows, self.owner.to(rows.device), self.vocabulary.names)
 
 
-def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: ClassNames) -> None:
+def describe(model: DeOP, stage: str, base: str, folder: LabelledData, names: ClassNames) -> None:
     """Record in the card and calibration of a model what it was trained on.
 
     Args:
@@ -154,7 +176,8 @@ def describe(model: DeOP, stage: str, base: str, folder: LabelledFolder, names: 
         names: the names of their classes.
     """
     card, calibration = model.card, model.settings.calibration
-    root = folder.root if folder.root.name not in ("train", "val") else folder.root.parent
+    root = Path(folder.root)
+    root = root.parent if root.name in ("train", "val") else root
     data = f"{root.name}: {len(folder.pairs)} photos, {len(folder.classes)} names (stage {stage!r})"
     model.card = replace(
         card,
@@ -193,7 +216,7 @@ class Validation:
         if self.data is not None and not loop.validate_every:
             raise SettingError("validation.data has no effect: set loop.validate_every to 1 or more steps")
 
-    def open(self, training: LabelledFolder) -> LabelledFolder | None:
+    def open(self, training: LabelledData) -> LabelledData | None:
         """The photos, or None.
 
         Args:
@@ -206,15 +229,15 @@ class Validation:
         if self.data is None:
             return None
         folder = self.data.open()
-        trained = {pair.photo.resolve() for pair in training.pairs}
-        if shared := sum(pair.photo.resolve() in trained for pair in folder.pairs):
+        trained = {identity(pair.photo) for pair in training.pairs}
+        if shared := sum(identity(pair.photo) in trained for pair in folder.pairs):
             raise SettingError(
                 f"{shared} of the {len(folder.pairs)} validation photos in {folder.root} are also trained on: set "
                 "validation.data.split to another split, such as val"
             )
         return folder
 
-    def measure(self, model: DeOP, folder: LabelledFolder | None) -> dict[str, float]:
+    def measure(self, model: DeOP, folder: LabelledData | None) -> dict[str, float]:
         """mIoU and pixel accuracy of a model on the photos, in [0, 1]."""
         from deop.evaluation.evaluate import Protocol, evaluate
 

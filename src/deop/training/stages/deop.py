@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deop.data.folder import LabelledFolder
+from deop.data.labelled import LabelledData
 from deop.data.samples import TrainingBatch, TrainingPhotos
 from deop.images.canvas import Canvas
 from deop.model import DeOP
@@ -45,7 +45,7 @@ class DeOPTask(Task):
         names: Sequence[str],
         batches: PhotoBatches,
         recipe: DeOPRecipe,
-        validation: LabelledFolder | None = None,
+        validation: LabelledData | None = None,
         stage: str = "deop",
     ) -> None:
         super().__init__()

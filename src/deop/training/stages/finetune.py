@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from deop.data.augment import Augmentation
-from deop.data.folder import LabelledFolder
+from deop.data.entries import image_source
+from deop.data.labelled import LabelledData
 from deop.data.samples import TrainingPhotos
 from deop.errors import DataError, SettingError
 from deop.evaluation.evaluate import evaluate
@@ -105,9 +106,9 @@ class Division:
         independent: whether no reported photo takes part in the choice.
     """
 
-    training: LabelledFolder
-    choice: LabelledFolder
-    report: LabelledFolder
+    training: LabelledData
+    choice: LabelledData
+    report: LabelledData
     independent: bool
 
 
@@ -174,7 +175,7 @@ class Report:
         return f"held-out photos ({self.reported_photos}{chosen})"
 
 
-def divide(folder: LabelledFolder, recipe: FinetuneRecipe) -> Division:
+def divide(folder: LabelledData, recipe: FinetuneRecipe) -> Division:
     """Divide the photos at random, as the seed decides, into training photos and held-out photos.
 
     If the loop chooses the weights with the best score, two or more held-out photos are divided again: the larger half
@@ -194,7 +195,7 @@ def divide(folder: LabelledFolder, recipe: FinetuneRecipe) -> Division:
             "out"
         )
 
-    def part(indices: np.ndarray) -> LabelledFolder:
+    def part(indices: np.ndarray) -> LabelledData:
         return replace(folder, pairs=tuple(folder.pairs[index] for index in sorted(indices)))
 
     count = max(1, min(round(recipe.held_out * len(order)), len(order) - 1))
@@ -206,7 +207,7 @@ def divide(folder: LabelledFolder, recipe: FinetuneRecipe) -> Division:
     return Division(training, part(held_out[count // 2 :]), part(held_out[: count // 2]), independent=True)
 
 
-def measure(model: DeOP, photos: Division, others: LabelledFolder | None) -> Measured:
+def measure(model: DeOP, photos: Division, others: LabelledData | None) -> Measured:
     """mIoU of a model on the training photos, the reported photos and the photos with other names."""
     training, held_out = (
         float(evaluate(model, part, Protocol())["miou"] or 0) for part in (photos.training, photos.report)
@@ -214,7 +215,7 @@ def measure(model: DeOP, photos: Division, others: LabelledFolder | None) -> Mea
     return Measured(training, held_out, None if others is None else evaluate(model, others, Protocol())["miou"])
 
 
-def label_maps(model: DeOP, folder: LabelledFolder) -> list[np.ndarray]:
+def label_maps(model: DeOP, folder: LabelledData) -> list[np.ndarray]:
     """The label maps of photos, with those names of ``OTHER_NAMES`` that the folder does not have."""
     tuned = {text.casefold() for name in folder.names for text in name.split("|")}
     names = [entry.plain or entry.name for entry in official_classes(OTHER_NAMES)]
@@ -222,7 +223,7 @@ def label_maps(model: DeOP, folder: LabelledFolder) -> list[np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it does not matter here if two of these names have the same embedding
         vocabulary = model.vocabulary(_without_repeated_synonyms(others))
-        encoded = (model.encode([pair.photo])[0] for pair in folder.pairs)
+        encoded = (model.encode([image_source(pair.photo)])[0] for pair in folder.pairs)
         return [model.label(photo, vocabulary).label_map for photo in encoded]
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from deop.data.check import survey
-from deop.data.folder import LabelledFolder
+from deop.data.entries import image_source
+from deop.data.labelled import LabelledData
 from deop.encoders.clip_text import CLIPText
 from deop.errors import SettingError
 from deop.images.preprocessing import Normalization
@@ -103,7 +104,7 @@ class CropBatches:
         side: side of a crop, pixels.
     """
 
-    def __init__(self, folder: LabelledFolder, recipe: PromptRecipe, side: int) -> None:
+    def __init__(self, folder: LabelledData, recipe: PromptRecipe, side: int) -> None:
         self.folder, self.recipe, self.side = folder, recipe, side
         rng = np.random.default_rng((recipe.loop.seed, 1))
         self.pairs: list[tuple[int, int]] = []  # a photo and a class
@@ -132,7 +133,7 @@ class CropBatches:
         rng = np.random.default_rng((self.recipe.loop.seed, epoch, number))
         y, x, height, width = random_window(bottom - top, right - left, self.recipe.area, self.recipe.aspect, rng)
         box = (left + x, top + y, left + x + width, top + y + height)
-        image = Image.fromarray(np.ascontiguousarray(read_photo(pair.photo))).crop(box)
+        image = Image.fromarray(np.ascontiguousarray(read_photo(image_source(pair.photo)))).crop(box)
         inside = Image.fromarray(mask).crop(box)
         shape = (self.side, self.side)
         pixels = np.asarray(image.resize(shape, Image.Resampling.BILINEAR))
@@ -168,13 +169,13 @@ def random_window(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def photos_of_classes(folder: LabelledFolder) -> list[list[int]]:
+def photos_of_classes(folder: LabelledData) -> list[list[int]]:
     """For each class, the indices of the photos that show it."""
     present = survey(folder, use_cache=True).present
     photos: list[list[int]] = [[] for _ in folder.classes]
     labels = {entry.id: label for label, entry in enumerate(folder.classes)}
     for index, pair in enumerate(folder.pairs):
-        for class_id in present.get(folder.key(pair), ()):
+        for class_id in present.get(pair.key, ()):
             if class_id in labels:
                 photos[labels[class_id]].append(index)
     return photos

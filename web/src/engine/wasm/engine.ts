@@ -79,12 +79,12 @@ export class WasmEngine implements Engine {
       for (const { reject } of this.waiting.values()) reject(new EngineError(event.message ? `The model stopped: ${event.message}` : "The model’s script cannot be loaded. Export the page again."));
       this.waiting.clear();
     };
-    const { model, backend, webgpuFailure } = await this.call("start", document.baseURI, { webgpu, threads });
+    const { model, backend, defaults, webgpuFailure } = await this.call("start", document.baseURI, { webgpu, threads });
     if (webgpuFailure !== null) {
       console.info(`WebGPU is not used: ${webgpuFailure}`);
       remember(GPU_FAILED, document.querySelector<HTMLMetaElement>('meta[name="deop-site"]')?.content ?? "");
     }
-    return { model, backend, local: true, modes: ["semantic", "panoptic", "instance"], severances: [], heatmaps: true, maxPixels: MAX_PIXELS, maxNames: MAX_NAMES };
+    return { model, backend, local: true, modes: ["semantic", "panoptic", "instance"], severances: [], heatmaps: true, defaults, maxPixels: MAX_PIXELS, maxNames: MAX_NAMES };
   }
 
   private call<K extends keyof Calls>(call: K, ...given: Parameters<Calls[K]>): ReturnType<Calls[K]> {

@@ -78,7 +78,8 @@ export class Model {
     const { vocabulary, scores, remarks } = this.score(encoded, question);
     const modes = checkMode(vocabulary, question.options);
     const thresholds = question.thresholds.map((value) => value ?? this.config.threshold);
-    const result = assemble(scores, encoded.masks, encoded.canvas, vocabulary, this.config, question.options.mode, thresholds);
+    const settings = { ...this.config, smallestRegion: question.options.smallestRegion ?? this.config.smallestRegion };
+    const result = assemble(scores, encoded.masks, encoded.canvas, vocabulary, settings, question.options.mode, thresholds);
     return { ...result, remarks: [...remarks, ...modes] };
   }
 

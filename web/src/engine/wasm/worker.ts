@@ -1,11 +1,11 @@
 /** The worker: runs the model, so that the page stays responsive. */
 
-import { EngineError } from "../types";
+import { type Capabilities, EngineError } from "../types";
 import { type Encoded, Model, type Question } from "./model";
 import type { Preferences } from "./session";
 
 export interface Calls {
-  start(base: string, preferences: Preferences): Promise<{ model: string; backend: string; webgpuFailure: string | null }>;
+  start(base: string, preferences: Preferences): Promise<Pick<Capabilities, "model" | "backend" | "defaults"> & { webgpuFailure: string | null }>;
   encode(file: Blob): Promise<{ id: number; width: number; height: number }>;
   label(id: number, question: Question): Promise<ReturnType<Model["label"]>>;
   heatmap(id: number, question: Question, index: number): Promise<ReturnType<Model["heatmap"]>>;
@@ -32,7 +32,8 @@ const calls: Calls = {
   async start(base, preferences) {
     model = Model.load(base, preferences, (done, total) => post({ done, total }));
     const { config, networks } = await model;
-    return { model: config.name, backend: networks.backend, webgpuFailure: networks.webgpuFailure };
+    const { name, threshold, smallestRegion } = config;
+    return { model: name, backend: networks.backend, defaults: { threshold, smallestRegion }, webgpuFailure: networks.webgpuFailure };
   },
   async encode(file) {
     const encoded = await (await model!).encode(file);
