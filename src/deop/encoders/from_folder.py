@@ -1,0 +1,49 @@
+"""Vision and text encoders from a folder in the layout of transformers, of whatever kind its configuration says."""
+
+from pathlib import Path
+from typing import Any
+
+from deop.encoders.clip import CLIPVision
+from deop.encoders.clip_text import CLIPText
+from deop.errors import CheckpointError
+from deop.files import read_json
+
+TOWERS = ("clip",)
+"""The ``model_type`` of models of images and text that can be loaded."""
+
+
+def vision_from_folder(folder: str | Path) -> Any:
+    """Load the vision encoder in a folder, as a module with the protocol ``VisionEncoder``.
+
+    Args:
+        folder: a folder with ``config.json`` and safetensors.
+
+    Raises:
+        CheckpointError: an unknown ``model_type``, or a folder that is damaged or incomplete.
+    """
+    kind = _kind_of(folder)
+    if kind in ("clip", "clip_vision_model"):
+        return CLIPVision.from_folder(folder)
+    raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the vision encoders of {_KNOWN}")
+
+
+def text_from_folder(folder: str | Path) -> Any:
+    """Load the text encoder in a folder with its tokenizer, as a module with the protocol ``TextEncoder``.
+
+    Args:
+        folder: as in ``vision_from_folder``.
+
+    Raises:
+        CheckpointError: as in ``vision_from_folder``, or no tokenizer.
+    """
+    kind = _kind_of(folder)
+    if kind in ("clip", "clip_text_model"):
+        return CLIPText.from_folder(folder)
+    raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the text encoders of {_KNOWN}")
+
+
+_KNOWN = ", ".join(repr(kind) for kind in TOWERS)
+
+
+def _kind_of(folder: str | Path) -> str:
+    return str(read_json(Path(folder) / "config.json").get("model_type"))
