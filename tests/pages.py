@@ -81,8 +81,8 @@ def fill_hub_cache(cache: Path, tiny_clip: Path) -> Path:
         "facebook/sam-vit-base": tiny_networks.sam(),
     }
     for entry in ZOO.values():
-        revision = "0" * 40 if entry.clip.revision == "main" else entry.clip.revision
-        snapshot = cache / f"models--{entry.clip.repo.replace('/', '--')}" / "snapshots" / revision
+        revision = "0" * 40 if entry.encoder.revision == "main" else entry.encoder.revision
+        snapshot = cache / f"models--{entry.encoder.repo.replace('/', '--')}" / "snapshots" / revision
         shutil.copytree(tiny_clip, snapshot)
         _write_main_reference(snapshot)
         networks[str(entry.proposer)] = tiny_networks.mask2former()

@@ -44,7 +44,7 @@ def test_evaluation_page_lists_the_json_keys(working_directory, capfd):
 
 def test_models_page_lists_the_zoo():
     rows = re.findall(r"^\| `([\w-]+)` \| `(.+)` \| `(.+)` \|$", read(DOCS / "models.md"), re.MULTILINE)
-    assert rows == [(name, entry.clip.repo, entry.proposer.repo) for name, entry in ZOO.items()]
+    assert rows == [(name, entry.encoder.repo, entry.proposer.repo) for name, entry in ZOO.items()]
 
 
 def test_pages_list_every_severance():

@@ -95,9 +95,9 @@ def test_every_named_model_has_a_card():
     assert set(ZOO) <= set(cards)
     for name, entry in ZOO.items():
         rows = dict(re.findall(r"^\| ([\w ]+) \| (.+) \|$", cards[name], re.MULTILINE))
-        assert rows["encoder"].startswith(f"`{entry.clip.repo}`")
+        assert rows["encoder"].startswith(f"`{entry.encoder.repo}`")
         assert rows["masks"] == f"`{entry.proposer.repo}`"
-        assert rows["licence"].startswith(entry.clip.license)
+        assert rows["licence"].startswith(entry.encoder.license)
         assert entry.proposer.license in rows["licence"] or "likewise" in rows["licence"]
         assert rows["download"] == f"{entry.megabytes:,} MB"
         assert {"training data", "published", "good for"} <= set(rows)

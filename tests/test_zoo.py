@@ -45,19 +45,19 @@ def commit(weights):
 
 @pytest.mark.parametrize("entry", ZOO.values(), ids=str)
 def test_every_model_is_described(entry):
-    for weights in (entry.clip, entry.proposer):
+    for weights in (entry.encoder, entry.proposer):
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", weights.repo)
         assert re.fullmatch(r"[0-9a-f]{40}|main", weights.revision)
         assert weights.license in LICENCES
         assert 100 < weights.megabytes < 3000
     assert entry.purpose
-    assert entry.megabytes == entry.clip.megabytes + entry.proposer.megabytes
-    if "NC" in entry.clip.license:
+    assert entry.megabytes == entry.encoder.megabytes + entry.proposer.megabytes
+    if "NC" in entry.encoder.license:
         assert "not for commercial use" in entry.purpose
 
 
 def test_revisions_are_full_commit_ids_with_known_exceptions():
-    unpinned = {w.repo for entry in ZOO.values() for w in (entry.clip, entry.proposer) if w.revision == "main"}
+    unpinned = {w.repo for entry in ZOO.values() for w in (entry.encoder, entry.proposer) if w.revision == "main"}
     assert unpinned == {"facebook/metaclip-b16-fullcc2.5b"}
 
 
@@ -82,11 +82,11 @@ def test_with_another_proposer_pooling_replaces_slot_tied_anchors(tiny_clip, tmp
 def test_a_cached_model_loads_without_a_network(hub, cached_clip, name):
     hub.error = AssertionError("the hub was asked")
     entry = ZOO[name]
-    cached_clip(entry.clip)
+    cached_clip(entry.encoder)
     model = load(name, proposer="given", device="cpu")
     assert model.proposer is None
     assert model.card.name == name
-    assert model.card.license == entry.clip.license
+    assert model.card.license == entry.encoder.license
     assert model.settings.severance == TRAINING_FREE
     assert model.settings.resize.short_side == entry.short_side
     assert not model.training
@@ -161,7 +161,7 @@ def test_without_a_network_every_missing_part_is_reported_at_once(hub):
     entry = ZOO["clip-b32"]
     with pytest.raises(ModelNotFoundError) as caught:
         load("clip-b32")
-    for weights in (entry.clip, entry.proposer):
+    for weights in (entry.encoder, entry.proposer):
         assert f"hf download {weights.repo} --revision {weights.revision}" in str(caught.value)
         assert str(repo_cache(weights.repo)) in str(caught.value)
     assert f"{entry.megabytes} MB" in str(caught.value)

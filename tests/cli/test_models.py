@@ -18,14 +18,14 @@ def test_lists_every_model_with_its_licence(deop, hub):
     for name, entry in ZOO.items():
         line = next(line for line in done.out.splitlines() if line.startswith(f"{name} "))
         assert str(entry.megabytes) in line
-        assert entry.clip.license in line
+        assert entry.encoder.license in line
         assert line.rstrip().endswith("no")
 
 
 def test_lists_what_is_on_this_machine_without_a_network(deop, hub):
     hub.error = AssertionError("the hub was contacted")
     entry = ZOO["clip-b32"]
-    cache(hub, entry.clip, CLIP_FILES)
+    cache(hub, entry.encoder, CLIP_FILES)
     state = {line.split()[0]: line.split()[-1] for line in deop("models").out.splitlines() if line[:1].isalpha()}
     assert state["clip-b32"] == "encoder"
     cache(hub, entry.proposer, MASK_FILES)
@@ -39,6 +39,6 @@ def test_json_has_all_details(deop, hub):
     assert lines[0]["megabytes"] <= 17
     for line in lines[1:]:
         entry = ZOO[line["name"]]
-        assert line["clip"] == vars(entry.clip)
+        assert line["encoder"] == vars(entry.encoder)
         assert line["proposer"]["revision"] == entry.proposer.revision
         assert line["on_this_machine"] == {"encoder": False, "proposer": False}

@@ -48,7 +48,7 @@ def models(
     table.add_column("Here", no_wrap=True)
     table.add_row("nano", purpose, card["license"], str(megabytes), "yes")
     for name, entry in ZOO.items():
-        licences = f"{entry.clip.license}; masks: {entry.proposer.license}"
+        licences = f"{entry.encoder.license}; masks: {entry.proposer.license}"
         table.add_row(name, entry.purpose, licences, str(entry.megabytes), _DOWNLOADED[downloaded[name]])
     console = PlainConsole()
     console.print(table)
