@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -22,16 +21,13 @@ from rich.table import Table
 from deop import DeOP, load
 from deop.data.folder import open_folder
 from deop.data.labelled import LabelledData
-from deop.encoders.severance import KINDS
-from deop.errors import DataError, DeopError, SettingError
-from deop.evaluation.bootstrap import Bootstrap, PhotoSums
-from deop.evaluation.evaluate import EvaluatedPhoto, evaluate
-from deop.evaluation.metrics import semantic_scores
+from deop.errors import DeopError
+from deop.evaluation.bootstrap import Bootstrap
+from deop.evaluation.comparison import Scored, evaluate_with_draws
 from deop.evaluation.protocol import Protocol
 from deop.files import read_names, replacing
+from deop.severance import KINDS, Severance
 from deop.zoo import GIVEN
-
-SCORES = ("miou", "seen_miou", "unseen_miou", "hiou", "pixel_accuracy")
 
 
 @dataclass(frozen=True)
@@ -44,12 +40,10 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Row:
-    """The scores of one row; ``draws`` are the scores of each resample."""
+class Row(Scored):
+    """The options and the scores of one row."""
 
     setting: Setting
-    scores: dict[str, Any]
-    draws: dict[str, np.ndarray]
 
 
 def anchors_of(model: DeOP, proposals: str) -> tuple[list[str], str]:
@@ -86,30 +80,8 @@ def measure(
         progress: called with the number of finished photos and of all photos.
     """
     protocol = Protocol(severance=setting.severance, classifier=setting.classifier, anchors=setting.anchors, **options)
-    sums: list[PhotoSums] = []
-
-    def count(photo: EvaluatedPhoto) -> None:
-        counts = photo.confusion.counts
-        if not sums:
-            sums.append(PhotoSums(counts.shape))
-        sums[0].add(counts)
-
-    scores = evaluate(model, data, protocol, progress, bootstrap=bootstrap, watch=count)
-    if not sums:
-        raise DataError(f"no photo of {data.root} has a known pixel: there is nothing to compare")
-    unseen = np.isin(list(scores["per_class"]), scores["unseen"]) if scores["unseen"] else None
-    keys = [key for key in SCORES if scores[key] is not None]
-    draws = bootstrap.draw(sums[0], lambda part: np.stack([semantic_scores(part, unseen)[key] for key in keys], -1))
-    return Row(setting, scores, dict(zip(keys, draws.T, strict=True)))
-
-
-def compare(row: Row, first: Row, bootstrap: Bootstrap) -> dict[str, Any]:
-    """The difference of each score to the first row, with its interval, in [-1, 1]."""
-    gains = {}
-    for key, draws in row.draws.items():
-        low, high = bootstrap.interval(draws - first.draws[key])
-        gains[key] = {"gain": row.scores[key] - first.scores[key], "interval": [float(low), float(high)]}
-    return gains
+    scored = evaluate_with_draws(model, data, protocol, progress, bootstrap=bootstrap)
+    return Row(scored.scores, scored.draws, setting)
 
 
 def table_of(rows: list[Row], bootstrap: Bootstrap) -> Table:
@@ -128,7 +100,7 @@ def table_of(rows: list[Row], bootstrap: Bootstrap) -> Table:
         table.add_column("Regions", justify="right", no_wrap=True)
     table.add_column("s per photo", justify="right", no_wrap=True)
     for row in rows:
-        setting, gains = row.setting, compare(row, rows[0], bootstrap)
+        setting, gains = row.setting, row.minus(rows[0], bootstrap)
         cells = [setting.severance or "-", setting.classifier, setting.anchors or "-"]
         for key in keys:
             cells.append(f"{100 * row.scores[key]:.1f}")
@@ -156,7 +128,8 @@ def main(
     names: Annotated[str, typer.Option(help="all names, or present: only those in the photo's truth.")] = "all",
     unseen: Annotated[Path | None, typer.Option(help="File with the names that training did not see.")] = None,
     severance: Annotated[
-        str, typer.Option(help="Severances to compare, separated by commas; differences are to the first.")
+        str,
+        typer.Option(help="Severances as --severance of deop takes them, separated by commas; compared to the first."),
     ] = ",".join(KINDS),
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N photos.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 1000,
@@ -166,8 +139,8 @@ def main(
 ) -> None:
     """Evaluate every combination of severance, classifier and anchors, with intervals and paired differences."""
     kinds = [kind.strip() for kind in severance.split(",")]
-    if unknown := sorted(set(kinds) - set(KINDS)):
-        raise SettingError(f"unknown severance {', '.join(unknown)}: choose from {', '.join(KINDS)}")
+    for kind in kinds:
+        Severance.parse(kind)  # raises an error before the model is loaded
     unseen_names = tuple(read_names(unseen)) if unseen else ()
     options = {"proposals": proposals, "names": names, "unseen": unseen_names, "limit": limit}
     Protocol(**options)  # raises an error before the model is loaded
@@ -199,8 +172,7 @@ def main(
     )
     if json_file:
         values = [
-            {**vars(row.setting), "found": row.scores, "against_first": compare(row, rows[0], bootstrap)}
-            for row in rows
+            {**vars(row.setting), "found": row.scores, "against_first": row.minus(rows[0], bootstrap)} for row in rows
         ]
         with replacing(json_file) as file:
             file.write((json.dumps(values, indent=2) + "\n").encode())

@@ -193,6 +193,17 @@ class Severance:
         """Whether the encoder needs features of another network."""
         return self.kind in ("similar", "region") and self.similarity == "proxy"
 
+    @property
+    def text(self) -> str:
+        """The kind and all values that differ from the defaults, as ``parse`` takes them.
+
+        >>> Severance("region", residual=0.0, similarity="k", mlp=False).text
+        'region:residual=0:similarity=k:mlp=no'
+        """
+        changed = [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "kind"]
+        values = [f"{name}={_text(value)}" for name, value in changed if value != getattr(Severance(), name)]
+        return ":".join((self.name, *values))
+
     def residuals(self, depth: int) -> dict[int, float]:
         """Index of each severed block -> weight of its residual stream.
 
@@ -321,3 +332,12 @@ def _change(name: str, change: str) -> tuple[str, Any]:
         kind = "yes or no" if isinstance(default, bool) else "a number, or several joined by /"
         raise SettingError(f"{change!r} after severance {name!r}: expected {kind}") from None
     return field, text
+
+
+def _text(value: Any) -> str:
+    """A value as ``_change`` reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "/".join(map(_text, value))
+    return value if isinstance(value, str) else f"{value:g}"

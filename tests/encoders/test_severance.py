@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import KINDS, Severance, mixer, patch_coverage
 from deop.errors import SettingError
+from deop.severance import PRESETS, TRAINING_FREE
 from tests.conftest import assert_parity
 
 ORIGINAL = {"none": "none", "maskgate": "gate", "identity": "self", "masksim": "affinity"}
@@ -244,3 +245,11 @@ def test_errors():
     assert Severance("gate", (-1, 0), (0.2, 1.0)).residuals(12) == {11: 0.2, 0: 1.0}
     default = Severance("self", (3,), 0.2, "severed")
     assert Severance.parse("gate", default) == Severance("gate", (3,), 0.2, "severed")
+
+
+@pytest.mark.parametrize("severance", [
+    *(preset.severance for preset in PRESETS.values()), TRAINING_FREE, Severance(),
+    Severance("self", layers=(-2, -1), residual=(0.0, 0.2)), Severance("region", levels=(5, 6), neighbours=2.5),
+], ids=lambda severance: severance.text)  # fmt: skip
+def test_text_is_what_parse_reads(severance):
+    assert Severance.parse(severance.text) == severance

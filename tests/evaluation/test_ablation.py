@@ -84,10 +84,12 @@ def test_differences_are_paired(ablation):
     bootstrap = Bootstrap(200)
     draws = np.random.default_rng(0).normal(0.5, 0.2, 200)
     first, second = (
-        ablation.Row(ablation.Setting("none", "one-pass", "pool"), {"miou": 0.5 + gain}, {"miou": draws + gain})
+        ablation.Row(
+            {"miou": 0.5 + gain, "images": 2}, {"miou": draws + gain}, ablation.Setting("none", "one-pass", "pool")
+        )
         for gain in (0, 0.01)
     )
-    gain = ablation.compare(second, first, bootstrap)["miou"]
+    gain = second.minus(first, bootstrap)["miou"]
     assert gain["interval"] == pytest.approx([0.01, 0.01])  # not 0, although the interval of each score is 0.8 wide
     assert "*" in ablation._gain(gain)
     assert "*" not in ablation._gain({"gain": 0.1, "interval": [-0.01, 0.2]})
