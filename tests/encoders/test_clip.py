@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.encoders.clip import CLIPVision, VisionConfig, interpolate_positions
+from deop.encoders.clip import CLIPVision, VisionConfig
+from deop.encoders.clip_positions import interpolate_positions
 from deop.encoders.severance import KINDS, Severance
 from deop.errors import CheckpointError
 from tests.encoders.suite import EncoderSuite

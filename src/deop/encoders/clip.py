@@ -5,22 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.config import from_json
 from deop.encoders.blocks import ACTIVATIONS, Block
 from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
-from deop.encoders.clip_positions import interpolate_positions, positions_within
-from deop.encoders.severance import Severance, patch_coverage
-from deop.encoders.similarity import region_scope
-from deop.encoders.stream import Plan, Stream, part_of, stitched
+from deop.encoders.severance import Severance
+from deop.encoders.stream import Plan, Stream
+from deop.encoders.tower import Sizes, VisionTower, need_masks
 from deop.encoders.types import VisionFeatures
-from deop.encoders.windows import Layout, Windows
-from deop.errors import CheckpointError, SettingError
+from deop.encoders.windows import Windows
+from deop.errors import CheckpointError
 from deop.images.preprocessing import CLIP, Normalization
 from deop.networks.loading import load_strictly, read_weights
-from deop.networks.resampling import grid_of, inside_images, resize_bilinear
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class VisionConfig:
             )
 
 
-class CLIPVision(nn.Module):
+class CLIPVision(VisionTower):
     """CLIP's vision transformer for images of any size; any of its blocks can be severed.
 
     Args:
@@ -117,16 +114,6 @@ class CLIPVision(nn.Module):
         """Channels C of the joint space."""
         return self.config.output
 
-    @property
-    def patch(self) -> int:
-        """Side of a patch in pixels."""
-        return self.config.patch
-
-    @property
-    def crop_side(self) -> int:
-        """Side of the training images in pixels: the size of the crops of the two-stream classifier."""
-        return self.config.grid * self.config.patch
-
     def forward(
         self,
         pixels: Tensor,
@@ -163,105 +150,29 @@ class CLIPVision(nn.Module):
         Raises:
             SettingError: a severed layer that the encoder does not have, or missing masks.
         """
-        severance = severance or Severance()
-        severance.residuals(len(self.blocks))  # raises errors early
-        proxy = proxy if severance.needs_proxy else None
-        patch, (height, width) = self.config.patch, pixels.shape[-2:]
-        cells = self.patch_embedding(F.pad(pixels, (0, -width % patch, 0, -height % patch)))
-        grid = (cells.shape[-2], cells.shape[-1])
-        coverage = scope = None
-        if region_tokens and masks is None:
-            raise SettingError("region tokens need masks: pass masks to the encoder")
-        if masks is not None and (region_tokens or severance.uses_masks):
-            scope = patch_coverage(masks, (height, width), patch).to(cells.dtype)
-            coverage = scope
-            if proxy is not None and 0 not in masks.shape:
-                coverage = resize_bilinear(masks, proxy.shape[-2:]).sigmoid().to(cells.dtype)
-            elif proxy is not None:
-                coverage = cells.new_zeros(*masks.shape[:2], *proxy.shape[-2:])
-            coverage = coverage if severance.uses_masks else None
-            scope = scope if region_tokens else None
-        if sizes is None or (windows is None and proxy is None):
-            return self._encode(cells, coverage, valid, sizes, proxy, scope, severance=severance, windows=windows)
-        grids = [grid_of(size, patch) for size in sizes]
-        if set(grids) == {grid}:
-            return self._encode(cells, coverage, valid, None, proxy, scope, severance=severance, windows=windows)
-        # Windows and other grids follow the image, so that its features do not depend on the padding.
-        parts: dict[int, VisionFeatures] = {}
-        for rows, columns in dict.fromkeys(grids):
-            chosen = [index for index, one in enumerate(grids) if one == (rows, columns)]
-            share = (rows / grid[0], columns / grid[1])
-            features = self._encode(
-                cells[chosen, :, :rows, :columns],
-                part_of(coverage, chosen, share),
-                None if valid is None else valid[chosen],
-                None,
-                part_of(proxy, chosen, share),
-                part_of(scope, chosen, share),
-                severance=severance,
-                windows=windows,
-            )
-            for position, index in enumerate(chosen):
-                regions = None if features.regions is None else features.regions[position]
-                parts[index] = VisionFeatures(features.patches[position], features.image[position], regions)
-        ordered = [parts[index] for index in range(len(cells))]
-        target = grid if proxy is None else (proxy.shape[-2], proxy.shape[-1])
-        patches = [
-            F.pad(one.patches, (0, target[1] - one.patches.shape[-1], 0, target[0] - one.patches.shape[-2]))
-            for one in ordered
-        ]
-        tokens = [one.regions for one in ordered if one.regions is not None]
-        return VisionFeatures(
-            torch.stack(patches),
-            torch.stack([one.image for one in ordered]),
-            torch.stack(tokens) if tokens else None,
+        need_masks(masks, region_tokens, "region tokens")
+        return self._features(
+            pixels, masks, severance or Severance(), valid, sizes, proxy, windows, regions=region_tokens
         )
 
-    def _encode(
-        self,
-        cells: Tensor,
-        coverage: Tensor | None,
-        valid: Tensor | None,
-        sizes: list[tuple[int, int]] | Tensor | None,
-        proxy: Tensor | None,
-        scope: Tensor | None,
-        *,
-        severance: Severance,
-        windows: Windows | None,
-    ) -> VisionFeatures:
-        """``forward`` from the embedded patches ``cells`` (B, C, gh, gw) on.
-
-        ``coverage`` (B, N, rows, columns) is that of the severance, on the grid of ``proxy`` if there is one; ``scope``
-        that of the region tokens, on the grid of ``cells``; None: there are none.
-        """
+    def _enter(self, cells: Tensor, sizes: Sizes, regions: int) -> Tensor:
         grid = (cells.shape[-2], cells.shape[-1])
-        inside = None if sizes is None else inside_images(sizes, grid, self.config.patch, cells.device)
-        bias = None if scope is None else region_scope(scope, valid, inside)
-        plan = Plan.of(severance, len(self.blocks), coverage, valid, inside, grid, proxy)
-        layout = None if windows is None else Layout.of(windows, grid, self.config.patch)
-        if layout is None or layout.count == 1:
-            stream = Stream(self._enter(cells, sizes, scope))
-            self._run(stream, range(plan.first), plan, grid, sizes, inside, bias)
-        else:
-            parts = None if scope is None else layout.cut(scope)
-            repeated = None if valid is None else valid.repeat_interleave(layout.count, 0)
-            stream = Stream(self._enter(layout.cut(cells), None, parts))
-            part_bias = None if parts is None else region_scope(parts, repeated, None)
-            self._run(stream, range(plan.first), plan, layout.window, None, None, part_bias)
-            stream = stitched(stream, layout, parts)
-        self._run(stream, range(plan.first, len(self.blocks)), plan, grid, sizes, inside, bias)
+        x = torch.cat([self.class_token.to(cells.dtype).expand(cells.shape[0], 1, -1), cells.flatten(2).mT], 1)
+        x = x + self._positions(self.positions, grid, sizes)
+        if self.config.learned_at_input:
+            x = x + self._positions(self.learned_positions["input"], grid, sizes)
+        x = self.norm_pre(x)
+        return torch.cat([x, x[:, :1].expand(-1, regions, -1)], 1) if regions else x
 
-        regions = 0 if scope is None else scope.shape[1]
-        last = stream.x.shape[1] - regions
-        tokens = (
-            stream.x
-            if stream.branches is None
-            else torch.cat([stream.x[:, :1], stream.branches, stream.x[:, last:]], 1)
-        )
+    def _leave(self, stream: Stream, plan: Plan, scope: Tensor | None, inside: Tensor | None) -> VisionFeatures:
+        last = stream.x.shape[1] - (0 if scope is None else scope.shape[1])
+        tokens = stream.x
+        if stream.branches is not None:
+            tokens = torch.cat([stream.x[:, :1], stream.branches, stream.x[:, last:]], 1)
         tokens = self.norm_post(tokens)
         patches = tokens[:, 1:last]
         if stream.level is not None:
-            patches = patches + severance.level_weight * self.norm_post(stream.level[:, 1:])
+            patches = patches + plan.severance.level_weight * self.norm_post(stream.level[:, 1:])
         patches = patches @ self.projection
         if inside is not None:
             patches = patches * inside[..., None]
@@ -270,57 +181,6 @@ class CLIPVision(nn.Module):
             tokens[:, 0] @ self.projection,
             None if scope is None else tokens[:, last:] @ self.projection,
         )
-
-    def _enter(self, cells: Tensor, sizes: list[tuple[int, int]] | Tensor | None, scope: Tensor | None) -> Tensor:
-        """The tokens that enter the first block, from embedded patches (B, C, gh, gw): (B, 1 + L + N, C)."""
-        grid = (cells.shape[-2], cells.shape[-1])
-        x = torch.cat([self.class_token.to(cells.dtype).expand(cells.shape[0], 1, -1), cells.flatten(2).mT], 1)
-        x = x + self._positions(self.positions, grid, sizes)
-        if self.config.learned_at_input:
-            x = x + self._positions(self.learned_positions["input"], grid, sizes)
-        x = self.norm_pre(x)
-        return x if scope is None else torch.cat([x, x[:, :1].expand(-1, scope.shape[1], -1)], 1)
-
-    def _run(
-        self,
-        stream: "Stream",
-        indices: range,
-        plan: "Plan",
-        grid: tuple[int, int],
-        sizes: list[tuple[int, int]] | Tensor | None,
-        inside: Tensor | None,
-        scope: Tensor | None,
-    ) -> None:
-        """Pass a stream through some of the blocks, in place."""
-        keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None, None]
-        count = stream.x.shape[1] if scope is None else scope.shape[-1]
-        severance = plan.severance
-        for index in indices:
-            x, block = stream.x, self.blocks[index]
-            assert isinstance(block, Block)
-            if index in self.config.learned_in_blocks:
-                positions = self._positions(self.learned_positions[str(index)], grid, sizes)
-                if scope is not None:
-                    copies = positions[:, :1].expand(-1, scope.shape[-2], -1)
-                    positions = torch.cat([positions, copies], 1)
-                x = x + positions
-            residual = plan.residuals.get(index)
-            if residual is None:
-                stream.x = block(x, keys, scope=scope)
-            else:
-                if index == len(self.blocks) - 1 and stream.level is not None:
-                    mean = stream.level / len(severance.levels)
-                    assert plan.mix is not None
-                    stream.level = block.at_level(mean, x[:, :count], plan.mix, residual, severance.mlp)
-                result = block(x, keys, plan.mix, residual, severance.class_token, severance.mlp, scope)
-                if severance.parallel:
-                    branch = result[:, 1:count]
-                    stream.branches = branch if stream.branches is None else stream.branches + branch
-                    result = block(x, keys, scope=scope)
-                stream.x = result
-            if index in plan.levels:
-                level = stream.x[:, :count]
-                stream.level = level if stream.level is None else stream.level + level
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values; ``from_config`` reads it."""
@@ -334,25 +194,6 @@ class CLIPVision(nn.Module):
             CheckpointError: an unknown entry or value.
         """
         return cls(from_json(VisionConfig, values, "the vision encoder")).eval()
-
-    def _positions(self, table: Tensor, grid: tuple[int, int], sizes: list[tuple[int, int]] | Tensor | None) -> Tensor:
-        """A position table fitted to the canvas (1, 1 + L, C), or to each image (B, 1 + L, C) if sizes differ."""
-        rule = self.config.position_rule
-        if torch.compiler.is_exporting() or isinstance(sizes, Tensor):
-            extent = [] if sizes is None else [(side + self.config.patch - 1) // self.config.patch for side in sizes[0]]
-            return positions_within(table, grid, (extent[0], extent[1]) if extent else grid, rule)[None]
-        if sizes is None:
-            return interpolate_positions(table, grid, rule)[None]
-        grids = {grid_of(size, self.config.patch) for size in sizes}
-        if grids == {grid}:
-            return interpolate_positions(table, grid, rule)[None]
-        tables = {}
-        for rows, columns in grids:
-            fitted = interpolate_positions(table, (rows, columns), rule)
-            cells = fitted[1:].unflatten(0, (rows, columns))
-            cells = F.pad(cells, (0, 0, 0, grid[1] - columns, 0, grid[0] - rows)).flatten(0, 1)
-            tables[rows, columns] = torch.cat([fitted[:1], cells])
-        return torch.stack([tables[grid_of(size, self.config.patch)] for size in sizes])
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPVision":

@@ -26,7 +26,7 @@ class Tokens:
     """What a severed block passes to a function that is used as ``Severance.kind``.
 
     Attributes:
-        values: (B, 1 + L, C) float, W_v x + b_v; the class token first.
+        values: (B, 1 + L, C) float, W_v x + b_v; the class token first. Towers without one have an unused token there.
         project: "q", "k" or "v" -> (B, heads, 1 + L, d) float, the queries, keys or values by head.
         grid: (gh, gw) of the L patches, in rows.
         coverage: (B, N, L) float in [0, 1], coverage of each patch by each proposal, 0 for proposals that are padding
@@ -64,6 +64,7 @@ def mixer(
     inside: Tensor | None = None,
     grid: tuple[int, int] | None = None,
     proxy: Tensor | None = None,
+    class_token: bool = True,
 ) -> Mix:
     """Build the function that mixes the values of severed blocks, for one batch.
 
@@ -75,6 +76,7 @@ def mixer(
         inside: (B, L) bool, False for patches in the padding of an image; None: all are inside.
         grid: (gh, gw) of the L patches; needed by functions, ``neighbours`` and "proxy".
         proxy: (B, c, gh', gw') float, features of another network on any grid; needed by ``similarity="proxy"``.
+        class_token: False for a tower without class token, whose first token is never attended to.
 
     Returns:
         A function from values (B, 1 + L, C), and a function that projects queries and keys, to mixed values
@@ -88,7 +90,7 @@ def mixer(
         return lambda values, project=None: values
     if severance.needs_masks and coverage is None:
         raise SettingError(f"severance {severance.name!r} needs masks: pass masks to the encoder, or use 'self'")
-    scene = scene_of(coverage, valid, inside, grid, proxy)
+    scene = scene_of(coverage, valid, inside, grid, proxy, class_token)
     if callable(severance.kind):
         return _function(severance.kind, scene)
     if severance.kind in ("similar", "region"):
@@ -138,7 +140,10 @@ def _affinity(scene: Scene) -> Mix:
     if torch.compiler.is_exporting() or tokens.shape[2] == 0:
         tokens = F.pad(tokens, (0, 1))
     # (B, 1, 1 + L), True for tokens that may be attended to: nothing is taken from padding.
-    keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None]
+    keys = None
+    if inside is not None or not scene.class_token:
+        inside = torch.ones_like(coverage[:, 0], dtype=torch.bool) if inside is None else inside
+        keys = F.pad(inside, (1, 0), value=scene.class_token)[:, None]
 
     def mix(values: Tensor, project: Project | None = None) -> Tensor:
         # softmax(M^T M) v is unscaled attention with M^T as both queries and keys: no L x L matrix is stored.

@@ -42,6 +42,7 @@ class Scene:
         grid: (gh, gw), or None if unknown.
         proxy: (B, gh' * gw', c) float32 of unit length, or None.
         proxy_grid: (gh', gw'), or None.
+        class_token: whether the first token is a class token; else it is unused.
     """
 
     coverage: Tensor | None
@@ -50,6 +51,7 @@ class Scene:
     grid: tuple[int, int] | None
     proxy: Tensor | None
     proxy_grid: tuple[int, int] | None
+    class_token: bool = True
 
     def masks(self) -> tuple[Tensor, Tensor]:
         """Coverage and validity of a scene that has masks."""
@@ -64,6 +66,7 @@ def scene_of(
     inside: Tensor | None,
     grid: tuple[int, int] | None,
     proxy: Tensor | None,
+    class_token: bool = True,
 ) -> Scene:
     """The scene of a batch; arguments as in ``encoders.severance.mixer``."""
     if coverage is not None:
@@ -73,9 +76,9 @@ def scene_of(
         if inside is not None:
             coverage = coverage * inside[:, None]
     if proxy is None:
-        return Scene(coverage, valid, inside, grid, None, None)
+        return Scene(coverage, valid, inside, grid, None, None, class_token)
     unit = F.normalize(proxy.float().flatten(2).mT, dim=-1)
-    return Scene(coverage, valid, inside, grid, unit, (proxy.shape[-2], proxy.shape[-1]))
+    return Scene(coverage, valid, inside, grid, unit, (proxy.shape[-2], proxy.shape[-1]), class_token)
 
 
 def region_scope(coverage: Tensor, valid: Tensor | None, inside: Tensor | None) -> Tensor:
@@ -166,9 +169,10 @@ def _by_neighbours(severance: Severance, scene: Scene) -> Mix:
     def mix(values: Tensor, project: Project | None = None) -> Tensor:
         assert project is not None
         queries, keys = project("q").float(), project("k").float()
-        weight = queries.new_ones(values.shape[:2])  # tokens in the padding do not count
+        weight = queries.new_ones(values.shape[0], values.shape[1] - 1)
         if scene.inside is not None:
-            weight = F.pad(scene.inside, (1, 0), value=True).float()
+            weight = scene.inside.float()  # tokens in the padding do not count
+        weight = F.pad(weight, (1, 0), value=float(scene.class_token))
         weight = weight[:, None] / weight.sum(1)[:, None, None]  # (B, 1, 1 + L)
         lengths = (queries.norm(dim=-1) * weight).sum(2) * (keys.norm(dim=-1) * weight).sum(2)  # (B, heads)
         scale = severance.sharpness * lengths.mean(1)[:, None, None] * queries.shape[-1] ** -0.5

@@ -39,11 +39,13 @@ class Plan:
         inside: Tensor | None,
         grid: tuple[int, int],
         proxy: Tensor | None,
+        class_token: bool = True,
     ) -> "Plan":
         """The plan of a batch for an encoder of ``depth`` blocks; other arguments as in ``mixer``."""
         residuals, mix = severance.residuals(depth), None
         if residuals:
-            mix = mixer(severance, None if coverage is None else coverage.flatten(2), valid, inside, grid, proxy)
+            flat = None if coverage is None else coverage.flatten(2)
+            mix = mixer(severance, flat, valid, inside, grid, proxy, class_token)
             if severance.needs_proxy and proxy is not None:
                 grid = (proxy.shape[-2], proxy.shape[-1])
         levels = frozenset(level % depth for level in severance.levels) if residuals else frozenset()
@@ -59,11 +61,13 @@ class Stream:
         level: (B, 1 + L, C), sum of the streams after the levels so far, then the severed block's result for their
             mean; None without levels.
         branches: (B, L, C), sum of the severed blocks' results, if they are parallel.
+        ordinary: (B, 1 + L, C), the tokens as if nothing were severed; None if they are not needed.
     """
 
     x: Tensor
     level: Tensor | None = None
     branches: Tensor | None = None
+    ordinary: Tensor | None = None
 
 
 def stitched(stream: Stream, layout: Layout, scope: Tensor | None) -> Stream:
