@@ -264,27 +264,28 @@ def read_text_config(folder: Path) -> dict[str, Any]:
         "output": config.projection_dim,
         "activation": text.hidden_act,
         "norm_eps": text.layer_norm_eps,
-        # Configs written before transformers 4.31 wrongly say 2; there the end token is the largest id of a row.
-        "end_token": None if text.eos_token_id == 2 else text.eos_token_id,
+        # CLIP configs written before transformers 4.31 wrongly say 2; there the end token is the largest id of a row.
+        "end_token": None if text.eos_token_id == 2 and "metaclip" not in text.model_type else text.eos_token_id,
     }
 
 
 def _read_clip_config(folder: Path, tower: str) -> tuple[Any, Any]:
-    """The configuration of a whole CLIP or of one tower of it, as transformers reads it, and that of the tower.
+    """The configuration of a whole CLIP or MetaCLIP 2 or of one tower of it, as transformers reads it, and the tower's.
 
     transformers also reads the older entries ``vision_config_dict`` and ``text_config_dict``, which take precedence.
     """
-    from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
+    import transformers
 
-    path, part = folder / "config.json", f"clip_{tower}_model"
-    kind = read_json(path).get("model_type")
-    if kind not in ("clip", part):
+    path = folder / "config.json"
+    kind = str(read_json(path).get("model_type"))
+    family = "metaclip_2" if kind.startswith("metaclip_2") else "clip"
+    part = f"{family}_{tower}_model"
+    if kind not in (family, part):
         raise CheckpointError(f"{path} has model type {kind!r}: expected a CLIP of transformers ('clip' or {part!r})")
+    name = "MetaClip2" if family == "metaclip_2" else "CLIP"
+    suffix = "" if kind == family else tower.capitalize()
     try:
-        if kind == "clip":
-            whole: Any = CLIPConfig.from_pretrained(folder)
-            return whole, whole.vision_config if tower == "vision" else whole.text_config
-        config = (CLIPVisionConfig if tower == "vision" else CLIPTextConfig).from_pretrained(folder)
+        config: Any = getattr(transformers, f"{name}{suffix}Config").from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    return config, config
+    return config, config if suffix else getattr(config, f"{tower}_config")

@@ -1,4 +1,4 @@
-"""CLIP's text encoder: transformers' modules and tokenizer, optionally with a learned prompt."""
+"""The text encoder of CLIP and MetaCLIP 2: transformers' modules and tokenizer, optionally with a learned prompt."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ from deop.networks.loading import load_strictly, read_weights
 from deop.networks.state_hash import StateHash
 
 ACTIVATIONS = ("quick_gelu", "gelu")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
+"""Files that tokenizers are read from: those of CLIP, MetaCLIP 2, TIPS and SigLIP have one of them."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class CLIPText(nn.Module):
         Raises:
             CheckpointError: the encoder has no tokenizer, which is needed for the start, "." and end tokens.
         """
-        start, dot, end = self._tokenize(["."])[0]
+        start, *_, dot, end = self._tokenize(["."])[0]  # SentencePiece can have a token for the space before it
         weight = self._table.weight.detach()
         prompt = LearnedPrompt(self.config.width, prefix, suffix).to(weight)
         for name, token in (("start", start), ("dot", dot), ("end", end), ("pad", 0)):
@@ -320,7 +322,7 @@ def read_tokenizer(folder: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+    if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)

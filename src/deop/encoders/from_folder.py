@@ -8,7 +8,7 @@ from deop.encoders.clip_text import CLIPText
 from deop.errors import CheckpointError
 from deop.files import read_json
 
-TOWERS = ("clip",)
+TOWERS = ("clip", "metaclip_2")
 """The ``model_type`` of models of images and text that can be loaded."""
 
 
@@ -22,7 +22,7 @@ def vision_from_folder(folder: str | Path) -> Any:
         CheckpointError: an unknown ``model_type``, or a folder that is damaged or incomplete.
     """
     kind = _kind_of(folder)
-    if kind in ("clip", "clip_vision_model"):
+    if kind in ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model"):
         return CLIPVision.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the vision encoders of {_KNOWN}")
 
@@ -37,7 +37,7 @@ def text_from_folder(folder: str | Path) -> Any:
         CheckpointError: as in ``vision_from_folder``, or no tokenizer.
     """
     kind = _kind_of(folder)
-    if kind in ("clip", "clip_text_model"):
+    if kind in ("clip", "clip_text_model", "metaclip_2", "metaclip_2_text_model"):
         return CLIPText.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the text encoders of {_KNOWN}")
 
