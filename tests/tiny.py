@@ -58,3 +58,46 @@ def write_tiny_clip(folder: Path, *, patch: int = 16, width: int = 64, layers: i
         )
     )
     return folder
+
+
+def write_tiny_siglip(folder: Path, *, flexible: bool = False, patch: int = 16, seed: int = 0) -> Path:
+    """Write transformers' SiglipModel, or Siglip2Model, with random weights, its tokenizer and its preprocessor.
+
+    The tokenizer is of SigLIP 2's kind: byte pairs, an end token, padding at the end.
+    """
+    from tokenizers import processors
+    from transformers import Siglip2Config, Siglip2Model, Siglip2Tokenizer, SiglipConfig, SiglipModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    tokens += [*"abcdefghijklmnopqrstuvwxyz.,", "ca", "cat", "do", "dog"]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Siglip2Tokenizer(
+        vocab=vocab,
+        merges=[("c", "a"), ("ca", "t"), ("d", "o"), ("do", "g")],
+        padding_side="right",
+        model_input_names=["input_ids"],
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", vocab["<eos>"])]
+    )
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+    text = {"vocab_size": len(vocab), "num_hidden_layers": 2, "max_position_embeddings": 16, **sizes}
+    vision = {"num_hidden_layers": 3, "patch_size": patch, **sizes}
+    torch.manual_seed(seed)
+    model = (
+        Siglip2Model(Siglip2Config(text_config=text, vision_config=vision | {"num_patches": 16}))
+        if flexible
+        else SiglipModel(SiglipConfig(text_config=text, vision_config=vision | {"image_size": 4 * patch}))
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        model.logit_scale.fill_(4.7)
+        model.logit_bias.fill_(-16.5)
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]})
+    )
+    return folder

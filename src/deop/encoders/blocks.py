@@ -1,6 +1,7 @@
 """The transformer block of the vision encoders, whose attention can be severed (docs/method.md §3)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from deop.networks.attention import attend
 
 if TYPE_CHECKING:
     from deop.encoders.clip import VisionConfig
+    from deop.encoders.siglip import SiglipVisionConfig
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -23,15 +25,25 @@ def quick_gelu(x: Tensor) -> Tensor:
     return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that can also return its mixed values alone, for severed blocks."""
+    """Multi-head self-attention that can also return its mixed values alone, for severed blocks.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: channels.
+        heads: attention heads.
+        class_token: False: the first token is unused, and no token attends to it.
+    """
+
+    def __init__(self, width: int, heads: int, class_token: bool = True) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.class_token = heads, class_token
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -48,6 +60,8 @@ class Attention(nn.Module):
         """
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if scope is None:
+            if not self.class_token:
+                key, value, keys = key[:, :, 1:], value[:, :, 1:], None if keys is None else keys[..., 1:]
             return self.out(attend(query, key, value, keys).transpose(1, 2).flatten(2))
         tokens = scope.shape[-1]
         key, value = key[:, :, :tokens], value[:, :, :tokens]
@@ -127,12 +141,17 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block.
 
-    def __init__(self, config: "VisionConfig") -> None:
+    Args:
+        config: sizes.
+        class_token: as in ``Attention``.
+    """
+
+    def __init__(self, config: "VisionConfig | SiglipVisionConfig", class_token: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.attention = Attention(config.width, config.heads)
+        self.attention = Attention(config.width, config.heads, class_token)
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.up = nn.Linear(config.width, config.hidden)
         self.down = nn.Linear(config.hidden, config.width)

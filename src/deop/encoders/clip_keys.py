@@ -12,17 +12,21 @@ from deop.files import read_json
 from deop.images.preprocessing import CLIP, Normalization
 from deop.networks.loading import list_some, read_normalization
 
+BLOCK_FROM_TRANSFORMERS = {
+    r"encoder\.layers\.(\d+)\.layer_norm([12])\.(weight|bias)": r"blocks.\1.norm\2.\3",
+    r"encoder\.layers\.(\d+)\.mlp\.fc1\.(weight|bias)": r"blocks.\1.up.\2",
+    r"encoder\.layers\.(\d+)\.mlp\.fc2\.(weight|bias)": r"blocks.\1.down.\2",
+    r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)": r"blocks.\1.attention.\2.\3",
+    r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.(weight|bias)": r"blocks.\1.attention.out.\2",
+}
+"""Names of the weights of a block in transformers' CLIP and SigLIP."""
 _VISION_FROM_TRANSFORMERS = {
     r"embeddings\.class_embedding": "class_token",
     r"embeddings\.patch_embedding\.weight": "patch_embedding.weight",
     r"embeddings\.position_embedding\.weight": "positions",
     r"pre_layrnorm\.(weight|bias)": r"norm_pre.\1",
     r"post_layernorm\.(weight|bias)": r"norm_post.\1",
-    r"encoder\.layers\.(\d+)\.layer_norm([12])\.(weight|bias)": r"blocks.\1.norm\2.\3",
-    r"encoder\.layers\.(\d+)\.mlp\.fc1\.(weight|bias)": r"blocks.\1.up.\2",
-    r"encoder\.layers\.(\d+)\.mlp\.fc2\.(weight|bias)": r"blocks.\1.down.\2",
-    r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)": r"blocks.\1.attention.\2.\3",
-    r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.(weight|bias)": r"blocks.\1.attention.out.\2",
+    **BLOCK_FROM_TRANSFORMERS,
 }
 _VISION_FROM_OPENAI = {
     r"class_embedding": "class_token",
@@ -87,11 +91,17 @@ def vision_from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
             renamed["projection"] = value.T.contiguous()
         elif key.startswith("vision_model.") and not key.endswith("position_ids"):
             renamed[rename(key.removeprefix("vision_model."), _VISION_FROM_TRANSFORMERS)] = value
-    for key in [key for key in renamed if re.fullmatch(r"blocks\.\d+\.attention\.q\.(weight|bias)", key)]:
-        parts = [renamed.pop(key.replace(".q.", f".{part}."), None) for part in "qkv"]
+    return pack_qkv(renamed)
+
+
+def pack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the projections to queries, keys and values of each block as one."""
+    packed = dict(state)
+    for key in [key for key in state if re.fullmatch(r"blocks\.\d+\.attention\.q\.(weight|bias)", key)]:
+        parts = [packed.pop(key.replace(".q.", f".{part}."), None) for part in "qkv"]
         if all(part is not None for part in parts):
-            renamed[key.replace(".q.", ".qkv.")] = torch.cat([part for part in parts if part is not None])
-    return renamed
+            packed[key.replace(".q.", ".qkv.")] = torch.cat([part for part in parts if part is not None])
+    return packed
 
 
 def published_heads(width: int, tower: str) -> int:

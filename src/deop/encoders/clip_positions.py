@@ -6,17 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deop.networks.resize_matrices import bicubic_weights
+from deop.networks.resize_matrices import antialiased_weights, bicubic_weights
 
 
 def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "grid") -> Tensor:
-    """Fit a position table to a patch grid, bicubic without antialiasing (docs/method.md §3, "Positions").
+    """Fit a position table to a patch grid, usually bicubic without antialiasing (docs/method.md §3, "Positions").
 
     Args:
         table: (1 + g * g, C) float, the class token's row first.
         grid: (gh, gw), the patch grid of the image.
         rule: "grid": interpolate unless the grid is (g, g); "count": unless gh * gw = g * g, the original's rule;
-            "offset": as "grid", at the scale of a grid of (gh + 0.1, gw + 0.1).
+            "offset": as "grid", at the scale of a grid of (gh + 0.1, gw + 0.1); "antialiased": as "grid", bilinear with
+            antialiasing.
 
     Returns:
         (1 + gh * gw, C), or ``table`` itself.
@@ -24,7 +25,12 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     side = round((table.shape[0] - 1) ** 0.5)
     if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
         return table
+    if rule == "antialiased" and grid[1] == 1:
+        return positions_within(table, grid, grid, rule)  # torch 2.13 repeats the first row in results of one column
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    if rule == "antialiased":
+        fitted = F.interpolate(square.float(), size=grid, mode="bilinear", align_corners=False, antialias=True)[0]
+        return torch.cat([table[:1], fitted.to(table.dtype).flatten(1).T])
     size: dict[str, Any] = {"size": grid}
     if rule == "offset":
         size = {"scale_factor": ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)}
@@ -49,7 +55,8 @@ def positions_within(
     """
     side = round((table.shape[0] - 1) ** 0.5)
     square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1).float()
-    rows, columns = (bicubic_weights(side, length, count) for length, count in zip(extent, grid, strict=True))
+    weights = antialiased_weights if rule == "antialiased" else bicubic_weights
+    rows, columns = (weights(side, length, count).to(square.device) for length, count in zip(extent, grid, strict=True))
     fitted = (rows @ square @ columns.mT).flatten(1).T.to(table.dtype)
     if rule == "count":
         lengths = [length if isinstance(length, Tensor) else torch.scalar_tensor(length) for length in extent]

@@ -5,10 +5,12 @@ from typing import Any
 
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
+from deop.encoders.siglip import SiglipVision
+from deop.encoders.siglip_text import SiglipText
 from deop.errors import CheckpointError
 from deop.files import read_json
 
-TOWERS = ("clip", "metaclip_2")
+TOWERS = ("clip", "metaclip_2", "siglip", "siglip2")
 """The ``model_type`` of models of images and text that can be loaded."""
 
 
@@ -24,6 +26,8 @@ def vision_from_folder(folder: str | Path) -> Any:
     kind = _kind_of(folder)
     if kind in ("clip", "clip_vision_model", "metaclip_2", "metaclip_2_vision_model"):
         return CLIPVision.from_folder(folder)
+    if kind in ("siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model"):
+        return SiglipVision.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the vision encoders of {_KNOWN}")
 
 
@@ -39,6 +43,8 @@ def text_from_folder(folder: str | Path) -> Any:
     kind = _kind_of(folder)
     if kind in ("clip", "clip_text_model", "metaclip_2", "metaclip_2_text_model"):
         return CLIPText.from_folder(folder)
+    if kind in ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model"):
+        return SiglipText.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the text encoders of {_KNOWN}")
 
 
