@@ -51,6 +51,7 @@ def test_every_model_is_described(entry):
         assert weights.license in LICENCES
         assert 100 < weights.megabytes < 3000
     assert entry.purpose
+    assert entry.usage.basis
     assert entry.megabytes == entry.encoder.megabytes + entry.proposer.megabytes
     if "NC" in entry.encoder.license:
         assert "not for commercial use" in entry.purpose
@@ -87,10 +88,27 @@ def test_a_cached_model_loads_without_a_network(hub, cached_clip, name):
     assert model.proposer is None
     assert model.card.name == name
     assert model.card.license == entry.encoder.license
-    assert model.settings.severance == TRAINING_FREE
-    assert model.settings.resize.short_side == entry.short_side
+    assert model.settings.severance == entry.usage.severance == TRAINING_FREE
+    assert model.settings.resize.short_side == entry.usage.short_side
     assert not model.training
     assert on_this_machine(entry) == (True, False)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("best-b16", 12), ("best-l14", 24)])
+def test_the_best_of_a_size_combines_the_branches_of_corrclip(hub, tmp_path, name, layers):
+    entry = ZOO[name]
+    source = write_tiny_clip(tmp_path / "clip", layers=layers)
+    folder = put_in_cache(hub.cache, entry.encoder.repo, {}, entry.encoder.revision, commit(entry.encoder))
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    mask2former().save_pretrained(tmp_path / "masks")
+    model = load(name, proposer=tmp_path / "masks", device="cpu")
+    result = model.segment(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8), "cat, dog")
+    assert result.settings["anchors"] == "tokens"
+    assert result.settings["windows"] == [336, 112]
+    assert result.settings["residual"] == 0
+    assert result.settings["severance_values"] == {"mlp": False, "levels": entry.usage.severance.levels}
+    assert len(entry.usage.severance.levels) == (5 if layers == 12 else 12)
 
 
 def test_a_folder_of_transformers_clip_segments_with_given_masks(tiny_clip):

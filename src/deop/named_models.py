@@ -1,13 +1,14 @@
 """The zoo: named models that need no training, each an encoder and a mask proposer from the hub. Needs no torch.
 
 The encoder classifies the regions; its last block is severed, so that regions do not mix (docs/method.md §12). A
-published segmentation model proposes them; its classes are ignored.
+published segmentation model proposes them; its classes are ignored. No model of the zoo was measured with deop, for
+lack of the weights: ``Usage.basis`` says which published result the settings follow.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from deop.severance import TRAINING_FREE, Severance
+from deop.severance import PRESETS, TRAINING_FREE, Severance
 
 NANO = Path(__file__).parent / "assets" / "nano"
 """Folder of the small model that is part of the package, in deop's own format."""
@@ -34,6 +35,25 @@ class HubWeights:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """How an encoder is used without training.
+
+    Attributes:
+        basis: the published result that the choice follows, mIoU in per cent, obtained with other code.
+        severance: how attention is severed.
+        short_side: length in pixels to which the shorter side of a photo is resized, for encoder and proposer.
+        anchors: how masks are embedded (``Settings.anchors``).
+        windows: (size, stride) in pixels (``Settings.windows``).
+    """
+
+    basis: str
+    severance: Severance = TRAINING_FREE
+    short_side: int = 512
+    anchors: str = "pool"
+    windows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class ZooModel:
     """A model of the zoo.
 
@@ -42,21 +62,42 @@ class ZooModel:
         purpose: what the model is good for, in one line.
         encoder: the encoder, in transformers' layout; channel statistics come from its preprocessor_config.json.
         proposer: the source of masks, unless the caller chooses another.
-        short_side: length in pixels to which the shorter side of a photo is resized, for encoder and proposer.
-        severance: how the last block is severed.
+        usage: the settings.
     """
 
     name: str
     purpose: str
     encoder: HubWeights
     proposer: HubWeights
-    short_side: int = 512
-    severance: Severance = TRAINING_FREE
+    usage: Usage
 
     @property
     def megabytes(self) -> int:
         """Size of both downloads."""
         return self.encoder.megabytes + self.proposer.megabytes
+
+
+CLIP = Usage("39.4 for keys with keys (NACLIP, B/16), against 11.7 for plain CLIP; within masks, as CorrCLIP")
+"""For CLIPs; docs/method.md §12 has the reasons."""
+
+TIPS = Usage(
+    "17.4 on ADE20K with the values of the last block at 448 pixels (README and notebook of TIPS, B/14)",
+    PRESETS["maskclip"].severance,
+    short_side=448,
+)
+"""For TIPS v2, whose patches are aligned with text: what its authors do."""
+
+USAGES = {"tipsv2": TIPS}
+"""``model_type`` of a folder -> its usage; others are used like a CLIP."""
+
+
+def _corrclip(basis: str, levels: tuple[int, ...]) -> Usage:
+    """CorrCLIP without its second network: attention within masks, region tokens and earlier streams.
+
+    It takes photos of 336 or, on ADE20K and Cityscapes, 448 pixels, in windows of 336 pixels.
+    """
+    severance = Severance("region", residual=0.0, mlp=False, levels=levels)
+    return Usage(basis, severance, short_side=448, anchors="tokens", windows=(336, 112))
 
 
 # The hub lists the licence of both as "other". The authors' MODEL_ZOO.md puts all its models under CC BY-NC 4.0; only
@@ -66,6 +107,16 @@ _MASKS_TINY = HubWeights(
 )
 _MASKS_SMALL = HubWeights(
     "facebook/mask2former-swin-small-coco-panoptic", "823b60a9dddf1829580505654f6a00b306a65381", "CC-BY-NC-4.0", 276
+)
+# The size is that of the weights of its configuration in float32.
+_MASKS_EOMT = HubWeights(
+    "tue-mps/coco_panoptic_eomt_large_640", "dcd130bed9b1ebda7041fd660fddb16f905b9c3b", "MIT", 1267
+)
+
+_METACLIP_B16 = HubWeights("facebook/metaclip-b16-fullcc2.5b", "main", "CC-BY-NC-4.0", 602)
+# The commit of the hub's conversion to safetensors; the main branch had pickled weights only.
+_METACLIP_L14 = HubWeights(
+    "facebook/metaclip-l14-fullcc2.5b", "b64160740dfb5568b1797fa8bcd9f504fd07f429", "CC-BY-NC-4.0", 1712
 )
 
 ZOO = {
@@ -77,30 +128,58 @@ ZOO = {
             # The commit of the hub's conversion to safetensors; the main branch has pickled weights only.
             HubWeights("openai/clip-vit-base-patch32", "c237dc49a33fc61debc9276459120b7eac67e7ef", "MIT", 605),
             _MASKS_TINY,
+            Usage("none found for patches of 32 pixels; as clip-b16"),
         ),
         ZooModel(
             "clip-b16",
             "the paper's encoder; a good first choice",
             HubWeights("openai/clip-vit-base-patch16", "57c216476eefef5ab752ec549e440a49ae4ae5f3", "MIT", 599),
             _MASKS_TINY,
+            CLIP,
         ),
         ZooModel(
             "clip-l14",
             "the most accurate of OpenAI's, and the slowest",
             HubWeights("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41", "MIT", 1711),
             _MASKS_SMALL,
+            Usage(
+                "36.5 for keys with keys (NACLIP, L/14); 29.1 without residual and MLP, 13.7 with (values, five sets)"
+            ),
         ),
         ZooModel(
             "laion-b32",
             "as clip-b32, trained on open data (LAION-2B)",
             HubWeights("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "1a25a446712ba5ee05982a381eed697ef9b435cf", "MIT", 609),
             _MASKS_TINY,
+            Usage("none found for this encoder; as clip-b16"),
         ),
         ZooModel(
             "metaclip-b16",
             "as clip-b16, trained on curated data; not for commercial use",
-            HubWeights("facebook/metaclip-b16-fullcc2.5b", "main", "CC-BY-NC-4.0", 602),
+            _METACLIP_B16,
             _MASKS_TINY,
+            Usage("50.3 within masks of a larger Mask2Former, with a second network (CorrCLIP)"),
+        ),
+        ZooModel(
+            "metaclip-l14",
+            "as clip-l14, trained on curated data; not for commercial use",
+            _METACLIP_L14,
+            _MASKS_SMALL,
+            Usage("52.7 within masks of a larger Mask2Former, with a second network (CorrCLIP)"),
+        ),
+        ZooModel(
+            "best-b16",
+            "the best published method for B/16 that needs no third network; slow; not for commercial use",
+            _METACLIP_B16,
+            _MASKS_EOMT,
+            _corrclip("51.6 with these networks, 52.3 with a third one (CorrCLIP)", tuple(range(5, 10))),
+        ),
+        ZooModel(
+            "best-l14",
+            "the same for L/14; very slow; not for commercial use",
+            _METACLIP_L14,
+            _MASKS_EOMT,
+            _corrclip("54.9 with a third network (CorrCLIP); without: not published", tuple(range(10, 22))),
         ),
     )
 }

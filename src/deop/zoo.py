@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from deop.dependencies import require
 from deop.errors import CheckpointError, SettingError
 from deop.files import read_json
-from deop.named_models import NANO, ZOO, HubWeights, ZooModel
+from deop.named_models import CLIP, NANO, USAGES, ZOO, HubWeights, ZooModel
 from deop.networks.devices import choose_device, choose_dtype
 from deop.networks.threads import set_threads
 from deop.runtime.engine import GIVEN, check_engine, choose_engine, has_torch
@@ -151,7 +151,7 @@ def _load_with_torch(
             model.card = _with_proposer(model.card, proposer)
     elif _is_tower(config):
         default = listed.proposer if listed else GIVEN
-        model = _training_free(folder, load_proposer(proposer or default), str(name), listed)
+        model = _training_free(folder, str(config["model_type"]), load_proposer(proposer or default), str(name), listed)
         model.card = _with_proposer(model.card, proposer or default)
     else:
         choose_engine(str(name), folder, config, "torch")  # explains folders of ONNX graphs
@@ -221,7 +221,7 @@ def _with_proposer(card: "Card", proposer: str | Path | HubWeights) -> "Card":
     return replace(card, license=f"{card.license}; masks: {license}", source=f"{card.source}; masks: {proposer}")
 
 
-def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | None) -> "DeOP":
+def _training_free(folder: Path, kind: str, proposer: Any, name: str, listed: ZooModel | None) -> "DeOP":
     """A folder of encoders and a proposer as a model with no learned parts besides (docs/method.md §12)."""
     from deop.encoders.from_folder import text_from_folder, vision_from_folder
     from deop.images.preprocessing import Resize
@@ -229,10 +229,16 @@ def _training_free(folder: Path, proposer: Any, name: str, listed: ZooModel | No
     from deop.networks.loading import building_model
     from deop.settings import Card, Settings
 
-    settings, card = Settings(), Card(name=name, source=name, license=license_of(folder))
     if listed:
-        settings = Settings(resize=Resize(short_side=listed.short_side), severance=listed.severance)
-        card = Card(name=name, license=listed.encoder.license, source=str(listed.encoder))
+        usage, card = listed.usage, Card(name=name, license=listed.encoder.license, source=str(listed.encoder))
+    else:
+        usage, card = USAGES.get(kind, CLIP), Card(name=name, source=name, license=license_of(folder))
+    settings = Settings(
+        resize=Resize(short_side=usage.short_side),
+        severance=usage.severance,
+        anchors=usage.anchors,
+        windows=usage.windows,
+    )
     with building_model(folder):
         encoder, text = vision_from_folder(folder), text_from_folder(folder)
     return DeOP(encoder, text, proposer, settings=settings, card=card)

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from deop.cli.console import PlainConsole
 from deop.cli.options import Debug
+
+if TYPE_CHECKING:
+    from deop.named_models import Usage, ZooModel
 
 _DOWNLOADED = {(True, True): "yes", (True, False): "encoder", (False, True): "masks", (False, False): "no"}
 
@@ -33,12 +36,14 @@ def models(
     downloaded = {name: on_this_machine(entry) for name, entry in ZOO.items()}
     if as_json:
         state = {"encoder": True, "proposer": True}
-        nano = {"name": "nano", "purpose": purpose, **card, "megabytes": megabytes, "on_this_machine": state}
+        nano = {"name": "nano", "purpose": purpose, **card, "megabytes": megabytes, "measured": True}
+        nano["on_this_machine"] = state
         typer.echo(json.dumps(nano))
         for name, entry in ZOO.items():
             encoder, proposer = downloaded[name]
             state = {"encoder": encoder, "proposer": proposer}
-            typer.echo(json.dumps({**asdict(entry), "megabytes": entry.megabytes, "on_this_machine": state}))
+            details = {**asdict(entry), "megabytes": entry.megabytes, "measured": False, "on_this_machine": state}
+            typer.echo(json.dumps(details))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Name", no_wrap=True, style="cyan")
@@ -52,9 +57,41 @@ def models(
         table.add_row(name, entry.purpose, licences, str(entry.megabytes), _DOWNLOADED[downloaded[name]])
     console = PlainConsole()
     console.print(table)
+    console.print(
+        "\nSettings, and the published results that they follow: mean mIoU in per cent over eight data sets, if "
+        "nothing else is stated, with other code, which classifies patches. Only nano was measured with deop: see its "
+        "card.\n"
+    )
+    console.print(_settings_table(ZOO))
+    console.print("\nOn your own data, benchmarks/zoo.py of the repository measures models and settings.")
     console.print("\nA model is downloaded when it is first used, for example by:")
     console.print('  deop segment PHOTO --classes "cat, sofa, wall" --model clip-b16', soft_wrap=True)
     console.print("--model also takes any directory or hub repo (org/name) with a CLIP or a model saved by deop.")
+
+
+def _settings_table(zoo: "dict[str, ZooModel]") -> Table:
+    """How each model is used, and what that is based on."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Name", no_wrap=True, style="cyan")
+    table.add_column("Settings")
+    table.add_column("Published result")
+    for name, entry in zoo.items():
+        table.add_row(name, _in_words(entry.usage), entry.usage.basis)
+    return table
+
+
+def _in_words(usage: "Usage") -> str:
+    """The settings of a model, for reading; ``--json`` has all values."""
+    severance = usage.severance
+    words = [severance.name + (f" by {severance.similarity}" if severance.similarity else "")]
+    words.append("residual and MLP" if severance.mlp else "no residual, no MLP")
+    if severance.levels:
+        words.append(f"levels {severance.levels[0]} to {severance.levels[-1]}")
+    if usage.anchors != "pool":
+        words.append(f"anchors {usage.anchors}")
+    if usage.windows:
+        words.append(f"windows {usage.windows[0]}:{usage.windows[1]}")
+    return ", ".join([*words, f"{usage.short_side} pixels"])
 
 
 _KINDS = {
