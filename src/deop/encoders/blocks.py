@@ -76,15 +76,17 @@ class Attention(nn.Module):
         keys: Tensor | None = None,
         class_token: str = "ordinary",
         scope: Tensor | None = None,
+        registers: int = 0,
     ) -> Tensor:
         """Attention whose values are mixed by ``mix`` instead: what ``mix`` does not use is never computed.
 
         Args:
-            x: (B, 1 + L, C) float, the class token first; with ``scope`` (B, 1 + L + N, C), the region tokens last.
-            mix: the mixing function.
-            keys: as in ``forward``, for the class token.
+            x: (B, R + 1 + L + N, C) float: registers, class token, patches, region tokens.
+            mix: the mixing function, for class token and patches.
+            keys: as in ``forward``, for the tokens that keep ordinary attention.
             class_token: "ordinary" or "severed", as in ``Severance``.
-            scope: as in ``forward``; region tokens keep ordinary attention.
+            scope: as in ``forward``; region tokens keep ordinary attention. None: there are none.
+            registers: R, which keep ordinary attention.
 
         Returns:
             As ``x``, or with another number of patches if ``mix`` moves them to another grid.
@@ -92,9 +94,12 @@ class Attention(nn.Module):
         tokens = x if scope is None else x[:, : scope.shape[-1]]
         values = self.values(tokens)
         project = self.projections(tokens, values)
-        mixed = mix(values, project)
-        if class_token == "ordinary":
-            mixed = torch.cat([self._attend_from_class_token(tokens, values, keys), mixed[:, 1:]], 1)
+        mixed = mix(values[:, registers:], (lambda letter: project(letter)[:, :, registers:]) if registers else project)
+        ordinary = registers + (class_token == "ordinary")
+        if ordinary:
+            mixed = torch.cat(
+                [self._attend_from_first(ordinary, tokens, values, keys), mixed[:, ordinary - registers :]], 1
+            )
         if scope is not None:
             query = self._by_head(some_outputs(self.qkv, x[:, scope.shape[-1] :], 0, x.shape[-1]))
             regions = attend(query, project("k"), project("v"), scope).transpose(1, 2).flatten(2)
@@ -123,21 +128,21 @@ class Attention(nn.Module):
         """(B, T, C) -> (B, heads, T, d)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _attend_from_class_token(self, x: Tensor, values: Tensor, keys: Tensor | None) -> Tensor:
-        """The class token's row of ordinary attention before the output projection, (B, 1, C)."""
+    def _attend_from_first(self, count: int, x: Tensor, values: Tensor, keys: Tensor | None) -> Tensor:
+        """The rows of the first tokens in ordinary attention before the output projection, (B, count, C)."""
         width = x.shape[-1]
         weight, bias = plain_weights(self.qkv)
         query_weight, key_weight = weight[:width], weight[width : 2 * width]
-        query = F.linear(x[:, 0], query_weight, bias[:width]).unflatten(-1, (self.heads, -1))  # (B, heads, d)
+        query = F.linear(x[:, :count], query_weight, bias[:width]).unflatten(-1, (self.heads, -1))  # (B, n, heads, d)
         # q · (W x + b) = (W^T q) · x + q · b, and the softmax ignores q · b: no key of a patch has to be computed.
         projected = torch.einsum(
-            "bhd,hdc->bhc", query * query.shape[-1] ** -0.5, key_weight.unflatten(0, (self.heads, -1))
+            "bnhd,hdc->bnhc", query * query.shape[-1] ** -0.5, key_weight.unflatten(0, (self.heads, -1))
         )
-        scores = (projected @ x.mT).float()  # (B, heads, T)
+        scores = (projected.flatten(1, 2) @ x.mT).float()  # (B, n * heads, T)
         if keys is not None:
             scores = scores.masked_fill(~keys[:, 0], float("-inf"))
-        weights = scores.softmax(-1).to(x.dtype)
-        return torch.einsum("bht,bthd->bhd", weights, values.unflatten(-1, (self.heads, -1))).flatten(1)[:, None]
+        weights = scores.softmax(-1).to(x.dtype).unflatten(1, (count, self.heads))
+        return torch.einsum("bnht,bthd->bnhd", weights, values.unflatten(-1, (self.heads, -1))).flatten(2)
 
 
 class Block(nn.Module):
@@ -166,17 +171,19 @@ class Block(nn.Module):
         class_token: str = "ordinary",
         mlp: bool = True,
         scope: Tensor | None = None,
+        registers: int = 0,
     ) -> Tensor:
         """Apply the block.
 
         Args:
-            x: (B, 1 + L, C) float, the class token first; with ``scope`` (B, 1 + L + N, C), the region tokens last.
-            keys: (B, 1, 1, 1 + L) bool, which tokens may be attended to; None: all.
+            x: (B, R + 1 + L + N, C) float: registers, class token, patches, region tokens.
+            keys: (B, 1, 1, R + 1 + L) bool, which tokens may be attended to; None: all.
             mix: the mixing function of severed attention; None: ordinary attention.
             residual: weight of the residual stream beside severed attention.
             class_token: "ordinary" or "severed", as in ``Severance``.
             mlp: whether the MLP is applied to severed tokens.
-            scope: (B, 1, N, 1 + L) float, added to the scores of region tokens; None: there are none.
+            scope: (B, 1, N, R + 1 + L) float, added to the scores of region tokens; None: there are none.
+            registers: R, tokens that keep ordinary attention, with a residual weight of 1 and the MLP.
 
         Returns:
             As ``x``, or with another number of patches if ``mix`` moves them to another grid.
@@ -184,9 +191,9 @@ class Block(nn.Module):
         if mix is None:
             x = x + self.attention(self.norm1(x), keys, scope)
             return x + self._mlp(x)
-        attention = self.attention.severed(self.norm1(x), mix, keys, class_token, scope)
-        # In order: ordinary (the class token, unless it is severed too), severed, ordinary (region tokens).
-        first = 1 if class_token == "ordinary" else 0
+        attention = self.attention.severed(self.norm1(x), mix, keys, class_token, scope, registers)
+        # In order: ordinary (registers, and the class token unless it is severed too), severed, ordinary (regions).
+        first = registers + (class_token == "ordinary")
         regions = 0 if scope is None else scope.shape[-2]
         old, new = x.shape[1] - regions, attention.shape[1] - regions
         severed = attention[:, first:new]

@@ -81,21 +81,22 @@ def scene_of(
     return Scene(coverage, valid, inside, grid, unit, (proxy.shape[-2], proxy.shape[-1]), class_token)
 
 
-def region_scope(coverage: Tensor, valid: Tensor | None, inside: Tensor | None) -> Tensor:
-    """What is added to the scores of region tokens: the log of the coverage, and 0 for the class token.
+def region_scope(coverage: Tensor, valid: Tensor | None, inside: Tensor | None, registers: int = 0) -> Tensor:
+    """What is added to the scores of region tokens: the log of the coverage, and 0 for registers and class token.
 
     Args:
         coverage: (B, N, gh, gw) in [0, 1], coverage of each patch by each mask.
         valid: as in ``encoders.severance.mixer``.
         inside: as in ``encoders.severance.mixer``.
+        registers: R, the number of registers.
 
     Returns:
-        (B, 1, N, 1 + gh * gw), -inf for patches that a mask does not cover.
+        (B, 1, N, R + 1 + gh * gw), -inf for patches that a mask does not cover.
     """
     factor, _ = scene_of(coverage.flatten(2), valid, inside, None, None).masks()
     covered = factor > NOT_COVERED
     bias = torch.where(covered, factor, 1).log().masked_fill(~covered, float("-inf"))
-    return F.pad(bias, (1, 0))[:, None]
+    return F.pad(bias, (1 + registers, 0))[:, None]
 
 
 def similar(severance: Severance, scene: Scene) -> Mix:

@@ -57,7 +57,7 @@ class Stream:
     """Tokens on their way through the blocks.
 
     Attributes:
-        x: (B, 1 + L + N, C), class token, patches, region tokens.
+        x: (B, R + 1 + L + N, C): registers, class token, patches, region tokens.
         level: (B, 1 + L, C), sum of the streams after the levels so far, then the severed block's result for their
             mean; None without levels.
         branches: (B, L, C), sum of the severed blocks' results, if they are parallel.

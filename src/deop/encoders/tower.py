@@ -24,8 +24,9 @@ class VisionTower(nn.Module):
     """Base class of vision transformers with severance.
 
     A subclass has ``config`` (with ``patch``, ``position_rule`` and ``learned_in_blocks``), ``patch_embedding``, which
-    maps pixels to (B, C, gh, gw), and ``blocks``; and it defines ``_enter`` and ``_leave``. The first token is the
-    class token; a tower without one has an unused token in its place (``has_class_token``).
+    maps pixels to (B, C, gh, gw), and ``blocks``; and it defines ``_enter`` and ``_leave``. The class token comes
+    before the patches; a tower without one has an unused token in its place (``has_class_token``). Registers, tokens
+    of no place in the image, come first, so that severed tokens are a contiguous part of all.
     """
 
     config: Any
@@ -35,6 +36,8 @@ class VisionTower(nn.Module):
     has_class_token = True
     region_tokens_in_blocks = True
     """Whether region embeddings come from tokens that pass through the blocks."""
+    registers = 0
+    """R, the number of registers."""
 
     @property
     def patch(self) -> int:
@@ -55,7 +58,7 @@ class VisionTower(nn.Module):
             regions: N, copies of the class token to append.
 
         Returns:
-            (B, 1 + gh * gw + N, C).
+            (B, R + 1 + gh * gw + N, C).
         """
         raise NotImplementedError
 
@@ -172,7 +175,7 @@ class VisionTower(nn.Module):
         grid = (cells.shape[-2], cells.shape[-1])
         inside = None if sizes is None else inside_images(sizes, grid, self.patch, cells.device)
         in_blocks = scope if self.region_tokens_in_blocks else None
-        bias = None if in_blocks is None else region_scope(in_blocks, valid, inside)
+        bias = None if in_blocks is None else region_scope(in_blocks, valid, inside, self.registers)
         regions = 0 if in_blocks is None else in_blocks.shape[1]
         plan = Plan.of(severance, len(self.blocks), coverage, valid, inside, grid, proxy, self.has_class_token)
         layout = None if windows is None else Layout.of(windows, grid, self.patch)
@@ -183,7 +186,7 @@ class VisionTower(nn.Module):
             parts = None if in_blocks is None else layout.cut(in_blocks)
             repeated = None if valid is None else valid.repeat_interleave(layout.count, 0)
             stream = Stream(self._enter(layout.cut(cells), None, regions))
-            part_bias = None if parts is None else region_scope(parts, repeated, None)
+            part_bias = None if parts is None else region_scope(parts, repeated, None, self.registers)
             self._run(stream, range(plan.first), plan, layout.window, None, None, part_bias)
             stream = stitched(stream, layout, parts)
         if image and not self.has_class_token and plan.residuals:
@@ -204,8 +207,8 @@ class VisionTower(nn.Module):
         scope: Tensor | None,
     ) -> None:
         """Pass a stream through some of the blocks, in place."""
-        keys = None if inside is None else F.pad(inside, (1, 0), value=True)[:, None, None]
-        count = stream.x.shape[1] if scope is None else scope.shape[-1]
+        keys = None if inside is None else F.pad(inside, (1 + self.registers, 0), value=True)[:, None, None]
+        first, count = self.registers, stream.x.shape[1] if scope is None else scope.shape[-1]
         severance = plan.severance
         for index in indices:
             x, block = stream.x, self.blocks[index]
@@ -225,15 +228,15 @@ class VisionTower(nn.Module):
                 if index == len(self.blocks) - 1 and stream.level is not None:
                     mean = stream.level / len(severance.levels)
                     assert plan.mix is not None
-                    stream.level = block.at_level(mean, x[:, :count], plan.mix, residual, severance.mlp)
-                result = block(x, keys, plan.mix, residual, severance.class_token, severance.mlp, scope)
+                    stream.level = block.at_level(mean, x[:, first:count], plan.mix, residual, severance.mlp)
+                result = block(x, keys, plan.mix, residual, severance.class_token, severance.mlp, scope, first)
                 if severance.parallel:
-                    branch = result[:, 1:count]
+                    branch = result[:, first + 1 : count]
                     stream.branches = branch if stream.branches is None else stream.branches + branch
                     result = block(x, keys, scope=scope)
                 stream.x = result
             if index in plan.levels:
-                level = stream.x[:, :count]
+                level = stream.x[:, first:count]
                 stream.level = level if stream.level is None else stream.level + level
 
     def _positions(self, table: Tensor, grid: tuple[int, int], sizes: Sizes) -> Tensor:

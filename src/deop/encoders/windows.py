@@ -69,22 +69,24 @@ class Layout:
         return torch.stack([maps[..., r : r + rows, c : c + columns] for r, c in origins], 1).flatten(0, 1)
 
     def stitch(self, tokens: Tensor) -> Tensor:
-        """Tokens of windows (B * W, 1 + rows * columns, C), class token first, as tokens (B, 1 + gh * gw, C).
+        """Tokens of windows (B * W, P + rows * columns, C) as tokens (B, P + gh * gw, C).
 
         Patches in several windows are averaged, with weights that decrease linearly towards the border of a window, so
-        that no border is visible. The class token is the mean of those of the windows.
+        that no border is visible. The P tokens before the patches, registers and the class token, are the means of
+        those of the windows.
         """
-        each = tokens.unflatten(0, (-1, self.count))  # (B, W, 1 + rows * columns, C)
+        each = tokens.unflatten(0, (-1, self.count))  # (B, W, P + rows * columns, C)
         rows, columns = self.window
+        first = tokens.shape[1] - rows * columns
         weight = self._weight.to(tokens.device)
         total = torch.zeros(len(each), tokens.shape[-1], *self.grid, device=tokens.device)
         share = torch.zeros(self.grid, device=tokens.device)
         for index, (r, c) in enumerate(self.origins):
-            patches = each[:, index, 1:].float().mT.unflatten(2, self.window)
+            patches = each[:, index, first:].float().mT.unflatten(2, self.window)
             total[..., r : r + rows, c : c + columns] += weight * patches
             share[r : r + rows, c : c + columns] += weight
         image = (total / share).flatten(2).mT.to(tokens.dtype)
-        return torch.cat([each[:, :, 0].mean(1, keepdim=True), image], 1)
+        return torch.cat([each[:, :, :first].mean(1), image], 1)
 
     def stitch_regions(self, tokens: Tensor, coverage: Tensor) -> Tensor:
         """Region tokens of windows (B * W, N, C) as tokens (B, N, C), by how much of the mask each window shows.
