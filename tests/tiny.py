@@ -83,7 +83,8 @@ def write_tiny_siglip(folder: Path, *, flexible: bool = False, patch: int = 16, 
     )
     tokenizer.save_pretrained(folder)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
-    text = {"vocab_size": len(vocab), "num_hidden_layers": 2, "max_position_embeddings": 16, **sizes}
+    text = {"vocab_size": len(vocab), "num_hidden_layers": 2, "max_position_embeddings": 40, **sizes}
+    text |= {"bos_token_id": vocab["<bos>"], "eos_token_id": vocab["<eos>"], "pad_token_id": vocab["<pad>"]}
     vision = {"num_hidden_layers": 3, "patch_size": patch, **sizes}
     torch.manual_seed(seed)
     model = (

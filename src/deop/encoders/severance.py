@@ -142,7 +142,8 @@ def _affinity(scene: Scene) -> Mix:
     # (B, 1, 1 + L), True for tokens that may be attended to: nothing is taken from padding.
     keys = None
     if inside is not None or not scene.class_token:
-        inside = torch.ones_like(coverage[:, 0], dtype=torch.bool) if inside is None else inside
+        shape = (coverage.shape[0], coverage.shape[2])
+        inside = coverage.new_ones(shape, dtype=torch.bool) if inside is None else inside
         keys = F.pad(inside, (1, 0), value=scene.class_token)[:, None]
 
     def mix(values: Tensor, project: Project | None = None) -> Tensor:
