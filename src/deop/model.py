@@ -196,10 +196,11 @@ class DeOP(Pretrained, ModelSurface):
         """
         classes = self.class_tensors(self.vocabulary(names))
         if encoded.cells is not None and encoded.heatmaps is not None:
-            cells = probabilities(classify(encoded.cells, classes, self.no_object, self.settings.temperature))
+            cells = classify(encoded.cells, classes, self.no_object, self.settings.temperature)
             return cell_votes(cells, encoded.heatmaps.float().mean(0).flatten(1))
         if encoded.two_stream is None or encoded.valid is None:
-            return probabilities(classify(encoded.regions, classes, self.no_object, self.settings.temperature))
+            logits = classify(encoded.regions, classes, self.no_object, self.settings.temperature)
+            return probabilities(logits, self.settings.logit_bias)
         return two_stream_probabilities(
             encoded.regions,
             encoded.valid,
@@ -208,6 +209,7 @@ class DeOP(Pretrained, ModelSurface):
             encoded.two_stream,
             self.no_object,
             self.settings.temperature,
+            self.settings.logit_bias,
         )
 
     def check_encoding(
@@ -226,11 +228,10 @@ class DeOP(Pretrained, ModelSurface):
         """
         severed, stream = Severance.parse(severance, self.settings.severance), TwoStream.parse(classifier)
         check_anchors(anchors, self.anchors)
+        asked = self.settings.anchors if anchors is None else anchors
         wanted = {
-            'anchors="tokens"': (
-                "region_tokens",
-                "tokens" in (anchors, self.settings.anchors if anchors is None else ""),
-            ),
+            'anchors="tokens"': ("region_tokens", asked == "tokens"),
+            'anchors="attention-pool"': ("attention_pool", asked == "attention-pool"),
             "windows": ("windows", self.settings.windows is not None),
             f"severance {severed.name!r} with a second network": ("proxy", severed.needs_proxy),
         }

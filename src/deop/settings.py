@@ -7,7 +7,7 @@ from deop.images.preprocessing import Resize
 from deop.severance import TRAINING_FREE, Severance
 from deop.text.calibration import Calibration
 
-ANCHORS = ("decoder", "pool", "tokens", "patch")
+ANCHORS = ("decoder", "pool", "tokens", "attention-pool", "patch")
 """Ways to compute region embeddings, or the classes of regions."""
 
 TEMPERATURE = 100.0
@@ -24,9 +24,12 @@ class Settings:
             for it (docs/method.md §12).
         templates: name of a template set, or templates with ``{}`` (docs/method.md §4); unused with a learned prompt.
         temperature: factor of cosine similarities.
+        logit_bias: the score of each name is sigmoid(temperature * cosine + this), independent of the other names, as
+            SigLIP was trained; None: softmax over the names.
         anchors: how regions are embedded. "decoder": by the anchor decoder of the model. "pool": as the mean feature of
             the mask. "tokens": as that mean plus ``token_weight`` times the embedding of a token that attends to the
-            mask in every block. "patch": every patch is classified by itself, and the patches of a mask vote.
+            mask in every block. "attention-pool": by the encoder's pooling head restricted to the mask (SigLIP).
+            "patch": every patch is classified by itself, and the patches of a mask vote.
         normalize_patches: L2-normalise patch features before mask pooling; the decoder always receives normalised ones.
         drop_redundant: drop empty and duplicate proposals (``proposals.filtering``); ignored if anchor queries are tied
             to slots, since these attend to each other.
@@ -53,6 +56,7 @@ class Settings:
     severance: Severance = field(default_factory=lambda: TRAINING_FREE)
     templates: str | tuple[str, ...] = "vild"
     temperature: float = TEMPERATURE
+    logit_bias: float | None = None
     anchors: str = "pool"
     normalize_patches: bool = False
     drop_redundant: bool = True
@@ -88,6 +92,8 @@ class Settings:
             raise SettingError(f"smallest_thing {self.smallest_thing} is not in [0, 1)")
         if not 0 < self.temperature < float("inf"):
             raise SettingError(f"temperature must be a positive number, not {self.temperature}")
+        if self.logit_bias is not None and not abs(self.logit_bias) < float("inf"):
+            raise SettingError(f"logit_bias must be a finite number or None, not {self.logit_bias}")
         if not self.claim >= 0:
             raise SettingError(f"claim must be at least 0, not {self.claim}")
         if not isinstance(self.templates, str):

@@ -20,7 +20,7 @@ def severances() -> list[str]:
 
 def anchors() -> list[str]:
     """The ways to embed a mask."""
-    return ["decoder", "pool", "tokens", "patch"]
+    return ["decoder", "pool", "tokens", "attention-pool", "patch"]
 
 
 def dtypes() -> list[str]:

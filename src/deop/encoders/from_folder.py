@@ -6,6 +6,7 @@ from typing import Any
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_text import CLIPText
 from deop.encoders.siglip import SiglipVision
+from deop.encoders.siglip_keys import read_sigmoid
 from deop.encoders.siglip_text import SiglipText
 from deop.errors import CheckpointError
 from deop.files import read_json
@@ -46,6 +47,24 @@ def text_from_folder(folder: str | Path) -> Any:
     if kind in ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model"):
         return SiglipText.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the text encoders of {_KNOWN}")
+
+
+def scoring_from_folder(folder: str | Path) -> dict[str, float]:
+    """How the model in a folder scores pairs of images and texts, where that differs from the defaults.
+
+    Args:
+        folder: as in ``vision_from_folder``.
+
+    Returns:
+        Fields of ``Settings``: for a SigLIP the factor and the bias of its sigmoid.
+
+    Raises:
+        CheckpointError: the weights lack them.
+    """
+    if _kind_of(folder) not in ("siglip", "siglip2"):
+        return {}
+    factor, bias = read_sigmoid(folder)
+    return {"temperature": factor, "logit_bias": bias}
 
 
 _KNOWN = ", ".join(repr(kind) for kind in TOWERS)

@@ -90,9 +90,9 @@ def no_object_logits(regions: Tensor, no_object: Tensor, temperature: float = TE
     return temperature * (regions.float() @ F.normalize(no_object.to(regions.device, torch.float32), dim=-1))
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the names and "none of these" (..., N, K + 1), in float32."""
-    return logits.float().softmax(-1)
+def probabilities(logits: Tensor, bias: float | None = None) -> Tensor:
+    """Scores of the names and "none of these" (..., N, K + 1) in float32: their softmax, or sigmoid(logit + bias)."""
+    return logits.float().softmax(-1) if bias is None else (logits.float() + bias).sigmoid()
 
 
 def cell_votes(cells: Tensor, heatmaps: Tensor) -> Tensor:

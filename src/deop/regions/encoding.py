@@ -98,6 +98,10 @@ def encode_one_pass(
         options["windows"] = settings.windows
     if "tokens" in kinds:
         options["region_tokens"] = True
+    if "attention-pool" in kinds:
+        options["attention_pool"] = True
+    if "image" in getattr(encoder, "options", ()):
+        options["image"] = False
     patch = encoder.patch
     if severance.needs_proxy and proxy is not None:
         options["proxy"], patch = fit_proxy(proxy, (pixels.shape[-2], pixels.shape[-1]), patch)
@@ -111,7 +115,7 @@ def encode_one_pass(
         patches = features[first : group.stop, :, :rows, :columns]
         candidates = proposals[first : group.stop]
         tokens = None
-        if kind == "tokens":
+        if kind in ("tokens", "attention-pool"):
             assert encoded_features.regions is not None
             tokens = encoded_features.regions[first : group.stop, : len(proposals[first])]
         regions = embed_masks(patches, candidates, canvases[first].padded, patch, decoder, settings, kind, tokens)
@@ -228,7 +232,8 @@ def embed_masks(
         decoder: the anchor decoder, or None.
         settings: the model's settings.
         anchors: one of ``ANCHORS``, from ``choose_anchors``.
-        tokens: (B, N, C) float, embeddings of region tokens for ``anchors="tokens"``.
+        tokens: (B, N, C) float, the encoder's own embeddings of the masks for ``anchors="tokens"`` and
+            "attention-pool".
     """
     pooled = decoder is None or anchors != "decoder"
     masks = torch.stack([candidates.logits for candidates in proposals]).sigmoid()
@@ -241,6 +246,8 @@ def embed_masks(
         if settings.normalize_patches:
             features = F.normalize(features, dim=1)
             added = None if added is None else F.normalize(added, dim=-1)
+        if added is not None and anchors == "attention-pool":
+            return Regions(F.normalize(added, dim=-1, eps=1e-10), pool_regions(features, coverage).heatmaps)
         return pool_regions(features, coverage, None if added is None else settings.token_weight * added)
     parts = [candidates.slots for candidates in proposals if candidates.slots is not None]
     slots = torch.stack(parts).to(features.device, non_blocking=True) if parts else None

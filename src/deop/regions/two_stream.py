@@ -100,19 +100,20 @@ def encode_crops(encoder: VisionEncoder, pixels: Tensor, batch: int = 32) -> Ten
     return torch.cat(embeddings) if embeddings else pixels.new_zeros(0, encoder.width, dtype=torch.float32)
 
 
-def crop_probabilities(logits: Tensor, valid: Tensor) -> Tensor:
+def crop_probabilities(logits: Tensor, valid: Tensor, bias: float | None = None) -> Tensor:
     """Class probabilities of all proposals from the logits of their crops (docs/method.md §8).
 
     Args:
         logits: (M, K + 1), of the proposals with a crop: the names and, last, the background (-inf without one),
             without the "no object" vector.
         valid: (N,) bool, which proposals have a crop.
+        bias: as in ``classification.probabilities``.
 
     Returns:
         (N, K + 1) float32. An empty proposal scores 1 in all columns, so an ensemble uses only the other classifier.
     """
     scores = logits.new_ones(len(valid), logits.shape[1], dtype=torch.float32)
-    scores[valid] = probabilities(logits)
+    scores[valid] = probabilities(logits, bias)
     return scores
 
 
@@ -124,6 +125,7 @@ def two_stream_probabilities(
     stream: "TwoStream",
     no_object: Tensor | None = None,
     temperature: float = TEMPERATURE,
+    bias: float | None = None,
 ) -> Tensor:
     """Class probabilities of all proposals from their crops and, in an ensemble, from the proposer's class embeddings.
 
@@ -135,11 +137,12 @@ def two_stream_probabilities(
         stream: weight and seen names of the ensemble.
         no_object: (C,) the learned "no object" vector, or None.
         temperature: factor of the cosine similarities.
+        bias: as in ``classification.probabilities``, for the crops.
 
     Returns:
         (N, K + 1) float32: the names and, last, the background.
     """
-    scores = crop_probabilities(class_logits(crops[valid], classes, temperature), valid)
+    scores = crop_probabilities(class_logits(crops[valid], classes, temperature), valid, bias)
     if proposals.embeddings is None or stream.ensemble <= 0:
         return scores * valid[:, None]
     embeddings = F.normalize(proposals.embeddings.float(), dim=-1)

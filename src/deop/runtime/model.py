@@ -265,4 +265,5 @@ class Model(ModelSurface):
             (N, K + 1) float32: the K names and, last, "none of these".
         """
         classes = self.embed(self.vocabulary(names))
-        return probabilities(classify(encoded.regions, classes, self._no_object, self.settings.temperature))
+        logits = classify(encoded.regions, classes, self._no_object, self.settings.temperature)
+        return probabilities(logits, self.settings.logit_bias)
