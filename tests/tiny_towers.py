@@ -41,5 +41,30 @@ def write(model: torch.nn.Module, folder: Path) -> None:
     """Save a model of transformers after changing all its parameters, since some are initialised to 0 or 1."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+            if parameter.ndim:  # not the factor of the scores
+                parameter.add_(0.05 * torch.randn_like(parameter))
     model.eval().save_pretrained(folder, safe_serialization=True)
+
+
+def write_tiny_tips(folder: Path, *, patch: int = 14, registers: int = 1, swiglu: bool = False, seed: int = 0) -> Path:
+    """Write transformers' Tipsv2Model with random weights and its tokenizer."""
+    from transformers import Tipsv2Config, Tipsv2Model, Tipsv2Tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    merges = [("▁", "c"), ("a", "t"), ("▁c", "at"), ("▁", "d"), ("o", "g"), ("▁d", "og"), ("▁", "a")]
+    pieces = ["<pad>", "<unk>", "▁", *LETTERS, *("".join(pair) for pair in merges)]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    Tipsv2Tokenizer(vocab=vocab, merges=merges).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = Tipsv2Config(
+        text_config={
+            "vocab_size": len(pieces), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 64,
+        },
+        vision_config={
+            "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 4 * patch,
+            "patch_size": patch, "num_register_tokens": registers, "use_swiglu_ffn": swiglu,
+        },
+    )  # fmt: skip
+    write(Tipsv2Model(config), folder)
+    return folder

@@ -15,6 +15,7 @@ from deop.networks.attention import attend
 if TYPE_CHECKING:
     from deop.encoders.clip import VisionConfig
     from deop.encoders.siglip import SiglipVisionConfig
+    from deop.encoders.tips import TipsVisionConfig
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -25,10 +26,17 @@ def quick_gelu(x: Tensor) -> Tensor:
     return F.silu(1.702 * x, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """silu(g) * u of (..., 2 n), the gates g before u: (..., n)."""
+    gate, up = x.chunk(2, -1)
+    return F.silu(gate) * up
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": quick_gelu,
     "gelu": F.gelu,
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "swiglu": swiglu,
 }
 
 
@@ -153,12 +161,14 @@ class Block(nn.Module):
         class_token: as in ``Attention``.
     """
 
-    def __init__(self, config: "VisionConfig | SiglipVisionConfig", class_token: bool = True) -> None:
+    def __init__(
+        self, config: "VisionConfig | SiglipVisionConfig | TipsVisionConfig", class_token: bool = True
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.attention = Attention(config.width, config.heads, class_token)
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.up = nn.Linear(config.width, config.hidden)
+        self.up = nn.Linear(config.width, config.hidden * (2 if config.activation == "swiglu" else 1))
         self.down = nn.Linear(config.hidden, config.width)
         self.activation = ACTIVATIONS[config.activation]
 

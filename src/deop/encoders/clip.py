@@ -11,7 +11,6 @@ from deop.config import from_json
 from deop.encoders.blocks import ACTIVATIONS, Block
 from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
 from deop.encoders.severance import Severance
-from deop.encoders.stream import Plan, Stream
 from deop.encoders.tower import Sizes, VisionTower, need_masks
 from deop.encoders.types import VisionFeatures
 from deop.encoders.windows import Windows
@@ -164,23 +163,8 @@ class CLIPVision(VisionTower):
         x = self.norm_pre(x)
         return torch.cat([x, x[:, :1].expand(-1, regions, -1)], 1) if regions else x
 
-    def _leave(self, stream: Stream, plan: Plan, scope: Tensor | None, inside: Tensor | None) -> VisionFeatures:
-        last = stream.x.shape[1] - (0 if scope is None else scope.shape[1])
-        tokens = stream.x
-        if stream.branches is not None:
-            tokens = torch.cat([stream.x[:, :1], stream.branches, stream.x[:, last:]], 1)
-        tokens = self.norm_post(tokens)
-        patches = tokens[:, 1:last]
-        if stream.level is not None:
-            patches = patches + plan.severance.level_weight * self.norm_post(stream.level[:, 1:])
-        patches = patches @ self.projection
-        if inside is not None:
-            patches = patches * inside[..., None]
-        return VisionFeatures(
-            patches.mT.unflatten(2, plan.grid),
-            tokens[:, 0] @ self.projection,
-            None if scope is None else tokens[:, last:] @ self.projection,
-        )
+    def _project(self, tokens: Tensor) -> Tensor:
+        return tokens @ self.projection
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values; ``from_config`` reads it."""

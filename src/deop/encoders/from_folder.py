@@ -8,10 +8,13 @@ from deop.encoders.clip_text import CLIPText
 from deop.encoders.siglip import SiglipVision
 from deop.encoders.siglip_keys import read_sigmoid
 from deop.encoders.siglip_text import SiglipText
+from deop.encoders.tips import TipsVision
+from deop.encoders.tips_keys import read_tips_temperature
+from deop.encoders.tips_text import TipsText
 from deop.errors import CheckpointError
 from deop.files import read_json
 
-TOWERS = ("clip", "metaclip_2", "siglip", "siglip2")
+TOWERS = ("clip", "metaclip_2", "siglip", "siglip2", "tipsv2")
 """The ``model_type`` of models of images and text that can be loaded."""
 
 
@@ -29,6 +32,8 @@ def vision_from_folder(folder: str | Path) -> Any:
         return CLIPVision.from_folder(folder)
     if kind in ("siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model"):
         return SiglipVision.from_folder(folder)
+    if kind in ("tipsv2", "tipsv2_vision_model"):
+        return TipsVision.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the vision encoders of {_KNOWN}")
 
 
@@ -46,6 +51,8 @@ def text_from_folder(folder: str | Path) -> Any:
         return CLIPText.from_folder(folder)
     if kind in ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model"):
         return SiglipText.from_folder(folder)
+    if kind in ("tipsv2", "tipsv2_text_model"):
+        return TipsText.from_folder(folder)
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the text encoders of {_KNOWN}")
 
 
@@ -56,11 +63,13 @@ def scoring_from_folder(folder: str | Path) -> dict[str, float]:
         folder: as in ``vision_from_folder``.
 
     Returns:
-        Fields of ``Settings``: for a SigLIP the factor and the bias of its sigmoid.
+        Fields of ``Settings``: for a SigLIP the factor and the bias of its sigmoid, for a TIPSv2 its factor.
 
     Raises:
         CheckpointError: the weights lack them.
     """
+    if _kind_of(folder) == "tipsv2":
+        return {"temperature": read_tips_temperature(folder)}
     if _kind_of(folder) not in ("siglip", "siglip2"):
         return {}
     factor, bias = read_sigmoid(folder)

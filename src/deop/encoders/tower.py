@@ -24,14 +24,16 @@ class VisionTower(nn.Module):
     """Base class of vision transformers with severance.
 
     A subclass has ``config`` (with ``patch``, ``position_rule`` and ``learned_in_blocks``), ``patch_embedding``, which
-    maps pixels to (B, C, gh, gw), and ``blocks``; and it defines ``_enter`` and ``_leave``. The class token comes
-    before the patches; a tower without one has an unused token in its place (``has_class_token``). Registers, tokens
-    of no place in the image, come first, so that severed tokens are a contiguous part of all.
+    maps pixels to (B, C, gh, gw), ``blocks`` and ``norm_post``; and it defines ``_enter``, and ``_project`` or
+    ``_leave``. The class token comes before the patches; a tower without one has an unused token in its place
+    (``has_class_token``). Registers, tokens of no place in the image, come first, so that severed tokens are a
+    contiguous part of all.
     """
 
     config: Any
     patch_embedding: nn.Module
     blocks: nn.ModuleList
+    norm_post: nn.LayerNorm
     learned_positions: nn.ParameterDict
     has_class_token = True
     region_tokens_in_blocks = True
@@ -63,7 +65,7 @@ class VisionTower(nn.Module):
         raise NotImplementedError
 
     def _leave(self, stream: Stream, plan: Plan, scope: Tensor | None, inside: Tensor | None) -> VisionFeatures:
-        """Features from the stream after the last block.
+        """Features from the stream after the last block: the final norm, then ``_project``.
 
         Args:
             stream: the tokens.
@@ -72,7 +74,26 @@ class VisionTower(nn.Module):
                 that are padding; None: there are none.
             inside: (B, L) bool, False for patches in the padding; None: all are inside.
         """
-        raise NotImplementedError
+        x = stream.x[:, self.registers :]
+        last = x.shape[1] - (0 if scope is None else scope.shape[1])
+        if stream.branches is not None:
+            x = torch.cat([x[:, :1], stream.branches, x[:, last:]], 1)
+        tokens = self.norm_post(x)
+        patches = tokens[:, 1:last]
+        if stream.level is not None:
+            patches = patches + plan.severance.level_weight * self.norm_post(stream.level[:, 1:])
+        patches = self._project(patches)
+        if inside is not None:
+            patches = patches * inside[..., None]
+        return VisionFeatures(
+            patches.mT.unflatten(2, plan.grid),
+            self._project(tokens[:, 0]),
+            None if scope is None else self._project(tokens[:, last:]),
+        )
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        """Normalised tokens (..., C) in the joint space of images and text."""
+        return tokens
 
     def _region_coverage(self, masks: Tensor, size: tuple[int, int], proxy: Tensor | None) -> Tensor:
         """Coverage (B, N, rows, columns) of the patches by masks whose embeddings are requested."""

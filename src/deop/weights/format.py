@@ -21,6 +21,8 @@ from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
 from deop.encoders.siglip import SiglipVision
 from deop.encoders.siglip_text import SiglipText
+from deop.encoders.tips import TipsVision
+from deop.encoders.tips_text import TipsText
 from deop.errors import CheckpointError
 from deop.files import read_json, sha256, writing_folder
 from deop.networks.loading import building_model, pack, read_weights, stored_once
@@ -101,10 +103,10 @@ def load_model_folder(folder: Path) -> tuple[ModelParts, dict[str, Tensor]]:
     if no_object is not None and (not isinstance(no_object, int) or isinstance(no_object, bool) or no_object < 1):
         raise CheckpointError(f'"no_object" of the config is {no_object!r}: expected its number of channels, or null')
     with building_model(folder):
-        encoder = _build(config["encoder"], (CLIPVision, SiglipVision, NanoEncoder), "encoder")
+        encoder = _build(config["encoder"], (CLIPVision, SiglipVision, TipsVision, NanoEncoder), "encoder")
         parts = ModelParts(
             encoder=encoder,
-            text=_build(config["text"], (CLIPText, SiglipText, NanoText), "text encoder", folder),
+            text=_build(config["text"], (CLIPText, SiglipText, TipsText, NanoText), "text encoder", folder),
             proposer=None if config["proposer"] is None else _build_proposer(config["proposer"], encoder),
             anchors=None if anchors is None else AnchorDecoder(from_json(AnchorConfig, anchors, "the anchor decoder")),
             no_object=None if no_object is None else torch.zeros(no_object),
