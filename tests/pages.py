@@ -80,12 +80,13 @@ def fill_hub_cache(cache: Path, tiny_clip: Path) -> Path:
         "facebook/maskformer-swin-tiny-ade": tiny_networks.maskformer(),
         "facebook/sam-vit-base": tiny_networks.sam(),
     }
-    for entry in ZOO.values():
-        revision = "0" * 40 if entry.encoder.revision == "main" else entry.encoder.revision
-        snapshot = cache / f"models--{entry.encoder.repo.replace('/', '--')}" / "snapshots" / revision
+    for encoder in {entry.encoder for entry in ZOO.values()}:
+        revision = "0" * 40 if encoder.revision == "main" else encoder.revision
+        snapshot = cache / f"models--{encoder.repo.replace('/', '--')}" / "snapshots" / revision
         shutil.copytree(tiny_clip, snapshot)
         _write_main_reference(snapshot)
-        networks[str(entry.proposer)] = tiny_networks.mask2former()
+    for proposer in {entry.proposer for entry in ZOO.values()}:
+        networks[str(proposer)] = tiny_networks.eomt() if "eomt" in proposer.repo else tiny_networks.mask2former()
     for name, network in networks.items():
         repo, _, revision = name.partition("@")
         snapshot = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / (revision or "0" * 40)

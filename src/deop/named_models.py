@@ -87,12 +87,19 @@ TIPS = Usage(
 )
 """For TIPS v2, whose patches are aligned with text: what its authors do."""
 
-USAGES = {"tipsv2": TIPS}
+SIGLIP = Usage(
+    "no number found; the pooling head within masks of unsevered features is TextRegion's form for SigLIP 2",
+    Severance(),
+    anchors="attention-pool",
+)
+"""For SigLIP and SigLIP 2 (docs/models.md, "SigLIP")."""
+
+USAGES = {"tipsv2": TIPS, "siglip": SIGLIP, "siglip2": SIGLIP}
 """``model_type`` of a folder -> its usage; others are used like a CLIP."""
 
 
 def _corrclip(basis: str, levels: tuple[int, ...]) -> Usage:
-    """CorrCLIP without its second network: attention within masks, region tokens and earlier streams.
+    """CorrCLIP without DINO, its second network: attention within masks, region tokens and earlier streams.
 
     It takes photos of 336 or, on ADE20K and Cityscapes, 448 pixels, in windows of 336 pixels.
     """
@@ -158,28 +165,28 @@ ZOO = {
             "as clip-b16, trained on curated data; not for commercial use",
             _METACLIP_B16,
             _MASKS_TINY,
-            Usage("50.3 within masks of a larger Mask2Former, with a second network (CorrCLIP)"),
+            Usage("50.3 within masks of a larger Mask2Former, with DINO (CorrCLIP)"),
         ),
         ZooModel(
             "metaclip-l14",
             "as clip-l14, trained on curated data; not for commercial use",
             _METACLIP_L14,
             _MASKS_SMALL,
-            Usage("52.7 within masks of a larger Mask2Former, with a second network (CorrCLIP)"),
+            Usage("52.7 within masks of a larger Mask2Former, with DINO (CorrCLIP)"),
         ),
         ZooModel(
             "best-b16",
-            "the best published method for B/16 that needs no third network; slow; not for commercial use",
+            "the best published method for B/16 without DINO; slow; not for commercial use",
             _METACLIP_B16,
             _MASKS_EOMT,
-            _corrclip("51.6 with these networks, 52.3 with a third one (CorrCLIP)", tuple(range(5, 10))),
+            _corrclip("51.6 (CorrCLIP without DINO); 52.3 with it", tuple(range(5, 10))),
         ),
         ZooModel(
             "best-l14",
             "the same for L/14; very slow; not for commercial use",
             _METACLIP_L14,
             _MASKS_EOMT,
-            _corrclip("54.9 with a third network (CorrCLIP); without: not published", tuple(range(10, 22))),
+            _corrclip("54.9 with DINO (CorrCLIP); without: not published", tuple(range(10, 22))),
         ),
     )
 }
