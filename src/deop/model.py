@@ -17,6 +17,7 @@ from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import ClassTensors, cell_votes, classify, probabilities
 from deop.regions.encoding import EncodedPhoto, check_anchors
 from deop.regions.photos import encode_photos
+from deop.regions.prior import check_prior, with_prior
 from deop.regions.two_stream import TwoStream, two_stream_probabilities
 from deop.results.name_lookup import find_names
 from deop.settings import Card, Settings
@@ -194,7 +195,15 @@ class DeOP(Pretrained, ModelSurface):
         Returns:
             (N, K + 1) float32: the K names and, last, "none of these".
         """
-        classes = self.class_tensors(self.vocabulary(names))
+        vocabulary = self.vocabulary(names)
+        scores = self._own_probabilities(encoded, vocabulary)
+        if self.settings.prior:
+            scores = with_prior(scores, encoded.proposals, vocabulary, self.settings.prior)
+        return scores
+
+    def _own_probabilities(self, encoded: EncodedPhoto, vocabulary: Vocabulary) -> Tensor:
+        """``class_probabilities`` without the prior of the proposer."""
+        classes = self.class_tensors(vocabulary)
         if encoded.cells is not None and encoded.heatmaps is not None:
             cells = classify(encoded.cells, classes, self.no_object, self.settings.temperature)
             return cell_votes(cells, encoded.heatmaps.float().mean(0).flatten(1))
@@ -228,6 +237,8 @@ class DeOP(Pretrained, ModelSurface):
         """
         severed, stream = Severance.parse(severance, self.settings.severance), TwoStream.parse(classifier)
         check_anchors(anchors, self.anchors)
+        if self.settings.prior:
+            check_prior(self.proposer)
         asked = self.settings.anchors if anchors is None else anchors
         wanted = {
             'anchors="tokens"': ("region_tokens", asked == "tokens"),

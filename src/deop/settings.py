@@ -10,6 +10,9 @@ from deop.text.calibration import Calibration
 ANCHORS = ("decoder", "pool", "tokens", "attention-pool", "patch")
 """Ways to compute region embeddings, or the classes of regions."""
 
+PARTITIONS = ("none", "score")
+"""What happens to pixels that several masks cover."""
+
 TEMPERATURE = 100.0
 """Factor of cosine similarities: the original's constant. CLIP's learned scale is not used."""
 
@@ -48,6 +51,13 @@ class Settings:
         windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
             before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
 
+        partition: what happens to pixels that several masks cover. "none": the masks overlap, and all of them count.
+            "score": each pixel belongs to the mask with the highest score, except that a small mask keeps its pixels
+            inside a larger one (``proposals.partition``).
+        prior: weight, in [0, 1], of the proposer's own class scores for the requested names that it was trained with;
+            the sum of their probabilities does not change, so that other names keep theirs (docs/method.md §6). 0: its
+            classes are ignored. Needs torch.
+
     Raises:
         SettingError: a value out of range.
     """
@@ -68,6 +78,8 @@ class Settings:
     smallest_thing: float = 0.005
     token_weight: float = 0.5
     windows: tuple[int, int] | None = None
+    partition: str = "none"
+    prior: float = 0.0
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
@@ -82,6 +94,10 @@ class Settings:
                     "the distance is at most the side"
                 )
             object.__setattr__(self, "windows", sides)
+        if self.partition not in PARTITIONS:
+            raise SettingError(f"unknown partition {self.partition!r}: choose {' or '.join(PARTITIONS)}")
+        if not 0 <= self.prior <= 1:
+            raise SettingError(f"prior {self.prior} is not in [0, 1]")
         if self.padding not in ("outside", "inside"):
             raise SettingError(f"unknown padding {self.padding!r}: choose 'outside' or 'inside'")
         if not 0 <= self.threshold <= 1:

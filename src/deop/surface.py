@@ -251,6 +251,7 @@ class ModelSurface:
             "background": list(vocabulary.background),
             "threshold": thresholds.record(self.settings.threshold),
             "smallest_region": settings.smallest_region,
+            **({"prior": settings.prior} if settings.prior else {}),
             **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
         }
         return self.assemble(encoded, vocabulary, settings, mode, limits, record, heated)

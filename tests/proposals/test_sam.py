@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from deop.errors import CheckpointError, MissingDependencyError, SettingError
-from deop.images.preprocessing import IMAGENET
+from deop.images.preprocessing import IMAGENET, Normalization
 from deop.proposals import sam
 from deop.proposals.sam import SamProposer, SamSettings, box_iou, mask_boxes, stability
 from tests.proposals import tiny_networks
@@ -21,7 +22,7 @@ EVERYTHING = SamSettings(
 )
 
 
-@pytest.fixture(scope="module", params=["sam", "sam2"])
+@pytest.fixture(scope="module", params=["sam", "sam2", "sam3"])
 def network(request):
     network = getattr(tiny_networks, request.param)()
     with torch.no_grad():  # untrained heads predict almost 0 everywhere
@@ -57,10 +58,12 @@ def grid(width, height, side=3):
 
 def assert_same_masks(proposals, logits, ious):
     order = ious.argsort(descending=True, stable=True)
-    logits = logits[order][(logits[order] > 0).flatten(1).any(1)]
+    order = order[(logits[order] > 0).flatten(1).any(1)]
+    logits = logits[order]
     assert len(logits) > 3
     assert proposals.slots is None
     torch.testing.assert_close(proposals.logits, logits, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(proposals.scores, ious[order].clamp(0, 1), rtol=1e-3, atol=1e-4)
 
 
 def test_all_masks_of_all_points(network):
@@ -70,7 +73,7 @@ def test_all_masks_of_all_points(network):
         assert_same_masks(proposals, *predict(network, image[None], grid(64, 64)))
 
 
-def test_a_wide_photo_is_padded_for_sam_and_stretched_for_sam2(network):
+def test_a_wide_photo_is_padded_for_sam_and_stretched_for_its_successors(network):
     pixels = torch.randn(1, 3, 64, 128)
     proposals = SamProposer(network, IMAGENET, EVERYTHING)(pixels)[0]
     size = (32, 64) if network.config.model_type == "sam" else (64, 64)
@@ -107,7 +110,8 @@ def test_small_regions_are_flipped(network):
     logits = torch.full((1, 8, 8), -2.0)
     logits[0, :6, :6] = 3.0
     logits[0, 2, 2], logits[0, 7, 7] = -1.5, 0.5
-    cleaned = proposer._without_small_regions(logits, 2)
+    cleaned, ious = proposer._without_small_regions(logits, torch.tensor([0.9]), 2)
+    assert ious.tolist() == pytest.approx([0.9])
     assert cleaned[0, 2, 2] == 1.5
     assert cleaned[0, 7, 7] == -0.5
     assert int((cleaned > 0).sum()) == 36
@@ -142,6 +146,37 @@ def test_folder_of_a_sam2_video_model(tmp_path):
     proposer = SamProposer.from_folder(tmp_path, settings=EVERYTHING)
     assert not proposer.keeps_shape
     assert torch.equal(proposer.network.no_memory_embedding, network.no_memory_embedding)
+
+
+def test_folder_of_a_sam3_video_model(tmp_path):
+    """Published folders have the detector and the tracker, which share a backbone; the tracker segments images."""
+    network = tiny_networks.sam3()
+    network.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    tracker = config | {"model_type": "sam3_tracker_video"}
+    video = {"model_type": "sam3_video", "tracker_config": tracker, "detector_config": {"model_type": "sam3"}}
+    (tmp_path / "config.json").write_text(json.dumps(video))
+    state = {"detector_model.text_encoder.weight": torch.zeros(2), "tracker_model.memory_attention.x": torch.zeros(2)}
+    for key, value in network.state_dict().items():
+        if key.startswith("vision_encoder.neck."):
+            key = key.replace("vision_encoder.neck.", "tracker_neck.")
+        elif key.startswith("vision_encoder."):
+            key = "detector_model." + key
+        else:
+            key = "tracker_model." + key
+        state[key] = value.clone()
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    proposer = SamProposer.from_folder(tmp_path, settings=EVERYTHING)
+    for key, value in network.state_dict().items():
+        assert torch.equal(proposer.network.state_dict()[key], value), key
+    assert proposer.normalization == Normalization((127.5,) * 3, (127.5,) * 3)
+    again = SamProposer.from_config(json.loads(json.dumps(proposer.config_dict())))
+    again.load_state_dict(proposer.state_dict())
+    assert again.frame == 64
+    del state["tracker_model.no_memory_embedding"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="no_memory_embedding"):
+        SamProposer.from_folder(tmp_path)
 
 
 def test_settings_without_points_raise():

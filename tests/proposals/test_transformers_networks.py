@@ -28,7 +28,7 @@ class TestTransformersProposer(ProposerSuite):
         return TransformersProposer(network, IMAGENET)
 
     def exportable(self, proposer):
-        return Part(proposer, lambda module, pixels: module._run(pixels))
+        return Part(proposer, lambda module, pixels: module._run(pixels)[0])
 
 
 @pytest.fixture
@@ -51,10 +51,15 @@ def test_masks_equal_those_of_transformers(network, folder):
     pixels = torch.randn(2, 3, 64, 64 if network.config.model_type.startswith("eomt") else 96)
     proposer = TransformersProposer.from_folder(folder)
     with torch.no_grad():
-        expected = network(pixel_values=pixels, **task_of(network, 2)).masks_queries_logits
+        expected = network(pixel_values=pixels, **task_of(network, 2))
         proposals = proposer(pixels)
-    for image, logits in zip(proposals, expected, strict=True):
+    assert proposer.class_names == tuple(network.config.id2label.values())
+    classes = expected.class_queries_logits.softmax(-1)
+    for image, logits, scores in zip(proposals, expected.masks_queries_logits, classes, strict=True):
         assert torch.equal(image.logits, logits)
+        torch.testing.assert_close(image.class_scores, scores[:, :-1])
+        torch.testing.assert_close(image.scores, 1 - scores[:, -1])
+        assert image.class_names == proposer.class_names
         assert image.slots.tolist() == list(range(logits.shape[0]))
     assert not proposer.training
 

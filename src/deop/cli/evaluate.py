@@ -22,13 +22,15 @@ from deop.cli.options import (
     Device,
     Engine,
     Model,
+    Partition,
+    Prior,
     Proxy,
     Threads,
     Windows,
+    change_settings,
     command_line,
     option,
     parse_windows,
-    use_windows,
 )
 from deop.cli.output import write_text
 from deop.errors import SettingError
@@ -126,6 +128,8 @@ def evaluate(
     ] = None,
     proxy: Proxy = None,
     windows: Windows = None,
+    partition: Partition = None,
+    prior: Prior = None,
     anchors: Anchors = None,
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
@@ -174,7 +178,8 @@ def evaluate(
     IoU is accumulated over the whole data set; classes that are absent from it do not count in the means. Confidence
     intervals are computed by a bootstrap over the photos.
     """
-    unseen_classes, sides = _read_unseen(unseen), parse_windows(windows)
+    unseen_classes = _read_unseen(unseen)
+    settings: dict[str, Any] = {"windows": parse_windows(windows), "partition": partition, "prior": prior}
     compared = [name.strip() for name in severance.split(",")] if severance and "," in severance else []
     if compared and (report or save_maps):
         raise SettingError(f"--{'report' if report else 'save-maps'} needs a single severance: give one, or omit it")
@@ -214,14 +219,14 @@ def evaluate(
         load_template()  # a library that is missing is named before the model is loaded
     network = load(
         model,
-        engine=engine or engine_for(model, severance, anchors, classifier, proxy=proxy, windows=sides),
+        engine=engine or engine_for(model, severance, anchors, classifier, proxy=proxy, **settings),
         proposer=proposer or (GIVEN if proposals == "oracle" else None),
         proxy=proxy,
         device=device,
         dtype=dtype,
         threads=threads,
     )
-    use_windows(network, sides)
+    change_settings(network, **settings)
     if compared:
         from deop.evaluation.comparison import compare_severances
 

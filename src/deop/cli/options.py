@@ -89,6 +89,22 @@ Windows = Annotated[
         "encoder trained at 336 pixels. Default: the model's setting.",
     ),
 ]  # fmt: skip
+Partition = Annotated[
+    Literal["none", "score"] | None,
+    option(
+        "--partition", metavar="RULE", panel=METHOD,
+        help="What happens to pixels that several masks cover. none: all of the masks count. score: they belong to the "
+        "mask with the highest score, or to a small mask inside it. Default: the model's setting.",
+    ),
+]  # fmt: skip
+Prior = Annotated[
+    float | None,
+    option(
+        "--prior", metavar="NUMBER", panel=METHOD, min=0, max=1,
+        help="Weight, 0 to 1, of the class scores of the network that proposes masks, for names that it was trained "
+        "with. 0 ignores them. Default: the model's setting.",
+    ),
+]  # fmt: skip
 Engine = Annotated[
     Literal["onnx", "torch"] | None,
     option(
@@ -156,10 +172,11 @@ def parse_windows(value: str | None) -> tuple[int, int] | None:
     return int(size), int(stride)
 
 
-def use_windows(network: Any, windows: tuple[int, int] | None) -> None:
-    """Set the windows of a loaded model, unless they are None."""
-    if windows is not None:
-        network.settings = replace(network.settings, windows=windows)
+def change_settings(network: Any, **values: Any) -> None:
+    """Change settings of a loaded model; those that are None stay."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if given:
+        network.settings = replace(network.settings, **given)
 
 
 def command_line(context: typer.Context) -> str:

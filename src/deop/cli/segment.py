@@ -1,7 +1,6 @@
 """``deop segment``: photos and class names in; pictures, label maps and files for other programs out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from deop.cli.config_file import typed
 from deop.cli.console import say
 from deop.cli.interrupts import raised_in_imports
-from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads, parse_windows, use_windows
+from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads, change_settings, parse_windows
 from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
 from deop.cli.segment_options import (
     BatchOptions,
@@ -161,14 +160,14 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     from deop.runtime.engine import GIVEN, engine_for
     from deop.zoo import load
 
-    windows = parse_windows(method.windows)
+    settings: dict[str, Any] = {
+        "windows": parse_windows(method.windows), "partition": method.partition, "prior": method.prior,
+    }  # fmt: skip
     encoding = {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
-    options["engine"] = options["engine"] or engine_for(method.model, **encoding, proxy=method.proxy, windows=windows)
+    options["engine"] = options["engine"] or engine_for(method.model, **encoding, proxy=method.proxy, **settings)
     proposer = GIVEN if method.masks else method.proposer
     network = load(method.model, proposer=proposer, proxy=method.proxy, **options)
-    use_windows(network, windows)
-    if method.smallest_region is not None:
-        network.settings = replace(network.settings, smallest_region=method.smallest_region)
+    change_settings(network, **settings, smallest_region=method.smallest_region)
     network.check_encoding(**encoding)
     if not cache:
         network.cache = None

@@ -11,6 +11,8 @@ from deop.cli.options import (
     Anchors,
     InFile,
     Model,
+    Partition,
+    Prior,
     Proxy,
     Severance,
     Windows,
@@ -435,6 +437,8 @@ class MethodOptions:
     severance: Severance = None
     proxy: Proxy = None
     windows: Windows = None
+    partition: Partition = None
+    prior: Prior = None
     anchors: Anchors = None
     classifier: Annotated[
         Literal["one-pass", "two-stream"],

@@ -12,6 +12,8 @@ from deop.cli.options import (
     EngineDataType,
     EngineDevice,
     Model,
+    Partition,
+    Prior,
     Proxy,
     Threads,
     Windows,
@@ -52,6 +54,8 @@ def serve(
     ] = None,
     proxy: Proxy = None,
     windows: Windows = None,
+    partition: Partition = None,
+    prior: Prior = None,
     workers: Annotated[
         int,
         option(
@@ -139,8 +143,9 @@ def serve(
     token = read_token(token_file)
     check_host(host, token)
     choice = ModelChoice(
-        model, engine, device, dtype, threads or threads_of_worker(workers), proposer, proxy, parse_windows(windows)
-    )
+        model, engine, device, dtype, threads or threads_of_worker(workers), proposer, proxy, parse_windows(windows),
+        partition, prior,
+    )  # fmt: skip
     run(
         choice,
         host=host,

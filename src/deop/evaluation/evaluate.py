@@ -109,6 +109,8 @@ def evaluate(
         "engine": model.engine,
         "precision": model.precision,
         **{key: counts.encoding.get(key) for key in ("severance", "classifier", "anchors")},
+        "partition": model.settings.partition,
+        "prior": model.settings.prior,
         "proposals": protocol.proposals,
         "names": protocol.names,
         "threshold": threshold_of(model, protocol),

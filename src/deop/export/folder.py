@@ -121,6 +121,11 @@ def check_export(model: DeOP, precision: str, calibrate: Sequence[Photo] = ()) -
             "int8 needs photos like those that the model will see, some dozens, to observe the ranges of activations: "
             "give them (calibrate=..., --calibrate FOLDER)"
         )
+    if model.settings.prior:
+        raise SettingError(
+            f"the settings have prior {model.settings.prior}, and graphs do not compute the class scores of the "
+            "proposer: export the model with prior=0, and use the torch engine where the prior is wanted"
+        )
     if is_int8(model) or model.device.type != "cpu" or model.dtype != torch.float32:
         raise SettingError('export needs a model in float32 on the CPU: load it with device="cpu" and without dtype')
 

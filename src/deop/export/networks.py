@@ -4,6 +4,8 @@ Nothing in them has a shape that depends on values. Where ``deop.regions.encodin
 padding or redundant proposals, these modules mark it instead.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from deop.networks.resampling import inside_images, to_patches
 from deop.networks.shared_trunk import reuse_features
 from deop.proposals.filtering import order_weights
 from deop.proposals.nano import NanoProposer
+from deop.proposals.partition import partition_logits
 from deop.proposals.sam import SamProposer
 from deop.proposals.types import Proposals
 from deop.regions.anchors import AnchorDecoder
@@ -130,6 +133,11 @@ class EncodeGraph(RegionGraph):
             proposals, valid = self.propose(renormalized(pixels, size, self.encoder, self.proposer))
             if self.drop_redundant:
                 valid = distinct(proposals.logits, valid)
+            if self.settings.partition == "score":
+                masks = partition_logits(proposals.logits, proposals.scores, valid)
+                proposals = replace(proposals, logits=masks)
+                if self.drop_redundant:
+                    valid = valid & (masks > 0).flatten(1).any(1)
             return proposals.logits, valid, self.embed(pixels, size, proposals, valid)
 
     def propose(self, pixels: Tensor) -> tuple[Proposals, Tensor]:

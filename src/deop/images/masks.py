@@ -80,6 +80,30 @@ def _logit(share: np.ndarray) -> np.ndarray:
         return np.clip(np.log(share) - np.log1p(-share), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
+def partition_masks(masks: np.ndarray) -> np.ndarray:
+    """Give each pixel to the smallest of the masks that contain it; of masks of one size, to the first.
+
+    Masks that a caller gives have no scores, so that this is what ``deop.proposals.partition`` does for equal ones.
+
+    Args:
+        masks: (N, H, W) bool.
+
+    Returns:
+        (N, H, W) bool, disjoint; masks may be empty.
+
+    >>> partition_masks(np.array([[[True, True, True]], [[False, True, False]]])).astype(int).tolist()
+    [[[1, 0, 1]], [[0, 1, 0]]]
+    """
+    owner = np.full(masks.shape[1:], -1, np.int32)
+    areas = [np.count_nonzero(mask) for mask in masks]
+    for index in sorted(range(len(masks)), key=lambda index: (-areas[index], -index)):
+        owner[masks[index]] = index
+    result = np.empty_like(masks)
+    for index, mask in enumerate(result):
+        np.equal(owner, index, out=mask)
+    return result
+
+
 def as_masks(masks: Masks, photo_shape: tuple[int, int] | None = None) -> np.ndarray:
     """Convert masks of any accepted form to one array.
 

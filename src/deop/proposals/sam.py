@@ -19,9 +19,20 @@ from deop.proposals.types import Proposals
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Published SAM 2 folders contain the configuration of the video model; Sam2Model reads its image part.
-CLASSES = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+# Published folders of SAM 2, SAM 2.1 and SAM 3 contain the configuration of the video model; these classes read the
+# part of it that segments images. SAM 3's detector, which is prompted with names, is not used.
+CLASSES = {
+    "sam": "SamModel",
+    "sam2": "Sam2Model",
+    "sam2_video": "Sam2Model",
+    "sam3_tracker": "Sam3TrackerModel",
+    "sam3_tracker_video": "Sam3TrackerModel",
+    "sam3_video": "Sam3TrackerModel",
+}
 """Supported model types of transformers -> the class that loads them."""
+
+HALVES = Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+"""SAM 3's normalisation, for folders that do not say: pixels from -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,10 @@ class SamSettings:
 
 
 class SamProposer(nn.Module):
-    """A SAM or SAM 2 of transformers, prompted with a grid of points (docs/method.md §12).
+    """A SAM, SAM 2, SAM 2.1 or SAM 3 of transformers, prompted with a grid of points (docs/method.md §12).
 
     Args:
-        network: ``SamModel`` or ``Sam2Model``.
+        network: ``SamModel``, ``Sam2Model`` or ``Sam3TrackerModel``.
         normalization: normalisation that its pixels need.
         settings: how masks are generated and filtered.
     """
@@ -78,7 +89,7 @@ class SamProposer(nn.Module):
         self.normalization = normalization
         self.settings = settings or SamSettings()
         self.train(network.training)  # loaded networks are in evaluation mode
-        # SAM pads the photo to a square frame; SAM 2 stretches it to the frame.
+        # SAM pads the photo to a square frame; SAM 2 and SAM 3 stretch it to the frame.
         self.keeps_shape = network.config.model_type == "sam"
         config = network.config
         size = config.vision_config.image_size if self.keeps_shape else config.prompt_encoder_config.image_size
@@ -93,7 +104,8 @@ class SamProposer(nn.Module):
 
         Returns:
             One ``Proposals`` per image with all masks that pass the settings, highest predicted IoU first: float32
-            logits at the resolution of the model's masks (a quarter of its frame), without slots.
+            logits at the resolution of the model's masks (a quarter of its frame; for SAM 3 two sevenths), without
+            slots; scores = predicted IoU.
         """
         return [self._propose(image) for image in pixels]
 
@@ -110,8 +122,8 @@ class SamProposer(nn.Module):
         logits, ious = logits[kept], ious[kept]
         cell = height * width / (logits.shape[-2] * logits.shape[-1])
         if self.settings.min_region_area > 0 and len(logits):
-            logits = self._without_small_regions(logits, self.settings.min_region_area / cell)
-        return Proposals(logits)
+            logits, ious = self._without_small_regions(logits, ious, self.settings.min_region_area / cell)
+        return Proposals(logits, scores=ious.clamp(0, 1))
 
     def _shape_in_frame(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the image in the frame; multiples of 4, so that cells of the masks end with the image."""
@@ -136,14 +148,19 @@ class SamProposer(nn.Module):
             inside = (rows * logits.shape[-2] // self.frame, columns * logits.shape[-1] // self.frame)
             yield logits[:, : inside[0], : inside[1]], output.iou_scores.flatten().float()
 
-    def _without_small_regions(self, logits: Tensor, min_area: float) -> Tensor:
-        """Flip the cells of small regions and holes; of masks that become duplicates, unchanged ones are preferred."""
+    def _without_small_regions(self, logits: Tensor, ious: Tensor, min_area: float) -> tuple[Tensor, Tensor]:
+        """Flip the cells of small regions and holes; of masks that become duplicates, unchanged ones are preferred.
+
+        Returns:
+            The logits (M, h, w) and predicted IoU (M,) of the masks that remain.
+        """
         masks = logits > 0
         cleaned = torch.stack([torch.from_numpy(drop_small_regions(m.cpu().numpy(), min_area)) for m in masks])
         changed = cleaned.to(masks.device) != masks
         logits = torch.where(changed, -logits, logits)
         unchanged = ~changed.flatten(1).any(1)
-        return logits[_distinct(logits, unchanged.float(), self.settings.box_iou)]
+        kept = _distinct(logits, unchanged.float(), self.settings.box_iou)
+        return logits[kept], ious[kept]
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, settings: SamSettings | None = None) -> "SamProposer":
@@ -158,7 +175,9 @@ class SamProposer(nn.Module):
             MissingDependencyError: transformers is too old for the model.
         """
         path = Path(folder)
-        return cls(load_network(path, CLASSES), read_normalization(path, IMAGENET), settings)
+        network = load_network(path, CLASSES)
+        usual = HALVES if network.config.model_type.startswith("sam3") else IMAGENET
+        return cls(network, read_normalization(path, usual), settings)
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values; ``from_config`` reads it."""

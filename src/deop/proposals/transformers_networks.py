@@ -1,7 +1,7 @@
-"""MaskFormer, Mask2Former, OneFormer and EoMT models of the hub as proposers; their classes are ignored."""
+"""MaskFormer, Mask2Former, OneFormer and EoMT of the hub as proposers; their classes are ignored unless asked."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ PANOPTIC_TASK = (49406, 518, 10549, 533, 1072, 24755, 49407)
 
 
 class TransformersProposer(nn.Module):
-    """A network of transformers whose queries each propose a mask; its classes are ignored.
+    """A network of transformers whose queries each propose a mask; its classes only matter for ``Settings.prior``.
 
     EoMT takes square images of one size: photos are resized to fit in its frame, as its authors do for panoptic masks.
 
@@ -66,16 +66,31 @@ class TransformersProposer(nn.Module):
             pixels: (B, 3, H, W) float, normalised with ``self.normalization`` and padded to multiples of 32.
 
         Returns:
-            One ``Proposals`` per image: float32 logits (at stride 4 in published models), slot = index of the query.
+            One ``Proposals`` per image: float32 logits (at stride 4 in published models), slot = index of the query,
+            score = 1 - P("no object").
         """
         if self.frame is None:
-            logits = self._run(pixels)
+            logits, classes = self._run(pixels)
         else:
-            logits = self._run_in_frame(pixels, self.frame)
-        return [every_query(masks) for masks in logits]
+            logits, classes = self._run_in_frame(pixels, self.frame)
+        names = self.class_names
+        result = []
+        for masks, scores in zip(logits, classes.float().softmax(-1)[..., :-1], strict=True):
+            query = every_query(masks)
+            result.append(replace(query, scores=scores.sum(-1), class_scores=scores, class_names=names))
+        return result
 
-    def _run(self, pixels: Tensor) -> Tensor:
-        """Mask logits (B, N, h, w) of images that the network takes as they are."""
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that the network was trained with, as its configuration names them."""
+        labels = self.network.config.id2label
+        return tuple(str(labels[index]) for index in sorted(labels))
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images that the network takes as they are: mask logits (B, N, h, w), class logits (B, N, C + 1).
+
+        The last class is "no object".
+        """
         options: dict[str, Any] = {}
         config = self.network.config
         if config.model_type in ("maskformer", "mask2former"):
@@ -84,15 +99,16 @@ class TransformersProposer(nn.Module):
             task = torch.tensor(PANOPTIC_TASK, device=pixels.device)
             task = nn.functional.pad(task, (0, config.task_seq_len - len(task)))
             options["task_inputs"] = task.expand(len(pixels), -1)
-        return self.network(pixel_values=pixels.to(self.network.dtype), **options).masks_queries_logits
+        output = self.network(pixel_values=pixels.to(self.network.dtype), **options)
+        return output.masks_queries_logits, output.class_queries_logits
 
-    def _run_in_frame(self, pixels: Tensor, frame: int) -> Tensor:
-        """Mask logits (B, N, h, w) of images of any size, from a network that takes square frames."""
+    def _run_in_frame(self, pixels: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+        """As ``_run``, of images of any size, from a network that takes square frames."""
         size = (pixels.shape[-2], pixels.shape[-1])
         rows, columns = shape_in_frame(*size, frame, self.network.config.patch_size)
         black = [-mean / std for mean, std in zip(self.normalization.mean, self.normalization.std, strict=True)]
-        logits = self._run(place_in_frame(pixels, rows, columns, frame, black))
-        return logits[..., : rows * logits.shape[-2] // frame, : columns * logits.shape[-1] // frame]
+        logits, classes = self._run(place_in_frame(pixels, rows, columns, frame, black))
+        return logits[..., : rows * logits.shape[-2] // frame, : columns * logits.shape[-1] // frame], classes
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "TransformersProposer":

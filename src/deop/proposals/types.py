@@ -20,12 +20,20 @@ class Proposals:
             upsampled logits. None for masks of a proposer.
         embeddings: (N, C) float, the proposer's own class embeddings (docs/method.md §2), or None; used only by the
             ensemble of the two-stream classifier.
+        scores: (N,) float in [0, 1], how likely each mask is a region of its own, whatever its name: the network's
+            1 - P("no object") or predicted IoU; used by ``proposals.partition``. None: unknown.
+        class_scores: (N, C) float, the network's own probabilities of its classes, without "no object"; used by
+            ``Settings.prior`` only. None for masks that were not classified.
+        class_names: names of the C classes.
     """
 
     logits: Tensor
     slots: Tensor | None = None
     exact: Tensor | None = None
     embeddings: Tensor | None = None
+    scores: Tensor | None = None
+    class_scores: Tensor | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.logits.shape[0]
@@ -41,9 +49,17 @@ class Proposals:
             None if self.slots is None else self.slots[index.cpu()],
             None if self.exact is None else self.exact[index.cpu()],
             None if self.embeddings is None else self.embeddings[index],
+            None if self.scores is None else self.scores[index],
+            None if self.class_scores is None else self.class_scores[index],
+            self.class_names,
         )
 
     def to(self, device: torch.device) -> "Proposals":
         """The same proposals on another device; ``slots`` and ``exact`` stay on the CPU."""
-        embeddings = None if self.embeddings is None else self.embeddings.to(device)
-        return Proposals(self.logits.to(device), self.slots, self.exact, embeddings)
+        embeddings, scores, class_scores = (
+            None if values is None else values.to(device)
+            for values in (self.embeddings, self.scores, self.class_scores)
+        )
+        return Proposals(
+            self.logits.to(device), self.slots, self.exact, embeddings, scores, class_scores, self.class_names
+        )

@@ -126,6 +126,7 @@ def encode_one_pass(
                 "anchors": kind,
                 "proposals": len(proposals[index]),
                 **({} if settings.windows is None else {"windows": list(settings.windows)}),
+                **({} if settings.partition == "none" else {"partition": settings.partition}),
             }
             cells = None
             if kind == "patch":

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
-from deop.images.canvas import Canvas, canvas_of, group_by_size
+from deop.images.canvas import canvas_of, group_by_size
 from deop.images.preprocessing import resize_photo, to_batch
 from deop.images.reading import Photo, read_photo
 from deop.networks.shared_trunk import reuse_features
 from deop.proposals.filtering import drop_redundant
 from deop.proposals.given import Masks, given_proposals
+from deop.proposals.partition import partition_by_score
 from deop.proposals.types import Proposals
 from deop.protocols import FeatureNetwork, Proposer, VisionEncoder, masks_are_instances
 from deop.regions.anchors import AnchorDecoder
@@ -71,7 +72,11 @@ def encode_photos(
                 pixels = to_batch(part_resized, encoder.normalization, settings.resize.divisor, device, dtype)
             given = [array for array in (masks[index] for index in group) if array is not None]
             if given:
-                proposals = [_given(array, canvas, device) for array, canvas in zip(given, part, strict=True)]
+                disjoint = settings.partition == "score"
+                proposals = [
+                    given_proposals(array, canvas.photo, canvas.resized, canvas.padded, disjoint=disjoint).to(device)
+                    for array, canvas in zip(given, part, strict=True)
+                ]
             elif proposer is None:
                 raise SettingError(
                     "this model has no proposer: give masks (masks=..., --masks), or load it with one (proposer=...)"
@@ -101,14 +106,13 @@ def encode_photos(
     return [encoded[index] for index in range(len(photos))]
 
 
-def _given(masks: Masks, canvas: Canvas, device: torch.device) -> Proposals:
-    return given_proposals(masks, canvas.photo, canvas.resized, canvas.padded).to(device)
-
-
 def propose(proposer: Proposer, pixels: Tensor, decoder: AnchorDecoder | None, settings: Settings) -> list[Proposals]:
-    """The proposer's masks, without redundant ones unless an anchor decoder is tied to their slots."""
+    """The proposer's masks, without redundant ones unless an anchor decoder is tied to their slots; partitioned."""
     proposals = proposer(pixels)
     tied = decoder is not None and decoder.config.query == "slot" and settings.anchors == "decoder"
-    if tied or not settings.drop_redundant:
-        return proposals
-    return [drop_redundant(candidates) for candidates in proposals]
+    dropping = settings.drop_redundant and not tied
+    if dropping:
+        proposals = [drop_redundant(candidates) for candidates in proposals]
+    if settings.partition == "score":
+        proposals = [partition_by_score(candidates, drop_empty=dropping) for candidates in proposals]
+    return proposals

@@ -39,6 +39,8 @@ def engine_for(
     *,
     proxy: object = None,
     windows: object = None,
+    partition: object = None,
+    prior: float | None = None,
 ) -> str | None:
     """The engine that has all values of these options: torch, if it can be used; None: any engine.
 
@@ -48,9 +50,12 @@ def engine_for(
         anchors: as in ``encode``.
         classifier: as in ``encode``.
         proxy: as in ``deop.load``.
-        windows: as in ``Settings``.
+        windows: as in ``Settings``; None: as the model says, as for all others.
+        partition: as in ``Settings``.
+        prior: as in ``Settings``.
     """
-    if (severance, anchors, classifier, proxy, windows) == (None, None, "one-pass", None, None) or not has_torch():
+    given = (severance, anchors, proxy, windows, partition, prior or None)
+    if (classifier == "one-pass" and all(value is None for value in given)) or not has_torch():
         return None
     from deop.runtime.config import FORMAT
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from deop.errors import CheckpointError, SettingError
 from deop.images.canvas import Canvas
-from deop.images.masks import Masks, as_masks, cell_logits
+from deop.images.masks import Masks, as_masks, cell_logits, partition_masks
 from deop.images.preprocessing import pixel_array, resize_photo
 from deop.images.reading import Photo, read_photo
 from deop.labelling.classification import classify, probabilities
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=GraphSession)
 
 _IN_GRAPHS = (
-    "severance", "anchors", "token_weight", "windows", "padding", "normalize_patches", "drop_redundant",
+    "severance", "anchors", "token_weight", "windows", "padding", "normalize_patches", "drop_redundant", "partition",
 )  # fmt: skip
 """Fields of the settings that cannot be changed after the export."""
 
@@ -173,6 +173,11 @@ class Model(ModelSurface):
         super().check_encoding(severance, anchors, classifier)
         if classifier != "one-pass":
             raise SettingError(f"the two-stream classifier needs torch: {torch_remedy()}")
+        if self.settings.prior:
+            raise SettingError(
+                f"prior {self.settings.prior} mixes the class scores of the proposer, which graphs do not compute: set "
+                f"it to 0, or {torch_remedy()}"
+            )
         severed = Severance.parse(severance, self.settings.severance)
         asked = replace(self.settings, severance=severed, anchors=anchors or self.settings.anchors)
         for name in _IN_GRAPHS:
@@ -220,6 +225,8 @@ class Model(ModelSurface):
             encoded, exact = self._encoder.run(pixels, canvas.resized), None
         else:
             exact = as_masks(masks, canvas.photo)
+            if self.settings.partition == "score":
+                exact = partition_masks(exact)
             logits = cell_logits(exact, canvas.resized, canvas.padded)
             encoded = self._region_encoder.run(pixels, canvas.resized, logits)
         if not np.isfinite(encoded.regions).all():
@@ -256,6 +263,7 @@ class Model(ModelSurface):
             **self.settings.severance.record(),
             "anchors": self.settings.anchors,
             "proposals": len(encoded.masks),
+            **({} if self.settings.partition == "none" else {"partition": self.settings.partition}),
         }
 
     def class_probabilities(self, encoded: EncodedPhoto, names: Names) -> np.ndarray:

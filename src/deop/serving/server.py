@@ -33,7 +33,7 @@ _HEAD_BYTES = 65_536  # of a request whose address has many names
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model the workers load; the fields are arguments of ``deop.load``, and ``windows`` of ``Settings``."""
+    """Which model the workers load; arguments of ``deop.load`` and, last, fields of ``Settings``; None: the model's."""
 
     name: str = "nano"
     engine: str | None = None
@@ -43,6 +43,13 @@ class ModelChoice:
     proposer: str | None = None
     proxy: str | None = None
     windows: tuple[int, int] | None = None
+    partition: str | None = None
+    prior: float | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of ``Settings``."""
+        return {"windows": self.windows, "partition": self.partition, "prior": self.prior}
 
 
 def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
@@ -56,7 +63,7 @@ def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
 
     model = load(
         choice.name,
-        engine=choice.engine or engine_for(choice.name, None, None, "one-pass", windows=choice.windows),
+        engine=choice.engine or engine_for(choice.name, None, None, "one-pass", **choice.settings),
         proposer=choice.proposer,
         proxy=choice.proxy,
         device=choice.device,
@@ -68,8 +75,8 @@ def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
             f"the model {choice.name} has no proposer, and the server takes no masks: choose one (--proposer), or "
             "another model (--model)"
         )
-    if choice.windows is not None:
-        model.settings = replace(model.settings, windows=choice.windows)
+    if changed := {name: value for name, value in choice.settings.items() if value is not None}:
+        model.settings = replace(model.settings, **changed)
         model.check_encoding()
     model.cache = None  # names are not written to disk
     worker = Worker(model, limits, prefix_of(number))

@@ -13,6 +13,7 @@ from deop.data.samples import TrainingBatch, TrainingPhotos
 from deop.images.canvas import Canvas
 from deop.model import DeOP
 from deop.proposals.filtering import drop_redundant
+from deop.proposals.partition import partition_by_score
 from deop.proposals.types import Proposals
 from deop.regions.classification import ClassTensors, classify
 from deop.regions.encoding import encode_one_pass, stack_proposals
@@ -98,7 +99,11 @@ class DeOPTask(Task):
         assert model.proposer is not None
         same = model.proposer.normalization == model.encoder.normalization
         proposals = model.proposer(pixels if same else normalized(batch.pixels, model.proposer.normalization))
-        return [drop_redundant(one) for one in proposals] if model.settings.drop_redundant else proposals
+        if model.settings.drop_redundant:
+            proposals = [drop_redundant(one) for one in proposals]
+        if model.settings.partition == "score":
+            proposals = [partition_by_score(one, drop_empty=model.settings.drop_redundant) for one in proposals]
+        return proposals
 
     def validate(self) -> dict[str, float]:
         """mIoU and pixel accuracy on the validation photos."""

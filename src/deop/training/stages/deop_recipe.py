@@ -124,6 +124,8 @@ class DeOPRecipe:
         padding: "outside" or "inside", as in ``Settings``.
         resize: input size of the trained model; None: unchanged.
         templates: templates of the trained model, if it has no learned prompt; None: unchanged.
+        partition: "none" or "score", as in ``Settings``; None: unchanged.
+        prior: of the trained model, as in ``Settings``; it has no effect on training itself. None: unchanged.
         validation: photos to evaluate during training.
 
     Raises:
@@ -149,6 +151,8 @@ class DeOPRecipe:
     padding: Literal["outside", "inside"] = "outside"
     resize: Resize | None = None
     templates: str | None = None
+    partition: Literal["none", "score"] | None = None
+    prior: float | None = None
     validation: Validation = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
@@ -220,4 +224,6 @@ def _trained_settings(model: DeOP, recipe: DeOPRecipe) -> Settings:
         anchors="pool" if model.anchors is None else "decoder",
         drop_redundant=old.drop_redundant and not tied,
         padding=recipe.padding,
+        partition=recipe.partition or old.partition,
+        prior=old.prior if recipe.prior is None else recipe.prior,
     )
