@@ -83,8 +83,8 @@ class TransformersProposer(nn.Module):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes that the network was trained with, as its configuration names them."""
-        labels = self.network.config.id2label
-        return tuple(str(labels[index]) for index in sorted(labels))
+        labels: dict[int, str] = self.network.config.id2label  # type: ignore[assignment]
+        return tuple(labels[index] for index in sorted(labels))
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Of images that the network takes as they are: mask logits (B, N, h, w), class logits (B, N, C + 1).

@@ -247,6 +247,14 @@ def test_stage_3(base, folder, tmp_path):
     assert model.settings.calibration.trained_names == ("cat", "wall")
 
 
+def test_partition_and_prior_of_the_trained_model(base, folder):
+    recipe = recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3, partition="score", prior=0.3)
+    settings = anchors_stage.prepare(recipe).settings
+    assert (settings.partition, settings.prior) == ("score", 0.3)
+    with pytest.raises(SettingError, match="prior 2"):
+        anchors_stage.prepare(recipe_of(anchors_stage.DeOPRecipe, base, folder, **STAGE_3, prior=2))
+
+
 def test_validation_on_training_photos_is_refused(base, folder, tmp_path):
     """``split`` is "train" by default, also for the validation."""
     changes = STAGE_3 | {"validation": {"data": {"folder": str(folder)}}, "loop": LOOP | {"validate_every": 1}}
