@@ -223,7 +223,7 @@ def _with_proposer(card: "Card", proposer: str | Path | HubWeights) -> "Card":
 
 def _training_free(folder: Path, kind: str, proposer: Any, name: str, listed: ZooModel | None) -> "DeOP":
     """A folder of encoders and a proposer as a model with no learned parts besides (docs/method.md §12)."""
-    from deop.encoders.from_folder import text_from_folder, vision_from_folder
+    from deop.encoders.from_folder import scoring_from_folder, text_from_folder, vision_from_folder
     from deop.images.preprocessing import Resize
     from deop.model import DeOP
     from deop.networks.loading import building_model
@@ -233,14 +233,15 @@ def _training_free(folder: Path, kind: str, proposer: Any, name: str, listed: Zo
         usage, card = listed.usage, Card(name=name, license=listed.encoder.license, source=str(listed.encoder))
     else:
         usage, card = USAGES.get(kind, CLIP), Card(name=name, source=name, license=license_of(folder))
-    settings = Settings(
-        resize=Resize(short_side=usage.short_side),
-        severance=usage.severance,
-        anchors=usage.anchors,
-        windows=usage.windows,
-    )
     with building_model(folder):
         encoder, text = vision_from_folder(folder), text_from_folder(folder)
+        settings = Settings(
+            resize=Resize(short_side=usage.short_side),
+            severance=usage.severance,
+            anchors=usage.anchors,
+            windows=usage.windows,
+            **scoring_from_folder(folder),
+        )
     return DeOP(encoder, text, proposer, settings=settings, card=card)
 
 

@@ -13,6 +13,7 @@ from deop.encoders.clip_text import CLIPText
 from deop.encoders.int8 import is_int8
 from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
+from deop.encoders.siglip_text import SiglipText
 from deop.errors import CheckpointError, OutputError, SettingError
 from deop.export import model_card
 from deop.export.agreement import measure
@@ -88,7 +89,7 @@ def export_model(
                 config = _nano_folder(model, severed, graphs, beside)
             else:
                 config = _any_folder(model, severed, graphs, beside, precision, vocabulary, calibrate, progress)
-            for name, graph in ((CLASSIFY, classify_graph()), (LABEL, label_graph())):
+            for name, graph in ((CLASSIFY, classify_graph(model.settings.logit_bias)), (LABEL, label_graph())):
                 write_graph(graph, beside / f"{name}.onnx", name, "")
             (beside / "README.md").write_text(model_card.text(config), encoding="utf-8")
             config["onnx"]["files"] = {
@@ -197,7 +198,7 @@ def _any_folder(
     if vocabulary is not None:
         progress("embedding names")
         text = write_names(model, vocabulary, beside / NAMES)
-    elif isinstance(model.text, CLIPText):
+    elif isinstance(model.text, CLIPText | SiglipText):
         progress("tracing the text encoder")
         write_tokenizer(model.text, beside / TOKENIZER)
         write_graphs({"text": trace_text(model.text)}, beside, weights=TEXT_WEIGHTS, half=half)

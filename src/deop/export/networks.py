@@ -71,10 +71,14 @@ class RegionGraph(nn.Module):
         """Region embeddings (N, C) of N proposals, of which only those that are ``valid``, (N,) bool, count."""
         sizes = size[None] if self.inside else None
         masks, padded = proposals.logits, (pixels.shape[-2], pixels.shape[-1])
-        patches = self.encoder(
-            pixels, masks[None], severance=self.severance, valid=valid[None], sizes=sizes
-        ).patches.float()
         kind = choose_anchors(None, self.anchors, self.settings, proposals)
+        options = {"attention_pool": True} if kind == "attention-pool" else {}
+        features = self.encoder(
+            pixels, masks[None], severance=self.severance, valid=valid[None], sizes=sizes, **options
+        )
+        if features.regions is not None:
+            return F.normalize(features.regions[0].float(), dim=-1, eps=1e-10)
+        patches = features.patches.float()
         patch = self.encoder.patch
         if kind == "pool":
             return embed_masks(patches, [proposals], padded, patch, None, self.settings, kind).embeddings[0]

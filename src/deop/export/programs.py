@@ -17,8 +17,17 @@ CLASSIFY, LABEL = "classify", "label"
 _HEAD = f'<ir_version: 10, opset_import: ["": {OPSET}], producer_name: "deop">\n'
 
 
-def classify_graph() -> "onnx.ModelProto":
+_SOFTMAX = "probabilities = Softmax <axis = -1> (best)"
+_SIGMOID = """bias = Constant <value = float {BIAS}> ()
+            biased = Add (best, bias)
+            probabilities = Sigmoid (biased)"""
+
+
+def classify_graph(bias: float | None = None) -> "onnx.ModelProto":
     """Regions and names -> probabilities (docs/method.md §6).
+
+    Args:
+        bias: as in ``Settings.logit_bias``.
 
     Inputs:
         regions: (N, C) float32, L2-normalised.
@@ -52,8 +61,9 @@ def classify_graph() -> "onnx.ModelProto":
             logits_shape = Shape (logits)
             owners = Expand (owner, logits_shape)
             best = ScatterElements <axis = 1, reduction = "max"> (none, owners, logits)
-            probabilities = Softmax <axis = -1> (best)
-        }"""
+        """
+        + (_SOFTMAX if bias is None else _SIGMOID.replace("BIAS", str(float(bias))))
+        + "}"
     )
 
 

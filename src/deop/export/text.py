@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deop.encoders.clip_text import CLIPText
 from deop.encoders.learned_prompt import LearnedPrompt
+from deop.encoders.siglip_text import SiglipText
 from deop.errors import SettingError
 from deop.export.tracing import trace
 from deop.model import DeOP
@@ -72,6 +74,32 @@ class TextGraph(nn.Module):
         return is_end.int().argmax(1)
 
 
+class SiglipTextGraph(nn.Module):
+    """SigLIP's text tower for texts whose length is not known: token ids -> embeddings.
+
+    Args:
+        text: in evaluation mode, with its tokenizer.
+    """
+
+    def __init__(self, text: SiglipText) -> None:
+        super().__init__()
+        self.tower, self.context = text.tower, text.context_length
+        self.end, self.pad = text.tokenizer.eos_token_id, text.tokenizer.pad_token_id or 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode texts (n, length) int64, as ``TextGraph`` does: (n, C) float32.
+
+        Tokens after the end token become padding, and padding is added up to the context length, since it has an
+        effect.
+        """
+        is_end = (tokens == self.end).long()
+        ids = torch.where(is_end.cumsum(1) - is_end > 0, self.pad, tokens)
+        ids = F.pad(ids, (0, self.context - ids.shape[1]), value=self.pad)
+        x = self.tower.embeddings(input_ids=ids)
+        x = self.tower.encoder(inputs_embeds=x).last_hidden_state
+        return self.tower.head(self.tower.final_layer_norm(x)[:, -1])
+
+
 def with_prompt(prompt: LearnedPrompt, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """``LearnedPrompt.forward`` for texts that are padded.
 
@@ -96,7 +124,7 @@ def with_prompt(prompt: LearnedPrompt, embeddings: Tensor, end: Tensor) -> tuple
     return source.gather(1, index[..., None].expand(-1, -1, width)), name_end[:, 0] + after + 1
 
 
-def trace_text(text: CLIPText) -> "onnx.ModelProto":
+def trace_text(text: CLIPText | SiglipText) -> "onnx.ModelProto":
     """The graph of a text tower in float32: tokens (n, length) int64 -> embeddings (n, C) float32.
 
     Raises:
@@ -106,7 +134,7 @@ def trace_text(text: CLIPText) -> "onnx.ModelProto":
     length = torch.export.Dim("length", min=3, max=text_length(text))
     with _plain_attention(text.tower):
         return trace(
-            TextGraph(text).eval(),
+            (SiglipTextGraph(text) if isinstance(text, SiglipText) else TextGraph(text)).eval(),
             (torch.ones(3, 9, dtype=torch.int64),),
             {"tokens": {0: count, 1: length}},
             ("embeddings",),
@@ -114,29 +142,40 @@ def trace_text(text: CLIPText) -> "onnx.ModelProto":
         )
 
 
-def write_tokenizer(text: CLIPText, path: Path) -> None:
+def write_tokenizer(text: CLIPText | SiglipText, path: Path) -> None:
     """Write the tokenizer in the format of the library tokenizers.
 
     Raises:
-        SettingError: the text encoder has no tokenizer.
+        SettingError: the text encoder has no tokenizer, or one of another library (SentencePiece).
     """
     if text.tokenizer is None:
         raise SettingError(
             "the text encoder has no tokenizer, which the exported folder needs: load the model from a folder with "
             "one, or export a table of names instead (names=..., --classes)"
         )
-    backend = text.tokenizer.backend_tokenizer
+    if not hasattr(text.tokenizer, "backend_tokenizer"):
+        raise SettingError(
+            "the tokenizer of this SigLIP needs SentencePiece, which exported folders do without: export a table of "
+            "names instead (names=..., --classes), or use a SigLIP 2"
+        )
+    from tokenizers import Tokenizer, normalizers
+
+    backend = Tokenizer.from_str(text.tokenizer.backend_tokenizer.to_str())
+    if isinstance(text, SiglipText):
+        steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+        backend.normalizer = normalizers.Sequence(steps)
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(path))
 
 
-def text_length(text: CLIPText) -> int:
+def text_length(text: CLIPText | SiglipText) -> int:
     """Maximum number of tokens of a text with start and end, without those that a learned prompt adds."""
-    return text.context_length - (0 if text.prompt is None else text.prompt.overhead - 2)
+    prompt = getattr(text, "prompt", None)
+    return text.context_length - (0 if prompt is None else prompt.overhead - 2)
 
 
-def clip_parts(text: CLIPText, graph: str, precision: str) -> TextParts:
+def clip_parts(text: CLIPText | SiglipText, graph: str, precision: str) -> TextParts:
     """What the config says about a text tower."""
     return TextParts(
         "clip",

@@ -58,7 +58,7 @@ def no_object_logits(regions: np.ndarray, no_object: np.ndarray, temperature: fl
 def probabilities(logits: np.ndarray, bias: float | None = None) -> np.ndarray:
     """Scores of the names and "none of these" (N, K + 1) in float32: their softmax, or sigmoid(logit + bias)."""
     if bias is not None:
-        return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * (logits + np.float32(bias))))
+        return np.exp(-np.logaddexp(np.float32(0), -(logits + np.float32(bias))))  # exact for small scores, too
     exponentials = logits - logits.max(-1, keepdims=True)
     np.exp(exponentials, out=exponentials)
     return exponentials / exponentials.sum(-1, keepdims=True)
