@@ -5,7 +5,7 @@ published segmentation model proposes them; its classes are ignored. No model of
 lack of the weights: ``Usage.basis`` says which published result the settings follow.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deop.severance import PRESETS, TRAINING_FREE, Severance
@@ -81,11 +81,11 @@ CLIP = Usage("39.4 for keys with keys (NACLIP, B/16), against 11.7 for plain CLI
 """For CLIPs; docs/method.md §12 has the reasons."""
 
 TIPS = Usage(
-    "17.4 on ADE20K with the values of the last block at 448 pixels (README and notebook of TIPS, B/14)",
+    "17.4 on ADE20K with the values of the last block at 448 pixels (TIPS, B/14)",
     PRESETS["maskclip"].severance,
     short_side=448,
 )
-"""For TIPS v2, whose patches are aligned with text: what its authors do."""
+"""For TIPS v2, whose patches are aligned with text: what its authors do, except that they average windows."""
 
 SIGLIP = Usage(
     "no number found; the pooling head within masks of unsevered features is TextRegion's form for SigLIP 2",
@@ -93,6 +93,9 @@ SIGLIP = Usage(
     anchors="attention-pool",
 )
 """For SigLIP and SigLIP 2 (docs/models.md, "SigLIP")."""
+
+TOWERS = ("clip", "metaclip_2", "siglip", "siglip2", "tipsv2")
+"""The ``model_type`` of models of images and text that can be loaded from folders in transformers' layout."""
 
 USAGES = {"tipsv2": TIPS, "siglip": SIGLIP, "siglip2": SIGLIP}
 """``model_type`` of a folder -> its usage; others are used like a CLIP."""
@@ -173,6 +176,31 @@ ZOO = {
             _METACLIP_L14,
             _MASKS_SMALL,
             Usage("52.7 within masks of a larger Mask2Former, with DINO (CorrCLIP)"),
+        ),
+        ZooModel(
+            "siglip2-b16",
+            "more than 100 languages; may be used commercially with its default masks",
+            # The size is that of the weights at this commit, and of the tokenizer's file as other models have it.
+            HubWeights(
+                "google/siglip2-base-patch16-512", "a89f5c5093f902bf39d3cd4d81d2c09867f0724b", "Apache-2.0", 1538
+            ),
+            _MASKS_EOMT,
+            SIGLIP,
+        ),
+        ZooModel(
+            "tips-b14",
+            "patches trained to match text; may be used commercially with its default masks",
+            HubWeights("google/tipsv2-b14", "main", "Apache-2.0", 785),
+            _MASKS_EOMT,
+            TIPS,
+        ),
+        ZooModel(
+            "tips-l14",
+            "as tips-b14, larger",
+            # The size is that of its published number of weights.
+            HubWeights("google/tipsv2-l14", "main", "Apache-2.0", 1949),
+            _MASKS_EOMT,
+            replace(TIPS, basis="24.7 on ADE20K with the values of the last block at 448 pixels (TIPS, L/14)"),
         ),
         ZooModel(
             "best-b16",

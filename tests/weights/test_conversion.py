@@ -13,6 +13,7 @@ from deop.errors import CheckpointError, OutputError
 from deop.weights.conversion import ConversionWarning, convert, convert_original
 from tests.conftest import checkpoint_keys
 from tests.tiny import write_tiny_clip
+from tests.tiny_towers import write_tiny_metaclip2, write_tiny_tips
 
 
 def original_shapes(stage):
@@ -177,6 +178,22 @@ def test_hub_folder_with_pickled_weights(tmp_path, tiny_clip):
     assert deop.load(folder, device="cpu").segment(photo(), "cat", masks=np.ones((1, 50, 70), bool)).segments
     with pytest.raises(OutputError, match="contains a model already"):
         convert(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("write", [write_tiny_metaclip2, write_tiny_tips])
+def test_hub_folder_of_another_encoder_with_pickled_weights(tmp_path, write):
+    from safetensors.torch import load_file
+
+    source = write(tmp_path / "pickled")
+    expected = deop.load(source, device="cpu").text.embed(["cat"])
+    state = load_file(str(source / "model.safetensors"))
+    (source / "model.safetensors").unlink()
+    torch.save(state, source / "pytorch_model.bin")
+    converted = convert(source, tmp_path / "out")
+    assert torch.equal(deop.load(converted, device="cpu").text.embed(["cat"]), expected)
+    (source / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        convert(source, tmp_path / "other")
 
 
 def test_without_a_tokenizer(tmp_path, monkeypatch, tiny_clip):

@@ -8,6 +8,7 @@ import pytest
 from deop.errors import CheckpointError, ModelNotFoundError
 from deop.files import read_json
 from deop.model import DeOP
+from deop.named_models import TOWERS
 from deop.weights.hub import cached, fetch, is_complete, license_of, repo_cache
 from deop.zoo import load, load_proposer
 from tests.fake_hub import CLIP_FILES, COMMIT, put_in_cache
@@ -69,6 +70,17 @@ def test_a_folder_is_complete_only_with_all_shards(tmp_path):
     (tmp_path / "model-1-of-2.safetensors").touch()
     assert not is_complete(tmp_path)
     (tmp_path / "model-2-of-2.safetensors").touch()
+    assert is_complete(tmp_path)
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_an_encoder_is_complete_only_with_its_tokenizer(tmp_path, kind):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    (tmp_path / "model.safetensors").touch()
+    assert not is_complete(tmp_path)
+    (tmp_path / "tokenizer.model").touch()
+    assert is_complete(tmp_path)
+    (tmp_path / "tokenizer.model").rename(tmp_path / "tokenizer.json")
     assert is_complete(tmp_path)
 
 

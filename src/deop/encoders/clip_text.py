@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,11 @@ def read_tokenizer(folder: str | Path) -> Any:
 
     if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt")
+    if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES[:2]) and find_spec("sentencepiece") is None:
+        raise CheckpointError(
+            f"the tokenizer in {folder} needs the packages sentencepiece and protobuf: pip install sentencepiece "
+            "protobuf"
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     # For damaged files the tokenizers library raises many types of errors, including bare Exception.

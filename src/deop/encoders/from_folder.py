@@ -13,9 +13,7 @@ from deop.encoders.tips_keys import read_tips_temperature
 from deop.encoders.tips_text import TipsText
 from deop.errors import CheckpointError
 from deop.files import read_json
-
-TOWERS = ("clip", "metaclip_2", "siglip", "siglip2", "tipsv2")
-"""The ``model_type`` of models of images and text that can be loaded."""
+from deop.named_models import TOWERS
 
 
 def vision_from_folder(folder: str | Path) -> Any:
@@ -56,7 +54,7 @@ def text_from_folder(folder: str | Path) -> Any:
     raise CheckpointError(f"{folder} is a model of kind {kind!r}: deop loads the text encoders of {_KNOWN}")
 
 
-def scoring_from_folder(folder: str | Path) -> dict[str, float]:
+def scoring_from_folder(folder: str | Path) -> dict[str, Any]:
     """How the model in a folder scores pairs of images and texts, where that differs from the defaults.
 
     Args:

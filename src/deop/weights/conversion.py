@@ -11,10 +11,12 @@ from torch import Tensor
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_keys import text_from_openai, vision_from_openai
 from deop.encoders.clip_text import ACTIVATIONS, CLIPText, read_tokenizer
+from deop.encoders.from_folder import text_from_folder, vision_from_folder
 from deop.encoders.severance import Severance
 from deop.errors import CheckpointError, DeopError, OutputError, SettingError
 from deop.files import existing_folder, existing_path, read_json, writing_folder
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
+from deop.named_models import TOWERS
 from deop.networks.loading import building_model, list_some, load_strictly
 from deop.proposals.maskformer import MaskFormer, config_of_original, from_original_state
 from deop.regions.anchors import AnchorDecoder
@@ -293,8 +295,8 @@ def _rewrite(source: Path, state: dict[str, Tensor], folder: Path, tokenizer: st
     from safetensors.torch import save_file
 
     kind = read_json(source.parent / "config.json").get("model_type")
-    place = _tokenizer_for(source.parent, tokenizer) if kind == "clip" else None
-    files = [file for file in source.parent.iterdir() if file.suffix in (".json", ".txt", ".md")]
+    place = _tokenizer_for(source.parent, tokenizer) if kind == "clip" else source.parent
+    files = [file for file in source.parent.iterdir() if file.suffix in (".json", ".txt", ".md", ".model")]
     with writing_folder(folder) as beside:
         save_file(_cloned(state), str(beside / "model.safetensors"), metadata={"format": "pt"})
         state.clear()  # the check below needs the memory
@@ -316,10 +318,10 @@ def _check_loads(folder: Path, source: Path, *, has_tokenizer: bool) -> None:
     from deop.proposals.from_folder import proposer_from_folder  # imports transformers
 
     try:
-        if read_json(folder / "config.json").get("model_type") == "clip":
-            CLIPVision.from_folder(folder)
+        if read_json(folder / "config.json").get("model_type") in TOWERS:
+            vision_from_folder(folder)
             if has_tokenizer:
-                CLIPText.from_folder(folder)
+                text_from_folder(folder)
         else:
             proposer_from_folder(folder)
     except DeopError as error:

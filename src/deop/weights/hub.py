@@ -18,6 +18,7 @@ from deop.files import (
     read_weight_index,
     replacing,
 )
+from deop.named_models import TOWERS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,6 +36,7 @@ FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     "words.txt",
     "README.md",
     # Written by ``deop export``. Not ``*.onnx``: the pattern would also match graphs of other programs in subfolders.
@@ -43,6 +45,14 @@ FILES = (
     *("weights.safetensors", "text.safetensors", "names.safetensors"),
 )
 """The files of a repo that deop reads. Not ``*.safetensors``: many repos hold the same weights in two layouts."""
+
+_TOKENIZERS: tuple[set[str], ...] = (
+    {"tokenizer.json"},
+    {"vocab.json", "merges.txt"},
+    {"tokenizer.model"},
+    {"spiece.model"},
+    {"sentencepiece.bpe.model"},
+)
 
 _CONVERSION_AUTHOR, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
 _CONVERSIONS = "deop-conversions.json"
@@ -150,7 +160,7 @@ def repo_cache(repo: str) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder has the files that deop needs: the config, all weights and, for a CLIP, its tokenizer.
+    """Whether a folder has the files that deop needs: the config, all weights and, for an encoder, its tokenizer.
 
     An exported folder lists its files.
     """
@@ -164,7 +174,7 @@ def is_complete(folder: Path) -> bool:
             return False
     except CheckpointError:
         return False
-    return config.get("model_type") != "clip" or "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
+    return config.get("model_type") not in TOWERS or any(tokenizer <= names for tokenizer in _TOKENIZERS)
 
 
 def license_of(folder: Path) -> str:
