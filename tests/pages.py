@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from deop.zoo import ZOO
 from tests.data import miniatures
 from tests.proposals import tiny_networks
+from tests.tiny import write_tiny_siglip
+from tests.tiny_towers import write_tiny_tips
 from tests.video.test_video import make_video
 from tests.weights.test_conversion import openai_state, write_open_clip_config
 
@@ -83,7 +85,12 @@ def fill_hub_cache(cache: Path, tiny_clip: Path) -> Path:
     for encoder in {entry.encoder for entry in ZOO.values()}:
         revision = "0" * 40 if encoder.revision == "main" else encoder.revision
         snapshot = cache / f"models--{encoder.repo.replace('/', '--')}" / "snapshots" / revision
-        shutil.copytree(tiny_clip, snapshot)
+        if "siglip" in encoder.repo:
+            write_tiny_siglip(snapshot)
+        elif "tips" in encoder.repo:
+            write_tiny_tips(snapshot)
+        else:
+            shutil.copytree(tiny_clip, snapshot)
         _write_main_reference(snapshot)
     for proposer in {entry.proposer for entry in ZOO.values()}:
         networks[str(proposer)] = tiny_networks.eomt() if "eomt" in proposer.repo else tiny_networks.mask2former()

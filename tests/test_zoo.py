@@ -15,15 +15,16 @@ from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.regions.anchors import AnchorConfig, AnchorDecoder
 from deop.settings import Settings
-from deop.severance import TRAINING_FREE
+from deop.severance import TRAINING_FREE, Severance
 from deop.weights.hub import repo_cache
 from deop.zoo import ZOO, load, load_proposer, on_this_machine
 from tests.fake_hub import put_in_cache
 from tests.proposals.tiny_networks import mask2former
-from tests.tiny import write_tiny_clip
+from tests.tiny import write_tiny_clip, write_tiny_siglip
+from tests.tiny_towers import write_tiny_tips
 
 MASK_FILES = {"config.json": '{"model_type": "mask2former"}', "model.safetensors": ""}
-LICENCES = {"MIT", "CC-BY-NC-4.0", "other"}
+LICENCES = {"MIT", "Apache-2.0", "CC-BY-NC-4.0"}
 
 
 @pytest.fixture
@@ -59,7 +60,13 @@ def test_every_model_is_described(entry):
 
 def test_revisions_are_full_commit_ids_with_known_exceptions():
     unpinned = {w.repo for entry in ZOO.values() for w in (entry.encoder, entry.proposer) if w.revision == "main"}
-    assert unpinned == {"facebook/metaclip-b16-fullcc2.5b"}
+    assert unpinned == {"facebook/metaclip-b16-fullcc2.5b", "google/tipsv2-b14", "google/tipsv2-l14"}
+
+
+def test_models_for_commercial_use_have_such_masks():
+    for entry in ZOO.values():
+        if "may be used commercially" in entry.purpose:
+            assert {entry.encoder.license, entry.proposer.license} <= {"Apache-2.0", "MIT"}
 
 
 def test_with_another_proposer_pooling_replaces_slot_tied_anchors(tiny_clip, tmp_path):
@@ -92,6 +99,28 @@ def test_a_cached_model_loads_without_a_network(hub, cached_clip, name):
     assert model.settings.resize.short_side == entry.usage.short_side
     assert not model.training
     assert on_this_machine(entry) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "severance", "anchors"),
+    [
+        ("siglip2-b16", write_tiny_siglip, Severance(), "attention-pool"),
+        ("tips-b14", write_tiny_tips, Severance("self"), "pool"),
+    ],
+)
+def test_other_towers_are_used_as_their_publications_do(hub, tmp_path, name, write, severance, anchors):
+    source, entry = write(tmp_path / "encoder"), ZOO[name]
+    folder = put_in_cache(hub.cache, entry.encoder.repo, {}, entry.encoder.revision, commit(entry.encoder))
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert on_this_machine(entry) == (True, False)
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for model in (load(name, proposer="given", device="cpu"), load(source, device="cpu")):
+        assert (model.settings.severance, model.settings.anchors) == (severance, anchors)
+        assert model.settings.resize.short_side == entry.usage.short_side
+        result = model.segment(photo, "cat, dog", masks=np.ones((1, 60, 80), bool))
+        assert result.settings["severance"] == severance.kind
+        assert result.settings["anchors"] == anchors
 
 
 @pytest.mark.parametrize(("name", "layers"), [("best-b16", 12), ("best-l14", 24)])
