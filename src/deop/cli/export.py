@@ -8,7 +8,7 @@ import typer
 
 from deop.cli import completion
 from deop.cli.console import say
-from deop.cli.options import METHOD, RUNTIME, Debug, option
+from deop.cli.options import METHOD, RUNTIME, Debug, Partition, change_settings, option
 from deop.dependencies import require
 from deop.errors import SettingError
 
@@ -50,6 +50,7 @@ def export(
             "cannot be changed afterwards. Default: the model's setting.",
         ),
     ] = None,
+    partition: Partition = None,
     dtype: Annotated[
         Literal["float32", "float16", "int8"],
         option(
@@ -97,6 +98,7 @@ def export(
 
     check_folder(directory)
     network = load(model, engine="torch", proposer=proposer, device="cpu")
+    change_settings(network, partition=partition)
     folder = export_model(
         network,
         directory,
