@@ -140,3 +140,9 @@ def test_proposers_without_classes_and_other_engines_raise(photo):
     light.settings = replace(light.settings, prior=0.0, partition="score")
     with pytest.raises(SettingError, match=r"partition 'none'.*--engine torch"):
         light.segment(photo, ["cat"])
+
+
+def test_no_masks():
+    none = proposals([0.1, 0.2, 0.2, 0.2]).keep(torch.zeros(0, dtype=torch.long))
+    assert none.class_scores.shape == (0, 4)
+    assert with_prior(torch.zeros(0, 3), none, Vocabulary.parse("cat, couch"), 0.3).shape == (0, 3)
