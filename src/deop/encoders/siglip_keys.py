@@ -145,9 +145,8 @@ def _read_config(folder: Path, tower: str) -> Any:
         raise CheckpointError(
             f"{path} has model type {kind!r}: expected a SigLIP of transformers ('siglip', 'siglip2')"
         )
-    suffix = "" if kind == family else tower.capitalize()
     try:
-        config: Any = getattr(transformers, f"{family.capitalize()}{suffix}Config").from_pretrained(folder)
+        # It reads the part of a whole model's configuration, without building that of the other tower.
+        return getattr(transformers, f"{family.capitalize()}{tower.capitalize()}Config").from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    return config if suffix else getattr(config, f"{tower}_config")
