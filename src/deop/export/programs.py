@@ -20,7 +20,11 @@ _HEAD = f'<ir_version: 10, opset_import: ["": {OPSET}], producer_name: "deop">\n
 _SOFTMAX = "probabilities = Softmax <axis = -1> (best)"
 _SIGMOID = """bias = Constant <value = float {BIAS}> ()
             biased = Add (best, bias)
-            probabilities = Sigmoid (biased)"""
+            opposite = Neg (biased)
+            cost = Softplus (opposite)
+            exponent = Neg (cost)
+            probabilities = Exp (exponent)"""
+"""As exp(-softplus(-x)), since ONNX Runtime's Sigmoid loses scores below 1e-6."""
 
 
 def classify_graph(bias: float | None = None) -> "onnx.ModelProto":
