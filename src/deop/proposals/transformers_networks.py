@@ -57,7 +57,7 @@ class TransformersProposer(nn.Module):
             # How often masks guide the attention, by block. At the end of EoMT's training these are 0; as plain numbers
             # they can be exported.
             del network.attn_mask_probs
-            network.attn_mask_probs = [0.0] * network.config.num_blocks
+            network.attn_mask_probs = [0.0] * network.config.num_blocks  # type: ignore[assignment]
 
     def forward(self, pixels: Tensor) -> list[Proposals]:
         """Propose one mask per query.
