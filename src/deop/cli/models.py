@@ -66,7 +66,7 @@ def models(
     console.print("\nOn your own data, benchmarks/zoo.py of the repository measures models and settings.")
     console.print("\nA model is downloaded when it is first used, for example by:")
     console.print('  deop segment PHOTO --classes "cat, sofa, wall" --model clip-b16', soft_wrap=True)
-    console.print("--model also takes any directory or hub repo (org/name) with a CLIP or a model saved by deop.")
+    console.print("--model also takes any directory or hub repo (org/name) with a CLIP, SigLIP or TIPSv2, or of deop.")
 
 
 def _settings_table(zoo: "dict[str, ZooModel]") -> Table:
