@@ -75,3 +75,14 @@ def test_errors(folders, tmp_path):
         SiglipTextConfig(activation="none")
     with pytest.raises(CheckpointError, match="not divisible"):
         SiglipTextConfig(heads=5)
+
+
+def test_a_tokenizer_of_sentencepiece_that_is_damaged_or_needs_its_library(tmp_path):
+    """The first SigLIP has one. Tests run without the library."""
+    write_tiny_siglip(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    (tmp_path / "spiece.model").write_bytes(b"damaged")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "SiglipTokenizer"}')
+    with pytest.raises(CheckpointError, match=r"pip install sentencepiece|cannot read the tokenizer"):
+        SiglipText.from_folder(tmp_path)
