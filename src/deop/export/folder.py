@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deop._version import __version__
-from deop.encoders.clip_text import CLIPText
 from deop.encoders.int8 import is_int8
 from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
-from deop.encoders.siglip_text import SiglipText
 from deop.errors import CheckpointError, OutputError, SettingError
 from deop.export import model_card
 from deop.export.agreement import measure
@@ -22,7 +20,7 @@ from deop.export.int8 import quantized
 from deop.export.nano import write_beside_weights
 from deop.export.networks import multiple_of
 from deop.export.programs import CLASSIFY, LABEL, classify_graph, label_graph
-from deop.export.text import NAMES, TOKENIZER, clip_parts, trace_text, write_names, write_tokenizer
+from deop.export.text import NAMES, TOKENIZER, TextTowers, clip_parts, trace_text, write_names, write_tokenizer
 from deop.export.tracing import need_onnx
 from deop.files import existing_folder, read_json, sha256, writing_folder
 from deop.images.reading import Photo
@@ -198,7 +196,7 @@ def _any_folder(
     if vocabulary is not None:
         progress("embedding names")
         text = write_names(model, vocabulary, beside / NAMES)
-    elif isinstance(model.text, CLIPText | SiglipText):
+    elif isinstance(model.text, TextTowers):
         progress("tracing the text encoder")
         write_tokenizer(model.text, beside / TOKENIZER)
         write_graphs({"text": trace_text(model.text)}, beside, weights=TEXT_WEIGHTS, half=half)

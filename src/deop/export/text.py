@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from deop.encoders.clip_text import CLIPText
 from deop.encoders.learned_prompt import LearnedPrompt
 from deop.encoders.siglip_text import SiglipText
+from deop.encoders.tips_text import TipsText
 from deop.errors import SettingError
 from deop.export.tracing import trace
 from deop.model import DeOP
+from deop.networks.attention import HIDDEN
 from deop.runtime.config import TextParts
 from deop.text.embedding import embed_texts
 from deop.text.everything_else import COMMON
@@ -26,6 +28,8 @@ from deop.text.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import onnx
 
+TextTowers = CLIPText | SiglipText | TipsText
+"""Text encoders whose towers can be exported."""
 TOKENIZER = "tokenizer.json"
 NAMES = "names.safetensors"
 """File with the table of names."""
@@ -100,6 +104,31 @@ class SiglipTextGraph(nn.Module):
         return self.tower.head(self.tower.final_layer_norm(x)[:, -1])
 
 
+class TipsTextGraph(nn.Module):
+    """TIPSv2's text tower for texts whose length is not known: token ids -> embeddings.
+
+    Its texts have no end token. The exported tokenizer appends padding in its place, so that texts are padded with it.
+
+    Args:
+        text: in evaluation mode, with its tokenizer.
+    """
+
+    def __init__(self, text: TipsText) -> None:
+        super().__init__()
+        self.tower, self.pad = text.tower, text.tokenizer.pad_token_id or 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode texts (n, length) int64, as ``TextGraph`` does: (n, C) float32. The last token of all is padding."""
+        ids = tokens[:, :-1]
+        inside = ids != self.pad
+        x = self.tower.embeddings(input_ids=ids)
+        bias = torch.where(inside, 0.0, HIDDEN)[:, None, None]
+        x = self.tower.final_layer_norm(self.tower.encoder(inputs_embeds=x, attention_mask=bias).last_hidden_state)
+        weight = inside.float()[..., None]
+        # Not + config.pooling_eps, which graphs lose: it is below the precision of a sum of 1 or more.
+        return (x * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
 def with_prompt(prompt: LearnedPrompt, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """``LearnedPrompt.forward`` for texts that are padded.
 
@@ -124,7 +153,7 @@ def with_prompt(prompt: LearnedPrompt, embeddings: Tensor, end: Tensor) -> tuple
     return source.gather(1, index[..., None].expand(-1, -1, width)), name_end[:, 0] + after + 1
 
 
-def trace_text(text: CLIPText | SiglipText) -> "onnx.ModelProto":
+def trace_text(text: TextTowers) -> "onnx.ModelProto":
     """The graph of a text tower in float32: tokens (n, length) int64 -> embeddings (n, C) float32.
 
     Raises:
@@ -132,9 +161,14 @@ def trace_text(text: CLIPText | SiglipText) -> "onnx.ModelProto":
     """
     count = torch.export.Dim("count", min=1)
     length = torch.export.Dim("length", min=3, max=text_length(text))
+    graph: nn.Module
+    if isinstance(text, TipsText):
+        graph = TipsTextGraph(text)
+    else:
+        graph = SiglipTextGraph(text) if isinstance(text, SiglipText) else TextGraph(text)
     with _plain_attention(text.tower):
         return trace(
-            (SiglipTextGraph(text) if isinstance(text, SiglipText) else TextGraph(text)).eval(),
+            graph.eval(),
             (torch.ones(3, 9, dtype=torch.int64),),
             {"tokens": {0: count, 1: length}},
             ("embeddings",),
@@ -142,7 +176,7 @@ def trace_text(text: CLIPText | SiglipText) -> "onnx.ModelProto":
         )
 
 
-def write_tokenizer(text: CLIPText | SiglipText, path: Path) -> None:
+def write_tokenizer(text: TextTowers, path: Path) -> None:
     """Write the tokenizer in the format of the library tokenizers.
 
     Raises:
@@ -158,24 +192,30 @@ def write_tokenizer(text: CLIPText | SiglipText, path: Path) -> None:
             "the tokenizer of this SigLIP needs SentencePiece, which exported folders do without: export a table of "
             "names instead (names=..., --classes), or use a SigLIP 2"
         )
-    from tokenizers import Tokenizer, normalizers
+    from tokenizers import Tokenizer, normalizers, processors
 
     backend = Tokenizer.from_str(text.tokenizer.backend_tokenizer.to_str())
     if isinstance(text, SiglipText):
         steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
         backend.normalizer = normalizers.Sequence(steps)
+    if isinstance(text, TipsText):
+        index = text.tokenizer.pad_token_id or 0
+        pad = text.tokenizer.convert_ids_to_tokens(index)
+        backend.post_processor = processors.TemplateProcessing(single=["$A", pad], special_tokens=[(pad, index)])
     backend.no_padding()
     backend.no_truncation()
     backend.save(str(path))
 
 
-def text_length(text: CLIPText | SiglipText) -> int:
+def text_length(text: TextTowers) -> int:
     """Maximum number of tokens of a text with start and end, without those that a learned prompt adds."""
+    if isinstance(text, TipsText):
+        return text.context_length + 1  # the token in place of an end token
     prompt = getattr(text, "prompt", None)
     return text.context_length - (0 if prompt is None else prompt.overhead - 2)
 
 
-def clip_parts(text: CLIPText | SiglipText, graph: str, precision: str) -> TextParts:
+def clip_parts(text: TextTowers, graph: str, precision: str) -> TextParts:
     """What the config says about a text tower."""
     return TextParts(
         "clip",
