@@ -114,6 +114,15 @@ def table_of(rows: list[Row], bootstrap: Bootstrap) -> Table:
     return table
 
 
+def write_json(path: str, rows: list[Row], bootstrap: Bootstrap) -> None:
+    """Write the settings and scores of the rows, and their differences to the first."""
+    values = [
+        {**vars(row.setting), "found": row.scores, "against_first": row.minus(rows[0], bootstrap)} for row in rows
+    ]
+    with replacing(path) as file:
+        file.write((json.dumps(values, indent=2) + "\n").encode())
+
+
 def _gain(gain: dict[str, Any]) -> str:
     low, high = gain["interval"]
     star = " *" if low > 0 or high < 0 else "  "
@@ -160,6 +169,8 @@ def main(
         for setting in settings:
             rows.append(measure(network, data, setting, options, bootstrap, show))
             bar.advance(rows_task)
+            if json_file:  # after each row, so that an interrupted run keeps what it has
+                write_json(json_file, rows, bootstrap)
     first = rows[0].scores
     console.print(f"{first['model']} on {first['data']}: {first['images']} photos, {proposals} masks, per cent\n")
     console.print(table_of(rows, bootstrap))
@@ -170,12 +181,6 @@ def main(
         "are paired; a star marks those whose interval does not contain 0.",
         style="dim",
     )
-    if json_file:
-        values = [
-            {**vars(row.setting), "found": row.scores, "against_first": row.minus(rows[0], bootstrap)} for row in rows
-        ]
-        with replacing(json_file) as file:
-            file.write((json.dumps(values, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
