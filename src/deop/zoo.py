@@ -82,8 +82,8 @@ class ZooModel:
         return self.clip.megabytes + self.proposer.megabytes
 
 
-# The hub lists the licence of both as "other". The authors' MODEL_ZOO.md puts all its models under CC BY-NC 4.0; only their
-# code is under MIT.
+# The hub lists the licence of both as "other". The authors' MODEL_ZOO.md puts all its models under CC BY-NC 4.0; only
+# their code is under MIT.
 _MASKS_TINY = HubWeights(
     "facebook/mask2former-swin-tiny-coco-panoptic", "df6b1142ff50c3276559d9d78f35f6a579c75a77", "CC-BY-NC-4.0", 190
 )
