@@ -89,7 +89,8 @@ async def load(
     refused: list[float] = []
     wrong = 0
     numbers = count()
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
+    end = begin + seconds
 
     async def client() -> None:
         nonlocal wrong
@@ -115,12 +116,13 @@ async def load(
 
     watching = asyncio.create_task(watch())
     await asyncio.gather(*(client() for _ in range(clients)))
+    elapsed = time.monotonic() - begin  # with the answers that were accepted before the end
     memory = await watching
     return {
         "seconds": seconds,
         "statuses": dict(statuses),
         "wrong_answers": wrong,
-        "accepted_per_second": round(len(accepted) / seconds, 2),
+        "accepted_per_second": round(len(accepted) / elapsed, 2),
         "accepted_seconds": percentiles(accepted),
         "refused_seconds": percentiles(refused),
         "megabytes": {"start": memory[0], "half": memory[len(memory) // 2], "end": memory[-1], "most": max(memory)},
