@@ -148,8 +148,10 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 def megabytes(process: int) -> float:
     """Resident memory of a process and its children (Linux)."""
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in [process, *map(int, children)])
+    children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
+    pages = sum(
+        int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) for pid in [process, *map(int, children)]
+    )
     return round(pages * 4096 / 1e6, 1)
 
 
