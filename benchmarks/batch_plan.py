@@ -90,7 +90,7 @@ def main() -> None:
                     file.write(f"s3://bucket/photos/{number // 1000:06d}/photo-{number:010d}.jpg\n")
             for what in ("plan", "resume", "manifest"):
                 command = [sys.executable, "-m", "benchmarks.batch_plan", "--step", what, name]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
                 row = {"photos": count, **json.loads(done.stdout)}
                 rows.append(row)
                 print(json.dumps(row), flush=True)

@@ -43,7 +43,7 @@ def main() -> None:
     model = deop.load("nano", engine="onnx", device="cpu", threads=1)
     results: Any = model.segment(photos, NAMES)
     expected = [json.loads(json.dumps(result.summary(rle=True)["segments"])) for result in results]
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         command = [sys.executable, "-m", "deop", "serve", "--port", "0", *server]
         child = subprocess.Popen(command, stderr=log)
         try:

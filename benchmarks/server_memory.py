@@ -45,7 +45,7 @@ def photo_of(megapixels: float) -> bytes:
 
 def measure(photo: bytes, options: list[str]) -> tuple[float, float, float]:
     """Megabytes: the most of the process that answers, the most of its worker, and the encoded photo."""
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "deop", "serve", "--port", "0", "--max-seconds", "600", *options], stderr=log
         )
