@@ -1,8 +1,8 @@
 """``python -m deop.export.nano PHOTO...``: write the ONNX graphs of the built-in model beside its weights.
 
 The graphs have no weights of their own: they refer to the model's ``model.safetensors``. Those in int8 need photos to
-observe ranges of activations. Without photos only those in float32 are written; those in int8 stay if the weights are the
-same. It takes some minutes.
+observe ranges of activations. Without photos only those in float32 are written; those in int8 stay if the weights are
+the same. It takes some minutes.
 """
 
 import json
