@@ -58,7 +58,8 @@ def grid_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
     >>> grid_of((50, 64), 16)
     (4, 4)
     """
-    return -(-size[0] // patch), -(-size[1] // patch)
+    # Not -(-size // patch), which exporters round towards 0.
+    return (size[0] + patch - 1) // patch, (size[1] + patch - 1) // patch
 
 
 def inside_images(

@@ -17,8 +17,9 @@ BICUBIC = -0.75
 
 def to_patches_by_matrices(maps: Tensor, image_size: tuple[int, int], patch: int, *, antialias: bool = False) -> Tensor:
     """``resampling.to_patches`` for sizes that are unknown at export; the arguments are the same."""
+    # Not -(-side // patch), which exporters round towards 0.
     down, across = (
-        bilinear_weights(cells, _tensor(cells) * patch / _tensor(side), -(-side // patch), antialias, patch)
+        bilinear_weights(cells, _tensor(cells) * patch / _tensor(side), (side + patch - 1) // patch, antialias, patch)
         for cells, side in zip(maps.shape[-2:], image_size, strict=True)
     )
     return (down @ maps.float() @ across.mT).to(maps.dtype)
