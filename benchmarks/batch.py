@@ -113,7 +113,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="deop-batch-benchmark-"))
     try:
         source = folder / "list.txt"
-        source.write_text("\n".join(str(Path(path).resolve()) for path in islice(cycle(paths), options.count)))
+        source.write_text(
+            "\n".join(str(Path(path).resolve()) for path in islice(cycle(paths), options.count)), encoding="utf-8"
+        )
         for workers in map(int, options.workers.split(",")):
             alone = pure_rate(paths, workers)
             for engine in options.engines.split(","):
@@ -127,7 +129,9 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     if options.json:
-        options.json.write_text(json.dumps({"command": "benchmarks.batch", "rows": rows}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"command": "benchmarks.batch", "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

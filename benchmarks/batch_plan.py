@@ -85,18 +85,20 @@ def main() -> None:
     while count <= options.largest:
         with tempfile.TemporaryDirectory(prefix="deop-batch-plan-") as name:
             folder = Path(name)
-            with (folder / "list.txt").open("w") as file:
+            with (folder / "list.txt").open("w", encoding="utf-8") as file:
                 for number in range(count):
                     file.write(f"s3://bucket/photos/{number // 1000:06d}/photo-{number:010d}.jpg\n")
             for what in ("plan", "resume", "manifest"):
                 command = [sys.executable, "-m", "benchmarks.batch_plan", "--step", what, name]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
                 row = {"photos": count, **json.loads(done.stdout)}
                 rows.append(row)
                 print(json.dumps(row), flush=True)
         count *= 10
     if options.json:
-        options.json.write_text(json.dumps({"command": "benchmarks.batch_plan", "rows": rows}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"command": "benchmarks.batch_plan", "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def main() -> None:
         for form, place in places.items():
             split = ["--split", options.split] if options.split and form == "folder" else []
             command = [sys.executable, __file__, options.folder, "--only", place, "--reads", str(options.reads), *split]
-            values = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            values = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+            )
             memory = f"{values['before']:.0f} to {values['after']:.0f} MB"
             print(f"{form:40} read {values['read']:6.2f} ms   decode {values['decode']:5.1f} ms   peak memory {memory}")
 

@@ -45,7 +45,7 @@ def photo_of(megapixels: float) -> bytes:
 
 def measure(photo: bytes, options: list[str]) -> tuple[float, float, float]:
     """Megabytes: the most of the process that answers, the most of its worker, and the encoded photo."""
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "deop", "serve", "--port", "0", "--max-seconds", "600", *options], stderr=log
         )
@@ -54,7 +54,7 @@ def measure(photo: bytes, options: list[str]) -> tuple[float, float, float]:
                 client.post("/v1/segment", params={"names": NAMES}, content=photo).raise_for_status()
                 client.post("/v1/encode", content=photo).raise_for_status()
                 kept = re.search(r'^deop_cached_bytes\{worker="0"\} (.*)$', client.get("/metrics").text, re.MULTILINE)
-            children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text(encoding="utf-8").split()
             worker = max(most_memory(int(process)) for process in children)
             return most_memory(child.pid), worker, float(kept[1]) / 1e6 if kept else 0.0
         finally:
@@ -64,7 +64,7 @@ def measure(photo: bytes, options: list[str]) -> tuple[float, float, float]:
 
 def most_memory(process: int) -> float:
     """The largest resident memory that a process has had, megabytes."""
-    status = Path(f"/proc/{process}/status").read_text()
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     line = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return int(line[1]) * 1024 / 1e6 if line else 0.0
 

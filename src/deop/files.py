@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -151,6 +152,49 @@ def writing_folder(folder: Path) -> Iterator[Path]:
                 f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
             ) from error
         raise
+
+
+@contextmanager
+def folder_of_results(path: Path, *, empty: bool = False) -> Iterator[Path]:
+    """Write a folder of results into a temporary folder beside ``path``, whose files move to ``path`` at the end.
+
+    A missing folder appears in one step; into an existing one the files are moved one by one. If anything fails before,
+    ``path`` stays as it was.
+
+    Args:
+        path: the folder.
+        empty: refuse a folder that has files; an empty one is replaced in one step.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        OutputError: ``path`` is a file, has files although it should be empty, or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        if empty and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise OutputError(f"cannot write {path}: it exists and is not an empty directory; choose another name")
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a file; choose another name")
+        temporary.mkdir(parents=True)
+        yield temporary
+        if empty and path.exists():
+            path.rmdir()
+        if not path.exists():
+            temporary.replace(path)
+            return
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                target = path / file.relative_to(temporary)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -86,6 +86,19 @@ def test_given_masks(exported, count):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [(70, 90), (64, 64)])
+def test_patches_that_do_not_divide_the_canvas(text, tmp_path, size):
+    """As in CLIP L/14: canvases are multiples of 32, so the last patches reach beyond them."""
+    model = full_model(text)
+    model.encoder = small.clip(output=text.width, patch=14)
+    model.set_proposer(None)
+    runtime = deop.load(export_model(model, tmp_path / "model"), engine="onnx")
+    photo, masks = small.photo(*size), np.random.default_rng(0).random((3, *size)) > 0.5
+    expected, actual = model.encode([photo], [masks])[0], runtime.encode([photo], [masks])[0]
+    np.testing.assert_allclose(actual.regions, expected.regions.numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
 def test_graphs_are_standard_and_share_their_weights(exported):
     model, folder = exported
     config = read_json(folder / "config.json")

@@ -32,7 +32,7 @@ def test_modules_of_the_base_install_import_without_torch(program):
     assert process.returncode == 0, process.stderr
     failed = json.loads(process.stdout)
     for_server = {name: failed.pop(name) for name in list(failed) if name.split(".")[0] in NEEDS_SERVE}
-    server = {library for library, extra in EXTRAS.items() if extra == "serve"} | {"starlette", "pydantic"}
+    server = {library for library, extra in EXTRAS.items() if extra == "serve"} | {"starlette", "pydantic", "h11"}
     assert {library.partition(".")[0] for library in for_server.values()} <= server
     others = {name for name in failed if name.split(".")[0] not in NEEDS_TORCH and name not in TRAINING_DATA}
     assert not others, "these modules must import on the base install"

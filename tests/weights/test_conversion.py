@@ -62,7 +62,7 @@ def test_full_size_checkpoints_load_and_run(stage, tmp_path, tiny_clip):
     masks = np.arange(50 * 70).reshape(50, 70) // 1000 if stage == 1 else None
     actual = model.segment(photo(), "cat, dog|puppy, wall", masks=masks)
     assert actual.label_map.shape == (50, 70)
-    assert actual.settings["severance"] == ("gate" if stage == 3 else "self")
+    assert actual.settings["severance"] == ("gate" if stage == 3 else "region")
     assert actual.settings["anchors"] == ("decoder" if stage == 3 else "pool")
     if stage > 1:
         assert (actual.label_map >= 0).all()

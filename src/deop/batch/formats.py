@@ -6,8 +6,6 @@ memory that does not depend on their number.
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from urllib.parse import quote
 from deop.batch.results import BatchResults, BatchRow
 from deop.batch.stores import is_address
 from deop.errors import OutputError, SettingError
+from deop.files import folder_of_results
 from deop.results.coco import CocoWriter
 from deop.results.label_studio import labeling_config
 from deop.results.yolo import data_yaml
@@ -147,7 +146,7 @@ def _coco(results: BatchResults, output: Path, options: FormatOptions) -> Iterat
 def _label_studio(results: BatchResults, output: Path, options: FormatOptions) -> Iterator[Write]:
     """Files of tasks, and the labeling configuration."""
     address = _photo_address(results, options)
-    with _new_folder(output) as folder:
+    with folder_of_results(output, empty=True) as folder:
         (folder / "config.xml").write_text(labeling_config(results.names, options.polygons), encoding="utf-8")
         tasks = _TaskFiles(folder, options.tasks)
 
@@ -212,7 +211,7 @@ def _photo_address(results: BatchResults, options: FormatOptions) -> Callable[[B
 @contextmanager
 def _files(results: BatchResults, output: Path, options: FormatOptions) -> Iterator[Write]:
     """One file per photo, at the photo's place below the input."""
-    with _new_folder(output) as folder:
+    with folder_of_results(output, empty=True) as folder:
         if options.form == "yolo":
             (folder / "data.yaml").write_text(data_yaml(results.names), encoding="utf-8")
 
@@ -252,29 +251,3 @@ def _path_from(folder: Path, photo: str) -> str:
 
 def _result(row: BatchRow) -> Any:
     return row.result
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A temporary directory beside ``path``, which is renamed to it if no error occurs."""
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise OutputError(f"cannot write {path}: it exists and is not an empty directory; choose another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:60]}.", suffix=".part", dir=path.parent))
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's directories are private
-        if path.exists():
-            path.rmdir()
-        temporary.rename(path)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import IO, TypeVar
 from deop.batch.lease import Lease
 from deop.batch.stores import FULL, describe, file_system, is_address, patiently
 from deop.errors import OutputError, SettingError
+from deop.files import lock_file
 
 T = TypeVar("T")
 
@@ -53,21 +54,13 @@ class Storage:
             return
         try:
             Path(self._path("_deop")).mkdir(parents=True, exist_ok=True)
-            file = Path(self._path("_deop/lock")).open("wb")  # noqa: SIM115 (it is held until ``unlock``)
-        except OSError as error:
-            raise self._unwritable("_deop", error) from error
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except OSError as error:
-            file.close()
+            self._lock = lock_file(Path(self._path("_deop/lock")))
+        except BlockingIOError as error:
             raise SettingError(
                 f"another process is writing {self.place}: wait for it, or choose another output"
             ) from error
-        self._lock = file
+        except OSError as error:
+            raise self._unwritable("_deop", error) from error
         for folder in (Path(self._root), Path(self._path("_deop"))):
             for leftover in folder.glob(".*.part"):
                 with suppress(OSError):

@@ -155,8 +155,7 @@ def pack(
 ) -> None:
     """Pack a labelled data set into Parquet files or WebDataset's tar files.
 
-    Photos and masks are copied byte for byte, and classes.json is written beside the files. Evaluation and training
-    read both forms.
+    Photos and masks are copied byte for byte, and classes.json is written beside the files.
     """
     from deop.data.check import checked_folder
     from deop.data.pack import pack as write

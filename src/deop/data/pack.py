@@ -173,7 +173,7 @@ def _suffix(content: bytes, entry: Entry) -> str:
 class _TarWriter:
     def __init__(self, file: BinaryIO) -> None:
         self.size = 0
-        self.archive = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self.archive = tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
     def add(self, sample: _Sample) -> None:
         self.size += sample.size

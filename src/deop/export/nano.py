@@ -1,7 +1,8 @@
 """``python -m deop.export.nano PHOTO...``: write the ONNX graphs of the built-in model beside its weights.
 
 The graphs have no weights of their own: they refer to the model's ``model.safetensors``. Those in int8 need photos to
-observe ranges of activations; without photos only those in float32 are written. It takes some minutes.
+observe ranges of activations. Without photos only those in float32 are written; those in int8 stay if the weights are
+the same. It takes some minutes.
 """
 
 import json
@@ -33,15 +34,18 @@ def main(folder: Path = NANO, photos: Sequence[Path] = ()) -> None:
 
     Args:
         folder: the model, in deop's own format.
-        photos: training photos that ranges for int8 are observed on; none: no int8.
+        photos: training photos that ranges for int8 are observed on; none: no new graphs in int8.
     """
     model = load(folder, engine="torch", device="cpu")
+    known = read_json(folder / "config.json").get("onnx", {"graphs": {}, "files": {}})
     graphs = {"float32": trace_model(model, progress=print)}
     if photos:
         print(f"observing ranges on {len(photos)} photos")
         graphs["int8"] = quantized(model, model.settings.severance, graphs["float32"], photos)
     suffixes = {"float32": "", "int8": ".int8"}
     written = {key: write_beside_weights(one, folder, suffixes[key]) for key, one in graphs.items()}
+    if known["files"].get(WEIGHTS) == sha256(folder / WEIGHTS):
+        written |= {key: Graphs(**names) for key, names in known["graphs"].items() if key not in written}
     describe_graphs(model, folder, written)
     for file in sorted(folder.glob("*.onnx")):
         print(f"{file}: {file.stat().st_size / 1e3:.0f} kB")

@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ from PIL import Image
 
 from deop._version import __version__
 from deop.errors import OutputError, SettingError
-from deop.files import replacing
+from deop.files import folder_of_results, replacing
 from deop.images.panoptic_ids import ids_to_colours
 from deop.results.checks import as_names
 from deop.results.polygons import check_tolerance, join_rings, segment_polygons
@@ -153,7 +152,7 @@ class CocoWriter:
             self._instances = stack.enter_context(_json_file(self._path))
             if self._panoptic:
                 self._segments = stack.enter_context(_json_file(self._panoptic_path(".json")))
-                self._folder = stack.enter_context(_folder(self._panoptic_path("")))
+                self._folder = stack.enter_context(folder_of_results(self._panoptic_path("")))
             self._stack = stack.pop_all()
         return self
 
@@ -262,31 +261,6 @@ class _JsonFile:
 def _json_file(path: Path) -> Iterator[_JsonFile]:
     with replacing(path) as file, tempfile.TemporaryFile(dir=path.parent) as images:
         yield _JsonFile(file, images)
-
-
-@contextmanager
-def _folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``, whose files move to ``path`` at the end."""
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a file; choose another name")
-    temporary = path.with_name(f".{path.name[:60]}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if not path.exists():
-            temporary.replace(path)
-            return
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                target = path / file.relative_to(temporary)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(target)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_masks(rle: Any) -> None:

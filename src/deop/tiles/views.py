@@ -16,16 +16,10 @@ from deop.images.canvas import Canvas
 from deop.labelling.assembly import FEW_NAMES, SLACK, strongest
 from deop.labelling.masks import PhotoMasks, SemanticRule
 from deop.labelling.present_names import keep_present
-from deop.labelling.windows import Window, window_at
+from deop.labelling.windows import MAX_SIDE, MIN_SIDE, WINDOW, Window, window_at
 from deop.surface import ModelSurface
 from deop.text.vocabulary import Vocabulary
 
-WINDOW = 64
-"""Side of a window in pixels of the network input."""
-MAX_SIDE = 256
-"""Maximum side of a window in pixels of the image."""
-MIN_SIDE = 16
-"""Minimum side of a window."""
 MAX_SCORES = 1 << 22
 """Scores (names x pixels) of a window; with many names, windows become smaller."""
 
