@@ -74,7 +74,8 @@ def write_tiny_siglip(folder: Path, *, flexible: bool = False, patch: int = 16, 
     vocab = {token: index for index, token in enumerate(tokens)}
     tokenizer = Siglip2Tokenizer(
         vocab=vocab,
-        merges=[("c", "a"), ("ca", "t"), ("d", "o"), ("do", "g")],
+        # The tokenizer's annotation says strings, but tokenizers takes pairs.
+        merges=[("c", "a"), ("ca", "t"), ("d", "o"), ("do", "g")],  # type: ignore[list-item]
         padding_side="right",
         model_input_names=["input_ids"],
     )

@@ -1,6 +1,5 @@
 """MetaCLIP 2: the common suites, equality with transformers, its tokenizer, saving, and a model from a folder."""
 
-
 import pytest
 import torch
 

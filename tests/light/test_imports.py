@@ -41,7 +41,15 @@ def test_modules_of_the_base_install_import_without_torch(program):
 
 
 def test_modules_that_both_engines_use_import_without_torch(program):
-    names = ("networks.devices", "networks.threads", "networks.memory", "weights.hub", "weights.locations", "export.web", "bench")
+    names = (
+        "networks.devices",
+        "networks.threads",
+        "networks.memory",
+        "weights.hub",
+        "weights.locations",
+        "export.web",
+        "bench",
+    )
     process = program(
         "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(f'deop.{name}')", *names
     )

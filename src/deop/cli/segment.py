@@ -163,7 +163,11 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     settings: dict[str, Any] = {
         "windows": parse_windows(method.windows), "partition": method.partition, "prior": method.prior,
     }  # fmt: skip
-    encoding: dict[str, Any] = {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}
+    encoding: dict[str, Any] = {
+        "severance": method.severance,
+        "anchors": method.anchors,
+        "classifier": method.classifier,
+    }
     options["engine"] = options["engine"] or engine_for(method.model, **encoding, proxy=method.proxy, **settings)
     proposer = GIVEN if method.masks else method.proposer
     network = load(method.model, proposer=proposer, proxy=method.proxy, **options)
