@@ -27,8 +27,6 @@ class Settings:
             for it (docs/method.md §12).
         templates: name of a template set, or templates with ``{}`` (docs/method.md §4); unused with a learned prompt.
         temperature: factor of cosine similarities.
-        logit_bias: the score of each name is sigmoid(temperature * cosine + this), independent of the other names, as
-            SigLIP was trained; None: softmax over the names.
         anchors: how regions are embedded. "decoder": by the anchor decoder of the model. "pool": as the mean feature of
             the mask. "tokens": as that mean plus ``token_weight`` times the embedding of a token that attends to the
             mask in every block. "attention-pool": by the encoder's pooling head restricted to the mask (SigLIP).
@@ -50,13 +48,14 @@ class Settings:
         token_weight: weight of the token's embedding with ``anchors="tokens"``; CorrCLIP's is 0.5.
         windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
             before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
-
         partition: what happens to pixels that several masks cover. "none": the masks overlap, and all of them count.
             "score": each pixel belongs to the mask with the highest score, except that a small mask keeps its pixels
             inside a larger one (``proposals.partition``).
         prior: weight, in [0, 1], of the proposer's own class scores for the requested names that it was trained with;
             the sum of their probabilities does not change, so that other names keep theirs (docs/method.md §6). 0: its
             classes are ignored. Needs torch.
+        logit_bias: the score of each name is sigmoid(temperature * cosine + this), independent of the other names, as
+            SigLIP was trained; None: softmax over the names.
 
     Raises:
         SettingError: a value out of range.
@@ -66,7 +65,6 @@ class Settings:
     severance: Severance = field(default_factory=lambda: TRAINING_FREE)
     templates: str | tuple[str, ...] = "vild"
     temperature: float = TEMPERATURE
-    logit_bias: float | None = None
     anchors: str = "pool"
     normalize_patches: bool = False
     drop_redundant: bool = True
@@ -80,6 +78,7 @@ class Settings:
     windows: tuple[int, int] | None = None
     partition: str = "none"
     prior: float = 0.0
+    logit_bias: float | None = None
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
