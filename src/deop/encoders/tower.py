@@ -28,8 +28,8 @@ class VisionTower(nn.Module):
     A subclass has ``config``, an instance of ``config_type`` (with ``patch``, ``position_rule`` and
     ``learned_in_blocks``), ``patch_embedding``, which maps pixels to (B, C, gh, gw), ``blocks`` and ``norm_post``. It
     defines ``_enter``, and ``_project`` or ``_leave``. The class token comes before the patches; a tower without one
-    has an unused token in its place (``has_class_token``). Registers, tokens without a place in the image, come first, so
-    that severed tokens are a contiguous part of all.
+    has an unused token in its place (``has_class_token``). Registers, tokens without a place in the image, come first,
+    so that severed tokens are a contiguous part of all.
     """
 
     config_type: ClassVar[type]
