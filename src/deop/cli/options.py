@@ -72,6 +72,22 @@ Anchors = Annotated[
         "(by that mean and a token of their own) or patch (each patch votes). Default: the model's setting.",
     ),
 ]  # fmt: skip
+Proposer = Annotated[
+    str | None,
+    option(
+        "--proposer", metavar="MODEL", panel=METHOD,
+        help="The network that proposes masks: a directory or hub repo with a MaskFormer, Mask2Former, OneFormer, EoMT "
+        "or SAM. Default: the model's own.",
+    ),
+]  # fmt: skip
+SmallestRegion = Annotated[
+    float | None,
+    option(
+        "--smallest-region", metavar="SHARE", min=0, max=0.99, panel=METHOD,
+        help="Share of the photo, from 0 to below 1: smaller connected regions get the name of their surroundings. "
+        "0 keeps all. Default: the model's setting.",
+    ),
+]  # fmt: skip
 Proxy = Annotated[
     str | None,
     InFile(str, model_place),
