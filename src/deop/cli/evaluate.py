@@ -25,6 +25,7 @@ from deop.cli.options import (
     Partition,
     Prior,
     Proxy,
+    Scores,
     Threads,
     Windows,
     change_settings,
@@ -130,6 +131,7 @@ def evaluate(
     windows: Windows = None,
     partition: Partition = None,
     prior: Prior = None,
+    scores: Scores = None,
     anchors: Anchors = None,
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
@@ -226,7 +228,7 @@ def evaluate(
         dtype=dtype,
         threads=threads,
     )
-    change_settings(network, **settings)
+    change_settings(network, scores=scores, **settings)
     if compared:
         from deop.evaluation.comparison import compare_severances
 

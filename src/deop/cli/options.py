@@ -121,6 +121,14 @@ Prior = Annotated[
         "with. 0 ignores them. Default: the model's setting.",
     ),
 ]  # fmt: skip
+Scores = Annotated[
+    Literal["softmax", "sigmoid"] | None,
+    option(
+        "--scores", metavar="FORM", panel=METHOD,
+        help="softmax: the scores of the names add up to 1. sigmoid: each name by itself, for models that were trained "
+        "so, such as SigLIP. Default: the model's setting.",
+    ),
+]  # fmt: skip
 Engine = Annotated[
     Literal["onnx", "torch"] | None,
     option(
@@ -188,9 +196,25 @@ def parse_windows(value: str | None) -> tuple[int, int] | None:
     return int(size), int(stride)
 
 
-def change_settings(network: Any, **values: Any) -> None:
-    """Change settings of a loaded model; those that are None stay."""
+def change_settings(network: Any, *, scores: str | None = None, **values: Any) -> None:
+    """Change settings of a loaded model; those that are None stay.
+
+    Args:
+        network: the model.
+        scores: value of ``--scores``.
+        values: fields of its settings.
+
+    Raises:
+        SettingError: a value out of range, or sigmoid scores of a model without a bias.
+    """
     given = {name: value for name, value in values.items() if value is not None}
+    if scores == "softmax":
+        given["logit_bias"] = None
+    elif scores == "sigmoid" and network.settings.logit_bias is None:
+        raise SettingError(
+            "--scores sigmoid needs a model that was trained with a sigmoid, such as SigLIP, whose weights have its bias: "
+            "omit it"
+        )
     if given:
         network.settings = replace(network.settings, **given)
 

@@ -15,6 +15,7 @@ from deop.cli.options import (
     Prior,
     Proposer,
     Proxy,
+    Scores,
     Severance,
     SmallestRegion,
     Windows,
@@ -421,6 +422,7 @@ class MethodOptions:
     windows: Windows = None
     partition: Partition = None
     prior: Prior = None
+    scores: Scores = None
     anchors: Anchors = None
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
