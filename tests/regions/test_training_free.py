@@ -68,6 +68,19 @@ def test_every_method_in_python_and_a_recipe(name, tiny_clip, tiny_dino, photo, 
     assert read_recipe(DeOPRecipe, RECIPE, [f"severance={name}"]).severance == preset
 
 
+@pytest.mark.parametrize("severance", ["region", "region:similarity=k", "gate-normalized", "affinity", "corrclip"])
+@pytest.mark.parametrize("anchors", ["pool", "tokens", "patch"])
+def test_order_and_repetition_of_all_masks(model, photo, masks, severance, anchors):
+    """Each mask keeps its embedding, and each pixel its name."""
+    # affinity is a sum over the masks, which grows with their number, as in the original.
+    order = [2, 0, 1] if severance == "affinity" else [2, 0, 1, 0, 1, 2]
+    expected = segment(model, photo, masks, severance=severance, anchors=anchors)
+    actual = segment(model, photo, masks[order], severance=severance, anchors=anchors)
+    torch.testing.assert_close(actual.regions, expected.regions[order], atol=1e-5, rtol=1e-4)
+    labels = [model.label(one, NAMES).label_map for one in (expected, actual)]
+    assert (labels[0] == labels[1]).all()
+
+
 def test_region_tokens_are_added_to_the_mean(model, photo, masks):
     pooled = segment(model, photo, masks, anchors="pool")
     encoded = segment(model, photo, masks, anchors="tokens")
