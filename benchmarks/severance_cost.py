@@ -109,9 +109,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, tuple[float, float, flo
 
 
 @app.command("time")
-def measure_time(
-    repeats: Repeats = 20, sizes: Sizes = "512", masks: Masks = 100, cases: Which = "severances"
-) -> None:
+def measure_time(repeats: Repeats = 20, sizes: Sizes = "512", masks: Masks = 100, cases: Which = "severances") -> None:
     """Print CPU time of ViT-B/16, and how many times as fast as no severance each case is."""
     tower, chosen = _tower("b16"), cases_of(cases)
     for size in map(int, sizes.split(",")):
@@ -136,7 +134,9 @@ def measure_goals(repeats: Repeats = 40, masks: Masks = 100) -> None:
             assert longest is not None
             reached, goal = 1 / middle <= longest, f"{1 / middle:.3f} times the time of none, goal at most {longest}"
         missed |= not reached
-        print(f"{name:42} {'reached' if reached else 'MISSED'}: {goal} (quartiles of the speed {low:.3f} to {high:.3f})")
+        print(
+            f"{name:42} {'reached' if reached else 'MISSED'}: {goal} (quartiles of the speed {low:.3f} to {high:.3f})"
+        )
     raise typer.Exit(int(missed))
 
 

@@ -223,7 +223,7 @@ class DeOP(Pretrained, ModelSurface):
 
     @torch.inference_mode()
     def cell_logits(self, encoded: EncodedPhoto, names: Names) -> tuple[np.ndarray, int] | None:
-        """Logits of the names at each cell of the patch grid, (gh, gw, K + 1) float32, and the side of a cell in pixels.
+        """Logits (gh, gw, K + 1) float32 of the names at each cell of the patch grid, and the side of a cell in pixels.
 
         None if cells are not classified one by one (``anchors="patch"``).
         """

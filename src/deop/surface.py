@@ -319,15 +319,13 @@ class ModelSurface:
         raise NotImplementedError
 
     def cell_logits(self, encoded: Any, names: Names) -> "tuple[np.ndarray, int] | None":
-        """Logits of the names at each cell of the patch grid, (gh, gw, K + 1) float32, and the side of a cell in pixels.
+        """Logits (gh, gw, K + 1) float32 of the names at each cell of the patch grid, and the side of a cell in pixels.
 
         None, as here, if cells are not classified one by one (``anchors="patch"``).
         """
         return None
 
-    def scored_masks(
-        self, encoded: Any, vocabulary: Vocabulary, *, fill: bool = True
-    ) -> tuple[np.ndarray, PhotoMasks]:
+    def scored_masks(self, encoded: Any, vocabulary: Vocabulary, *, fill: bool = True) -> tuple[np.ndarray, PhotoMasks]:
         """The masks of an encoded photo with their scores, as they are assembled.
 
         Args:

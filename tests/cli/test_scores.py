@@ -29,9 +29,8 @@ def test_both_forms_of_siglip(deop, options, here):
     assert found[None] == found["sigmoid"]
     assert found[None]["settings"]["scores"] == "sigmoid"
     assert "scores" not in found["softmax"]["settings"]
-    names, scores = (
-        {form: [segment[key] for segment in one["segments"]] for form, one in found.items()} for key in ("name", "score")
-    )
+    names = {form: [segment["name"] for segment in one["segments"]] for form, one in found.items()}
+    scores = {form: [segment["score"] for segment in one["segments"]] for form, one in found.items()}
     assert names["sigmoid"] == names["softmax"]  # disjoint masks have the same best names
     assert min(scores["softmax"]) >= 0.5  # of two names
     assert max(scores["sigmoid"]) < 0.5

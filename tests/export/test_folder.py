@@ -238,7 +238,7 @@ def test_anchors_that_graphs_do_not_compute_are_refused(monkeypatch, tmp_path, a
     monkeypatch.setattr(graphs_module, "trace", lambda *_: pytest.fail("traced"))
     model = small.model()
     model.settings = replace(model.settings, anchors=anchors)
-    with pytest.raises(SettingError, match=f'anchors="{anchors}": export the model with anchors=\'pool\''):
+    with pytest.raises(SettingError, match=f"anchors=\"{anchors}\": export the model with anchors='pool'"):
         export_model(model, tmp_path / "model")
 
 

@@ -178,7 +178,9 @@ class _Segmenter:
         if self.model.needs_masks:
             from deop.errors import SettingError
 
-            raise SettingError(f"{options.model} has no proposer: choose a model that proposes masks, or give one (--proposer)")
+            raise SettingError(
+                f"{options.model} has no proposer: choose a model that proposes masks, or give one (--proposer)"
+            )
         self.threshold = self._threshold()
 
     def _threshold(self) -> Any:

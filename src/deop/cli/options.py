@@ -212,8 +212,8 @@ def change_settings(network: Any, *, scores: str | None = None, **values: Any) -
         given["logit_bias"] = None
     elif scores == "sigmoid" and network.settings.logit_bias is None:
         raise SettingError(
-            "--scores sigmoid needs a model that was trained with a sigmoid, such as SigLIP, whose weights have its bias: "
-            "omit it"
+            "--scores sigmoid needs a model that was trained with a sigmoid, such as SigLIP, whose weights have its "
+            "bias: omit it"
         )
     if given:
         network.settings = replace(network.settings, **given)

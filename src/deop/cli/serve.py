@@ -5,7 +5,6 @@ from typing import Annotated
 
 from deop.cli.console import say
 from deop.cli.options import (
-    METHOD,
     RUNTIME,
     Debug,
     Engine,
