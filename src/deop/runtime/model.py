@@ -229,7 +229,8 @@ class Model(ModelSurface):
                 exact = partition_masks(exact)
             logits = cell_logits(exact, canvas.resized, canvas.padded)
             encoded = self._region_encoder.run(pixels, canvas.resized, logits)
-            covers = np.asarray((logits > -LOGIT_LIMIT).any((1, 2)))  # a mask without a pixel has the embedding 0, as in torch
+            # A mask without a pixel has the embedding 0, as in torch.
+            covers = np.asarray((logits > -LOGIT_LIMIT).any((1, 2)))
             encoded = replace(encoded, regions=encoded.regions * covers[:, None])
         if not np.isfinite(encoded.regions).all():
             raise CheckpointError(
