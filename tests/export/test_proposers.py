@@ -23,8 +23,8 @@ def test_square_frames_that_are_traced(exporting, network):  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
-def test_the_graph_of_a_square_frame(tmp_path, network):
+@pytest.mark.parametrize("network", [*NETWORKS, tiny_networks.mask2former, tiny_networks.oneformer])
+def test_the_graph(tmp_path, network):
     pytest.importorskip("onnxscript")
     from deop.export.folder import export_model
 

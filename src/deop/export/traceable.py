@@ -1,5 +1,6 @@
 """Forms of other libraries' functions that can be traced for any size of photo."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ def traceable() -> Iterator[None]:
     from transformers.models.swin import modeling_swin as swin
 
     with ExitStack() as forms:
+        # Checks of values, for which ONNX has no operation.
+        forms.enter_context(patch.dict(os.environ, {"TRANSFORMERS_DISABLE_TORCH_CHECK": "1"}))
         # ``torch.linspace`` takes its number of steps as an integer, which the exporter then keeps for all photos.
         for encoder in (mask2former.Mask2FormerPixelDecoderEncoderOnly, oneformer.OneFormerPixelDecoderEncoderOnly):
             forms.enter_context(patch.object(encoder, "get_reference_points", staticmethod(_points)))
