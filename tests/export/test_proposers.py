@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 import deop
+from deop.errors import SettingError
 from deop.images.preprocessing import IMAGENET
 from deop.proposals.transformers_networks import TransformersProposer
 from tests.export import small
 from tests.export.test_networks import compare, exporting  # noqa: F401
 from tests.export.test_partition import RandomText
 from tests.proposals import tiny_networks
+
+from deop.export.networks import EncodeGraph  # isort: skip
 
 NAMES = ["cat", "sofa", "wall"]
 NETWORKS = [tiny_networks.eomt, tiny_networks.eomt_dinov3]
@@ -23,7 +26,7 @@ def test_square_frames_that_are_traced(exporting, network):  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [*NETWORKS, tiny_networks.mask2former, tiny_networks.oneformer])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_the_graph(tmp_path, network):
     pytest.importorskip("onnxscript")
     from deop.export.folder import export_model
@@ -35,3 +38,9 @@ def test_the_graph(tmp_path, network):
         expected, actual = model.encode([photo])[0], runtime.encode([photo])[0]
         np.testing.assert_allclose(actual.masks.logits, expected.masks.logits, atol=1e-4)
         np.testing.assert_allclose(actual.regions, expected.regions.numpy(), atol=1e-5)
+
+
+def test_oneformer_is_refused():
+    proposer = TransformersProposer(tiny_networks.oneformer(), IMAGENET)
+    with pytest.raises(SettingError, match="OneFormer cannot be exported.*--proposer given"):
+        EncodeGraph(small.model(proposer=proposer))
