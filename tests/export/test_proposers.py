@@ -42,5 +42,5 @@ def test_the_graph(tmp_path, network):
 
 def test_oneformer_is_refused():
     proposer = TransformersProposer(tiny_networks.oneformer(), IMAGENET)
-    with pytest.raises(SettingError, match="OneFormer cannot be exported.*--proposer given"):
+    with pytest.raises(SettingError, match=r"OneFormer cannot be exported.*--proposer given"):
         EncodeGraph(small.model(proposer=proposer))

@@ -117,7 +117,8 @@ class EncodeGraph(RegionGraph):
         if isinstance(model.proposer, TransformersProposer) and model.proposer.network.config.model_type == "oneformer":
             raise SettingError(
                 "OneFormer cannot be exported: torch's exporter keeps the size of the example in its graph. Export the "
-                'model with EoMT, or without a proposer (proposer="given", --proposer given): programs then pass the masks'
+                'model with EoMT, or without a proposer (proposer="given", --proposer given): programs then pass the '
+                "masks"
             )
         if not isinstance(model.proposer, nn.Module):
             raise SettingError(
