@@ -74,7 +74,7 @@ def export_model(
         MissingDependencyError: ``onnx`` or ``onnxscript`` is not installed.
     """
     folder = Path(folder)
-    check_export(model, precision, calibrate)
+    check_export(model, precision, calibrate, severance)
     check_folder(folder)
     severed = Severance.parse(severance, model.settings.severance)
     vocabulary = None if names is None else model.vocabulary(names)
@@ -105,11 +105,14 @@ def export_model(
     return folder
 
 
-def check_export(model: DeOP, precision: str, calibrate: Sequence[Photo] = ()) -> None:
-    """Check what can be checked before anything slow begins.
+def check_export(
+    model: DeOP, precision: str, calibrate: Sequence[Photo] = (), severance: str | Severance | None = None
+) -> None:
+    """Check what can be checked before anything slow begins; arguments as for ``export_model``.
 
     Raises:
-        SettingError: an unknown precision, int8 without photos, or a model that is not in float32 on the CPU.
+        SettingError: an unknown precision, int8 without photos, settings that graphs do not compute, or a model that is
+            not in float32 on the CPU.
         MissingDependencyError: ``onnx`` or ``onnxscript`` is not installed.
     """
     need_onnx()
@@ -125,6 +128,15 @@ def check_export(model: DeOP, precision: str, calibrate: Sequence[Photo] = ()) -
             f"the settings have prior {model.settings.prior}, and graphs do not compute the class scores of the "
             "proposer: export the model with prior=0, and use the torch engine where the prior is wanted"
         )
+    settings, severed = model.settings, Severance.parse(severance, model.settings.severance)
+    for what, used, remedy in (
+        (f'anchors="{settings.anchors}"', settings.anchors in ("tokens", "patch"), "anchors='pool'"),
+        (f"windows {settings.windows}", settings.windows is not None, "windows=None"),
+        (f"severance {severed.name!r} with a second network", severed.needs_proxy, "another severance"),
+        (f"severance {severed.name!r}, which is a function", callable(severed.kind), "another severance"),
+    ):
+        if used:
+            raise SettingError(f"graphs do not compute {what}: export the model with {remedy}, or use the torch engine")
     if is_int8(model) or model.device.type != "cpu" or model.dtype != torch.float32:
         raise SettingError('export needs a model in float32 on the CPU: load it with device="cpu" and without dtype')
 

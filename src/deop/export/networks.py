@@ -21,6 +21,7 @@ from deop.proposals.filtering import order_weights
 from deop.proposals.nano import NanoProposer
 from deop.proposals.partition import partition_logits
 from deop.proposals.sam import SamProposer
+from deop.proposals.transformers_networks import TransformersProposer
 from deop.proposals.types import Proposals
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.encoding import choose_anchors, embed_masks
@@ -112,6 +113,12 @@ class EncodeGraph(RegionGraph):
                 "segment-anything cannot be exported: it chooses its masks one after the other, which has no form as a "
                 'graph. Export the model without a proposer (proposer="given", --proposer given): programs then pass '
                 "the masks"
+            )
+        if isinstance(model.proposer, TransformersProposer) and model.proposer.network.config.model_type == "oneformer":
+            raise SettingError(
+                "OneFormer cannot be exported: torch's exporter keeps the size of the example in its graph. Export the "
+                'model with EoMT, or without a proposer (proposer="given", --proposer given): programs then pass the '
+                "masks"
             )
         if not isinstance(model.proposer, nn.Module):
             raise SettingError(

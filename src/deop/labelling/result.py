@@ -1,7 +1,7 @@
 """From scored proposals to a result: the map of a mode, with calibrated scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +37,17 @@ class MaskedPhoto(Protocol):
     def source(self) -> str | None: ...  # noqa: D102
     @property
     def masks_are_instances(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class PhotoWithMasks:
+    """A ``MaskedPhoto`` with masks other than those that were encoded."""
+
+    photo: np.ndarray
+    canvas: Canvas
+    masks: PhotoMasks
+    source: str | None
+    masks_are_instances: bool
 
 
 def assemble(
