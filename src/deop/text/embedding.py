@@ -86,21 +86,29 @@ def embed_vocabulary(
         cache = None
     request = _Request.of(vocabulary, calibration, encoder)
     _warn_if_cut(request.texts, templates, encoder)
-    texts = (*request.texts, *request.rivals)
+    similar = calibration is not None and calibration.needs_similarity and bool(request.texts)
+    compared = calibration.rivals if calibration is not None and similar else ()
+    texts = tuple(dict.fromkeys((*request.texts, *request.rivals, *compared)))
     table = _embed_cached(texts, templates, encoder, cache, progress, batch_size)
-    rows = np.stack([table[text] for text in texts]) if texts else np.zeros((0, encoder.width), np.float32)
-    count = len(request.texts)
-    _warn_if_alike(request.texts, rows[:count], request.owner)
+    rows, rival_rows, compared_rows = (
+        np.stack([table[text] for text in part]) if part else np.zeros((0, encoder.width), np.float32)
+        for part in (request.texts, request.rivals, compared)
+    )
+    nearest = (compared_rows @ rows.T).max(0) if compared else None
+    _warn_if_alike(request.texts, rows, request.owner)
     owner = np.array(request.owner, np.int64)
-    classes = Classes(rows[:count], owner, vocabulary.names, everything_else=request.everything_else)
+    classes = Classes(rows, owner, vocabulary.names, everything_else=request.everything_else)
     if calibration is None:
         return classes
-    rivals, rival_rows = request.rivals, rows[count:]
+    rivals = request.rivals
     if rivals and not calibration.rivals:  # the similarity of the settings is meant for the model's own rivals
         kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
         rivals, rival_rows = tuple(rivals[index] for index in kept), rival_rows[kept]
         calibration = replace(calibration, rival_similarity=float("inf"))
-    return calibrate_classes(classes, request.texts, calibration, rivals, rival_rows if len(rivals) else None)
+    knows = getattr(encoder, "knows", None)  # encoders that know every word need not have it
+    readable = [knows(text) for text in request.texts] if knows is not None and calibration.seen_penalty else None
+    rival_table = rival_rows if len(rivals) else None
+    return calibrate_classes(classes, request.texts, calibration, rivals, rival_table, nearest, readable)
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,10 @@ def calibrate_classes(
     calibration: Calibration,
     rivals: Sequence[str] = (),
     rival_rows: np.ndarray | None = None,
+    nearest: np.ndarray | None = None,
+    readable: Sequence[bool] | None = None,
 ) -> Classes:
-    """Add rows for "none of these", and lower the rows of seen names if unseen names are requested too.
+    """Add rows for "none of these", lower the rows of seen names if unseen names are requested too, and unknown words.
 
     Args:
         classes: the embeddings of the requested names.
@@ -156,6 +166,8 @@ def calibrate_classes(
         calibration: calibration of the model.
         rivals: R names that stand for everything else.
         rival_rows: (R, C) float32 of unit length, their embeddings; None without rivals.
+        nearest: (M,) float, the similarity of each row to the most similar rival of the model, or None if unknown.
+        readable: whether the encoder knows the words of each of the M rows; None: it does.
 
     Returns:
         The classes with an offset, and with the rivals that differ from all requested names and belong to no name.
@@ -164,24 +176,31 @@ def calibrate_classes(
     texts = list(texts)
     everything_else = len(classes.names) if classes.everything_else is None else classes.everything_else
     if rival_rows is not None:
-        nearest = (rival_rows @ rows.T).max(1) if count else np.zeros(len(rival_rows), np.float32)
-        far = np.flatnonzero(nearest < calibration.rival_similarity)
+        most = (rival_rows @ rows.T).max(1) if count else np.zeros(len(rival_rows), np.float32)
+        far = np.flatnonzero(most < calibration.rival_similarity)
         rows = np.concatenate([rows, rival_rows[far]])
         owner = np.concatenate([owner, np.full(len(far), everything_else, np.int64)])
         texts += [rivals[index] for index in far.tolist()]
-    trained = {name.casefold() for name in calibration.trained_names}
-    seen = [text.casefold() in trained for text in texts]
-    # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.
-    owners = owner.tolist()
-    names = {*range(len(classes.names))} - {everything_else}  # rows with another owner belong to no single name
-    seen_names = {index for index, is_seen in zip(owners[:count], seen, strict=False) if is_seen and index in names}
-    seen = [is_seen or index in seen_names for index, is_seen in zip(owners, seen, strict=True)]
-    # If every name was seen, or no row at all, the offset would have no effect.
-    mixed = any(seen) and not all(seen[:count])
-    if not mixed or not calibration.seen_penalty:
+    if not calibration.seen_penalty:
         return replace(classes, rows=rows, owner=owner)
-    offset = np.where(seen, np.float32(-calibration.seen_penalty), np.float32(0))
-    return replace(classes, rows=rows, owner=owner, offset=offset)
+    trained = {name.casefold() for name in calibration.trained_names}
+    seen = np.array([text.casefold() in trained for text in texts], bool)
+    if nearest is not None:
+        seen[:count] |= nearest >= calibration.seen_similarity
+    # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.
+    names = [index for index in np.unique(owner[:count][seen[:count]]).tolist() if index != everything_else]
+    seen |= np.isin(owner, [index for index in names if index < len(classes.names)])
+    lowered, unknown = seen.copy(), np.zeros(len(texts), bool)
+    if readable is not None:
+        unknown[:count] = ~seen[:count] & ~np.array(readable, bool)
+    if nearest is not None:
+        lowered[:count] |= ~unknown[:count] & (nearest < calibration.far_similarity)
+    # If every name is lowered alike, or none is, the offset would have no effect.
+    mixed = lowered.any() and not (lowered | unknown)[:count].all()
+    offset = np.zeros(len(texts), np.float32)
+    offset[lowered] -= calibration.seen_penalty * mixed
+    offset[unknown] -= calibration.seen_penalty * (1 + mixed)
+    return replace(classes, rows=rows, owner=owner, offset=offset if offset.any() else None)
 
 
 def _different_meaning(

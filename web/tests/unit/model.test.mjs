@@ -62,12 +62,16 @@ test("words and vocabularies in the joint space", async () => {
   const config = readConfig(nano("config.json").toString());
   const tensors = readTensors(new Uint8Array(nano(config.table)));
   const table = new WordTable(nano("words.txt").toString().trimEnd().split("\n"), tensors.get("text.rows"), tensors.get("text.rows::scale"), config.width);
-  for (const [text, pieces, unread] of values.words.read) assert.deepEqual([text, table.read(text)], [text, { pieces, unread }]);
+  for (const [text, listed, unread, knows] of values.words.read) {
+    const units = listed.map(([name, rows]) => ({ name, rows }));
+    assert.deepEqual([text, table.read(text), table.knows(text)], [text, { pieces: units.flatMap(({ rows }) => rows), units, unread }, knows]);
+  }
   const [regions, none] = [numbers(values.words.regions), numbers(values.words.no_object)];
   for (const each of values.words.vocabularies) {
     const vocabulary = readVocabulary(each.names, { ...OPTIONS, background: each.background });
     assert.deepEqual(vocabulary.things, each.things);
-    const classes = embedVocabulary(vocabulary, table, config.calibration, []);
+    const [seenSimilarity, farSimilarity] = each.similarities;
+    const classes = embedVocabulary(vocabulary, table, { ...config.calibration, seenSimilarity, farSimilarity }, []);
     assert.deepEqual(classes.owner, each.owner);
     close(classes.rows.flatMap((row) => [...row]), numbers(each.rows), 1e-6, "rows");
     close(classes.offset, numbers(each.offset), 0, "offset");

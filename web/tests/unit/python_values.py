@@ -5,6 +5,8 @@ import base64
 import json
 import sys
 import warnings
+from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +55,10 @@ NAMES = [
     "Brick Wall in the sun", "sky", "skies", "loaves", "other people", "the rest", "(none of these)", "Background",
     "void",
 ]  # fmt: skip
+DESCRIPTIONS = [
+    "a woman smiling", "a smiling woman", "old red bus, parked", "two slices of pizza on a plate", "of", "the", "(cat)",
+    "sofas", "red xqzzt", "my cat (asleep)", "a photo of a cat that is walking", "wall-wood",
+]  # fmt: skip
 VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["cat", "sofa|couch", "wall"], []),
     (["cat"], []),
@@ -61,6 +67,9 @@ VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["spoon", "zebra crossing", "smørrebrød"], ["road", "sky"]),
     (["cup", "other|backdrop"], ["table"]),
     (["lamp", "toy", "sky"], ["background"]),
+    (["a woman smiling", "red double decker bus", "cups", "xqzzt", "justice"], []),
+    (["xqzzt", "cat"], []),
+    (["justice", "xqzzt"], ["cups"]),
 ]
 
 
@@ -98,14 +107,18 @@ def words() -> dict[str, Any]:
     regions = generator.normal(size=(9, table.width)).astype(np.float32)
     regions /= np.linalg.norm(regions, axis=1, keepdims=True)
     vocabularies = []
-    for names, background in VOCABULARIES:
+    for (names, background), similarities in product(VOCABULARIES, [(1.0, -1.0), (0.7, 0.2)]):
         vocabulary = Vocabulary.parse(names, background)
-        classes = embed_vocabulary(vocabulary, table, config.settings.calibration)
+        calibration = replace(
+            config.settings.calibration, seen_similarity=similarities[0], far_similarity=similarities[1]
+        )
+        classes = embed_vocabulary(vocabulary, table, calibration)
         none = regions[0] * 3
         vocabularies.append(
             {
                 "names": names,
                 "background": background,
+                "similarities": similarities,
                 "things": vocabulary.things,
                 "owner": classes.owner.tolist(),
                 "rows": array(classes.rows),
@@ -114,7 +127,8 @@ def words() -> dict[str, Any]:
                 "with_no_object": array(probabilities(classify(regions, classes, none, 100.0))),
             }
         )
-    read = [[text, *table._read(text)] for text in [*TEXTS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]]
+    texts = [*TEXTS, *DESCRIPTIONS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]
+    read = [[text, *table._read(text), table.knows(text)] for text in texts]
     return {"read": read, "regions": array(regions), "no_object": array(regions[0] * 3), "vocabularies": vocabularies}
 
 

@@ -7,6 +7,10 @@ export interface Calibration {
   readonly seenPenalty: number;
   readonly rivals: readonly string[];
   readonly rivalSimilarity: number;
+  /** Similarity to a rival from which a name counts as seen. */
+  readonly seenSimilarity: number;
+  /** Names whose similarity to every rival is lower are lowered like seen names. */
+  readonly farSimilarity: number;
   /** Pairs (raw score, share of correct segments), ascending; empty: raw scores. */
   readonly curve: readonly (readonly [number, number])[];
 }
@@ -75,6 +79,8 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
       seenPenalty: calibration.seen_penalty,
       rivals: calibration.rivals,
       rivalSimilarity: calibration.rival_similarity,
+      seenSimilarity: calibration.seen_similarity ?? 1,
+      farSimilarity: calibration.far_similarity ?? -1,
       curve: calibration.curve,
     },
     claim: settings.claim,

@@ -20,7 +20,7 @@ export interface Classes {
 
 /**
  * Embeds a vocabulary and calibrates it: rows for "everything else", and a penalty for names that training used if
- * others are asked too.
+ * others are asked too, and more for words that the table lacks.
  *
  * @param remarks what people should know about their names is added here
  * @throws EngineError a name of which nothing is read
@@ -42,22 +42,27 @@ export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibr
 
   const requested = rows.length;
   const texts = entries.map(([text]) => text);
+  const rivals = calibration.rivals.map((rival) => table.embed(rival));
+  const nearest = rows.map((row) => Math.max(...rivals.map((rival) => dot(row, rival))));
   if (meant || !vocabulary.background.length)
-    for (const rival of calibration.rivals) {
-      const row = table.embed(rival);
-      if (rows.slice(0, requested).some((other) => dot(row, other) >= calibration.rivalSimilarity)) continue;
+    rivals.forEach((row, index) => {
+      if (rows.slice(0, requested).some((other) => dot(row, other) >= calibration.rivalSimilarity)) return;
       rows.push(row);
       owner.push(rest);
-      texts.push(rival);
-    }
+      texts.push(calibration.rivals[index]);
+    });
   // A name counts as seen if any of its synonyms does.
-  const isSeen = texts.map((text) => trained.has(caseFold(text)));
+  const compares = rivals.length > 0 && (calibration.seenSimilarity < 1 || calibration.farSimilarity > -1);
+  const isSeen = texts.map((text, row) => trained.has(caseFold(text)) || (compares && row < requested && nearest[row] >= calibration.seenSimilarity));
   const seenNames = new Set(owner.slice(0, requested).filter((k, row) => isSeen[row] && k < count && k !== rest));
   const seen = owner.map((k, row) => isSeen[row] || seenNames.has(k));
-  const mixed = seen.some(Boolean) && !seen.slice(0, requested).every(Boolean);
+  const unknown = texts.map((text, row) => row < requested && !seen[row] && !table.knows(text));
+  const lowered = seen.map((flag, row) => flag || (compares && row < requested && !unknown[row] && nearest[row] < calibration.farSimilarity));
+  const mixed = lowered.some(Boolean) && lowered.slice(0, requested).some((flag, row) => !flag && !unknown[row]);
   // In a long built-in list, the penalty would let chance names win everywhere.
-  const penalty = mixed && !vocabulary.builtIn ? calibration.seenPenalty : 0;
-  return { rows, owner, offset: Float32Array.from(seen, (flag) => (flag ? -penalty : 0)), rest };
+  const penalty = vocabulary.builtIn ? 0 : calibration.seenPenalty;
+  const offset = texts.map((_, row) => -penalty * (unknown[row] ? 1 + Number(mixed) : Number(lowered[row] && mixed)));
+  return { rows, owner, offset: Float32Array.from(offset), rest };
 }
 
 export function dot(first: Float32Array, second: Float32Array): number {
