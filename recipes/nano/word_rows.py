@@ -3,7 +3,7 @@
     python -m recipes.nano.word_rows MODEL OUT
 
 - "poodle" is a dog: a word in ``kinds.txt`` moves towards the name that it is a kind of, or is added.
-- "animal" is a cat, a dog and others: a word in ``groups.txt`` gets the mean of their vectors.
+- "animal" is a cat, a dog and others: a word in ``groups.txt`` becomes equally similar to all of them.
 - "cups" are like a cup: a plural moves towards its singular, and the word pieces "##s" and "##es" hardly count.
 
 Names and aliases of the training keep their vectors, except those in ``groups.txt``. Nothing else of the model changes;
@@ -20,6 +20,7 @@ import torch
 
 import deop
 from deop.encoders.nano_text import NanoText
+from deop.errors import SettingError
 from deop.text.words import WordTable
 from recipes.nano.names import FOLDER, read_lists
 
@@ -52,9 +53,11 @@ class Rows:
         self.length = float(np.median(np.linalg.norm(rows, axis=1)))
 
     def direction(self, text: str) -> np.ndarray:
-        """The unit vector of a text."""
+        """The unit vector of a text; zeros if nothing of it is read."""
         if text in self.index:
             return _unit(self.rows[self.index[text]])
+        if not self.table.pieces(text):
+            return np.zeros_like(self.rows[0])
         return _unit(self.table.means([text], self.table.width)[0, :-1])
 
     def put(self, word: str, vector: np.ndarray) -> None:
@@ -75,7 +78,7 @@ def improve(
     kinds: Mapping[str, Sequence[str]],
     groups: Mapping[str, Sequence[str]],
     irregular: Mapping[str, Sequence[str]],
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[list[str], np.ndarray, list[str]]:
     """Change and add rows, as described above.
 
     Args:
@@ -88,12 +91,12 @@ def improve(
         irregular: the irregular plurals of words.
 
     Returns:
-        The words, and rows (entries, D) float32.
+        The words, rows (entries, D) float32, and the plurals of ``trained``.
     """
     table = Rows(words, rows)
     for name in trained:  # training took the mean of the vectors of names that have no row
         if name.casefold() not in table.index:
-            table.put(name.casefold(), rows[table.table.pieces(name)].mean(0))
+            table.put(name.casefold(), np.asarray(rows)[table.table.pieces(name)].mean(0))
     kept = {name.casefold() for name in trained}
     for name, members in kinds.items():
         if name in names:
@@ -103,12 +106,14 @@ def improve(
     for word, members in groups.items():
         known = [table.direction(member) for member in members if member in names]
         if known:
-            table.put(word, np.sum(known, 0))
+            # The vector that is equally similar to all of them; of similar ones, a mean would be nearest.
+            table.put(word, np.linalg.lstsq(np.stack(known), np.ones(len(known)), rcond=None)[0].astype(np.float32))
     singular_of = {plural: singular for singular, plurals in irregular.items() for plural in plurals}
     # Word pieces read other plurals: "sofas" is "sofa" and "##s". The table lacks "##ies".
     listed = [word for word in (*trained, *(word for members in kinds.values() for word in members)) if word.isalpha()]
     added = [f"{word[:-1]}ies" for word in listed if word.endswith("y") and word[-2] not in "aeiou"]
     added += [plural for plural, singular in singular_of.items() if singular in listed]
+    seen: list[str] = []
     for plural in dict.fromkeys((*table.words, *added)):
         singular = singular_of.get(plural) or next((word for word in singulars(plural) if word in table.index), "")
         if singular not in table.index or plural in kept or plural in groups:
@@ -118,10 +123,14 @@ def improve(
             table.put(plural, meant + 1e-3 * own)  # not equal, since equal vectors are reported
         elif own @ meant >= SAME_WORD:
             table.put(plural, PLURAL_SHARE * own + (1 - PLURAL_SHARE) * meant)
+        else:
+            continue
+        if singular in kept:
+            seen.append(plural)
     for ending in ("##s", "##es"):
         if ending in table.index:
             table.rows[table.index[ending]] = table.rows[table.index[ending]] * ENDING_WEIGHT
-    return table.words, np.stack(table.rows)
+    return table.words, np.stack(table.rows), seen
 
 
 def singulars(word: str) -> Iterator[str]:
@@ -147,15 +156,27 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def improve_model(model: deop.DeOP) -> None:
-    """Improve the table of a model in place, and set what its calibration then takes for seen."""
+    """Improve the table of a model in place, and set what its calibration then takes for seen.
+
+    Raises:
+        SettingError: a model whose table has been improved already.
+    """
     calibration = model.settings.calibration
+    if calibration.seen_similarity == SEEN_SIMILARITY:
+        raise SettingError("the word table of this model has been improved already: start from the trained model")
     lists = (read_lists(FOLDER / f"{name}.txt") for name in ("kinds", "groups", "plurals"))
     rows = model.text.rows.float().numpy()
-    words, rows = improve(model.text.words, rows, calibration.rivals, calibration.trained_names, *lists)
+    words, rows, plurals = improve(model.text.words, rows, calibration.rivals, calibration.trained_names, *lists)
     config = replace(model.text.config, entries=len(words))
     model.text = NanoText(config, words)
     model.text.rows = torch.from_numpy(rows)
-    calibration = replace(calibration, seen_similarity=SEEN_SIMILARITY, far_similarity=FAR_SIMILARITY)
+    trained = (*calibration.trained_names, *plurals)
+    calibration = replace(
+        calibration,
+        trained_names=trained,
+        seen_similarity=SEEN_SIMILARITY,
+        far_similarity=FAR_SIMILARITY,
+    )
     model.settings = replace(model.settings, calibration=calibration)
 
 

@@ -16,8 +16,8 @@ class Calibration:
     """How a model's scores are calibrated.
 
     Attributes:
-        trained_names: the seen names, which training used. A requested name is seen if any of its synonyms is listed, or
-            is at least as similar to a rival as ``seen_similarity``.
+        trained_names: the seen names, which training used. A requested name is seen if any of its synonyms is listed, is
+            a description whose head is listed, or is at least as similar to a rival as ``seen_similarity``.
         seen_penalty: subtracted from the logits of seen names (also of rivals) if unseen names are requested too, so
             that seen names do not always win ("calibrated stacking", Chao et al., ECCV 2016). A text that the encoder
             reads in pieces of words is lowered by it once more, since such vectors mean little.

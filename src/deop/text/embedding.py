@@ -14,6 +14,7 @@ from deop.text.embedding_cache import EmbeddingCache
 from deop.text.everything_else import COMMON, SAME_MEANING, means_everything_else, names_the_same
 from deop.text.templates import NONE, fill
 from deop.text.vocabulary import Vocabulary, VocabularyWarning, shorten
+from deop.text.words import WordReader
 
 _SENTENCES_WITHOUT_PROGRESS = 200
 _MIN_NAMES_PER_STEP = 16  # embedded between two writes to the cache
@@ -105,10 +106,12 @@ def embed_vocabulary(
         kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
         rivals, rival_rows = tuple(rivals[index] for index in kept), rival_rows[kept]
         calibration = replace(calibration, rival_similarity=float("inf"))
-    knows = getattr(encoder, "knows", None)  # encoders that know every word need not have it
-    readable = [knows(text) for text in request.texts] if knows is not None and calibration.seen_penalty else None
+    heads = readable = None
+    if calibration.seen_penalty and isinstance(encoder, WordReader):
+        heads = [encoder.head(text) for text in request.texts]
+        readable = [encoder.knows(text) for text in request.texts]
     rival_table = rival_rows if len(rivals) else None
-    return calibrate_classes(classes, request.texts, calibration, rivals, rival_table, nearest, readable)
+    return calibrate_classes(classes, request.texts, calibration, rivals, rival_table, nearest, heads, readable)
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def calibrate_classes(
     rivals: Sequence[str] = (),
     rival_rows: np.ndarray | None = None,
     nearest: np.ndarray | None = None,
+    heads: Sequence[str] | None = None,
     readable: Sequence[bool] | None = None,
 ) -> Classes:
     """Add rows for "none of these", lower the rows of seen names if unseen names are requested too, and unknown words.
@@ -167,6 +171,7 @@ def calibrate_classes(
         rivals: R names that stand for everything else.
         rival_rows: (R, C) float32 of unit length, their embeddings; None without rivals.
         nearest: (M,) float, the similarity of each row to the most similar rival of the model, or None if unknown.
+        heads: the words that count most in each of the M texts, which make it seen if they are; None: the whole text.
         readable: whether the encoder knows the words of each of the M rows; None: it does.
 
     Returns:
@@ -185,6 +190,8 @@ def calibrate_classes(
         return replace(classes, rows=rows, owner=owner)
     trained = {name.casefold() for name in calibration.trained_names}
     seen = np.array([text.casefold() in trained for text in texts], bool)
+    if heads is not None:
+        seen[:count] |= np.array([head in trained for head in heads], bool)
     if nearest is not None:
         seen[:count] |= nearest >= calibration.seen_similarity
     # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.

@@ -19,6 +19,8 @@ READING = "letters are folded, heads count most"
 
 _UNITS = re.compile(rf"[a-z0-9'-]+|[{PUNCTUATION}]")
 
+_PLURALS = {"##s", "##es"}
+
 _HASHED_ROWS = 4096  # rows that are converted to float32 at once
 
 
@@ -85,11 +87,24 @@ class WordReader:
 
         A known word with the ending of a plural is known.
         """
+        heads = self._heads(text)
+        parts = {self.words[row] for rows in heads for row in rows if self.words[row].startswith("##")}
+        return bool(heads) and parts <= _PLURALS
+
+    def head(self, text: str) -> str:
+        """The word or phrase of a description that counts most, as it is in the list; "" if it is read in pieces.
+
+        >>> WordReader(["woman", "cat", "##s"]).head("two smiling cats"), WordReader(["woman"]).head("a woman smiling")
+        ('cat', 'woman')
+        """
+        heads = [[self.words[row] for row in rows] for rows in self._heads(text)]
+        return heads[0][0] if len(heads) == 1 and set(heads[0][1:]) <= _PLURALS else ""
+
+    def _heads(self, text: str) -> list[list[int]]:
+        """The rows of the words or phrases of a text that count most: its head, or all if it has none."""
         units = self._read(text)[0]
         weights = weigh([name for name, _ in units])
-        heads = [rows for (_, rows), weight in zip(units, weights, strict=True) if rows and weight == max(weights)]
-        parts = {self.words[row] for rows in heads for row in rows if self.words[row].startswith("##")}
-        return bool(heads) and parts <= {"##s", "##es"}
+        return [rows for (_, rows), weight in zip(units, weights, strict=True) if rows and weight == max(weights) > 0]
 
     def unread(self, text: str) -> str:
         """The letters, digits and signs of a text that have no effect on its embedding, each once."""

@@ -62,9 +62,9 @@ test("words and vocabularies in the joint space", async () => {
   const config = readConfig(nano("config.json").toString());
   const tensors = readTensors(new Uint8Array(nano(config.table)));
   const table = new WordTable(nano("words.txt").toString().trimEnd().split("\n"), tensors.get("text.rows"), tensors.get("text.rows::scale"), config.width);
-  for (const [text, listed, unread, knows] of values.words.read) {
+  for (const [text, listed, unread, knows, head] of values.words.read) {
     const units = listed.map(([name, rows]) => ({ name, rows }));
-    assert.deepEqual([text, table.read(text), table.knows(text)], [text, { pieces: units.flatMap(({ rows }) => rows), units, unread }, knows]);
+    assert.deepEqual([text, table.read(text), table.knows(text), table.head(text)], [text, { pieces: units.flatMap(({ rows }) => rows), units, unread }, knows, head]);
   }
   const [regions, none] = [numbers(values.words.regions), numbers(values.words.no_object)];
   for (const each of values.words.vocabularies) {

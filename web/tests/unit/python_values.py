@@ -128,7 +128,7 @@ def words() -> dict[str, Any]:
             }
         )
     texts = [*TEXTS, *DESCRIPTIONS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]
-    read = [[text, *table._read(text), table.knows(text)] for text in texts]
+    read = [[text, *table._read(text), table.knows(text), table.head(text)] for text in texts]
     return {"read": read, "regions": array(regions), "no_object": array(regions[0] * 3), "vocabularies": vocabularies}
 
 

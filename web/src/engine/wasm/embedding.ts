@@ -53,7 +53,7 @@ export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibr
     });
   // A name counts as seen if any of its synonyms does.
   const compares = rivals.length > 0 && (calibration.seenSimilarity < 1 || calibration.farSimilarity > -1);
-  const isSeen = texts.map((text, row) => trained.has(caseFold(text)) || (compares && row < requested && nearest[row] >= calibration.seenSimilarity));
+  const isSeen = texts.map((text, row) => trained.has(caseFold(text)) || (row < requested && trained.has(table.head(text))) || (compares && row < requested && nearest[row] >= calibration.seenSimilarity));
   const seenNames = new Set(owner.slice(0, requested).filter((k, row) => isSeen[row] && k < count && k !== rest));
   const seen = owner.map((k, row) => isSeen[row] || seenNames.has(k));
   const unknown = texts.map((text, row) => row < requested && !seen[row] && !table.knows(text));

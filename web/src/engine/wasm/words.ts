@@ -72,11 +72,22 @@ export class WordTable {
 
   /** Whether the words of a text that count most are in the list, and not read in pieces, except for the ending of a plural. */
   knows(text: string): boolean {
+    const heads = this.heads(text);
+    return heads.length > 0 && heads.flat().every((word) => !word.startsWith("##") || PLURALS.has(word));
+  }
+
+  /** The word or phrase of a description that counts most; "" if it is read in pieces. */
+  head(text: string): string {
+    const heads = this.heads(text);
+    return heads.length === 1 && heads[0].slice(1).every((word) => PLURALS.has(word)) ? heads[0][0] : "";
+  }
+
+  /** The entries of the words or phrases of a text that count most: its head, or all if it has none. */
+  private heads(text: string): string[][] {
     const { units } = this.read(text);
     const weights = weigh(units.map(({ name }) => name));
-    const most = Math.max(...weights);
-    const heads = units.filter(({ rows }, place) => rows.length && weights[place] && weights[place] === most);
-    return heads.length > 0 && heads.every(({ rows }) => rows.every((row) => !this.words[row].startsWith("##") || PLURALS.has(this.words[row])));
+    const most = Math.max(0, ...weights);
+    return units.filter(({ rows }, place) => rows.length && weights[place] && weights[place] === most).map(({ rows }) => rows.map((row) => this.words[row]));
   }
 
   /** Adds the longest known word pieces of a word, up to the first letter without one; returns the rest. */
