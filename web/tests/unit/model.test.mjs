@@ -135,7 +135,7 @@ test("results of all modes", async () => {
     const [count, height, width] = each.logits.shape;
     const masks = { count, height, width, logits: numbers(each.logits) };
     const scores = numbers(each.probabilities);
-    const settings = { calibration: { curve: each.curve }, claim: 0.05, smallestRegion: 0.002, smallestThing: 0.01 };
+    const settings = { calibration: { curve: each.curve }, claim: 0.05, smallestRegion: 0.002, smallestThing: 0.01, thingScore: 0.3 };
     const vocabulary = { names: each.names, background: each.background, things: each.things, everythingElse: each.everything_else };
     const what = `${each.names.length} names, ${each.canvas[0]}`;
     for (const [mode, answer] of Object.entries(each.answers)) {
@@ -161,7 +161,7 @@ test("no masks", async () => {
   const canvas = { photo: { height: 3, width: 4 }, resized: { height: 3, width: 4 }, padded: { height: 64, width: 64 } };
   const masks = { count: 0, height: 16, width: 16, logits: new Float32Array() };
   const vocabulary = { names: ["cat"], background: [], things: [true], everythingElse: null };
-  const settings = { calibration: { curve: [] }, claim: 0, smallestRegion: 0.01, smallestThing: 0.01 };
+  const settings = { calibration: { curve: [] }, claim: 0, smallestRegion: 0.01, smallestThing: 0.01, thingScore: 0 };
   for (const mode of ["semantic", "panoptic", "instance"])
     assert.deepEqual([...assemble(new Float32Array(), masks, canvas, vocabulary, settings, mode, [0]).labels], Array(12).fill(0));
 });

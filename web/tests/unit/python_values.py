@@ -197,7 +197,8 @@ def results() -> list[Any]:
             scores = scores.astype(np.float32)
             curve = ((0.0, 0.0), (0.5, 0.3), (1.0, 0.9)) if canvas.photo[0] == 90 else ()
             settings = Settings(
-                calibration=Calibration(curve=curve), claim=0.05, smallest_region=0.002, smallest_thing=0.01
+                calibration=Calibration(curve=curve), claim=0.05, smallest_region=0.002, smallest_thing=0.01,
+                thing_score=0.3,
             )
             masks = PhotoMasks(logits)
             photo: Any = SimpleNamespace(

@@ -29,6 +29,8 @@ export interface ModelConfig {
   /** Shares of the photo in [0, 1). */
   readonly smallestRegion: number;
   readonly smallestThing: number;
+  /** Things with a lower score, in [0, 1], are no segments of panoptic mode. */
+  readonly thingScore: number;
   /** File name of the graph. */
   readonly graph: string;
   /** SHA-256 of each file by name. */
@@ -86,6 +88,7 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
     claim: settings.claim,
     smallestRegion: settings.smallest_region,
     smallestThing: settings.smallest_thing,
+    thingScore: settings.thing_score ?? 0,
     graph,
     files: onnx.files,
     width: onnx.text.width,
