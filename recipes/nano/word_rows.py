@@ -1,12 +1,12 @@
-"""Give the word table of a model better vectors for plurals, for kinds of the names, and for words that sum names up.
+"""Give the word table of a model better vectors for plurals and kinds of the names, and words that sum names up.
 
     python -m recipes.nano.word_rows MODEL OUT
 
 - "poodle" is a dog: a word in ``kinds.txt`` moves towards the name that it is a kind of, or is added.
-- "animal" is a cat, a dog and others: a word in ``groups.txt`` becomes equally similar to all of them.
+- "animal" is a cat, a dog and others: the words of ``groups.txt`` become part of the calibration.
 - "cups" are like a cup: a plural moves towards its singular, and the word pieces "##s" and "##es" hardly count.
 
-Names and aliases of the training keep their vectors, except those in ``groups.txt``. Nothing else of the model changes;
+Names and aliases of the training keep their vectors. Nothing else of the model changes;
 pack it, and export its graphs, afterwards.
 """
 
@@ -36,6 +36,8 @@ ENDING_WEIGHT = 0.1
 SEEN_SIMILARITY = 0.8
 FAR_SIMILARITY = 0.25
 """Settings of the calibration, for the vectors that this module makes; chosen on photos kept apart (NOTES.md)."""
+THING_SCORE = 0.2
+"""``Settings.thing_score``, chosen on the same photos."""
 
 
 class Rows:
@@ -76,7 +78,6 @@ def improve(
     names: Sequence[str],
     trained: Sequence[str],
     kinds: Mapping[str, Sequence[str]],
-    groups: Mapping[str, Sequence[str]],
     irregular: Mapping[str, Sequence[str]],
 ) -> tuple[list[str], np.ndarray, list[str]]:
     """Change and add rows, as described above.
@@ -87,7 +88,6 @@ def improve(
         names: the names of the training, without aliases.
         trained: these and their aliases.
         kinds: words that are a kind of a name; lists of names that training lacked are left out.
-        groups: the names that a word sums up.
         irregular: the irregular plurals of words.
 
     Returns:
@@ -103,11 +103,6 @@ def improve(
             for word in members:
                 if word not in kept:
                     table.put(word, OWN_SHARE * table.direction(word) + (1 - OWN_SHARE) * table.direction(name))
-    for word, members in groups.items():
-        known = [table.direction(member) for member in members if member in names]
-        if known:
-            # The vector that is equally similar to all of them; of similar ones, a mean would be nearest.
-            table.put(word, np.linalg.lstsq(np.stack(known), np.ones(len(known)), rcond=None)[0].astype(np.float32))
     singular_of = {plural: singular for singular, plurals in irregular.items() for plural in plurals}
     # Word pieces read other plurals: "sofas" is "sofa" and "##s". The table lacks "##ies".
     listed = [word for word in (*trained, *(word for members in kinds.values() for word in members)) if word.isalpha()]
@@ -116,7 +111,7 @@ def improve(
     seen: list[str] = []
     for plural in dict.fromkeys((*table.words, *added)):
         singular = singular_of.get(plural) or next((word for word in singulars(plural) if word in table.index), "")
-        if singular not in table.index or plural in kept or plural in groups:
+        if singular not in table.index or plural in kept:
             continue
         own, meant = table.direction(plural), table.direction(singular)
         if plural not in table.index:
@@ -156,7 +151,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def improve_model(model: deop.DeOP) -> None:
-    """Improve the table of a model in place, and set what its calibration then takes for seen.
+    """Improve the table of a model in place, and set what its calibration then takes for seen, and ``thing_score``.
 
     Raises:
         SettingError: a model whose table has been improved already.
@@ -164,9 +159,13 @@ def improve_model(model: deop.DeOP) -> None:
     calibration = model.settings.calibration
     if calibration.seen_similarity == SEEN_SIMILARITY:
         raise SettingError("the word table of this model has been improved already: start from the trained model")
-    lists = (read_lists(FOLDER / f"{name}.txt") for name in ("kinds", "groups", "plurals"))
+    kinds, groups, irregular = (read_lists(FOLDER / f"{name}.txt") for name in ("kinds", "groups", "plurals"))
     rows = model.text.rows.float().numpy()
-    words, rows, plurals = improve(model.text.words, rows, calibration.rivals, calibration.trained_names, *lists)
+    words, rows, plurals = improve(
+        model.text.words, rows, calibration.rivals, calibration.trained_names, kinds, irregular
+    )
+    groups = {word: [name for name in names if name in calibration.rivals] for word, names in groups.items()}
+    groups |= {f"{word}s": names for word, names in groups.items() if word[-1] not in "sy" or word == "toy"}
     config = replace(model.text.config, entries=len(words))
     model.text = NanoText(config, words)
     model.text.rows = torch.from_numpy(rows)
@@ -176,8 +175,9 @@ def improve_model(model: deop.DeOP) -> None:
         trained_names=trained,
         seen_similarity=SEEN_SIMILARITY,
         far_similarity=FAR_SIMILARITY,
+        groups=tuple((word, tuple(names)) for word, names in groups.items() if names),
     )
-    model.settings = replace(model.settings, calibration=calibration)
+    model.settings = replace(model.settings, calibration=calibration, thing_score=THING_SCORE)
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ class Calibration:
         seen_similarity: cosine similarity to a rival from which a name counts as seen, as the plural of a seen name does.
         far_similarity: a name whose cosine similarity to every rival is lower is lowered like a seen name, since training
             taught nothing like it. -1: no name.
+        groups: words that sum up names of the training, such as "animal", and these names. A requested word also stands
+            for them, unless they are requested themselves.
         curve: pairs (raw score, share of correct segments at that score), both ascending, measured on photos that
             were not used in training. Scores are interpolated linearly between the pairs. Empty: raw scores.
 
@@ -41,6 +43,7 @@ class Calibration:
     rival_similarity: float = 0.6
     seen_similarity: float = 1.0
     far_similarity: float = -1.0
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     curve: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -49,6 +52,7 @@ class Calibration:
             if isinstance(names, str | set | frozenset):
                 raise SettingError(f"{name} must be a list of names, not a {type(names).__name__}")
             object.__setattr__(self, name, tuple(names))
+        object.__setattr__(self, "groups", tuple((word, tuple(names)) for word, names in self.groups))
         curve = tuple((float(raw), float(share)) for raw, share in self.curve)
         object.__setattr__(self, "curve", curve)
         if any(second[0] <= first[0] or second[1] < first[1] for first, second in pairwise(curve)):

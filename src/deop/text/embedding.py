@@ -1,7 +1,7 @@
 """Vocabularies in the joint space of images and text: one embedding per synonym, and how to offset its scores."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,6 +148,8 @@ class _Request:
             elif not vocabulary.background:
                 rivals = calibration.rivals
         entries = _readable(entries, encoder)
+        if calibration is not None and calibration.groups:
+            entries += _members(entries, dict(calibration.groups), encoder)
         texts, owner = zip(*entries, strict=True) if entries else ((), ())
         return cls(texts, owner, rivals, everything_else)
 
@@ -335,6 +337,23 @@ def _readable(entries: list[tuple[str, int]], encoder: TextEncoder) -> list[tupl
         stacklevel=5,
     )
     return kept
+
+
+def _members(
+    entries: list[tuple[str, int]], groups: Mapping[str, Sequence[str]], encoder: TextEncoder
+) -> list[tuple[str, int]]:
+    """The names that requested words such as "animal" sum up, each once, with the owner of the narrowest word."""
+    used = {text.casefold() for text, _ in entries}
+    asked = []
+    for text, index in entries:
+        word = encoder.head(text) if isinstance(encoder, WordReader) else text.casefold()
+        if word in groups:
+            asked.append((groups[word], index))
+    members = []
+    for names, index in sorted(asked, key=lambda entry: len(entry[0])):
+        members += [(name, index) for name in names if name not in used]
+        used.update(names)
+    return members
 
 
 def _warn_if_several_mean_everything_else(vocabulary: Vocabulary) -> None:

@@ -71,7 +71,7 @@ test("words and vocabularies in the joint space", async () => {
     const vocabulary = readVocabulary(each.names, { ...OPTIONS, background: each.background });
     assert.deepEqual(vocabulary.things, each.things);
     const [seenSimilarity, farSimilarity] = each.similarities;
-    const classes = embedVocabulary(vocabulary, table, { ...config.calibration, seenSimilarity, farSimilarity }, []);
+    const classes = embedVocabulary(vocabulary, table, { ...config.calibration, seenSimilarity, farSimilarity, groups: values.words.groups }, []);
     assert.deepEqual(classes.owner, each.owner);
     close(classes.rows.flatMap((row) => [...row]), numbers(each.rows), 1e-6, "rows");
     close(classes.offset, numbers(each.offset), 0, "offset");

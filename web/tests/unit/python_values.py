@@ -55,6 +55,7 @@ NAMES = [
     "Brick Wall in the sun", "sky", "skies", "loaves", "other people", "the rest", "(none of these)", "Background",
     "void",
 ]  # fmt: skip
+GROUPS = (("animal", ("cat", "dog", "bird")), ("pet", ("cat", "dog")), ("toy", ("kite",)))
 DESCRIPTIONS = [
     "a woman smiling", "a smiling woman", "old red bus, parked", "two slices of pizza on a plate", "of", "the", "(cat)",
     "sofas", "red xqzzt", "my cat (asleep)", "a photo of a cat that is walking", "wall-wood",
@@ -69,6 +70,8 @@ VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["lamp", "toy", "sky"], ["background"]),
     (["a woman smiling", "red double decker bus", "cups", "xqzzt", "justice"], []),
     (["xqzzt", "cat"], []),
+    (["small animal", "pet", "Dog", "wall"], []),
+    (["animal", "background"], ["toy"]),
     (["justice", "xqzzt"], ["cups"]),
 ]
 
@@ -110,7 +113,7 @@ def words() -> dict[str, Any]:
     for (names, background), similarities in product(VOCABULARIES, [(1.0, -1.0), (0.7, 0.2)]):
         vocabulary = Vocabulary.parse(names, background)
         calibration = replace(
-            config.settings.calibration, seen_similarity=similarities[0], far_similarity=similarities[1]
+            config.settings.calibration, seen_similarity=similarities[0], far_similarity=similarities[1], groups=GROUPS
         )
         classes = embed_vocabulary(vocabulary, table, calibration)
         none = regions[0] * 3
@@ -129,7 +132,7 @@ def words() -> dict[str, Any]:
         )
     texts = [*TEXTS, *DESCRIPTIONS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]
     read = [[text, *table._read(text), table.knows(text), table.head(text)] for text in texts]
-    return {"read": read, "regions": array(regions), "no_object": array(regions[0] * 3), "vocabularies": vocabularies}
+    return {"read": read, "groups": GROUPS, "regions": array(regions), "no_object": array(regions[0] * 3), "vocabularies": vocabularies}
 
 
 def curves() -> list[Any]:

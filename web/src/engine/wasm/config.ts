@@ -11,6 +11,8 @@ export interface Calibration {
   readonly seenSimilarity: number;
   /** Names whose similarity to every rival is lower are lowered like seen names. */
   readonly farSimilarity: number;
+  /** Words that sum names up, and these names. */
+  readonly groups: readonly (readonly [string, readonly string[]])[];
   /** Pairs (raw score, share of correct segments), ascending; empty: raw scores. */
   readonly curve: readonly (readonly [number, number])[];
 }
@@ -83,6 +85,7 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
       rivalSimilarity: calibration.rival_similarity,
       seenSimilarity: calibration.seen_similarity ?? 1,
       farSimilarity: calibration.far_similarity ?? -1,
+      groups: calibration.groups ?? [],
       curve: calibration.curve,
     },
     claim: settings.claim,

@@ -33,6 +33,7 @@ export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibr
   const meant = entries.some(([text]) => meansEverythingElse(text));
   entries = entries.filter(([text]) => !meansEverythingElse(text) || trained.has(caseFold(text)));
   entries = readable(entries, table, remarks);
+  if (calibration.groups.length) entries.push(...membersOf(entries, new Map(calibration.groups), table));
   const rows = entries.map(([text]) => table.embed(text));
   const owner = entries.map(([, k]) => k);
   const rest = vocabulary.everythingElse ?? count;
@@ -69,6 +70,17 @@ export function dot(first: Float32Array, second: Float32Array): number {
   let sum = 0;
   for (let c = 0; c < first.length; c++) sum += first[c] * second[c];
   return sum;
+}
+
+/** The names that words such as "animal" sum up, each once, with the owner of the narrowest word. */
+function membersOf(entries: readonly (readonly [string, number])[], groups: ReadonlyMap<string, readonly string[]>, table: WordTable): (readonly [string, number])[] {
+  const used = new Set(entries.map(([text]) => caseFold(text)));
+  const asked = entries.map(([text, k]) => [groups.get(table.head(text)) ?? [], k] as const).sort((a, b) => a[0].length - b[0].length);
+  return asked.flatMap(([names, k]) => {
+    const members = names.filter((name) => !used.has(name));
+    names.forEach((name) => used.add(name));
+    return members.map((name) => [name, k] as const);
+  });
 }
 
 /** The texts of which something is read; a remark about those that are read in part. */
