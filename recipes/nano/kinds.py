@@ -30,8 +30,8 @@ all, a fierce person."""
 MORE = {
     "flower": "daffodil daisy iris lily orchid rose sunflower tulip violet",
     "tree": "birch cedar fir maple oak palm pine poplar spruce willow",
-    "dog": "beagle boxer bulldog chihuahua collie corgi dachshund dalmatian husky labrador pinscher pomeranian poodle pug "
-    "rottweiler samoyed spaniel",
+    "dog": "beagle boxer bulldog chihuahua collie corgi dachshund dalmatian husky labrador pinscher pomeranian poodle "
+    "pug rottweiler samoyed spaniel",
     "cat": "bengal birman persian ragdoll siamese sphynx",
     "bird": "chicken crow eagle flamingo geese goose hawk hen heron ostrich owl peacock penguin pelican robin rooster "
     "seagull seagulls stork swan turkey",
@@ -128,7 +128,13 @@ def main() -> None:
     (FOLDER / "kinds.txt").write_text("\n".join((header, "# name: words that are a kind of it", *lines)) + "\n")
     plurals: dict[str, list[str]] = {}
     for plural, singular in net.irregular.items():
-        if singular in known and singular.isalpha() and plural.isalpha() and plural != singular and plural not in trained:
+        if (
+            singular in known
+            and singular.isalpha()
+            and plural.isalpha()
+            and plural != singular
+            and plural not in trained
+        ):
             plurals.setdefault(singular, []).append(plural)
     lines = [f"{name}: {', '.join(sorted(words))}" for name, words in sorted(plurals.items())]
     (FOLDER / "plurals.txt").write_text("\n".join((header, "# singular: irregular plurals", *lines)) + "\n")

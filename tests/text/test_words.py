@@ -72,7 +72,9 @@ def test_descriptions_with_one_head_differ(table):
     assert cosine(table, "man with a dog", "dog") > cosine(table, "man with a hat", "dog")
 
 
-@pytest.mark.parametrize("text", ["cup", "red cup", "double decker bus", "sofas", "a cup made of xqzzt", "of", "wall-wood"])
+@pytest.mark.parametrize(
+    "text", ["cup", "red cup", "double decker bus", "sofas", "a cup made of xqzzt", "of", "wall-wood"]
+)
 def test_known_words(table, module, text):
     assert table.knows(text)
     assert module.knows(text)

@@ -59,7 +59,7 @@ def test_trained_names_without_a_row_keep_the_mean_of_their_words(improved):
 
 @pytest.mark.parametrize("word", ["bus", "grass", "tennis", "gas", "dog", "x's"])
 def test_words_that_are_not_plurals(word):
-    assert "bu" not in singulars(word)
+    assert word != "bus" or not list(singulars(word))
     assert word == "gas" or not list(singulars(word))
 
 

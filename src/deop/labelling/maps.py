@@ -57,7 +57,8 @@ def divide_things(
 ) -> PanopticMap:
     """Divide the pixels of each thing into connected pieces; all pixels of a kind of stuff form one segment.
 
-    Things of one name that touch are one piece, and so are pieces of one name in one mask. The score of a piece is the mean confidence of its pixels.
+    Things of one name that touch are one piece, and so are pieces of one name in one mask. The score of a piece
+    is the mean confidence of its pixels.
 
     Args:
         semantic: names of the pixels.

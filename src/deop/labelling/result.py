@@ -75,9 +75,7 @@ def assemble(
         # As in the other way to find segments, a kind of stuff needs a mask: not every second-best name is a segment.
         stuff = segments.names_of_masks(scores, masks, threshold=limits) if mode == "panoptic" else None
         cells = mask_cells(masks, canvas)
-        panoptic = divide_things(
-            named, isthing, smallest_thing=settings.smallest_thing, stuff=stuff, cells=cells
-        )
+        panoptic = divide_things(named, isthing, smallest_thing=settings.smallest_thing, stuff=stuff, cells=cells)
         if mode == "panoptic":
             panoptic = drop_weak_things(panoptic, settings.thing_score)
         if rest is not None and not vocabulary.background:

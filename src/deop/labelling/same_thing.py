@@ -34,8 +34,8 @@ def mask_cells(masks: PhotoMasks, canvas: Canvas) -> MaskCells:
         canvas: position of the photo in the masks.
     """
     logits = masks.logits
-    centres = [_centres(*sizes) for sizes in zip(logits.shape[1:], canvas.padded, canvas.resized, canvas.photo)]
-    (rows, down), (columns, across) = centres
+    rows, down = _centres(logits.shape[1], canvas.padded[0], canvas.resized[0], canvas.photo[0])
+    columns, across = _centres(logits.shape[2], canvas.padded[1], canvas.resized[1], canvas.photo[1])
     inside = logits[:, :rows, :columns]
     visible = np.flatnonzero((inside > 0).any((1, 2)))
     owner = np.full(inside.shape[1:], -1, np.int64)

@@ -16,8 +16,8 @@ class Calibration:
     """How a model's scores are calibrated.
 
     Attributes:
-        trained_names: the seen names, which training used. A requested name is seen if any of its synonyms is listed, is
-            a description whose head is listed, or is at least as similar to a rival as ``seen_similarity``.
+        trained_names: the seen names, which training used. A requested name is seen if any of its synonyms is listed,
+            is a description whose head is listed, or is at least as similar to a rival as ``seen_similarity``.
         seen_penalty: subtracted from the logits of seen names (also of rivals) if unseen names are requested too, so
             that seen names do not always win ("calibrated stacking", Chao et al., ECCV 2016). A text that the encoder
             reads in pieces of words is lowered by it once more, since such vectors mean little.
@@ -25,9 +25,9 @@ class Calibration:
             probability of a mask lowers the scores of the requested names: a single name is not certain everywhere.
         rival_similarity: rivals whose cosine similarity to a requested name is at least this are dropped, because they
             mean the same.
-        seen_similarity: cosine similarity to a rival from which a name counts as seen, as the plural of a seen name does.
-        far_similarity: a name whose cosine similarity to every rival is lower is lowered like a seen name, since training
-            taught nothing like it. -1: no name.
+        seen_similarity: cosine similarity to a rival from which a name counts as seen, as plurals of seen names do.
+        far_similarity: a name whose cosine similarity to every rival is lower is lowered like a seen name, since
+            training taught nothing like it. -1: no name.
         groups: words that sum up names of the training, such as "animal", and these names. A requested word also stands
             for them, unless they are requested themselves.
         curve: pairs (raw score, share of correct segments at that score), both ascending, measured on photos that

@@ -9,31 +9,37 @@ REST_WEIGHT = 0.2
 
 PUNCTUATION = ",(;:"
 
-_FILLERS = frozenset(
-    "a an the this that these those some any each every my your his her its our their and or very one two three four "
-    "five six seven eight nine ten several many few both all".split()
-)
-"""Words without a meaning that a photo shows."""
 
-_AMOUNTS = frozenset(
-    "photo photograph picture image drawing view closeup close-up piece pieces slice slices bunch pair pairs group "
-    "groups herd flock pile stack row rows set kind kinds type types sort bit patch area body stretch expanse lot lots "
-    "couple number part parts crowd".split()
-)
-"""Words before "of" whose head is the word after it."""
+# Words without a meaning that a photo shows.
+_FILLERS = """
+    a an the this that these those some any each every my your his her its our their and or very one two three
+    four five six seven eight nine ten several many few both all
+"""
 
-_LINKS = frozenset(
-    "of on in at with without by from for near behind under above between beside below over inside outside against "
-    "around along among across through next while who which whose where is are to into onto up".split()
-)
-"""Words after which no head follows, and which mean nothing themselves."""
+# Words before "of" whose head is the word after it.
+_AMOUNTS = """
+    photo photograph picture image drawing view closeup close-up piece pieces slice slices bunch pair pairs
+    group groups herd flock pile stack row rows set kind kinds type types sort bit patch area body stretch
+    expanse lot lots couple number part parts crowd
+"""
 
-_VERBS = frozenset(
-    "smiling standing sitting walking running riding holding wearing sleeping eating lying flying playing looking "
-    "jumping driving drinking reading talking laughing carrying watching using cooking working waiting waving grazing "
-    "hanging posing facing parked seated dressed covered filled made called shaped".split()
+# Words after which no head follows, and which mean nothing themselves.
+_LINKS = """
+    of on in at with without by from for near behind under above between beside below over inside outside
+    against around along among across through next while who which whose where is are to into onto up
+"""
+
+# Verbs of captions, after which no head follows either, except at the start: "a smiling woman".
+_VERBS = """
+    smiling standing sitting walking running riding holding wearing sleeping eating lying flying playing looking
+    jumping driving drinking reading talking laughing carrying watching using cooking working waiting waving
+    grazing hanging posing facing parked seated dressed covered filled made called shaped
+"""
+
+
+_FILLER_WORDS, _AMOUNT_WORDS, _LINK_WORDS, _VERB_WORDS = (
+    frozenset(words.split()) for words in (_FILLERS, _AMOUNTS, _LINKS, _VERBS)
 )
-"""Verbs of captions, after which no head follows either, except at the start: "a smiling woman"."""
 
 
 def weigh(units: Sequence[str]) -> list[float]:
@@ -56,12 +62,12 @@ def weigh(units: Sequence[str]) -> list[float]:
     after: list[int] = []
     ended = False
     for place, unit in enumerate(units):
-        if unit == "of" and before and not ended and units[before[-1]] in _AMOUNTS:
+        if unit == "of" and before and not ended and units[before[-1]] in _AMOUNT_WORDS:
             before.clear()
-        elif unit in PUNCTUATION or unit in _LINKS:
+        elif unit in PUNCTUATION or unit in _LINK_WORDS:
             ended = bool(before)
-        elif unit not in _FILLERS:
-            ended = ended or (unit in _VERBS and bool(before))
+        elif unit not in _FILLER_WORDS:
+            ended = ended or (unit in _VERB_WORDS and bool(before))
             (after if ended else before).append(place)
     weights = [0.0] * len(units)
     if not before:  # "of", "a": nothing else can be meant
@@ -71,4 +77,3 @@ def weigh(units: Sequence[str]) -> list[float]:
             weights[place] = weight / len(places)
     weights[before[-1]] = 1.0
     return weights
-

@@ -54,8 +54,8 @@ class WordReader:
     def means(self, texts: Sequence[str], width: int) -> np.ndarray:
         """The embeddings of n texts, (n, width) float32, not normalised.
 
-        The embedding of a text is the weighted sum of the vectors of its words and phrases, the vector of an unknown word
-        being the mean of its pieces. Channels that the table lacks are 0: images have a constant channel there.
+        The embedding of a text is the weighted sum of the vectors of its words and phrases; that of an unknown word is
+        the mean of its pieces. Channels that the table lacks are 0: images have a constant channel there.
 
         Raises:
             VocabularyError: a text without a known word, because it has no Latin letter and no digit.

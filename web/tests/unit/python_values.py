@@ -132,7 +132,13 @@ def words() -> dict[str, Any]:
         )
     texts = [*TEXTS, *DESCRIPTIONS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]
     read = [[text, *table._read(text), table.knows(text), table.head(text)] for text in texts]
-    return {"read": read, "groups": GROUPS, "regions": array(regions), "no_object": array(regions[0] * 3), "vocabularies": vocabularies}
+    return {
+        "read": read,
+        "groups": GROUPS,
+        "regions": array(regions),
+        "no_object": array(regions[0] * 3),
+        "vocabularies": vocabularies,
+    }
 
 
 def curves() -> list[Any]:
@@ -200,7 +206,10 @@ def results() -> list[Any]:
             scores = scores.astype(np.float32)
             curve = ((0.0, 0.0), (0.5, 0.3), (1.0, 0.9)) if canvas.photo[0] == 90 else ()
             settings = Settings(
-                calibration=Calibration(curve=curve), claim=0.05, smallest_region=0.002, smallest_thing=0.01,
+                calibration=Calibration(curve=curve),
+                claim=0.05,
+                smallest_region=0.002,
+                smallest_thing=0.01,
                 thing_score=0.3,
             )
             masks = PhotoMasks(logits)
