@@ -5,7 +5,8 @@
 For a proposer whose masks are not instances, things are the connected pieces of the semantic map, joined by its masks.
 Every photo of the data sets is segmented once, with the names of all data sets, and its map is divided with each least
 area. The best area has the highest mean of the panoptic quality (PQ) and the average precision (AP) of things. The
-first row takes each mask for a thing instead. If a data set labels things only, its unlabelled pixels are taken for stuff.
+first row takes each mask for a thing instead. If a data set labels things only, its unlabelled pixels are taken for
+stuff.
 """
 
 import json

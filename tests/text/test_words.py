@@ -110,7 +110,7 @@ def test_any_text_is_read_alike(table, module, text):
     if table.pieces(text):
         [row] = table.embed([text])
         np.testing.assert_allclose(row, module.embed([text])[0].numpy(), atol=1e-6)
-        if len(text.split()) == 1 and text.isalnum():
+        if len(text.split()) == 1 and text.isascii() and text.isalnum():
             np.testing.assert_allclose(row, direct_mean(module, text).numpy(), atol=1e-6)
     else:
         with pytest.raises(VocabularyError, match="has no letter that this model reads"):

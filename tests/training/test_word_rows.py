@@ -107,6 +107,7 @@ def test_a_word_that_sums_names_up_stands_for_those_that_are_not_requested(model
     assert rows_of(model, ["animals", "cat", "wall"])[0] == [animals - 1, 1, 1]
     assert rows_of(model, ["animal", "small pet", "wall"])[0] == [animals - 2, 3, 1]  # a cat is a pet first
     assert rows_of(model, ["vehicle"], background=["car"])[0] == [groups["vehicle"]]
+    assert rows_of(model, ["kitchen appliances", "wall"])[0] == [1 + groups["appliance"], 1]  # not in the table
     counts, classes = rows_of(model, ["furniture", "wall"])
     assert classes.offset is None  # seen, as its names are
     assert counts[0] > 6

@@ -88,23 +88,27 @@ class WordReader:
         A known word with the ending of a plural is known.
         """
         heads = self._heads(text)
-        parts = {self.words[row] for rows in heads for row in rows if self.words[row].startswith("##")}
+        parts = {self.words[row] for _, rows in heads for row in rows if self.words[row].startswith("##")}
         return bool(heads) and parts <= _PLURALS
 
     def head(self, text: str) -> str:
-        """The word or phrase of a description that counts most, as it is in the list; "" if it is read in pieces.
+        """The word or phrase of a description that counts most, without the ending of a plural; "" if it has no head.
 
         >>> WordReader(["woman", "cat", "##s"]).head("two smiling cats"), WordReader(["woman"]).head("a woman smiling")
         ('cat', 'woman')
         """
-        heads = [[self.words[row] for row in rows] for rows in self._heads(text)]
-        return heads[0][0] if len(heads) == 1 and set(heads[0][1:]) <= _PLURALS else ""
+        heads = self._heads(text)
+        if len(heads) != 1:
+            return ""
+        [(name, rows)] = heads
+        return self.words[rows[0]] if len(rows) > 1 and {self.words[row] for row in rows[1:]} <= _PLURALS else name
 
-    def _heads(self, text: str) -> list[list[int]]:
-        """The rows of the words or phrases of a text that count most: its head, or all if it has none."""
+    def _heads(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words or phrases of a text that count most, with their rows: its head, or all if it has none."""
         units = self._read(text)[0]
         weights = weigh([name for name, _ in units])
-        return [rows for (_, rows), weight in zip(units, weights, strict=True) if rows and weight == max(weights) > 0]
+        pairs = zip(units, weights, strict=True)
+        return [(name, rows) for (name, rows), weight in pairs if rows and weight == max(weights) > 0]
 
     def unread(self, text: str) -> str:
         """The letters, digits and signs of a text that have no effect on its embedding, each once."""

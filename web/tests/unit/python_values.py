@@ -55,7 +55,7 @@ NAMES = [
     "Brick Wall in the sun", "sky", "skies", "loaves", "other people", "the rest", "(none of these)", "Background",
     "void",
 ]  # fmt: skip
-GROUPS = (("animal", ("cat", "dog", "bird")), ("pet", ("cat", "dog")), ("toy", ("kite",)))
+GROUPS = (("animal", ("cat", "dog", "bird")), ("pet", ("cat", "dog")), ("toy", ("kite",)), ("appliance", ("oven",)))
 DESCRIPTIONS = [
     "a woman smiling", "a smiling woman", "old red bus, parked", "two slices of pizza on a plate", "of", "the", "(cat)",
     "sofas", "red xqzzt", "my cat (asleep)", "a photo of a cat that is walking", "wall-wood",
@@ -72,6 +72,7 @@ VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["xqzzt", "cat"], []),
     (["small animal", "pet", "Dog", "wall"], []),
     (["animal", "background"], ["toy"]),
+    (["kitchen appliance", "appliances", "cups"], []),
     (["justice", "xqzzt"], ["cups"]),
 ]
 

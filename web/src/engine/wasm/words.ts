@@ -73,21 +73,23 @@ export class WordTable {
   /** Whether the words of a text that count most are in the list, and not read in pieces, except for the ending of a plural. */
   knows(text: string): boolean {
     const heads = this.heads(text);
-    return heads.length > 0 && heads.flat().every((word) => !word.startsWith("##") || PLURALS.has(word));
+    return heads.length > 0 && heads.every(({ rows }) => rows.every((row) => !this.words[row].startsWith("##") || PLURALS.has(this.words[row])));
   }
 
-  /** The word or phrase of a description that counts most; "" if it is read in pieces. */
+  /** The word or phrase of a description that counts most, without the ending of a plural; "" if it has no head. */
   head(text: string): string {
     const heads = this.heads(text);
-    return heads.length === 1 && heads[0].slice(1).every((word) => PLURALS.has(word)) ? heads[0][0] : "";
+    if (heads.length !== 1) return "";
+    const [{ name, rows }] = heads;
+    return rows.length > 1 && rows.slice(1).every((row) => PLURALS.has(this.words[row])) ? this.words[rows[0]] : name;
   }
 
-  /** The entries of the words or phrases of a text that count most: its head, or all if it has none. */
-  private heads(text: string): string[][] {
+  /** The words or phrases of a text that count most: its head, or all if it has none. */
+  private heads(text: string): Reading["units"] {
     const { units } = this.read(text);
     const weights = weigh(units.map(({ name }) => name));
     const most = Math.max(0, ...weights);
-    return units.filter(({ rows }, place) => rows.length && weights[place] && weights[place] === most).map(({ rows }) => rows.map((row) => this.words[row]));
+    return units.filter(({ rows }, place) => rows.length && weights[place] && weights[place] === most);
   }
 
   /** Adds the longest known word pieces of a word, up to the first letter without one; returns the rest. */
