@@ -18,12 +18,12 @@ class MaskCells(NamedTuple):
     Attributes:
         pixels: (n,) int64, flat index of the photo's pixel at the centre of each cell.
         masks: (n,) int64, the mask with the highest logit there, or -1 if none covers the cell.
-        count: number of masks.
+        number: of masks.
     """
 
     pixels: np.ndarray
     masks: np.ndarray
-    count: int
+    number: int
 
 
 def mask_cells(masks: PhotoMasks, canvas: Canvas) -> MaskCells:
@@ -69,11 +69,11 @@ def join_pieces(regions: Regions, cells: MaskCells) -> np.ndarray:
     region = regions.region[np.searchsorted(regions.starts, cells.pixels, "right") - 1].astype(np.int64)
     total = np.bincount(region, minlength=len(regions.labels))
     covered = cells.masks >= 0
-    pairs, shared = np.unique(region[covered] * cells.count + cells.masks[covered], return_counts=True)
-    member, mask = np.divmod(pairs, max(1, cells.count))
+    pairs, shared = np.unique(region[covered] * cells.number + cells.masks[covered], return_counts=True)
+    member, mask = np.divmod(pairs, max(1, cells.number))
     most = shared * SHARE[1] >= total[member] * SHARE[0]
     member, mask = member[most], mask[most]
-    same = regions.labels[member].astype(np.int64) * cells.count + mask
+    same = regions.labels[member].astype(np.int64) * cells.number + mask
     _, first, thing = np.unique(same, return_index=True, return_inverse=True)
     root = np.arange(len(regions.labels))
     root[member] = member[first][thing]
