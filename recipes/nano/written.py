@@ -8,7 +8,7 @@ trained with are left out, and so are the names. The kinds are random words of `
 
 import argparse
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from deop import load
 from deop.data.folder import open_folder
 from deop.model import DeOP
+from deop.regions.encoding import EncodedPhoto
 from recipes.nano.names import FOLDER, read_lists
 
 DESCRIPTIONS = (
@@ -40,13 +41,17 @@ def plural(name: str) -> str:
 
 
 def accuracy(
-    model: DeOP, regions: list[tuple[object, list[str]]], names: list[str], written: Mapping[str, str], only: set[str]
+    model: DeOP,
+    regions: Sequence[tuple[EncodedPhoto, list[str]]],
+    names: list[str],
+    written: Mapping[str, str],
+    only: set[str],
 ) -> tuple[float, int]:
     """The share of the regions of ``only`` that get their name among all names as written, and their number."""
     requested = [written.get(name, name) for name in names]
     correct = total = 0
     for encoded, truth in regions:
-        scores = model.class_probabilities(encoded, requested)[:, : len(names)].cpu().numpy()  # type: ignore[arg-type]
+        scores = model.class_probabilities(encoded, requested)[:, : len(names)].cpu().numpy()
         for name, best in zip(truth, scores.argmax(1).tolist(), strict=True):
             if name in only:
                 total, correct = total + 1, correct + (names[best] == name)
