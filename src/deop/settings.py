@@ -45,6 +45,8 @@ class Settings:
             (``Proposer.masks_are_instances``), the things of panoptic and instance mode are the connected pieces of the
             semantic map; pieces smaller than this get the label of their surroundings. Chosen by
             ``benchmarks/smallest_thing.py``.
+        thing_score: if the proposer's masks are not instances, things with a lower score, in [0, 1], are no segments of
+            panoptic mode; instance mode has them, with their score.
         token_weight: weight of the token's embedding with ``anchors="tokens"``; CorrCLIP's is 0.5.
         windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
             before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
@@ -74,6 +76,7 @@ class Settings:
     claim: float = 0.0
     smallest_region: float = 0.0
     smallest_thing: float = 0.005
+    thing_score: float = 0.0
     token_weight: float = 0.5
     windows: tuple[int, int] | None = None
     partition: str = "none"
@@ -105,6 +108,8 @@ class Settings:
             raise SettingError(f"smallest_region {self.smallest_region} is not in [0, 1)")
         if not 0 <= self.smallest_thing < 1:
             raise SettingError(f"smallest_thing {self.smallest_thing} is not in [0, 1)")
+        if not 0 <= self.thing_score <= 1:
+            raise SettingError(f"thing_score {self.thing_score} is not in [0, 1]")
         if not 0 < self.temperature < float("inf"):
             raise SettingError(f"temperature must be a positive number, not {self.temperature}")
         if self.logit_bias is not None and not abs(self.logit_bias) < float("inf"):
