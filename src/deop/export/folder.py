@@ -18,7 +18,7 @@ from deop.export.agreement import measure
 from deop.export.graphs import Progress, trace_model, write_graph, write_graphs
 from deop.export.int8 import quantized
 from deop.export.nano import write_beside_weights
-from deop.export.networks import multiple_of
+from deop.export.networks import has_strides, multiple_of
 from deop.export.programs import CLASSIFY, LABEL, classify_graph, label_graph
 from deop.export.text import NAMES, TOKENIZER, TextTowers, clip_parts, trace_text, write_names, write_tokenizer
 from deop.export.tracing import need_onnx
@@ -220,7 +220,7 @@ def _any_folder(
             f"cannot export a {type(model.text).__name__}: give the names whose embeddings are to be written instead "
             "(names=..., --classes)"
         )
-    smallest = 64 if isinstance(model.encoder, NanoEncoder) else multiple_of(model)
+    smallest = max(64, multiple_of(model)) if has_strides(model) else multiple_of(model)
     return {
         "format": FORMAT,
         "version": VERSION,

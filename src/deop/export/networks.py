@@ -4,6 +4,7 @@ Nothing in them has a shape that depends on values. Where ``deop.regions.encodin
 padding or redundant proposals, these modules mark it instead.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -114,12 +115,6 @@ class EncodeGraph(RegionGraph):
                 'graph. Export the model without a proposer (proposer="given", --proposer given): programs then pass '
                 "the masks"
             )
-        if isinstance(model.proposer, TransformersProposer) and model.proposer.network.config.model_type == "oneformer":
-            raise SettingError(
-                "OneFormer cannot be exported: torch's exporter keeps the size of the example in its graph. Export the "
-                'model with EoMT, or without a proposer (proposer="given", --proposer given): programs then pass the '
-                "masks"
-            )
         if not isinstance(model.proposer, nn.Module):
             raise SettingError(
                 f"cannot export a {type(model.proposer).__name__}: only proposers that are modules of torch can be "
@@ -159,6 +154,24 @@ class EncodeGraph(RegionGraph):
             return Proposals(masks), valid
         proposals = self.proposer(pixels)[0]
         return proposals, torch.ones_like(proposals.logits[:, 0, 0], dtype=torch.bool)
+
+
+class CellGraph(nn.Module):
+    """``EncodeGraph`` on pixels in cells, so that no size is a multiple of another one that has to be divided.
+
+    The exporter can then follow the sizes of networks with several strides, as those of transformers.
+
+    Args:
+        network: what is traced.
+    """
+
+    def __init__(self, network: EncodeGraph) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, cells: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``EncodeGraph.forward`` on pixels (1, 3, rows, M, columns, M): H = rows * M and W = columns * M."""
+        return self.network(cells.flatten(4, 5).flatten(2, 3), size)
 
 
 def renormalized(pixels: Tensor, size: Tensor, encoder: nn.Module, proposer: nn.Module) -> Tensor:
@@ -204,5 +217,10 @@ def distinct(logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def multiple_of(model: DeOP) -> int:
-    """What H and W of the pixels must be multiples of: the padding of the model, and 32 for nano's trunk."""
-    return max(model.settings.resize.divisor, 32 if isinstance(model.encoder, NanoEncoder) else 1)
+    """What H and W of the pixels must be multiples of: the padding of the model, and 32 for networks with such strides."""
+    return math.lcm(model.settings.resize.divisor, 32 if has_strides(model) else 1)
+
+
+def has_strides(model: DeOP) -> bool:
+    """Whether a network halves its input five times, so that its sides must be multiples of 32 and at least 64 pixels."""
+    return isinstance(model.encoder, NanoEncoder) or isinstance(model.proposer, TransformersProposer)
