@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,29 @@ from deop.encoders.similarity import Mix, Project
 from deop.errors import CheckpointError
 from deop.networks.attention import attend
 
-if TYPE_CHECKING:
-    from deop.encoders.clip import VisionConfig
-    from deop.encoders.siglip import SiglipVisionConfig
-    from deop.encoders.tips import TipsVisionConfig
+
+class BlockSizes(Protocol):
+    """What a block reads of the configuration of its encoder."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the residual stream."""
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+
+    @property
+    def hidden(self) -> int:
+        """Channels inside the MLP."""
+
+    @property
+    def activation(self) -> str:
+        """A key of ``ACTIVATIONS``."""
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of the layer norms."""
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -176,9 +195,7 @@ class Block(nn.Module):
         class_token: as in ``Attention``.
     """
 
-    def __init__(
-        self, config: "VisionConfig | SiglipVisionConfig | TipsVisionConfig", class_token: bool = True
-    ) -> None:
+    def __init__(self, config: BlockSizes, class_token: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.attention = Attention(config.width, config.heads, class_token)
