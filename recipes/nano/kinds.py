@@ -79,7 +79,8 @@ class WordNet:
             counts = {"1": self.frequency, "2": self.as_verb}.get(rest[0])
             if counts is not None:
                 counts[word] = counts.get(word, 0) + int(count)
-        self.irregular = dict(line.split()[:2] for line in (folder / "noun.exc").read_text(encoding="utf-8").splitlines())
+        exceptions = (folder / "noun.exc").read_text(encoding="utf-8").splitlines()
+        self.irregular = dict(line.split()[:2] for line in exceptions)
 
     def nearest(self, synset: str, names: dict[str, str]) -> str | None:
         """The name of the nearest ancestor of a synset, from {synset: name}; None if it has none."""
