@@ -140,7 +140,8 @@ def main() -> None:
         ):
             plurals.setdefault(singular, []).append(plural)
     lines = [f"{name}: {', '.join(sorted(words))}" for name, words in sorted(plurals.items())]
-    (FOLDER / "plurals.txt").write_text("\n".join((header, "# singular: irregular plurals", *lines)) + "\n")
+    text = "\n".join((header, "# singular: irregular plurals", *lines)) + "\n"
+    (FOLDER / "plurals.txt").write_text(text, encoding="utf-8")
     print(f"{sum(map(len, kinds.values()))} kinds of {len(kinds)} names, {sum(map(len, plurals.values()))} plurals")
 
 
