@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,20 @@ WEIGHT_INDEX = "model.safetensors.index.json"
 
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 """The same for pickled weights."""
+
+
+_LARGEST_CONFIG = 64 * 1024**2  # bytes of a JSON file of a model folder; those of the largest models have 10 MB
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe, a device or a socket, of which the end may never come.
+
+    Raises:
+        OSError: it is none, is missing, or cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a folder says so itself
+        raise OSError(f"{path.name} is a pipe or a device, not a file")
 
 
 @contextmanager
@@ -108,13 +123,20 @@ def existing_folder(name: str | Path) -> Path | None:
     return path if path is not None and path.is_dir() else None
 
 
-def parse_json(path: Path) -> Any:
+def parse_json(path: Path, *, largest: int | None = None) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        largest: bytes of the largest file to read; None: any.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8, not JSON, or nested too deeply.
+        ValueError: it is too large, not UTF-8, not JSON, or nested too deeply.
     """
+    check_regular(path)
+    if largest is not None and path.stat().st_size > largest:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, and such a file has at most {largest:,}")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
@@ -204,7 +226,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: no such file, or one without a JSON object.
     """
     try:
-        values = parse_json(path)
+        values = parse_json(path, largest=_LARGEST_CONFIG)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} is not a model folder: it has no {path.name}") from None
     except (OSError, ValueError) as error:
@@ -267,6 +289,7 @@ def sha256(path: Path) -> str:
         CheckpointError: a file that cannot be read.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -15,6 +15,7 @@ from deop.encoders.clip_keys import prompt_from_original, read_text_config, text
 from deop.encoders.learned_prompt import LearnedPrompt
 from deop.errors import CheckpointError
 from deop.networks.loading import load_strictly, read_weights
+from deop.networks.pretrained import load_tokenizer
 from deop.networks.state_hash import StateHash
 
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -321,8 +322,6 @@ def read_tokenizer(folder: str | Path) -> Any:
     Raises:
         CheckpointError: the folder has no tokenizer, or a damaged one.
     """
-    from transformers import AutoTokenizer
-
     if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt")
     if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES[:2]) and find_spec("sentencepiece") is None:
@@ -331,7 +330,7 @@ def read_tokenizer(folder: str | Path) -> Any:
             "protobuf"
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return load_tokenizer(Path(folder))
     # For damaged files the tokenizers library raises many types of errors, including bare Exception.
     except Exception as error:
         raise CheckpointError(f"cannot read the tokenizer in {folder}: {error}") from error

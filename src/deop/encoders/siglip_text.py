@@ -15,6 +15,7 @@ from deop.encoders.siglip_keys import read_siglip_text_config, text_from_transfo
 from deop.errors import CheckpointError
 from deop.files import sha256
 from deop.networks.loading import load_strictly, read_weights
+from deop.networks.pretrained import load_tokenizer
 from deop.networks.state_hash import StateHash
 
 
@@ -203,12 +204,10 @@ def read_siglip_tokenizer(folder: str | Path) -> Any:
     Raises:
         CheckpointError: the folder has no tokenizer, or a damaged one; or the library that it needs is not installed.
     """
-    from transformers import AutoTokenizer
-
     if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "spiece.model", "tokenizer.model")):
         raise CheckpointError(f"no tokenizer in {folder}: expected tokenizer.json (SigLIP 2) or spiece.model (SigLIP)")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return load_tokenizer(Path(folder))
     except ImportError as error:
         raise CheckpointError(
             f"the tokenizer in {folder} needs the packages sentencepiece and protobuf: pip install sentencepiece "

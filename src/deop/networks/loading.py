@@ -1,5 +1,6 @@
 """The files of a model folder: reading and packing weights, loading them strictly, channel statistics."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deop.errors import CheckpointError, DeopError
-from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index
+from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index, sha256
 from deop.images.preprocessing import Normalization
 
 _SCALE = "::scale"
@@ -31,12 +32,34 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     state: dict[str, Tensor] = {}
+    if Path(path).is_dir():
+        check_cached(Path(path))
     for file in _weight_files(Path(path)):
         try:
             state.update(load_file(str(file)))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot read {file}: {error}. Fetch or convert it again.") from error
     return unpack(state, path)
+
+
+def check_cached(folder: Path) -> None:
+    """Compare weights that lie in the hub's cache with their SHA-256, by which the cache names its files.
+
+    Args:
+        folder: a folder with safetensors; those that are not links into the cache are not compared.
+
+    Raises:
+        CheckpointError: naming a file that has changed since it was downloaded.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        content = file.resolve()
+        if content.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", content.name):
+            digest = sha256(content)
+            if digest != content.name:
+                raise CheckpointError(
+                    f"{file} is damaged: its SHA-256 is {digest[:12]}..., and the hub's cache says "
+                    f"{content.name[:12]}.... Delete {content} and load the model again"
+                )
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -132,9 +155,23 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> N
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
+    # Floating-point weights come in any precision, and packed ones were unpacked; nothing else is converted.
+    problems += [
+        f"{key} is {state[key].dtype}, expected {value.dtype}"
+        for key, value in expected.items()
+        if key in state and _kind_of_number(state[key].dtype) != _kind_of_number(value.dtype)
+    ]
     if problems:
         raise CheckpointError(f"the weights of {origin} do not fit: " + list_some(problems))
     module.load_state_dict(state)
+
+
+def _kind_of_number(dtype: torch.dtype) -> str:
+    if dtype.is_complex:
+        return "complex"
+    if dtype.is_floating_point:
+        return "real"
+    return "truth" if dtype == torch.bool else "whole"
 
 
 def stored_once(state: dict[str, Tensor]) -> dict[str, Tensor]:
