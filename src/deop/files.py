@@ -25,18 +25,29 @@ PICKLE_INDEX = "pytorch_model.bin.index.json"
 """The same for pickled weights."""
 
 
+LARGEST_TEXT = 64 * 1024**2
+"""Bytes of the largest file of names, settings or the like that is read."""
+
 _LARGEST_CONFIG = 64 * 1024**2  # bytes of a JSON file of a model folder; those of the largest models have 10 MB
 
 
-def check_regular(path: Path) -> None:
-    """Refuse a pipe, a device or a socket, of which the end may never come.
+def check_regular(path: Path, *, pipes: bool = False, largest: int | None = None) -> None:
+    """Refuse what has no end, or no end that fits in memory: a pipe, a device, a socket, a file that is too large.
+
+    Args:
+        path: the file. A folder is not refused: reading it says what is wrong.
+        pipes: whether a pipe is accepted, as a shell passes it for ``<(COMMAND)``.
+        largest: bytes of the largest file; None: any.
 
     Raises:
-        OSError: it is none, is missing, or cannot be looked at.
+        OSError: it is refused, is missing, or cannot be looked at.
     """
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a folder says so itself
-        raise OSError(f"{path.name} is a pipe or a device, not a file")
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or (pipes and stat.S_ISFIFO(status.st_mode))):
+        kind = "pipe" if stat.S_ISFIFO(status.st_mode) else "device"
+        raise OSError(f"it is a {kind}, not a file")
+    if largest is not None and stat.S_ISREG(status.st_mode) and status.st_size > largest:
+        raise OSError(f"it has {status.st_size:,} bytes, and at most {largest:,} are read")
 
 
 @contextmanager
@@ -123,6 +134,17 @@ def existing_folder(name: str | Path) -> Path | None:
     return path if path is not None and path.is_dir() else None
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without links; that of a link that leads to itself, or nowhere to be seen, as it is.
+
+    ``Path.resolve`` raises a RuntimeError for the former before Python 3.13.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
+
+
 def parse_json(path: Path, *, largest: int | None = None) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte order mark.
 
@@ -131,12 +153,10 @@ def parse_json(path: Path, *, largest: int | None = None) -> Any:
         largest: bytes of the largest file to read; None: any.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is too large, not UTF-8, not JSON, or nested too deeply.
+        OSError: the file cannot be read, or is too large.
+        ValueError: it is not UTF-8, not JSON, or nested too deeply.
     """
-    check_regular(path)
-    if largest is not None and path.stat().st_size > largest:
-        raise ValueError(f"it has {path.stat().st_size:,} bytes, and such a file has at most {largest:,}")
+    check_regular(path, largest=largest)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
@@ -274,6 +294,7 @@ def read_names(path: Path) -> list[str]:
         SettingError: a file that cannot be read.
     """
     try:
+        check_regular(path, pipes=True, largest=LARGEST_TEXT)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise SettingError(

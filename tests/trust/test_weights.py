@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -282,6 +283,38 @@ def test_weights_of_another_model_of_the_same_shapes_are_refused(copy, tmp_path)
               folder / WEIGHTS, metadata={"format": "pt"})  # fmt: skip
     with pytest.raises(CheckpointError, match="belongs to another model"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("layout", "keys", "value"),
+    [
+        ("own", ("encoder", "config", "hidden"), 10**9),
+        ("own", ("encoder", "config", "width"), 2**20),
+        ("own", ("encoder", "config", "layers"), 10**7),
+        ("own", ("text", "config", "tokens"), 10**10),
+        ("clip", ("vision_config", "intermediate_size"), 10**9),
+        ("clip", ("vision_config", "num_hidden_layers"), 10**6),
+        ("clip", ("text_config", "vocab_size"), 10**9),
+        ("siglip", ("vision_config", "intermediate_size"), 10**9),
+        ("mask2former", ("dim_feedforward",), 10**9),
+        ("mask2former", ("num_queries",), 10**9),
+        ("dino", ("num_hidden_layers",), 10**6),
+    ],
+    ids=str,
+)
+def test_a_config_that_describes_huge_networks_is_refused_before_memory_is_used(layout, keys, value, copy):
+    folder = copy(layout)
+    config = json.loads((folder / "config.json").read_text())
+    place = config
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError) as caught:
+        within_seconds(lambda: LAYOUTS[layout][1](folder))
+    assert str(folder) in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 @pytest.mark.parametrize("layout", ["clip", "mask2former", "dino"])

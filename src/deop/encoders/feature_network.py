@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deop.errors import CheckpointError
 from deop.files import read_json
 from deop.images.preprocessing import IMAGENET, Normalization
-from deop.networks.loading import read_normalization
+from deop.networks.loading import building_model, read_normalization
 from deop.networks.pretrained import load_network
 from deop.networks.resampling import grid_of
 
@@ -63,4 +63,6 @@ class FeatureNetwork(nn.Module):
                 f"{folder} is a model of kind {kind!r}: a second network must be one of {', '.join(KINDS)}, such as "
                 "facebook/dino-vitb8"
             )
-        return cls(load_network(Path(folder), KINDS, unused="pooler."), read_normalization(Path(folder), IMAGENET))
+        with building_model(Path(folder)):
+            network = load_network(Path(folder), KINDS, unused="pooler.")
+        return cls(network, read_normalization(Path(folder), IMAGENET))

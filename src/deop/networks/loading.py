@@ -1,18 +1,23 @@
 """The files of a model folder: reading and packing weights, loading them strictly, channel statistics."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from deop.errors import CheckpointError, DeopError
-from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index, sha256
+from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index, resolved, sha256
 from deop.images.preprocessing import Normalization
+from deop.tensors import TensorFile
 
 _SCALE = "::scale"
+_SLACK = 10_000_000  # numbers of small models, or of parts that are replaced
 _MIN_PACKED = 2048  # numbers in a tensor; with fewer, int8 saves nothing
 
 
@@ -52,7 +57,7 @@ def check_cached(folder: Path) -> None:
         CheckpointError: naming a file that has changed since it was downloaded.
     """
     for file in sorted(folder.glob("*.safetensors")):
-        content = file.resolve()
+        content = resolved(file)
         if content.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", content.name):
             digest = sha256(content)
             if digest != content.name:
@@ -91,6 +96,8 @@ def _weight_files(path: Path) -> list[Path]:
 def building_model(origin: Path) -> Iterator[None]:
     """Report every failure inside as a damaged model: torch and transformers raise errors of many kinds.
 
+    A configuration that describes many more weights than the folder has is refused before they are allocated.
+
     Args:
         origin: the folder or file that the model comes from.
 
@@ -98,7 +105,8 @@ def building_model(origin: Path) -> Iterator[None]:
         CheckpointError: in place of any error except deop's own, missing libraries and lack of memory.
     """
     try:
-        yield
+        with _bounded(origin):
+            yield
     except (DeopError, ImportError, MemoryError):
         raise
     except Exception as error:
@@ -107,6 +115,37 @@ def building_model(origin: Path) -> Iterator[None]:
             f"cannot build the model from {origin}: {reason}. It is damaged or of another kind: fetch or convert it "
             "again"
         ) from error
+
+
+@contextmanager
+def _bounded(origin: Path) -> Iterator[None]:
+    """Refuse to build modules with more than twice the numbers in the safetensors of a folder, and a few more."""
+    try:
+        files = [TensorFile(file) for file in origin.glob("*.safetensors")]
+    except CheckpointError:  # reading the weights says why
+        files = []
+    if not files:
+        yield
+        return
+    stored = sum(prod(tensor.shape) for file in files for tensor in file.tensors.values())
+    left, thread = 2 * stored + _SLACK, threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is None or threading.get_ident() != thread:
+            return
+        left -= parameter.numel()
+        if left < 0:
+            raise CheckpointError(
+                f"the config of {origin} describes more weights than its files have ({stored:,} numbers): fetch or "
+                "convert the folder again"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def read_normalization(folder: Path, default: Normalization) -> Normalization:
