@@ -402,6 +402,35 @@ def test_a_malicious_pickle_in_a_folder_is_not_run(layout, name, write, copy, tr
     assert not trace.exists()
 
 
+@pytest.mark.parametrize("command", ["segment", "export", "convert", "evaluate", "bench"])
+def test_commands_refuse_a_malicious_folder_and_write_nothing(command, copy, tmp_path, trace, capfd, monkeypatch):
+    from deop.cli import main
+
+    monkeypatch.setattr("typer.get_app_dir", lambda name: str(tmp_path / "configuration"))
+    monkeypatch.chdir(tmp_path)
+    folder = copy("clip")
+    (folder / WEIGHTS).unlink()
+    as_torch_zip(folder / "pytorch_model.bin", Payload(trace))
+    data = shutil.copytree(Path(__file__).parents[1] / "fixtures" / "photos", tmp_path / "data")
+    photo = next(path for path in data.rglob("*") if path.suffix in (".jpg", ".png"))
+    arguments = {
+        "segment": [photo, "-c", "cat", "--model", folder, "-o", "out.png"],
+        "export": [folder, "out"],
+        "convert": [folder, "out"],
+        "evaluate": [data, "--model", folder],
+        "bench": [folder],
+    }[command]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        main([command, *map(str, arguments)])
+    _, err = capfd.readouterr()
+    assert ended.value.code, err
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+    assert not trace.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
 @pytest.mark.parametrize("name", ["evil.pth", "evil.bin", "evil.ckpt", "evil.safetensors", "evil"])
 def test_a_malicious_pickle_is_converted_without_running_it(name, write, tmp_path, trace):

@@ -17,7 +17,7 @@ from deop.images.preprocessing import Normalization
 from deop.tensors import TensorFile
 
 _SCALE = "::scale"
-_SLACK = 10_000_000  # numbers of small models, or of parts that are replaced
+_SLACK = 1_000_000  # numbers of small models, or of parts that are replaced
 _MIN_PACKED = 2048  # numbers in a tensor; with fewer, int8 saves nothing
 
 
