@@ -59,7 +59,10 @@ def noise(form: str) -> bytes:
 
 
 def content(data: Callable[[], bytes]) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data()) and None
+    def write(path: Path) -> None:
+        path.write_bytes(data())
+
+    return write
 
 
 def photo(form: str, **options: object) -> Callable[[Path], None]:

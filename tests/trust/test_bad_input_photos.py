@@ -132,7 +132,7 @@ def test_the_command_line(folder, quick, tmp_path, capfd, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_directory_of_everything(folder, quick, tmp_path, capfd, monkeypatch):
-    """Given as a directory, what is no file is not opened, and what is no photo is left out or has its line."""
+    """Given as a directory: pipes and devices are not opened, and other files are left out or have their line."""
     from deop.cli import main
 
     monkeypatch.setattr("typer.get_app_dir", lambda name: str(tmp_path / "configuration"))

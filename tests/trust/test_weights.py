@@ -532,7 +532,7 @@ def calls(tree: ast.AST) -> list[tuple[str, dict[str, str]]]:
 
 
 def test_only_one_module_reads_pickles():
-    """Except messages between a process and its own parent, which nobody else can write."""
+    """Except messages between a process and its own parent, which no other process can write."""
     pipes = {"batch/worker.py", "batch/supervisor.py", "batch/ray_engine.py"}
     readers = set()
     for path in SOURCE.rglob("*.py"):
