@@ -2,10 +2,11 @@
 
     python benchmarks/smallest_thing.py ../shared/data/coco-things ../shared/data/coco-mini
 
-For a proposer whose masks are not instances, things are the connected pieces of the semantic map. Every photo of the
-data sets is segmented once, with the names of all data sets, and its map is divided with each least area. The best area
-has the highest mean of the panoptic quality (PQ) and the average precision (AP) of things. The first row takes each
-mask for a thing instead. If a data set labels things only, its unlabelled pixels are taken for stuff.
+For a proposer whose masks are not instances, things are the connected pieces of the semantic map, joined by its masks.
+Every photo of the data sets is segmented once, with the names of all data sets, and its map is divided with each least
+area. The best area has the highest mean of the panoptic quality (PQ) and the average precision (AP) of things. The
+first row takes each mask for a thing instead. If a data set labels things only, its unlabelled pixels are taken for
+stuff.
 """
 
 import json
@@ -31,6 +32,7 @@ from deop.evaluation.truth import PanopticTruth, TrueSegments
 from deop.files import replacing
 from deop.labelling.maps import divide_things
 from deop.labelling.result import semantic_map
+from deop.labelling.same_thing import mask_cells
 from deop.labelling.segments import names_of_masks
 from deop.model import DeOP
 from deop.results.segmentation import Segmentation
@@ -118,9 +120,10 @@ def measure(model: DeOP, folders: Sequence[LabelledData], limit: int | None) -> 
                 rows["masks"].add(truth, panoptic, instances.segments, labelled)
                 scores = model.class_probabilities(encoded, vocabulary).cpu().numpy()
                 semantic = semantic_map(encoded, scores, vocabulary, model.settings, thresholds)
+                cells = mask_cells(encoded.masks, encoded.canvas)
                 stuff = names_of_masks(scores, encoded.masks, threshold=model.settings.threshold)
                 for area in AREAS:
-                    divided = divide_things(semantic, things, smallest_thing=area, stuff=stuff)
+                    divided = divide_things(semantic, things, smallest_thing=area, stuff=stuff, cells=cells)
                     panoptic = Segmentation.from_panoptic(encoded.photo, vocabulary.names, *divided)
                     rows[area].add(truth, panoptic, panoptic.segments, labelled)
     return {str(name): row.summary() for name, row in rows.items()}

@@ -185,7 +185,7 @@ class DeOP(Pretrained, ModelSurface):
         chosen = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
         weights = None if encoded.heatmaps is None else encoded.heatmaps.float().mean(0).cpu().numpy()
         scores = self.class_probabilities(encoded, vocabulary).cpu().numpy()
-        maps = anchor_heatmaps(weights, scores, encoded.canvas, chosen, self.encoder.patch)
+        maps = anchor_heatmaps(weights, scores, encoded.canvas, chosen, encoded.cell)
         return dict(zip([vocabulary.names[k] for k in chosen], maps, strict=True))
 
     @torch.inference_mode()
@@ -220,6 +220,19 @@ class DeOP(Pretrained, ModelSurface):
             self.settings.temperature,
             self.settings.logit_bias,
         )
+
+    @torch.inference_mode()
+    def cell_logits(self, encoded: EncodedPhoto, names: Names) -> tuple[np.ndarray, int] | None:
+        """Logits (gh, gw, K + 1) float32 of the names at each cell of the patch grid, and the side of a cell in pixels.
+
+        None if cells are not classified one by one (``anchors="patch"``).
+        """
+        if encoded.cells is None or encoded.heatmaps is None:
+            return None
+        logits = classify(
+            encoded.cells, self.class_tensors(self.vocabulary(names)), self.no_object, self.settings.temperature
+        )
+        return logits.unflatten(0, encoded.heatmaps.shape[-2:]).cpu().numpy(), encoded.cell
 
     def check_encoding(
         self,

@@ -27,8 +27,6 @@ class Settings:
             for it (docs/method.md §12).
         templates: name of a template set, or templates with ``{}`` (docs/method.md §4); unused with a learned prompt.
         temperature: factor of cosine similarities.
-        logit_bias: the score of each name is sigmoid(temperature * cosine + this), independent of the other names, as
-            SigLIP was trained; None: softmax over the names.
         anchors: how regions are embedded. "decoder": by the anchor decoder of the model. "pool": as the mean feature of
             the mask. "tokens": as that mean plus ``token_weight`` times the embedding of a token that attends to the
             mask in every block. "attention-pool": by the encoder's pooling head restricted to the mask (SigLIP).
@@ -47,16 +45,19 @@ class Settings:
             (``Proposer.masks_are_instances``), the things of panoptic and instance mode are the connected pieces of the
             semantic map; pieces smaller than this get the label of their surroundings. Chosen by
             ``benchmarks/smallest_thing.py``.
+        thing_score: if the proposer's masks are not instances, things with a lower score, in [0, 1], are no segments of
+            panoptic mode; instance mode has them, with their score.
         token_weight: weight of the token's embedding with ``anchors="tokens"``; CorrCLIP's is 0.5.
         windows: (size, stride) in pixels: encode windows of the size that the encoder was trained for, and join them
             before the severed block (docs/method.md §3, "Windows"); None: the whole photo.
-
         partition: what happens to pixels that several masks cover. "none": the masks overlap, and all of them count.
             "score": each pixel belongs to the mask with the highest score, except that a small mask keeps its pixels
             inside a larger one (``proposals.partition``).
         prior: weight, in [0, 1], of the proposer's own class scores for the requested names that it was trained with;
             the sum of their probabilities does not change, so that other names keep theirs (docs/method.md §6). 0: its
             classes are ignored. Needs torch.
+        logit_bias: the score of each name is sigmoid(temperature * cosine + this), independent of the other names, as
+            SigLIP was trained; None: softmax over the names.
 
     Raises:
         SettingError: a value out of range.
@@ -66,7 +67,6 @@ class Settings:
     severance: Severance = field(default_factory=lambda: TRAINING_FREE)
     templates: str | tuple[str, ...] = "vild"
     temperature: float = TEMPERATURE
-    logit_bias: float | None = None
     anchors: str = "pool"
     normalize_patches: bool = False
     drop_redundant: bool = True
@@ -76,10 +76,12 @@ class Settings:
     claim: float = 0.0
     smallest_region: float = 0.0
     smallest_thing: float = 0.005
+    thing_score: float = 0.0
     token_weight: float = 0.5
     windows: tuple[int, int] | None = None
     partition: str = "none"
     prior: float = 0.0
+    logit_bias: float | None = None
 
     def __post_init__(self) -> None:
         if self.anchors not in ANCHORS:
@@ -106,6 +108,8 @@ class Settings:
             raise SettingError(f"smallest_region {self.smallest_region} is not in [0, 1)")
         if not 0 <= self.smallest_thing < 1:
             raise SettingError(f"smallest_thing {self.smallest_thing} is not in [0, 1)")
+        if not 0 <= self.thing_score <= 1:
+            raise SettingError(f"thing_score {self.thing_score} is not in [0, 1]")
         if not 0 < self.temperature < float("inf"):
             raise SettingError(f"temperature must be a positive number, not {self.temperature}")
         if self.logit_bias is not None and not abs(self.logit_bias) < float("inf"):

@@ -13,8 +13,10 @@ from deop.errors import SettingError
 from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import score_heatmaps
+from deop.labelling.masks import PhotoMasks
 from deop.labelling.present_names import keep_present
-from deop.labelling.result import assemble
+from deop.labelling.result import PhotoWithMasks, assemble
+from deop.labelling.uncovered_cells import add_uncovered_cells
 from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
 from deop.protocols import TextEncoder, is_table
 from deop.results.checks import check_request
@@ -252,6 +254,7 @@ class ModelSurface:
             "threshold": thresholds.record(self.settings.threshold),
             "smallest_region": settings.smallest_region,
             **({"prior": settings.prior} if settings.prior else {}),
+            **({} if settings.logit_bias is None else {"scores": "sigmoid"}),
             **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
         }
         return self.assemble(encoded, vocabulary, settings, mode, limits, record, heated)
@@ -315,6 +318,36 @@ class ModelSurface:
         """
         raise NotImplementedError
 
+    def cell_logits(self, encoded: Any, names: Names) -> "tuple[np.ndarray, int] | None":
+        """Logits (gh, gw, K + 1) float32 of the names at each cell of the patch grid, and the side of a cell in pixels.
+
+        None, as here, if cells are not classified one by one (``anchors="patch"``).
+        """
+        return None
+
+    def scored_masks(self, encoded: Any, vocabulary: Vocabulary, *, fill: bool = True) -> tuple[np.ndarray, PhotoMasks]:
+        """The masks of an encoded photo with their scores, as they are assembled.
+
+        Args:
+            encoded: the photo.
+            vocabulary: the K names; of a built-in vocabulary, only those that the photo shows have scores above 0.
+            fill: with ``anchors="patch"``, whether pixels in no mask become masks, by the names of their own cells.
+
+        Returns:
+            Scores (N, K + 1) float32: the K names and, last, "none of these"; and N masks.
+        """
+        scores, masks = to_float32(self.class_probabilities(encoded, vocabulary)), encoded.masks
+        if vocabulary.source is not None:
+            scores = keep_present(scores, masks, encoded.canvas, claim=self.settings.claim)
+        found = self.cell_logits(encoded, vocabulary) if fill else None
+        if found is None:
+            return scores, masks
+        cells, patch = found
+        competes = bool(vocabulary.background)
+        if vocabulary.source is not None and (present := scores[:, :-1].any(0)).any():
+            cells = np.where(np.append(present, True), cells, -np.inf)
+        return add_uncovered_cells(scores, masks, encoded.canvas, cells, patch, none_competes=competes)
+
     def assemble(
         self,
         encoded: Any,
@@ -336,13 +369,13 @@ class ModelSurface:
             record: how the result was made, which is saved with it.
             heated: the names that have a heatmap, by index.
         """
-        scores = to_float32(self.class_probabilities(encoded, vocabulary))
-        if vocabulary.source is not None:
-            scores = keep_present(scores, encoded.masks, encoded.canvas, claim=self.settings.claim)
-        result = assemble(encoded, scores, vocabulary, settings, mode, thresholds, record)
+        segments_are_masks = mode != "semantic" and encoded.masks_are_instances
+        scores, masks = self.scored_masks(encoded, vocabulary, fill=not segments_are_masks)
+        photo = PhotoWithMasks(encoded.photo, encoded.canvas, masks, encoded.source, encoded.masks_are_instances)
+        result = assemble(photo, scores, vocabulary, settings, mode, thresholds, record)
         if not heated:
             return result
-        maps = score_heatmaps(scores, encoded.masks, encoded.canvas, heated, self.settings.calibration)
+        maps = score_heatmaps(scores, masks, encoded.canvas, heated, self.settings.calibration)
         return replace(result, heatmaps=dict(zip([vocabulary.names[k] for k in heated], maps, strict=True)))
 
 

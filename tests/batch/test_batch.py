@@ -132,6 +132,11 @@ def test_a_finished_batch_has_nothing_left_to_do_and_missing_files_are_written_a
         ({"worker": replace(WORKER, masks="rle")}, 'masks: "both", now "rle"'),
         ({"worker": replace(WORKER, threshold=0.9)}, "threshold: 0.4, now 0.9"),
         ({"worker": replace(WORKER, names=["a", "b", "c", "d"])}, 'names: [["name 0"]'),
+        (
+            {"worker": replace(WORKER, settings={"partition": "score"})},
+            'partition (of the model): "none", now "score"\nRepeat',
+        ),
+        ({"worker": replace(WORKER, settings={"windows": (64, 32)})}, "windows (of the model): null, now [64, 32]"),
     ],
 )
 def test_other_settings_are_refused_by_name_unless_overwritten(batch, change, text):

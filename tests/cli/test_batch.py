@@ -1,5 +1,7 @@
 """``deop batch``: options, messages and exit codes. tests/batch tests what it does."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import write_photo
@@ -58,6 +60,8 @@ def test_dry_run_writes_nothing(deop, here, photos):
         (("-c", "cat", "--threshold", "2"), "threshold"),
         (("-c", "cat", "--classes-file", "-"), "must be repeatable"),
         (("-c", "cat", "--workers", "0"), "--workers"),
+        (("-c", "cat", "--windows", "336"), "SIZE:STRIDE"),
+        (("-c", "cat", "--prior", "2"), "--prior"),
     ],
 )
 def test_mistakes_are_reported_before_anything_is_written(deop, here, photos, arguments, text):
@@ -79,3 +83,23 @@ def test_input_that_does_not_exist_is_an_error(deop, here):
     assert result.code == 1
     assert "absent does not exist" in result.err
     assert not (here / "out").exists()
+
+
+@pytest.mark.slow
+def test_settings_of_the_method_reach_the_workers(deop, here, photos):
+    """The rows are those of `deop segment` with the same options."""
+    pytest.importorskip("torch")
+    options = ("-c", "cat, wall", "--partition", "score", "--smallest-region", 0.2)
+    assert deop("batch", photos, here / "out", *options, "--workers", 1).code == 0
+    rows = pq.read_table(here / "out" / "part-000000.parquet").to_pylist()
+    for row in rows:
+        shown = deop("segment", row["path"], *options, "--json", "-")
+        segments = json.loads(shown.out)["segments"]
+        assert [(one["name"], one["area"]) for one in segments] == [(s["name"], s["area"]) for s in row["segments"]]
+    refused = deop("batch", photos, here / "out", "-c", "cat, wall", "--smallest-region", 0.2, "--runtime", "torch")
+    assert 'partition (of the model): "score", now "none"' in refused.err
+    refused = deop("batch", photos, here / "new", *options, "--runtime", "onnx", "--workers", 1)
+    assert "exported with partition 'none'" in refused.err
+    refused = deop("batch", photos, here / "new", "-c", "cat, wall", "--prior", 0.5, "--workers", 1)
+    assert refused.code == 2
+    assert "prior" in refused.err

@@ -9,7 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deop.encoders.clip_text import CLIPText, TextConfig, read_tokenizer
+from deop.encoders.clip_text import CLIPText, TextConfig
+from deop.encoders.text_tower import read_tokenizer
 from deop.errors import CheckpointError
 from deop.text.embedding import average_templates
 from deop.text.templates import IMAGENET, SINGLE, VILD, fill
@@ -331,7 +332,7 @@ def test_errors(tiny_clip, tmp_path):
         TextConfig(activation="relu")
     with pytest.raises(CheckpointError, match="width 8 of the text encoder is not divisible by its 3 heads"):
         TextConfig(width=8, heads=3)
-    with pytest.raises(CheckpointError, match="no tokenizer: pass the folder"):
+    with pytest.raises(CheckpointError, match="no tokenizer: load it from a folder"):
         CLIPText.from_openai(openai_state(), heads=2).embed(["cat"])
     tower = CLIPText.from_folder(tiny_clip)
     with pytest.raises(CheckpointError, match="has no end token"):

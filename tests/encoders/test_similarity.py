@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deop.encoders import similarity
 from deop.encoders.clip import CLIPVision, VisionConfig
@@ -172,6 +173,35 @@ def test_rows_have_no_more_numbers_than_the_limit():
         assert [part.start for part in rows[1:]] == [part.stop for part in rows[:-1]]
         assert (rows[0].start, rows[-1].stop) == (0, count)
         assert max(part.stop - part.start for part in rows) * batch * count <= similarity.LIMIT
+
+
+class LargestResult(TorchDispatchMode):
+    """Remember the number of elements of the largest tensor that an operation returns."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for one in result if isinstance(result, (tuple, list)) else [result]:
+            self.largest = max(self.largest, one.numel() if isinstance(one, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("kind", ["similar", "region"])
+@pytest.mark.parametrize("uncovered", ["self", "similar"])
+def test_uniform_similarity_needs_no_matrix_of_pairs(kind, uncovered):
+    side, channels, masks = 24, 8, 5
+    values, coverage = torch.randn(1, 1 + side**2, channels), torch.rand(1, masks, side**2)
+    heads = values.unflatten(-1, (2, -1)).transpose(1, 2)
+    severance = Severance(kind, uncovered=uncovered if kind == "region" else "self")
+    with torch.no_grad(), LargestResult() as seen:
+        mixer(severance, coverage, grid=(side, side))(values, lambda letter: heads)
+    assert 0 < seen.largest <= 2 * (1 + side**2) * max(channels, masks)
+    with torch.no_grad(), LargestResult() as seen:
+        mixer(replace(severance, kind="region", similarity="k"), coverage, grid=(side, side))(
+            values, lambda letter: heads
+        )
+    assert seen.largest >= side**4  # the scope of all pairs, which this similarity needs
 
 
 # In a tower

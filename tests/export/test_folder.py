@@ -1,5 +1,7 @@
 """Exported folders, run by deop.runtime, against the model in torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import deop
 from deop.encoders.clip_text import CLIPText
 from deop.errors import MissingDependencyError, OutputError, SettingError
 from deop.files import read_json
+from deop.severance import Severance
 from deop.tensors import TensorFile
 from tests.export import small
 from tests.tiny import write_tiny_clip
@@ -209,6 +212,34 @@ def test_wrong_options_are_refused_before_anything_slow(monkeypatch, tmp_path):
     with pytest.raises(OutputError, match="is a file"):
         check_folder(tmp_path / "notes.txt")
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def crosswise(tokens):
+    return tokens.values
+
+
+@pytest.mark.parametrize(
+    ("settings", "severance", "text"),
+    [
+        ({"windows": (64, 32)}, None, r"windows \(64, 32\): export the model with windows=None"),
+        ({}, "proxyclip", "severance 'similar' with a second network"),
+        ({}, crosswise, "severance 'crosswise', which is a function"),
+    ],
+)
+def test_what_graphs_do_not_compute_is_refused_before_anything_slow(monkeypatch, tmp_path, settings, severance, text):
+    monkeypatch.setattr(graphs_module, "trace", lambda *_: pytest.fail("traced"))
+    severed = Severance(severance) if callable(severance) else severance
+    with pytest.raises(SettingError, match=text):
+        export_model(small.model(**settings), tmp_path / "model", severance=severed)
+
+
+@pytest.mark.parametrize("anchors", ["tokens", "patch"])
+def test_anchors_that_graphs_do_not_compute_are_refused(monkeypatch, tmp_path, anchors):
+    monkeypatch.setattr(graphs_module, "trace", lambda *_: pytest.fail("traced"))
+    model = small.model()
+    model.settings = replace(model.settings, anchors=anchors)
+    with pytest.raises(SettingError, match=f"anchors=\"{anchors}\": export the model with anchors='pool'"):
+        export_model(model, tmp_path / "model")
 
 
 def test_missing_library_is_named(monkeypatch, tmp_path):

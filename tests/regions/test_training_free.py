@@ -68,6 +68,19 @@ def test_every_method_in_python_and_a_recipe(name, tiny_clip, tiny_dino, photo, 
     assert read_recipe(DeOPRecipe, RECIPE, [f"severance={name}"]).severance == preset
 
 
+@pytest.mark.parametrize("severance", ["region", "region:similarity=k", "gate-normalized", "affinity", "corrclip"])
+@pytest.mark.parametrize("anchors", ["pool", "tokens", "patch"])
+def test_order_and_repetition_of_all_masks(model, photo, masks, severance, anchors):
+    """Each mask keeps its embedding, and each pixel its name."""
+    # affinity is a sum over the masks, which grows with their number, as in the original.
+    order = [2, 0, 1] if severance == "affinity" else [2, 0, 1, 0, 1, 2]
+    expected = segment(model, photo, masks, severance=severance, anchors=anchors)
+    actual = segment(model, photo, masks[order], severance=severance, anchors=anchors)
+    torch.testing.assert_close(actual.regions, expected.regions[order], atol=1e-5, rtol=1e-4)
+    labels = [model.label(one, NAMES).label_map for one in (expected, actual)]
+    assert (labels[0] == labels[1]).all()
+
+
 def test_region_tokens_are_added_to_the_mean(model, photo, masks):
     pooled = segment(model, photo, masks, anchors="pool")
     encoded = segment(model, photo, masks, anchors="tokens")
@@ -92,6 +105,29 @@ def test_patches_vote_inside_their_mask(model, photo, masks):
         expected = torch.tensor([float(mask[best == name].sum() / mask.sum()) for name in range(len(NAMES))])
         torch.testing.assert_close(share[:-1], expected, atol=1e-5, rtol=1e-4)
     assert model.label(encoded, NAMES).label_map.max() < len(NAMES)
+
+
+@pytest.mark.parametrize("kept", [slice(0, 1), slice(0, 0)])
+def test_patches_outside_every_mask_name_their_pixels(model, photo, masks, kept):
+    encoded = segment(model, photo, masks[kept], anchors="patch")
+    result = model.label(encoded, NAMES, heatmaps=NAMES)
+    classes = model.class_tensors(model.vocabulary(NAMES))
+    logits = torch.full((len(NAMES), 4, 6), -1.0)
+    for row, name in enumerate(classes.owner):
+        logits[name] = torch.maximum(logits[name], (encoded.cells @ classes.rows[row]).unflatten(0, (4, 6)))
+    winners = logits.argmax(0).unique()
+    maps = F.interpolate(logits[None, winners], (16, 24), mode="bilinear")[0]  # at the centres of the cells of masks
+    free = ~masks[kept].any(0)
+    found, clear = torch.from_numpy(result.label_map)[2::4, 2::4], torch.from_numpy(free)[2::4, 2::4]
+    if len(winners) > 1:
+        first, second = maps.topk(2, 0).values
+        clear &= first - second > 1e-4
+    assert torch.equal(found[clear], winners[maps.argmax(0)][clear].int())
+    assert clear.sum() > 100
+    assert (result.label_map >= 0).all()
+    assert sum(result.heatmaps.values())[free].min() == pytest.approx(1)
+    segments = model.label(encoded, NAMES, mode="panoptic")
+    assert (segments.label_map[free] == -1).all()  # there, segments are masks
 
 
 def test_windows_are_a_setting(model, photo, masks):
@@ -119,6 +155,14 @@ def test_features_of_a_second_network_equal_those_of_transformers(tiny_dino):
     expected = ViTModel.from_pretrained(tiny_dino, add_pooling_layer=False).eval()(pixels).last_hidden_state[:, 1:]
     torch.testing.assert_close(network(pixels).flatten(2).mT, expected)
     assert network(torch.randn(1, 3, 40, 52)).shape == (1, 16, 5, 7)
+
+
+def test_heatmaps_on_the_grid_of_a_second_network_cover_their_mask(tiny_clip, tiny_dino, photo, masks):
+    model = load(tiny_clip, proxy=tiny_dino, device="cpu")
+    encoded = segment(model, photo, masks[:1], severance="proxyclip")
+    heatmaps = model.anchor_heatmaps(encoded, ["cat"], ["cat"])["cat"]
+    assert heatmaps[:, :32].min() > 0.8
+    assert heatmaps[:, 48:].max() < 0.2
 
 
 def test_features_are_fitted_to_the_patch_grid():

@@ -275,3 +275,15 @@ def test_what_the_models_say_about_themselves(engines):
     for name in ("device_kind", "default_batch", "needs_masks"):
         assert getattr(onnx, name) == getattr(torch, name)
     assert onnx.device == "cpu"
+
+
+def test_given_masks_without_a_pixel(engines, photos):
+    """Both engines give them the embedding 0; a mask of a single pixel has one of length 1."""
+    masks = np.zeros((3, *photos[0].shape[:2]), bool)
+    masks[0, 50:, 30:], masks[1, 7, 9] = True, True
+    encoded = [model.encode([photos[0]], [masks])[0] for model in engines]
+    onnx, torch = (np.asarray(one.regions) for one in encoded)
+    np.testing.assert_allclose(onnx, torch, atol=1e-3)
+    for regions in (onnx, torch):
+        np.testing.assert_allclose(np.linalg.norm(regions, axis=1), [1, 1, 0], atol=1e-5)
+    assert encoded[1].heatmaps[:, 2].max() == 0 < encoded[1].heatmaps[:, 1].max()

@@ -53,7 +53,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("length", [None, 12])
 def test_tokens_are_those_of_torch(tokenizer, length):
-    from deop.encoders.clip_text import read_tokenizer
+    from deop.encoders.text_tower import read_tokenizer
 
     session = Session(length)
     tower = TextTower((tokenizer / "tokenizer.json").read_bytes(), parts(), lambda: session)  # type: ignore[return-value]

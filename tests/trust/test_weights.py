@@ -481,7 +481,7 @@ def test_code_of_a_folder_is_not_run(layout, copy, trace):
 
 
 def test_a_tokenizer_that_needs_code_is_refused(copy, trace):
-    from deop.encoders.clip_text import read_tokenizer
+    from deop.encoders.text_tower import read_tokenizer
 
     folder = copy("clip")
     (folder / "evil.py").write_text(f"import os\nos.mknod({str(trace)!r})\nclass Evil: pass\n")

@@ -105,6 +105,7 @@ class BatchOptions:
             "mode": self.worker.mode,
             "things": self.worker.vocabulary.get("things"),
             "encoding": self.worker.encoding,
+            **{name: self.worker.load[name] for name in ("proposer", "proxy") if self.worker.load.get(name)},
             "masks": self.worker.masks,
         }
         normal: dict[str, Any] = json.loads(json.dumps(settings, default=str))

@@ -67,6 +67,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], output: str) -
     Raises:
         SettingError: they differ; it names the settings.
     """
+    before, now = (_by_name(settings) for settings in (before, now))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if "embeddings" in keys and len(keys) > 1:
         keys.remove("embeddings")  # which follow from the names and the model
@@ -76,6 +77,13 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], output: str) -
             f"{output} has a batch with other settings:\n{''.join(lines)}Repeat its command to resume it, choose "
             "another output, or add --overwrite to delete its results"
         )
+
+
+def _by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with those of the model one by one, since a message shows only the beginning of a long value."""
+    of_model: Mapping[str, Any] = settings.get("model settings") or {}
+    rest = {name: value for name, value in settings.items() if name != "model settings"}
+    return rest | {f"{name} (of the model)": value for name, value in of_model.items()}
 
 
 def _shorten(value: Any) -> str:

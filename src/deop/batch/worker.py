@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +30,7 @@ class WorkerOptions:
 
     Attributes:
         model: as in ``deop.load``.
-        load: further arguments of ``deop.load``: engine, device, dtype, threads.
+        load: further arguments of ``deop.load``: engine, proposer, proxy, device, dtype, threads.
         names: the class names, as in ``DeOP.segment``.
         vocabulary: further arguments of ``DeOP.vocabulary``: background, things, templates.
         encoding: arguments of ``DeOP.encode``: severance, anchors.
@@ -39,6 +39,7 @@ class WorkerOptions:
         masks: how masks are stored (``table.MASKS``).
         batch: maximum number of photos that are computed together; None: the model's default.
         factory: "module:function" that returns the model, called with ``model`` and ``load``.
+        settings: fields of ``Settings`` that differ from those of the model, such as partition and windows.
     """
 
     model: str = "nano"
@@ -51,6 +52,7 @@ class WorkerOptions:
     masks: str = "rle"
     batch: int | None = None
     factory: str = "deop.zoo:load"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -166,6 +168,8 @@ class _Segmenter:
         module, _, function = options.factory.partition(":")
         self.options = options
         self.model = getattr(import_module(module), function)(options.model, **options.load)
+        if options.settings:
+            self.model.settings = replace(self.model.settings, **options.settings)
         self.vocabulary = self.model.vocabulary(options.names, **options.vocabulary)
         self.vocabulary.check_mode(options.mode)
         self.model.check_encoding(**options.encoding)
@@ -174,7 +178,9 @@ class _Segmenter:
         if self.model.needs_masks:
             from deop.errors import SettingError
 
-            raise SettingError(f"{options.model} has no proposer: choose a model that proposes masks")
+            raise SettingError(
+                f"{options.model} has no proposer: choose a model that proposes masks, or give one (--proposer)"
+            )
         self.threshold = self._threshold()
 
     def _threshold(self) -> Any:

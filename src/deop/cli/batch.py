@@ -10,7 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deop.cli.console import progress_bar, say
-from deop.cli.options import Anchors, Debug, EngineDataType, EngineDevice, Model, Severance, Threads, option
+from deop.cli.options import (
+    Anchors,
+    Debug,
+    EngineDataType,
+    EngineDevice,
+    Model,
+    Partition,
+    Prior,
+    Proposer,
+    Proxy,
+    Severance,
+    SmallestRegion,
+    Threads,
+    Windows,
+    option,
+    parse_windows,
+)
 from deop.cli.segment_options import NameOptions, PictureOptions
 from deop.cli.streams import STREAM
 from deop.errors import SettingError
@@ -98,6 +114,21 @@ class WorkerSettings:
     quiet: Annotated[bool, option("--quiet", "-q", panel=WORKERS, help="Print only warnings and errors.")] = False
 
 
+@dataclass(frozen=True)
+class BatchMethod:
+    """The model and its method."""
+
+    model: Model = "nano"
+    proposer: Proposer = None
+    severance: Severance = None
+    proxy: Proxy = None
+    windows: Windows = None
+    partition: Partition = None
+    prior: Prior = None
+    anchors: Anchors = None
+    smallest_region: SmallestRegion = None
+
+
 def batch(
     input: Annotated[
         str,
@@ -116,9 +147,7 @@ def batch(
     names: NameOptions,
     shards: ShardOptions,
     workers: WorkerSettings,
-    model: Model = "nano",
-    severance: Severance = None,
-    anchors: Anchors = None,
+    method: BatchMethod,
     device: EngineDevice = None,
     dtype: EngineDataType = None,
     threads: Threads = None,
@@ -133,7 +162,7 @@ def batch(
         raise SettingError("--classes-file - does not apply to batches, which must be repeatable: give a file")
     from deop.batch.run import run_batch
 
-    options = _options(input, output, names, shards, workers, model, severance, anchors, device, dtype, threads)
+    options = _options(input, output, names, shards, workers, method, device, dtype, threads)
     if shards.dry_run:
         _describe(options)
         return
@@ -151,9 +180,7 @@ def _options(
     names: NameOptions,
     shards: ShardOptions,
     workers: WorkerSettings,
-    model: str,
-    severance: str | None,
-    anchors: str | None,
+    method: BatchMethod,
     device: str | None,
     dtype: str | None,
     threads: int | None,
@@ -170,18 +197,25 @@ def _options(
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
     vocabulary.check_mode(names.mode, warn=False)
     Thresholds.parse(names.threshold).values(vocabulary, 0)
-    encoding: dict[str, Any] = {"severance": severance, "anchors": anchors}
+    encoding: dict[str, Any] = {"severance": method.severance, "anchors": method.anchors}
+    settings: dict[str, Any] = {
+        "windows": parse_windows(method.windows), "partition": method.partition, "prior": method.prior,
+    }  # fmt: skip
+    engine = engine_for(method.model, **encoding, classifier="one-pass", proxy=method.proxy, **settings)
     load = {
-        "engine": workers.runtime or engine_for(model, severance, anchors, "one-pass"),
+        "engine": workers.runtime or engine,
         "device": device,
         "dtype": dtype,
         "threads": threads,
+        **({} if method.proposer is None else {"proposer": method.proposer}),
+        **({} if method.proxy is None else {"proxy": method.proxy}),
     }
+    settings["smallest_region"] = method.smallest_region
     return BatchOptions(
         input,
         output,
         WorkerOptions(
-            model,
+            method.model,
             load,
             requested,
             {"background": names.background, "things": names.things},
@@ -190,6 +224,7 @@ def _options(
             names.threshold,
             shards.masks,
             workers.batch,
+            settings={name: value for name, value in settings.items() if value is not None},
         ),
         column=shards.column,
         limit=shards.limit,

@@ -25,6 +25,7 @@ from deop.cli.options import (
     Partition,
     Prior,
     Proxy,
+    Scores,
     Threads,
     Windows,
     change_settings,
@@ -130,6 +131,7 @@ def evaluate(
     windows: Windows = None,
     partition: Partition = None,
     prior: Prior = None,
+    scores: Scores = None,
     anchors: Anchors = None,
     classifier: Annotated[
         Literal["one-pass", "two-stream"],
@@ -226,7 +228,7 @@ def evaluate(
         dtype=dtype,
         threads=threads,
     )
-    change_settings(network, **settings)
+    change_settings(network, scores=scores, **settings)
     if compared:
         from deop.evaluation.comparison import compare_severances
 
@@ -249,25 +251,25 @@ def evaluate(
             watcher(photo)
 
     with progress_bar() as advance:
-        scores = run(network, data, requested, advance, bootstrap=bootstrap, watch=watch)
-    scores["left_out"] = skipped
-    for line in describe_uncounted(scores):
+        result = run(network, data, requested, advance, bootstrap=bootstrap, watch=watch)
+    result["left_out"] = skipped
+    for line in describe_uncounted(result):
         say(line, style="yellow")
     if data.left_out:
         from deop.images.collection import describe_left_out
 
         say(describe_left_out(data.left_out), style="dim")
     if save_maps:
-        say(f"wrote {scores['images']} label maps to {save_maps}")
+        say(f"wrote {result['images']} label maps to {save_maps}")
     if report and gallery:
-        page = write_report(report, scores, gallery, command_line(context), device=str(network.device))
+        page = write_report(report, result, gallery, command_line(context), device=str(network.device))
         say(f"wrote {page}")
     if json_file == "-":
-        typer.echo(json.dumps(scores))
+        typer.echo(json.dumps(result))
         return
     if json_file:
-        write_text(json_file, json.dumps(scores, indent=2))
-    _print(scores)
+        write_text(json_file, json.dumps(result, indent=2))
+    _print(result)
 
 
 def _readable(

@@ -72,6 +72,22 @@ Anchors = Annotated[
         "(by that mean and a token of their own) or patch (each patch votes). Default: the model's setting.",
     ),
 ]  # fmt: skip
+Proposer = Annotated[
+    str | None,
+    option(
+        "--proposer", metavar="MODEL", panel=METHOD,
+        help="The network that proposes masks: a directory or hub repo with a MaskFormer, Mask2Former, OneFormer, EoMT "
+        "or SAM. Default: the model's own.",
+    ),
+]  # fmt: skip
+SmallestRegion = Annotated[
+    float | None,
+    option(
+        "--smallest-region", metavar="SHARE", min=0, max=0.99, panel=METHOD,
+        help="Share of the photo, from 0 to below 1: smaller connected regions get the name of their surroundings. "
+        "0 keeps all. Default: the model's setting.",
+    ),
+]  # fmt: skip
 Proxy = Annotated[
     str | None,
     InFile(str, model_place),
@@ -103,6 +119,14 @@ Prior = Annotated[
         "--prior", metavar="NUMBER", panel=METHOD, min=0, max=1,
         help="Weight, 0 to 1, of the class scores of the network that proposes masks, for names that it was trained "
         "with. 0 ignores them. Default: the model's setting.",
+    ),
+]  # fmt: skip
+Scores = Annotated[
+    Literal["softmax", "sigmoid"] | None,
+    option(
+        "--scores", metavar="FORM", panel=METHOD,
+        help="softmax: the scores of the names add up to 1. sigmoid: each name by itself, for models that were trained "
+        "so, such as SigLIP. Default: the model's setting.",
     ),
 ]  # fmt: skip
 Engine = Annotated[
@@ -172,9 +196,25 @@ def parse_windows(value: str | None) -> tuple[int, int] | None:
     return int(size), int(stride)
 
 
-def change_settings(network: Any, **values: Any) -> None:
-    """Change settings of a loaded model; those that are None stay."""
+def change_settings(network: Any, *, scores: str | None = None, **values: Any) -> None:
+    """Change settings of a loaded model; those that are None stay.
+
+    Args:
+        network: the model.
+        scores: value of ``--scores``.
+        values: fields of its settings.
+
+    Raises:
+        SettingError: a value out of range, or sigmoid scores of a model without a bias.
+    """
     given = {name: value for name, value in values.items() if value is not None}
+    if scores == "softmax":
+        given["logit_bias"] = None
+    elif scores == "sigmoid" and network.settings.logit_bias is None:
+        raise SettingError(
+            "--scores sigmoid needs a model that was trained with a sigmoid, such as SigLIP, whose weights have its "
+            "bias: omit it"
+        )
     if given:
         network.settings = replace(network.settings, **given)
 

@@ -171,7 +171,7 @@ def _load(context: typer.Context, method: MethodOptions, cache: bool, **options:
     options["engine"] = options["engine"] or engine_for(method.model, **encoding, proxy=method.proxy, **settings)
     proposer = GIVEN if method.masks else method.proposer
     network = load(method.model, proposer=proposer, proxy=method.proxy, **options)
-    change_settings(network, **settings, smallest_region=method.smallest_region)
+    change_settings(network, scores=method.scores, **settings, smallest_region=method.smallest_region)
     network.check_encoding(**encoding)
     if not cache:
         network.cache = None

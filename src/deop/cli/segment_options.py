@@ -13,8 +13,11 @@ from deop.cli.options import (
     Model,
     Partition,
     Prior,
+    Proposer,
     Proxy,
+    Scores,
     Severance,
+    SmallestRegion,
     Windows,
     name_list,
     option,
@@ -401,16 +404,7 @@ class MethodOptions:
             "directory with one of these per photo, named like the photo.",
         ),
     ] = None
-    proposer: Annotated[
-        str | None,
-        option(
-            "--proposer",
-            metavar="MODEL",
-            panel=METHOD,
-            help="The network that proposes masks: a directory or hub repo with a MaskFormer, Mask2Former or SAM. "
-            "Default: the model's own.",
-        ),
-    ] = None
+    proposer: Proposer = None
     templates: Annotated[
         str | None,
         option(
@@ -422,23 +416,13 @@ class MethodOptions:
             "Default: the model's setting.",
         ),
     ] = None
-    smallest_region: Annotated[
-        float | None,
-        option(
-            "--smallest-region",
-            metavar="SHARE",
-            min=0,
-            max=0.99,
-            panel=METHOD,
-            help="Share of the photo, from 0 to below 1: smaller connected regions get the name of their surroundings. "
-            "0 keeps all. Default: the model's setting.",
-        ),
-    ] = None
+    smallest_region: SmallestRegion = None
     severance: Severance = None
     proxy: Proxy = None
     windows: Windows = None
     partition: Partition = None
     prior: Prior = None
+    scores: Scores = None
     anchors: Anchors = None
     classifier: Annotated[
         Literal["one-pass", "two-stream"],

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from deop.cli.console import say
 from deop.cli.options import (
-    METHOD,
     RUNTIME,
     Debug,
     Engine,
@@ -14,6 +13,7 @@ from deop.cli.options import (
     Model,
     Partition,
     Prior,
+    Proposer,
     Proxy,
     Threads,
     Windows,
@@ -44,14 +44,7 @@ def serve(
         ),
     ] = None,
     model: Model = "nano",
-    proposer: Annotated[
-        str | None,
-        option(
-            "--proposer", metavar="MODEL", panel=METHOD,
-            help="The network that proposes masks: a directory or hub repo with a MaskFormer, Mask2Former or SAM. "
-            "Default: the model's own.",
-        ),
-    ] = None,
+    proposer: Proposer = None,
     proxy: Proxy = None,
     windows: Windows = None,
     partition: Partition = None,

@@ -1,6 +1,6 @@
 """The transformer block of the vision encoders, whose attention can be severed (docs/method.md §3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deop.encoders.int8 import plain_weights, some_outputs
 from deop.encoders.similarity import Mix, Project
+from deop.errors import CheckpointError
 from deop.networks.attention import attend
 
 if TYPE_CHECKING:
@@ -38,6 +39,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "swiglu": swiglu,
 }
+
+
+def check_sizes(encoder: str, activation: str, allowed: Collection[str], width: int, heads: int) -> None:
+    """Check the configuration of a "vision" or "text" encoder.
+
+    Raises:
+        CheckpointError: an activation that is not allowed, or heads that do not divide the width.
+    """
+    if activation not in allowed:
+        raise CheckpointError(
+            f"unknown activation {activation!r} of the {encoder} encoder: choose one of {', '.join(allowed)}"
+        )
+    if width % heads:
+        raise CheckpointError(f"the width {width} of the {encoder} encoder is not divisible by its {heads} heads")
 
 
 class Attention(nn.Module):

@@ -1,14 +1,13 @@
 """CLIP's vision transformer with severance inside its attention (docs/method.md §3)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deop.config import from_json
-from deop.encoders.blocks import ACTIVATIONS, Block
+from deop.encoders.blocks import ACTIVATIONS, Block, check_sizes
 from deop.encoders.clip_keys import read_vision_config, vision_from_openai, vision_from_transformers
 from deop.encoders.severance import Severance
 from deop.encoders.tower import Sizes, VisionTower, need_masks
@@ -63,16 +62,9 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learned_in_blocks", tuple(self.learned_in_blocks))
-        if self.activation not in ACTIVATIONS:
-            raise CheckpointError(
-                f"unknown activation {self.activation!r} of the vision encoder: choose one of {', '.join(ACTIVATIONS)}"
-            )
+        check_sizes("vision", self.activation, ACTIVATIONS, self.width, self.heads)
         if self.position_rule not in ("grid", "count", "offset"):
             raise CheckpointError(f"unknown position rule {self.position_rule!r}: expected 'grid', 'count' or 'offset'")
-        if self.width % self.heads:
-            raise CheckpointError(
-                f"the width {self.width} of the vision encoder is not divisible by its {self.heads} heads"
-            )
 
 
 class CLIPVision(VisionTower):
@@ -83,12 +75,12 @@ class CLIPVision(VisionTower):
     """
 
     kind = "clip"
+    config_type = VisionConfig
     options = ("windows", "region_tokens", "proxy")
     """Arguments of ``forward`` that not every encoder has."""
 
     def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width = config.width
         self.patch_embedding = nn.Conv2d(3, width, config.patch, config.patch, bias=False)
         self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -165,19 +157,6 @@ class CLIPVision(VisionTower):
 
     def _project(self, tokens: Tensor) -> Tensor:
         return tokens @ self.projection
-
-    def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-compatible values; ``from_config`` reads it."""
-        return asdict(self.config)
-
-    @classmethod
-    def from_config(cls, values: dict[str, Any]) -> "CLIPVision":
-        """Create an encoder with random weights from the values of ``config_dict``.
-
-        Raises:
-            CheckpointError: an unknown entry or value.
-        """
-        return cls(from_json(VisionConfig, values, "the vision encoder")).eval()
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPVision":

@@ -1,26 +1,21 @@
 """The text encoder of CLIP and MetaCLIP 2: transformers' modules and tokenizer, optionally with a learned prompt."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deop.config import from_json
+from deop.encoders.blocks import check_sizes
 from deop.encoders.clip_keys import prompt_from_original, read_text_config, text_from_openai
 from deop.encoders.learned_prompt import LearnedPrompt
+from deop.encoders.text_tower import TextTower, read_tokenizer
 from deop.errors import CheckpointError
 from deop.networks.loading import load_strictly, read_weights
-from deop.networks.pretrained import load_tokenizer
-from deop.networks.state_hash import StateHash
 
 ACTIVATIONS = ("quick_gelu", "gelu")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
-"""Files that tokenizers are read from: those of CLIP, MetaCLIP 2, TIPS and SigLIP have one of them."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +55,10 @@ class TextConfig:
         if self.prompt is not None:
             before, after = self.prompt
             object.__setattr__(self, "prompt", (before, after))
-        if self.activation not in ACTIVATIONS:
-            raise CheckpointError(
-                f"unknown activation {self.activation!r} of the text encoder: choose one of {', '.join(ACTIVATIONS)}"
-            )
-        if self.width % self.heads:
-            raise CheckpointError(
-                f"the width {self.width} of the text encoder is not divisible by its {self.heads} heads"
-            )
+        check_sizes("text", self.activation, ACTIVATIONS, self.width, self.heads)
 
 
-class CLIPText(nn.Module):
+class CLIPText(TextTower):
     """CLIP's text encoder with its tokenizer.
 
     Args:
@@ -79,14 +67,18 @@ class CLIPText(nn.Module):
     """
 
     kind = "clip"
+    config_type = TextConfig
 
     def __init__(self, config: TextConfig, tokenizer: Any = None) -> None:
+        super().__init__(config, tokenizer)
+        self.prompt = None if config.prompt is None else LearnedPrompt(config.width, *config.prompt)
+
+    @staticmethod
+    def build_tower(config: TextConfig) -> Any:
+        """The module of transformers, with random weights."""
         from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-        super().__init__()
-        self.config = config
-        self.tokenizer = tokenizer
-        self.tower = CLIPTextModelWithProjection(
+        return CLIPTextModelWithProjection(
             CLIPTextConfig(
                 vocab_size=config.tokens,
                 hidden_size=config.width,
@@ -103,18 +95,11 @@ class CLIPText(nn.Module):
                 pad_token_id=None,
             )
         )
-        self.prompt = None if config.prompt is None else LearnedPrompt(config.width, *config.prompt)
-        self._hash = StateHash()
 
     @property
     def width(self) -> int:
         """Channels C of the joint space."""
         return self.config.output
-
-    @property
-    def context_length(self) -> int:
-        """Maximum number of tokens of a text, counted as in ``count_tokens``."""
-        return self.config.context
 
     @property
     def uses_templates(self) -> bool:
@@ -188,19 +173,7 @@ class CLIPText(nn.Module):
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text including start, end and learned prompt; may exceed ``context_length``."""
-        return len(self._tokenize([text])[0]) + (0 if self.prompt is None else self.prompt.overhead - 2)
-
-    @property
-    def identity(self) -> str:
-        """Hash of everything that embeddings depend on: weights, their dtype, prompt, configuration and tokenizer."""
-        return self._hash.digest(
-            self.state_dict(), key=(self.config, id(self.tokenizer)), prefix=self._hashed_settings()
-        )
-
-    def _hashed_settings(self) -> Iterator[bytes]:
-        yield json.dumps(asdict(self.config), sort_keys=True).encode()
-        if self.tokenizer is not None:
-            yield self.tokenizer.backend_tokenizer.to_str().encode()
+        return super().count_tokens(text) + (0 if self.prompt is None else self.prompt.overhead - 2)
 
     def add_prompt(self, prefix: int = 16, suffix: int = 0) -> LearnedPrompt:
         """Add a new learned prompt, initialised with normal * 0.02 (docs/method.md §4); it replaces templates.
@@ -220,30 +193,6 @@ class CLIPText(nn.Module):
         self.prompt = prompt
         self.config = replace(self.config, prompt=(prefix, suffix))
         return prompt
-
-    def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-compatible values; ``from_config`` reads it."""
-        return asdict(self.config)
-
-    @classmethod
-    def from_config(cls, values: dict[str, Any], folder: str | Path | None = None) -> "CLIPText":
-        """Create an encoder with random weights from the values of ``config_dict``.
-
-        Args:
-            values: the configuration.
-            folder: where the tokenizer is, if the model has one.
-
-        Raises:
-            CheckpointError: an unknown entry or value, or a damaged tokenizer.
-        """
-        config = from_json(TextConfig, values, "the text encoder")
-        has_tokenizer = folder is not None and Path(folder, "tokenizer_config.json").is_file()
-        return cls(config, read_tokenizer(folder) if folder is not None and has_tokenizer else None).eval()
-
-    def save_tokenizer(self, folder: str | Path) -> None:
-        """Write the files of the tokenizer, if there is one, into a folder; ``from_config`` reads them."""
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "CLIPText":
@@ -302,35 +251,3 @@ class CLIPText(nn.Module):
 
     def _ids(self, rows: list[Any]) -> Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._table.weight.device)
-
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids including start and end, not truncated."""
-        # verbose=False: otherwise the tokenizer warns about long texts without naming them.
-        return self._need_tokenizer()(list(texts), verbose=False)["input_ids"]
-
-    def _need_tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise CheckpointError(
-                "this text encoder has no tokenizer: pass the folder of a CLIP tokenizer when loading it"
-            )
-        return self.tokenizer
-
-
-def read_tokenizer(folder: str | Path) -> Any:
-    """Load the tokenizer of a local folder with transformers.
-
-    Raises:
-        CheckpointError: the folder has no tokenizer, or a damaged one.
-    """
-    if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
-        raise CheckpointError(f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt")
-    if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES[:2]) and find_spec("sentencepiece") is None:
-        raise CheckpointError(
-            f"the tokenizer in {folder} needs the packages sentencepiece and protobuf: pip install sentencepiece "
-            "protobuf"
-        )
-    try:
-        return load_tokenizer(Path(folder))
-    # For damaged files the tokenizers library raises many types of errors, including bare Exception.
-    except Exception as error:
-        raise CheckpointError(f"cannot read the tokenizer in {folder}: {error}") from error

@@ -4,16 +4,14 @@ It has no class token. An attention pooling head embeds the image; restricted to
 mask, and restricted to one patch, it embeds the patch in the joint space of images and text.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deop.config import from_json
-from deop.encoders.blocks import ACTIVATIONS, Block
+from deop.encoders.blocks import ACTIVATIONS, Block, check_sizes
 from deop.encoders.int8 import some_outputs
 from deop.encoders.severance import NOT_COVERED, Severance
 from deop.encoders.siglip_keys import NORMALIZATION, read_siglip_vision_config, vision_from_transformers
@@ -21,7 +19,6 @@ from deop.encoders.stream import Plan, Stream
 from deop.encoders.tower import Sizes, VisionTower, need_masks
 from deop.encoders.types import VisionFeatures
 from deop.encoders.windows import Windows
-from deop.errors import CheckpointError
 from deop.images.preprocessing import Normalization
 from deop.networks.attention import attend
 from deop.networks.loading import load_strictly, read_weights
@@ -63,14 +60,7 @@ class SiglipVisionConfig:
     learned_in_blocks = ()
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise CheckpointError(
-                f"unknown activation {self.activation!r} of the vision encoder: choose one of {', '.join(ACTIVATIONS)}"
-            )
-        if self.width % self.heads:
-            raise CheckpointError(
-                f"the width {self.width} of the vision encoder is not divisible by its {self.heads} heads"
-            )
+        check_sizes("vision", self.activation, ACTIVATIONS, self.width, self.heads)
 
     @property
     def position_rule(self) -> str:
@@ -144,14 +134,14 @@ class SiglipVision(VisionTower):
     """
 
     kind = "siglip"
+    config_type = SiglipVisionConfig
     options = ("windows", "attention_pool", "proxy", "image")
     """Arguments of ``forward`` that not every encoder has."""
     has_class_token = False
     region_tokens_in_blocks = False
 
     def __init__(self, config: SiglipVisionConfig) -> None:
-        super().__init__()
-        self.config: SiglipVisionConfig = config
+        super().__init__(config)
         width = config.width
         self.patch_embedding = nn.Conv2d(3, width, config.patch, config.patch)
         self.positions = nn.Parameter(torch.randn(config.grid**2, width) * width**-0.5)
@@ -237,19 +227,6 @@ class SiglipVision(VisionTower):
             coverage = scope.flatten(2) if inside is None else scope.flatten(2) * inside[:, None]
             regions = self.head.of_masks(tokens, coverage)
         return VisionFeatures(patches.mT.unflatten(2, plan.grid), image, regions)
-
-    def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-compatible values; ``from_config`` reads it."""
-        return asdict(self.config)
-
-    @classmethod
-    def from_config(cls, values: dict[str, Any]) -> "SiglipVision":
-        """Create an encoder with random weights from the values of ``config_dict``.
-
-        Raises:
-            CheckpointError: an unknown entry or value.
-        """
-        return cls(from_json(SiglipVisionConfig, values, "the vision encoder")).eval()
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "SiglipVision":

@@ -4,21 +4,18 @@ Its patches were trained to match text, so that the tower has no projection: the
 and text in one space.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deop.config import from_json
-from deop.encoders.blocks import ACTIVATIONS, Block
+from deop.encoders.blocks import ACTIVATIONS, Block, check_sizes
 from deop.encoders.severance import Severance
 from deop.encoders.tips_keys import NORMALIZATION, read_tips_vision_config, vision_from_transformers
 from deop.encoders.tower import Sizes, VisionTower, need_masks
 from deop.encoders.types import VisionFeatures
 from deop.encoders.windows import Windows
-from deop.errors import CheckpointError
 from deop.images.preprocessing import Normalization
 from deop.networks.loading import load_strictly, read_weights
 
@@ -59,14 +56,7 @@ class TipsVisionConfig:
     position_rule = "antialiased"
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise CheckpointError(
-                f"unknown activation {self.activation!r} of the vision encoder: choose one of {', '.join(ACTIVATIONS)}"
-            )
-        if self.width % self.heads:
-            raise CheckpointError(
-                f"the width {self.width} of the vision encoder is not divisible by its {self.heads} heads"
-            )
+        check_sizes("vision", self.activation, ACTIVATIONS, self.width, self.heads)
 
 
 class TipsVision(VisionTower):
@@ -77,12 +67,12 @@ class TipsVision(VisionTower):
     """
 
     kind = "tips"
+    config_type = TipsVisionConfig
     options = ("windows", "region_tokens", "proxy")
     """Arguments of ``forward`` that not every encoder has."""
 
     def __init__(self, config: TipsVisionConfig) -> None:
-        super().__init__()
-        self.config: TipsVisionConfig = config
+        super().__init__(config)
         self.registers, width = config.registers, config.width
         self.patch_embedding = nn.Conv2d(3, width, config.patch, config.patch)
         self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -141,19 +131,6 @@ class TipsVision(VisionTower):
         x = x + self._positions(self.positions, grid, sizes)
         registers = self.register_tokens.to(cells.dtype).expand(batch, -1, -1)
         return torch.cat([registers, x, x[:, :1].expand(-1, regions, -1)], 1)
-
-    def config_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-compatible values; ``from_config`` reads it."""
-        return asdict(self.config)
-
-    @classmethod
-    def from_config(cls, values: dict[str, Any]) -> "TipsVision":
-        """Create an encoder with random weights from the values of ``config_dict``.
-
-        Raises:
-            CheckpointError: an unknown entry or value.
-        """
-        return cls(from_json(TipsVisionConfig, values, "the vision encoder")).eval()
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "TipsVision":

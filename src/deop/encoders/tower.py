@@ -1,11 +1,13 @@
 """What vision transformers share: any size, padded batches, severed blocks, windows, features of a second network."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deop.config import from_json
 from deop.encoders.blocks import Block
 from deop.encoders.clip_positions import interpolate_positions, positions_within
 from deop.encoders.severance import Severance, patch_coverage
@@ -23,13 +25,14 @@ Sizes = list[tuple[int, int]] | Tensor | None
 class VisionTower(nn.Module):
     """Base class of vision transformers with severance.
 
-    A subclass has ``config`` (with ``patch``, ``position_rule`` and ``learned_in_blocks``), ``patch_embedding``, which
-    maps pixels to (B, C, gh, gw), ``blocks`` and ``norm_post``; and it defines ``_enter``, and ``_project`` or
-    ``_leave``. The class token comes before the patches; a tower without one has an unused token in its place
-    (``has_class_token``). Registers, tokens of no place in the image, come first, so that severed tokens are a
-    contiguous part of all.
+    A subclass has ``config``, an instance of ``config_type`` (with ``patch``, ``position_rule`` and
+    ``learned_in_blocks``), ``patch_embedding``, which maps pixels to (B, C, gh, gw), ``blocks`` and ``norm_post``. It
+    defines ``_enter``, and ``_project`` or ``_leave``. The class token comes before the patches; a tower without one
+    has an unused token in its place (``has_class_token``). Registers, tokens without a place in the image, come first,
+    so that severed tokens are a contiguous part of all.
     """
 
+    config_type: ClassVar[type]
     config: Any
     patch_embedding: nn.Module
     blocks: nn.ModuleList
@@ -41,6 +44,19 @@ class VisionTower(nn.Module):
     registers = 0
     """R, the number of registers."""
 
+    @classmethod
+    def from_config(cls, values: dict[str, Any]) -> Self:
+        """Create an encoder with random weights from the values of ``config_dict``.
+
+        Raises:
+            CheckpointError: an unknown entry or value.
+        """
+        return cls(from_json(cls.config_type, values, "the vision encoder")).eval()
+
+    def config_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-compatible values; ``from_config`` reads it."""
+        return asdict(self.config)
+
     @property
     def patch(self) -> int:
         """Side of a patch in pixels."""
@@ -50,6 +66,10 @@ class VisionTower(nn.Module):
     def crop_side(self) -> int:
         """Side of the training images in pixels: the size of the crops of the two-stream classifier."""
         return self.config.grid * self.config.patch
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
     def _enter(self, cells: Tensor, sizes: Sizes, regions: int) -> Tensor:
         """The tokens that enter the first block.

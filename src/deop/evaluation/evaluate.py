@@ -111,6 +111,7 @@ def evaluate(
         **{key: counts.encoding.get(key) for key in ("severance", "classifier", "anchors")},
         "partition": model.settings.partition,
         "prior": model.settings.prior,
+        "scores": "softmax" if model.settings.logit_bias is None else "sigmoid",
         "proposals": protocol.proposals,
         "names": protocol.names,
         "threshold": threshold_of(model, protocol),

@@ -18,7 +18,7 @@ from deop.export.agreement import measure
 from deop.export.graphs import Progress, trace_model, write_graph, write_graphs
 from deop.export.int8 import quantized
 from deop.export.nano import write_beside_weights
-from deop.export.networks import multiple_of
+from deop.export.networks import has_strides, multiple_of
 from deop.export.programs import CLASSIFY, LABEL, classify_graph, label_graph
 from deop.export.text import NAMES, TOKENIZER, TextTowers, clip_parts, trace_text, write_names, write_tokenizer
 from deop.export.tracing import need_onnx
@@ -74,7 +74,7 @@ def export_model(
         MissingDependencyError: ``onnx`` or ``onnxscript`` is not installed.
     """
     folder = Path(folder)
-    check_export(model, precision, calibrate)
+    check_export(model, precision, calibrate, severance)
     check_folder(folder)
     severed = Severance.parse(severance, model.settings.severance)
     vocabulary = None if names is None else model.vocabulary(names)
@@ -105,11 +105,14 @@ def export_model(
     return folder
 
 
-def check_export(model: DeOP, precision: str, calibrate: Sequence[Photo] = ()) -> None:
-    """Check what can be checked before anything slow begins.
+def check_export(
+    model: DeOP, precision: str, calibrate: Sequence[Photo] = (), severance: str | Severance | None = None
+) -> None:
+    """Check what can be checked before anything slow begins; arguments as for ``export_model``.
 
     Raises:
-        SettingError: an unknown precision, int8 without photos, or a model that is not in float32 on the CPU.
+        SettingError: an unknown precision, int8 without photos, settings that graphs do not compute, or a model that is
+            not in float32 on the CPU.
         MissingDependencyError: ``onnx`` or ``onnxscript`` is not installed.
     """
     need_onnx()
@@ -125,6 +128,15 @@ def check_export(model: DeOP, precision: str, calibrate: Sequence[Photo] = ()) -
             f"the settings have prior {model.settings.prior}, and graphs do not compute the class scores of the "
             "proposer: export the model with prior=0, and use the torch engine where the prior is wanted"
         )
+    settings, severed = model.settings, Severance.parse(severance, model.settings.severance)
+    for what, used, remedy in (
+        (f'anchors="{settings.anchors}"', settings.anchors in ("tokens", "patch"), "anchors='pool'"),
+        (f"windows {settings.windows}", settings.windows is not None, "windows=None"),
+        (f"severance {severed.name!r} with a second network", severed.needs_proxy, "another severance"),
+        (f"severance {severed.name!r}, which is a function", callable(severed.kind), "another severance"),
+    ):
+        if used:
+            raise SettingError(f"graphs do not compute {what}: export the model with {remedy}, or use the torch engine")
     if is_int8(model) or model.device.type != "cpu" or model.dtype != torch.float32:
         raise SettingError('export needs a model in float32 on the CPU: load it with device="cpu" and without dtype')
 
@@ -208,7 +220,7 @@ def _any_folder(
             f"cannot export a {type(model.text).__name__}: give the names whose embeddings are to be written instead "
             "(names=..., --classes)"
         )
-    smallest = 64 if isinstance(model.encoder, NanoEncoder) else multiple_of(model)
+    smallest = max(64, multiple_of(model)) if has_strides(model) else multiple_of(model)
     return {
         "format": FORMAT,
         "version": VERSION,

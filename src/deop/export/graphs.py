@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deop.errors import SettingError
-from deop.export.networks import EncodeGraph, RegionGraph, multiple_of
+from deop.export.networks import CellGraph, EncodeGraph, RegionGraph, multiple_of
 from deop.export.shared_weights import SharedWeights
 from deop.export.tracing import need_onnx, trace
 from deop.files import replacing
 from deop.model import DeOP
+from deop.proposals.transformers_networks import TransformersProposer
 from deop.severance import Severance
 
 if TYPE_CHECKING:
@@ -66,7 +67,14 @@ def trace_model(
         network = EncodeGraph(model, severance).eval()
         progress("tracing the proposer and the encoder")
         name = f"{type(model.encoder).__name__} with {type(model.proposer).__name__}"
-        graphs[ENCODE] = trace(network, example, shapes, ("masks", "valid", "regions"), name)
+        outputs = ("masks", "valid", "regions")
+        if isinstance(model.proposer, TransformersProposer):
+            cells = example[0].unflatten(2, (-1, multiple)).unflatten(4, (-1, multiple))
+            dynamic = {"cells": {2: torch.export.Dim.DYNAMIC, 4: torch.export.Dim.DYNAMIC}, "size": None}
+            graph = trace(CellGraph(network).eval(), (cells, example[1]), dynamic, outputs, name)
+            graphs[ENCODE] = take_pixels(graph, multiple)
+        else:
+            graphs[ENCODE] = trace(network, example, shapes, outputs, name)
     progress("tracing the encoder for given masks")
     count, rows, columns = (torch.export.Dim(name, min=2) for name in ("masks", "rows", "columns"))
     shapes["masks"] = {0: count, 1: rows, 2: columns}
@@ -75,6 +83,38 @@ def trace_model(
         RegionGraph(model, severance).eval(), (*example, masks), shapes, ("regions",), type(model.encoder).__name__
     )
     return graphs
+
+
+def take_pixels(graph: "onnx.ModelProto", multiple: int) -> "onnx.ModelProto":
+    """A graph of ``networks.CellGraph`` with the inputs of ``networks.EncodeGraph``; changed in place.
+
+    Args:
+        graph: its first input is "cells".
+        multiple: side of a cell in pixels.
+    """
+    import onnx
+
+    shape = onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, [1, 3, "height", "width"])
+    graph.graph.input[0].CopyFrom(shape)
+    # 0 keeps the size of a dimension and -1 computes it, so that both sides can be divided without arithmetic.
+    graph.graph.initializer.append(_shape("cells_of_rows", [0, 0, 0, -1, multiple]))
+    graph.graph.initializer.append(_shape("cells_of_columns", [0, 0, 0, 0, -1, multiple]))
+    nodes = [
+        onnx.helper.make_node("Reshape", ["pixels", "cells_of_rows"], ["cells_by_row"]),
+        onnx.helper.make_node("Transpose", ["cells_by_row"], ["cells_turned"], perm=[0, 1, 3, 4, 2]),
+        onnx.helper.make_node("Reshape", ["cells_turned", "cells_of_columns"], ["cells_apart"]),
+        onnx.helper.make_node("Transpose", ["cells_apart"], ["cells"], perm=[0, 1, 4, 5, 2, 3]),
+    ]
+    old = list(graph.graph.node)
+    del graph.graph.node[:]
+    graph.graph.node.extend([*nodes, *old])
+    return graph
+
+
+def _shape(name: str, sizes: list[int]) -> "onnx.TensorProto":
+    import onnx
+
+    return onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(sizes)], sizes)
 
 
 def write_graphs(

@@ -4,6 +4,7 @@ Nothing in them has a shape that depends on values. Where ``deop.regions.encodin
 padding or redundant proposals, these modules mark it instead.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,7 @@ from deop.proposals.filtering import order_weights
 from deop.proposals.nano import NanoProposer
 from deop.proposals.partition import partition_logits
 from deop.proposals.sam import SamProposer
+from deop.proposals.transformers_networks import TransformersProposer
 from deop.proposals.types import Proposals
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.encoding import choose_anchors, embed_masks
@@ -154,6 +156,24 @@ class EncodeGraph(RegionGraph):
         return proposals, torch.ones_like(proposals.logits[:, 0, 0], dtype=torch.bool)
 
 
+class CellGraph(nn.Module):
+    """``EncodeGraph`` on pixels in cells, so that no size is a multiple of another one that has to be divided.
+
+    The exporter can then follow the sizes of networks with several strides, as those of transformers.
+
+    Args:
+        network: what is traced.
+    """
+
+    def __init__(self, network: EncodeGraph) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, cells: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``EncodeGraph.forward`` on pixels (1, 3, rows, M, columns, M): H = rows * M and W = columns * M."""
+        return self.network(cells.flatten(4, 5).flatten(2, 3), size)
+
+
 def renormalized(pixels: Tensor, size: Tensor, encoder: nn.Module, proposer: nn.Module) -> Tensor:
     """Pixels (1, 3, H, W) that are normalised for the encoder, normalised for the proposer; padding remains 0."""
     old: Normalization = encoder.normalization  # type: ignore[assignment]
@@ -197,5 +217,10 @@ def distinct(logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def multiple_of(model: DeOP) -> int:
-    """What H and W of the pixels must be multiples of: the padding of the model, and 32 for nano's trunk."""
-    return max(model.settings.resize.divisor, 32 if isinstance(model.encoder, NanoEncoder) else 1)
+    """What H and W of the pixels must be multiples of: the padding of the model, and 32 for networks with such strides."""
+    return math.lcm(model.settings.resize.divisor, 32 if has_strides(model) else 1)
+
+
+def has_strides(model: DeOP) -> bool:
+    """Whether a network halves its input five times, so that its sides must be multiples of 32 and at least 64 pixels."""
+    return isinstance(model.encoder, NanoEncoder) or isinstance(model.proposer, TransformersProposer)

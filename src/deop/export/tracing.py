@@ -47,6 +47,7 @@ def trace(
             # Exported here, since torch.onnx.export falls back to other ways, some of which keep sizes as constants.
             with traceable():
                 exported = torch.export.export(network, tuple(example), dynamic_shapes=dict(shapes), strict=False)
+            _drop_guards(exported)
             program: Any = torch.onnx.export(
                 exported,
                 dynamo=True,
@@ -96,6 +97,14 @@ def strip(graph: "onnx.ModelProto") -> None:
     graph.ClearField("metadata_props")
     graph.ClearField("functions")
     graph.producer_name, graph.producer_version = "deop", ""
+
+
+def _drop_guards(exported: "torch.export.ExportedProgram") -> None:
+    """Remove checks of sizes, which have no form in ONNX; evaluating them for the example would fix its sizes."""
+    for node in list(exported.graph.nodes):
+        if node.op == "call_module" and str(node.target).startswith("_guards"):
+            exported.graph.erase_node(node)
+    exported.graph_module.recompile()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deop.images.connected_regions import connected_regions
+from deop.labelling.same_thing import MaskCells, join_pieces
 from deop.labelling.small_regions import absorb_small_regions
 
 
@@ -47,11 +48,17 @@ class PanopticMap(NamedTuple):
 
 
 def divide_things(
-    semantic: SemanticMap, things: np.ndarray, *, smallest_thing: float = 0.0, stuff: np.ndarray | None = None
+    semantic: SemanticMap,
+    things: np.ndarray,
+    *,
+    smallest_thing: float = 0.0,
+    stuff: np.ndarray | None = None,
+    cells: MaskCells | None = None,
 ) -> PanopticMap:
     """Divide the pixels of each thing into connected pieces; all pixels of a kind of stuff form one segment.
 
-    Things of one name that touch are one piece. The score of a piece is the mean confidence of its pixels.
+    Things of one name that touch are one piece, and so are pieces of one name in one mask. The score of a piece
+    is the mean confidence of its pixels.
 
     Args:
         semantic: names of the pixels.
@@ -59,6 +66,8 @@ def divide_things(
         smallest_thing: share of the photo, in [0, 1); smaller pieces of things get the label of their surroundings. If
             the whole photo consists of such pieces, they are kept.
         stuff: (K,) bool, the kinds of stuff that are segments; pixels of the others are -1. None: all kinds.
+        cells: which mask covers which part of the photo (``same_thing.mask_cells``). None: only connected pieces are
+            one thing.
 
     Returns:
         The segments, in the order of their first pixels.
@@ -75,8 +84,9 @@ def divide_things(
     regions = connected_regions(labels)
     separate = np.append(things, False)[regions.labels]  # the last entry is for -1
     named = separate | np.append(~things if stuff is None else ~things & stuff, False)[regions.labels]
-    # Regions of one kind of stuff have one key, and each region of a thing has its own.
-    keys = np.where(separate, np.arange(len(separate)) + len(things), regions.labels)
+    # Regions of one kind of stuff have one key, and each thing has its own.
+    root = np.arange(len(separate)) if cells is None else join_pieces(regions, cells)
+    keys = np.where(separate, root + len(things), regions.labels)
     _, first, segment = np.unique(keys[named], return_index=True, return_inverse=True)
     order = np.argsort(first)
     number = np.full(len(named), -1, np.int32)
@@ -91,9 +101,19 @@ def divide_things(
     return PanopticMap(regions.paint(number), pieces)
 
 
+def drop_weak_things(panoptic: PanopticMap, least: float) -> PanopticMap:
+    """The segments without the things whose score is below ``least``, in [0, 1]; their pixels are -1."""
+    return _keep(panoptic, [not piece.isthing or piece.score >= least for piece in panoptic.pieces])
+
+
 def only_things(panoptic: PanopticMap) -> PanopticMap:
     """The things alone: pixels of stuff are -1."""
-    kept = [index for index, piece in enumerate(panoptic.pieces) if piece.isthing]
-    number = np.full(len(panoptic.pieces) + 1, -1, np.int32)  # the last entry is for -1
+    return _keep(panoptic, [piece.isthing for piece in panoptic.pieces])
+
+
+def _keep(panoptic: PanopticMap, flags: list[bool]) -> PanopticMap:
+    """Some of the segments; the pixels of the others are -1."""
+    kept = [index for index, flag in enumerate(flags) if flag]
+    number = np.full(len(flags) + 1, -1, np.int32)  # the last entry is for -1
     number[kept] = np.arange(len(kept), dtype=np.int32)
     return PanopticMap(number[panoptic.segments], [panoptic.pieces[index] for index in kept])

@@ -1,7 +1,7 @@
 """From scored proposals to a result: the map of a mode, with calibrated scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy as np
 from deop.images.canvas import Canvas
 from deop.labelling import segments
 from deop.labelling.assembly import semantic
-from deop.labelling.maps import SemanticMap, divide_things, only_things
+from deop.labelling.maps import SemanticMap, divide_things, drop_weak_things, only_things
 from deop.labelling.masks import PhotoMasks
+from deop.labelling.same_thing import mask_cells
 from deop.results.segmentation import Segmentation
 from deop.settings import Settings
 from deop.text.vocabulary import Vocabulary
@@ -37,6 +38,17 @@ class MaskedPhoto(Protocol):
     def source(self) -> str | None: ...  # noqa: D102
     @property
     def masks_are_instances(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class PhotoWithMasks:
+    """A ``MaskedPhoto`` with masks other than those that were encoded."""
+
+    photo: np.ndarray
+    canvas: Canvas
+    masks: PhotoMasks
+    source: str | None
+    masks_are_instances: bool
 
 
 def assemble(
@@ -73,7 +85,10 @@ def assemble(
         named = semantic_map(encoded, scores, vocabulary, settings, thresholds)
         # As in the other way to find segments, a kind of stuff needs a mask: not every second-best name is a segment.
         stuff = segments.names_of_masks(scores, masks, threshold=limits) if mode == "panoptic" else None
-        panoptic = divide_things(named, isthing, smallest_thing=settings.smallest_thing, stuff=stuff)
+        cells = mask_cells(masks, canvas)
+        panoptic = divide_things(named, isthing, smallest_thing=settings.smallest_thing, stuff=stuff, cells=cells)
+        if mode == "panoptic":
+            panoptic = drop_weak_things(panoptic, settings.thing_score)
         if rest is not None and not vocabulary.background:
             panoptic = segments.label_rest(panoptic, rest)
         if mode == "instance":

@@ -76,7 +76,7 @@ def bicubic_weights(cells: int, length: Length, count: int) -> Tensor:
 
 def antialiased_weights(cells: int, length: Length, count: int) -> Tensor:
     """As ``bicubic_weights``, for torch's bilinear resize with antialiasing."""
-    scale = cells / _tensor(length).float()
+    scale = _tensor(cells).float() / _tensor(length).float()
     position = (torch.arange(count, dtype=torch.float32)[:, None] + 0.5) * scale
     weights = _tent((torch.arange(cells, dtype=torch.float32) + 0.5 - position) / scale.clamp_min(1))
     return weights / weights.sum(1, keepdim=True).clamp_min(1e-6)  # 0 beyond ``length``

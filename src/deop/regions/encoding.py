@@ -43,6 +43,7 @@ class EncodedPhoto:
             (``anchors="patch"``); else None.
         masks_are_instances: whether each mask of a thing is one whole thing (``protocols.Proposer``); True for given
             masks.
+        cell: side of a patch in pixels of the network input; with features of a second network, of their finer grid.
     """
 
     photo: np.ndarray
@@ -56,6 +57,7 @@ class EncodedPhoto:
     source: str | None = None
     masks_are_instances: bool = True
     cells: Tensor | None = None
+    cell: int = 0
 
     @cached_property
     def masks(self) -> PhotoMasks:
@@ -133,7 +135,14 @@ def encode_one_pass(
                 cells = F.normalize(patches[index - first].flatten(1).T.float(), dim=-1, eps=1e-10)
             encoded.append(
                 EncodedPhoto(
-                    _NO_PHOTO, canvases[index], proposals[index], embeddings, heatmaps, settings=record, cells=cells
+                    _NO_PHOTO,
+                    canvases[index],
+                    proposals[index],
+                    embeddings,
+                    heatmaps,
+                    settings=record,
+                    cells=cells,
+                    cell=patch,
                 )
             )
     return encoded

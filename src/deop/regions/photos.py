@@ -10,6 +10,7 @@ from torch import Tensor
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
 from deop.images.canvas import canvas_of, group_by_size
+from deop.images.masks import LOGIT_LIMIT
 from deop.images.preprocessing import resize_photo, to_batch
 from deop.images.reading import Photo, read_photo
 from deop.networks.shared_trunk import reuse_features
@@ -96,6 +97,8 @@ def encode_photos(
                 parts = encode_one_pass(
                     encoder, decoder, settings, pixels, part, proposals, severance, anchors, features
                 )
+                if given:
+                    parts = [without_empty_masks(one) for one in parts]
             else:
                 parts = encode_two_stream(encoder, part_resized, part, proposals, two_stream, device, dtype)
         for index, result in zip(group, parts, strict=True):
@@ -104,6 +107,17 @@ def encode_photos(
             whole = masks[index] is not None or proposer is None or masks_are_instances(proposer)
             encoded[index] = replace(result, photo=arrays[index], source=source, masks_are_instances=whole)
     return [encoded[index] for index in range(len(photos))]
+
+
+def without_empty_masks(encoded: EncodedPhoto) -> EncodedPhoto:
+    """Set the embeddings and heatmaps of given masks without a pixel to 0; engines would differ in what remains.
+
+    A cell that a mask does not touch has the logit -20, not -inf, so that the mean over an empty mask is one over the
+    whole photo with weights of 2e-9.
+    """
+    covers = (encoded.proposals.logits > -LOGIT_LIMIT).flatten(1).any(1)
+    heatmaps = None if encoded.heatmaps is None else encoded.heatmaps * covers[:, None, None]
+    return replace(encoded, regions=encoded.regions * covers[:, None], heatmaps=heatmaps)
 
 
 def propose(proposer: Proposer, pixels: Tensor, decoder: AnchorDecoder | None, settings: Settings) -> list[Proposals]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from deop.errors import CheckpointError, SettingError
 from deop.images.canvas import Canvas
-from deop.images.masks import Masks, as_masks, cell_logits, partition_masks
+from deop.images.masks import LOGIT_LIMIT, Masks, as_masks, cell_logits, partition_masks
 from deop.images.preprocessing import pixel_array, resize_photo
 from deop.images.reading import Photo, read_photo
 from deop.labelling.classification import classify, probabilities
@@ -229,6 +229,9 @@ class Model(ModelSurface):
                 exact = partition_masks(exact)
             logits = cell_logits(exact, canvas.resized, canvas.padded)
             encoded = self._region_encoder.run(pixels, canvas.resized, logits)
+            # A mask without a pixel has the embedding 0, as in torch.
+            covers = np.asarray((logits > -LOGIT_LIMIT).any((1, 2)))
+            encoded = replace(encoded, regions=encoded.regions * covers[:, None])
         if not np.isfinite(encoded.regions).all():
             raise CheckpointError(
                 "this model computes values that are not finite: its weights are damaged. Fetch or export it again"

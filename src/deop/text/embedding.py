@@ -1,7 +1,7 @@
 """Vocabularies in the joint space of images and text: one embedding per synonym, and how to offset its scores."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from deop.text.embedding_cache import EmbeddingCache
 from deop.text.everything_else import COMMON, SAME_MEANING, means_everything_else, names_the_same
 from deop.text.templates import NONE, fill
 from deop.text.vocabulary import Vocabulary, VocabularyWarning, shorten
+from deop.text.words import WordReader
 
 _SENTENCES_WITHOUT_PROGRESS = 200
 _MIN_NAMES_PER_STEP = 16  # embedded between two writes to the cache
@@ -86,21 +87,31 @@ def embed_vocabulary(
         cache = None
     request = _Request.of(vocabulary, calibration, encoder)
     _warn_if_cut(request.texts, templates, encoder)
-    texts = (*request.texts, *request.rivals)
+    similar = calibration is not None and calibration.needs_similarity and bool(request.texts)
+    compared = calibration.rivals if calibration is not None and similar else ()
+    texts = tuple(dict.fromkeys((*request.texts, *request.rivals, *compared)))
     table = _embed_cached(texts, templates, encoder, cache, progress, batch_size)
-    rows = np.stack([table[text] for text in texts]) if texts else np.zeros((0, encoder.width), np.float32)
-    count = len(request.texts)
-    _warn_if_alike(request.texts, rows[:count], request.owner)
+    rows, rival_rows, compared_rows = (
+        np.stack([table[text] for text in part]) if part else np.zeros((0, encoder.width), np.float32)
+        for part in (request.texts, request.rivals, compared)
+    )
+    nearest = (compared_rows @ rows.T).max(0) if compared else None
+    _warn_if_alike(request.texts, rows, request.owner)
     owner = np.array(request.owner, np.int64)
-    classes = Classes(rows[:count], owner, vocabulary.names, everything_else=request.everything_else)
+    classes = Classes(rows, owner, vocabulary.names, everything_else=request.everything_else)
     if calibration is None:
         return classes
-    rivals, rival_rows = request.rivals, rows[count:]
+    rivals = request.rivals
     if rivals and not calibration.rivals:  # the similarity of the settings is meant for the model's own rivals
         kept = _different_meaning(rivals, rival_rows, request.texts, classes.rows)
         rivals, rival_rows = tuple(rivals[index] for index in kept), rival_rows[kept]
         calibration = replace(calibration, rival_similarity=float("inf"))
-    return calibrate_classes(classes, request.texts, calibration, rivals, rival_rows if len(rivals) else None)
+    heads = readable = None
+    if calibration.seen_penalty and isinstance(encoder, WordReader):
+        heads = [encoder.head(text) for text in request.texts]
+        readable = [encoder.knows(text) for text in request.texts]
+    rival_table = rival_rows if len(rivals) else None
+    return calibrate_classes(classes, request.texts, calibration, rivals, rival_table, nearest, heads, readable)
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,8 @@ class _Request:
             elif not vocabulary.background:
                 rivals = calibration.rivals
         entries = _readable(entries, encoder)
+        if calibration is not None and calibration.groups:
+            entries += _members(entries, dict(calibration.groups), encoder)
         texts, owner = zip(*entries, strict=True) if entries else ((), ())
         return cls(texts, owner, rivals, everything_else)
 
@@ -147,8 +160,11 @@ def calibrate_classes(
     calibration: Calibration,
     rivals: Sequence[str] = (),
     rival_rows: np.ndarray | None = None,
+    nearest: np.ndarray | None = None,
+    heads: Sequence[str] | None = None,
+    readable: Sequence[bool] | None = None,
 ) -> Classes:
-    """Add rows for "none of these", and lower the rows of seen names if unseen names are requested too.
+    """Add rows for "none of these", lower the rows of seen names if unseen names are requested too, and unknown words.
 
     Args:
         classes: the embeddings of the requested names.
@@ -156,6 +172,9 @@ def calibrate_classes(
         calibration: calibration of the model.
         rivals: R names that stand for everything else.
         rival_rows: (R, C) float32 of unit length, their embeddings; None without rivals.
+        nearest: (M,) float, the similarity of each row to the most similar rival of the model, or None if unknown.
+        heads: the words that count most in each of the M texts, which make it seen if they are; None: the whole text.
+        readable: whether the encoder knows the words of each of the M rows; None: it does.
 
     Returns:
         The classes with an offset, and with the rivals that differ from all requested names and belong to no name.
@@ -164,24 +183,33 @@ def calibrate_classes(
     texts = list(texts)
     everything_else = len(classes.names) if classes.everything_else is None else classes.everything_else
     if rival_rows is not None:
-        nearest = (rival_rows @ rows.T).max(1) if count else np.zeros(len(rival_rows), np.float32)
-        far = np.flatnonzero(nearest < calibration.rival_similarity)
+        most = (rival_rows @ rows.T).max(1) if count else np.zeros(len(rival_rows), np.float32)
+        far = np.flatnonzero(most < calibration.rival_similarity)
         rows = np.concatenate([rows, rival_rows[far]])
         owner = np.concatenate([owner, np.full(len(far), everything_else, np.int64)])
         texts += [rivals[index] for index in far.tolist()]
-    trained = {name.casefold() for name in calibration.trained_names}
-    seen = [text.casefold() in trained for text in texts]
-    # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.
-    owners = owner.tolist()
-    names = {*range(len(classes.names))} - {everything_else}  # rows with another owner belong to no single name
-    seen_names = {index for index, is_seen in zip(owners[:count], seen, strict=False) if is_seen and index in names}
-    seen = [is_seen or index in seen_names for index, is_seen in zip(owners, seen, strict=True)]
-    # If every name was seen, or no row at all, the offset would have no effect.
-    mixed = any(seen) and not all(seen[:count])
-    if not mixed or not calibration.seen_penalty:
+    if not calibration.seen_penalty:
         return replace(classes, rows=rows, owner=owner)
-    offset = np.where(seen, np.float32(-calibration.seen_penalty), np.float32(0))
-    return replace(classes, rows=rows, owner=owner, offset=offset)
+    trained = {name.casefold() for name in calibration.trained_names}
+    seen = np.array([text.casefold() in trained for text in texts], bool)
+    if heads is not None:
+        seen[:count] |= np.array([head in trained for head in heads], bool)
+    if nearest is not None:
+        seen[:count] |= nearest >= calibration.seen_similarity
+    # A name counts as seen if any of its synonyms does: a synonym that training lacked does not make the name new.
+    names = [index for index in np.unique(owner[:count][seen[:count]]).tolist() if index != everything_else]
+    seen |= np.isin(owner, [index for index in names if index < len(classes.names)])
+    lowered, unknown = seen.copy(), np.zeros(len(texts), bool)
+    if readable is not None:
+        unknown[:count] = ~seen[:count] & ~np.array(readable, bool)
+    if nearest is not None:
+        lowered[:count] |= ~unknown[:count] & (nearest < calibration.far_similarity)
+    # If every name is lowered alike, or none is, the offset would have no effect.
+    mixed = lowered.any() and not (lowered | unknown)[:count].all()
+    offset = np.zeros(len(texts), np.float32)
+    offset[lowered] -= calibration.seen_penalty * mixed
+    offset[unknown] -= calibration.seen_penalty * (1 + mixed)
+    return replace(classes, rows=rows, owner=owner, offset=offset if offset.any() else None)
 
 
 def _different_meaning(
@@ -309,6 +337,23 @@ def _readable(entries: list[tuple[str, int]], encoder: TextEncoder) -> list[tupl
         stacklevel=5,
     )
     return kept
+
+
+def _members(
+    entries: list[tuple[str, int]], groups: Mapping[str, Sequence[str]], encoder: TextEncoder
+) -> list[tuple[str, int]]:
+    """The names that requested words such as "animal" sum up, each once, with the owner of the narrowest word."""
+    used = {text.casefold() for text, _ in entries}
+    asked = []
+    for text, index in entries:
+        word = encoder.head(text) if isinstance(encoder, WordReader) else text.casefold()
+        if word in groups:
+            asked.append((groups[word], index))
+    members = []
+    for names, index in sorted(asked, key=lambda entry: len(entry[0])):
+        members += [(name, index) for name in names if name not in used]
+        used.update(names)
+    return members
 
 
 def _warn_if_several_mean_everything_else(vocabulary: Vocabulary) -> None:

@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from deop.errors import CheckpointError, VocabularyError
+from deop.text.descriptions import PUNCTUATION, weigh
 from deop.text.folding import fold, unread_letters
 
 WORDS = "words.txt"
 """File name of the word list: line i names row i of the table."""
 
-READING = "letters are folded"
-"""Part of the hash: embeddings that earlier releases cached for names with accents are not used."""
+READING = "letters are folded, heads count most"
+"""Part of the hash: embeddings that earlier releases cached, which read texts differently, are not used."""
+
+_UNITS = re.compile(rf"[a-z0-9'-]+|[{PUNCTUATION}]")
+
+_PLURALS = {"##s", "##es"}
 
 _HASHED_ROWS = 4096  # rows that are converted to float32 at once
 
@@ -22,7 +27,8 @@ _HASHED_ROWS = 4096  # rows that are converted to float32 at once
 class WordReader:
     """Reads texts as words, word pieces ("##ing") and phrases of a list; ``vectors`` of a subclass gives their vectors.
 
-    Texts are folded first: "Façade" is read as "facade" (``deop.text.folding``).
+    Texts are folded first: "Façade" is read as "facade" (``deop.text.folding``). The head of a description counts more
+    than the other words (``deop.text.descriptions``).
 
     Args:
         words: the word, word piece or phrase of each row.
@@ -42,28 +48,67 @@ class WordReader:
         raise NotImplementedError
 
     def count_tokens(self, text: str) -> int:
-        """Number of vectors whose mean is the embedding of a text."""
+        """Number of vectors that a text is read as."""
         return len(self.pieces(text))
 
     def means(self, texts: Sequence[str], width: int) -> np.ndarray:
         """The embeddings of n texts, (n, width) float32, not normalised.
 
-        The embedding of a text is the mean of its vectors; channels that the table lacks are 0: images have a constant
-        channel there.
+        The embedding of a text is the weighted sum of the vectors of its words and phrases; that of an unknown word is
+        the mean of its pieces. Channels that the table lacks are 0: images have a constant channel there.
 
         Raises:
             VocabularyError: a text without a known word, because it has no Latin letter and no digit.
         """
         rows = np.zeros((len(texts), width), np.float32)
         for number, text in enumerate(texts):
-            pieces = self.pieces(text)
+            pieces, weights = self.weighted_pieces(text)
             if not pieces:
                 raise VocabularyError(
                     f"{text!r} has no letter that this model reads: use English words, or a CLIP model (--model)"
                 )
-            mean = self.vectors(pieces).mean(0)
+            mean = np.array(weights, np.float32) @ self.vectors(pieces)
             rows[number, : len(mean)] = mean
         return rows
+
+    def weighted_pieces(self, text: str) -> tuple[list[int], list[float]]:
+        """The rows of a text whose weight is not 0, and their weights."""
+        units = self._read(text)[0]
+        pieces: list[int] = []
+        weights: list[float] = []
+        for (_, rows), weight in zip(units, weigh([name for name, _ in units]), strict=True):
+            if rows and weight:
+                pieces += rows
+                weights += [weight / len(rows)] * len(rows)
+        return pieces, weights
+
+    def knows(self, text: str) -> bool:
+        """Whether the words of a text that count most are in the list; else they are read in pieces, which mean little.
+
+        A known word with the ending of a plural is known.
+        """
+        heads = self._heads(text)
+        parts = {self.words[row] for _, rows in heads for row in rows if self.words[row].startswith("##")}
+        return bool(heads) and parts <= _PLURALS
+
+    def head(self, text: str) -> str:
+        """The word or phrase of a description that counts most, without the ending of a plural; "" if it has no head.
+
+        >>> WordReader(["woman", "cat", "##s"]).head("two smiling cats"), WordReader(["woman"]).head("a woman smiling")
+        ('cat', 'woman')
+        """
+        heads = self._heads(text)
+        if len(heads) != 1:
+            return ""
+        [(name, rows)] = heads
+        return self.words[rows[0]] if len(rows) > 1 and {self.words[row] for row in rows[1:]} <= _PLURALS else name
+
+    def _heads(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words or phrases of a text that count most, with their rows: its head, or all if it has none."""
+        units = self._read(text)[0]
+        weights = weigh([name for name, _ in units])
+        pairs = zip(units, weights, strict=True)
+        return [(name, rows) for (name, rows), weight in pairs if rows and weight == max(weights) > 0]
 
     def unread(self, text: str) -> str:
         """The letters, digits and signs of a text that have no effect on its embedding, each once."""
@@ -71,29 +116,37 @@ class WordReader:
 
     def pieces(self, text: str) -> list[int]:
         """Split a text into rows of the table: the longest known phrases from the left, unknown words in pieces."""
-        return self._read(text)[0]
+        return [row for _, rows in self._read(text)[0] for row in rows]
 
-    def _read(self, text: str) -> tuple[list[int], str]:
-        """The rows of a text, and the letters that are not part of any."""
+    def _read(self, text: str) -> tuple[list[tuple[str, list[int]]], str]:
+        """The words, phrases and punctuation marks of a text with their rows, and the letters that are not part of any.
+
+        Punctuation has no rows. Words of which nothing is read are left out.
+        """
         folded = fold(text)
-        words = re.findall(r"[a-z0-9'-]+", folded)
-        pieces: list[int] = []
+        words = _UNITS.findall(folded)
+        units: list[tuple[str, list[int]]] = []
         unread = unread_letters(folded)
         position = 0
         while position < len(words):
             for length in range(min(self.longest, len(words) - position), 0, -1):
-                phrase = self.index.get(" ".join(words[position : position + length]))
-                if phrase is not None:
-                    pieces.append(phrase)
+                name = " ".join(words[position : position + length])
+                phrase = self.index.get(name)
+                if phrase is not None and name not in PUNCTUATION:
+                    units.append((name, [phrase]))
                     position += length
                     break
             else:
-                for part in re.findall(r"[a-z]+|[0-9]", words[position]):
+                word = words[position]
+                rows: list[int] = []
+                for part in re.findall(r"[a-z]+|[0-9]", word):
                     known, rest = self._split(part)
-                    pieces += known
+                    rows += known
                     unread += rest
+                if rows or word in PUNCTUATION:
+                    units.append((word, rows))
                 position += 1
-        return pieces, "".join(dict.fromkeys(unread))
+        return units, "".join(dict.fromkeys(unread))
 
     def _split(self, word: str) -> tuple[list[int], str]:
         """Split a word greedily into the longest known word pieces, up to the first letter without one."""

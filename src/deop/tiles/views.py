@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deop.arrays import to_float32
 from deop.images.canvas import Canvas
 from deop.labelling.assembly import FEW_NAMES, SLACK, strongest
 from deop.labelling.masks import PhotoMasks, SemanticRule
-from deop.labelling.present_names import keep_present
 from deop.labelling.windows import MAX_SIDE, MIN_SIDE, WINDOW, Window, window_at
 from deop.surface import ModelSurface
 from deop.text.vocabulary import Vocabulary
@@ -75,10 +73,8 @@ def encode_views(
     """
     views = []
     for encoded in model.encode(photos, **options):
-        scores = to_float32(model.class_probabilities(encoded, vocabulary))
-        masks = PhotoMasks(encoded.masks.logits, encoded.masks.exact)
-        if vocabulary.source is not None:
-            scores = keep_present(scores, masks, encoded.canvas, claim=model.settings.claim)
+        scores, masks = model.scored_masks(encoded, vocabulary)
+        masks = PhotoMasks(masks.logits, masks.exact)
         votes = scores if vocabulary.background else scores[:, :-1]
         views.append(View(np.ascontiguousarray(votes), masks, encoded.canvas))
     return views

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from deop.encoders.clip import CLIPVision
 from deop.encoders.clip_keys import text_from_openai, vision_from_openai
-from deop.encoders.clip_text import ACTIVATIONS, CLIPText, read_tokenizer
+from deop.encoders.clip_text import ACTIVATIONS, CLIPText
 from deop.encoders.from_folder import text_from_folder, vision_from_folder
 from deop.encoders.severance import Severance
+from deop.encoders.text_tower import read_tokenizer
 from deop.errors import CheckpointError, DeopError, OutputError, SettingError
 from deop.files import existing_folder, existing_path, read_json, writing_folder
 from deop.images.preprocessing import CLIP, IMAGENET, Resize

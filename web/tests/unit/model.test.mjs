@@ -62,12 +62,16 @@ test("words and vocabularies in the joint space", async () => {
   const config = readConfig(nano("config.json").toString());
   const tensors = readTensors(new Uint8Array(nano(config.table)));
   const table = new WordTable(nano("words.txt").toString().trimEnd().split("\n"), tensors.get("text.rows"), tensors.get("text.rows::scale"), config.width);
-  for (const [text, pieces, unread] of values.words.read) assert.deepEqual([text, table.read(text)], [text, { pieces, unread }]);
+  for (const [text, listed, unread, knows, head] of values.words.read) {
+    const units = listed.map(([name, rows]) => ({ name, rows }));
+    assert.deepEqual([text, table.read(text), table.knows(text), table.head(text)], [text, { pieces: units.flatMap(({ rows }) => rows), units, unread }, knows, head]);
+  }
   const [regions, none] = [numbers(values.words.regions), numbers(values.words.no_object)];
   for (const each of values.words.vocabularies) {
     const vocabulary = readVocabulary(each.names, { ...OPTIONS, background: each.background });
     assert.deepEqual(vocabulary.things, each.things);
-    const classes = embedVocabulary(vocabulary, table, config.calibration, []);
+    const [seenSimilarity, farSimilarity] = each.similarities;
+    const classes = embedVocabulary(vocabulary, table, { ...config.calibration, seenSimilarity, farSimilarity, groups: values.words.groups }, []);
     assert.deepEqual(classes.owner, each.owner);
     close(classes.rows.flatMap((row) => [...row]), numbers(each.rows), 1e-6, "rows");
     close(classes.offset, numbers(each.offset), 0, "offset");
@@ -131,7 +135,7 @@ test("results of all modes", async () => {
     const [count, height, width] = each.logits.shape;
     const masks = { count, height, width, logits: numbers(each.logits) };
     const scores = numbers(each.probabilities);
-    const settings = { calibration: { curve: each.curve }, claim: 0.05, smallestRegion: 0.002, smallestThing: 0.01 };
+    const settings = { calibration: { curve: each.curve }, claim: 0.05, smallestRegion: 0.002, smallestThing: 0.01, thingScore: 0.3 };
     const vocabulary = { names: each.names, background: each.background, things: each.things, everythingElse: each.everything_else };
     const what = `${each.names.length} names, ${each.canvas[0]}`;
     for (const [mode, answer] of Object.entries(each.answers)) {
@@ -157,7 +161,7 @@ test("no masks", async () => {
   const canvas = { photo: { height: 3, width: 4 }, resized: { height: 3, width: 4 }, padded: { height: 64, width: 64 } };
   const masks = { count: 0, height: 16, width: 16, logits: new Float32Array() };
   const vocabulary = { names: ["cat"], background: [], things: [true], everythingElse: null };
-  const settings = { calibration: { curve: [] }, claim: 0, smallestRegion: 0.01, smallestThing: 0.01 };
+  const settings = { calibration: { curve: [] }, claim: 0, smallestRegion: 0.01, smallestThing: 0.01, thingScore: 0 };
   for (const mode of ["semantic", "panoptic", "instance"])
     assert.deepEqual([...assemble(new Float32Array(), masks, canvas, vocabulary, settings, mode, [0]).labels], Array(12).fill(0));
 });

@@ -5,6 +5,8 @@ import base64
 import json
 import sys
 import warnings
+from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +55,11 @@ NAMES = [
     "Brick Wall in the sun", "sky", "skies", "loaves", "other people", "the rest", "(none of these)", "Background",
     "void",
 ]  # fmt: skip
+GROUPS = (("animal", ("cat", "dog", "bird")), ("pet", ("cat", "dog")), ("toy", ("kite",)), ("appliance", ("oven",)))
+DESCRIPTIONS = [
+    "a woman smiling", "a smiling woman", "old red bus, parked", "two slices of pizza on a plate", "of", "the", "(cat)",
+    "sofas", "red xqzzt", "my cat (asleep)", "a photo of a cat that is walking", "wall-wood",
+]  # fmt: skip
 VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["cat", "sofa|couch", "wall"], []),
     (["cat"], []),
@@ -61,6 +68,12 @@ VOCABULARIES: list[tuple[list[str], list[str]]] = [
     (["spoon", "zebra crossing", "smørrebrød"], ["road", "sky"]),
     (["cup", "other|backdrop"], ["table"]),
     (["lamp", "toy", "sky"], ["background"]),
+    (["a woman smiling", "red double decker bus", "cups", "xqzzt", "justice"], []),
+    (["xqzzt", "cat"], []),
+    (["small animal", "pet", "Dog", "wall"], []),
+    (["animal", "background"], ["toy"]),
+    (["kitchen appliance", "appliances", "cups"], []),
+    (["justice", "xqzzt"], ["cups"]),
 ]
 
 
@@ -98,14 +111,18 @@ def words() -> dict[str, Any]:
     regions = generator.normal(size=(9, table.width)).astype(np.float32)
     regions /= np.linalg.norm(regions, axis=1, keepdims=True)
     vocabularies = []
-    for names, background in VOCABULARIES:
+    for (names, background), similarities in product(VOCABULARIES, [(1.0, -1.0), (0.7, 0.2)]):
         vocabulary = Vocabulary.parse(names, background)
-        classes = embed_vocabulary(vocabulary, table, config.settings.calibration)
+        calibration = replace(
+            config.settings.calibration, seen_similarity=similarities[0], far_similarity=similarities[1], groups=GROUPS
+        )
+        classes = embed_vocabulary(vocabulary, table, calibration)
         none = regions[0] * 3
         vocabularies.append(
             {
                 "names": names,
                 "background": background,
+                "similarities": similarities,
                 "things": vocabulary.things,
                 "owner": classes.owner.tolist(),
                 "rows": array(classes.rows),
@@ -114,8 +131,15 @@ def words() -> dict[str, Any]:
                 "with_no_object": array(probabilities(classify(regions, classes, none, 100.0))),
             }
         )
-    read = [[text, *table._read(text)] for text in [*TEXTS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]]
-    return {"read": read, "regions": array(regions), "no_object": array(regions[0] * 3), "vocabularies": vocabularies}
+    texts = [*TEXTS, *DESCRIPTIONS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]
+    read = [[text, *table._read(text), table.knows(text), table.head(text)] for text in texts]
+    return {
+        "read": read,
+        "groups": GROUPS,
+        "regions": array(regions),
+        "no_object": array(regions[0] * 3),
+        "vocabularies": vocabularies,
+    }
 
 
 def curves() -> list[Any]:
@@ -183,7 +207,11 @@ def results() -> list[Any]:
             scores = scores.astype(np.float32)
             curve = ((0.0, 0.0), (0.5, 0.3), (1.0, 0.9)) if canvas.photo[0] == 90 else ()
             settings = Settings(
-                calibration=Calibration(curve=curve), claim=0.05, smallest_region=0.002, smallest_thing=0.01
+                calibration=Calibration(curve=curve),
+                claim=0.05,
+                smallest_region=0.002,
+                smallest_thing=0.01,
+                thing_score=0.3,
             )
             masks = PhotoMasks(logits)
             photo: Any = SimpleNamespace(

@@ -7,6 +7,12 @@ export interface Calibration {
   readonly seenPenalty: number;
   readonly rivals: readonly string[];
   readonly rivalSimilarity: number;
+  /** Similarity to a rival from which a name counts as seen. */
+  readonly seenSimilarity: number;
+  /** Names whose similarity to every rival is lower are lowered like seen names. */
+  readonly farSimilarity: number;
+  /** Words that sum names up, and these names. */
+  readonly groups: readonly (readonly [string, readonly string[]])[];
   /** Pairs (raw score, share of correct segments), ascending; empty: raw scores. */
   readonly curve: readonly (readonly [number, number])[];
 }
@@ -25,6 +31,8 @@ export interface ModelConfig {
   /** Shares of the photo in [0, 1). */
   readonly smallestRegion: number;
   readonly smallestThing: number;
+  /** Things with a lower score, in [0, 1], are no segments of panoptic mode. */
+  readonly thingScore: number;
   /** File name of the graph. */
   readonly graph: string;
   /** SHA-256 of each file by name. */
@@ -75,11 +83,15 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
       seenPenalty: calibration.seen_penalty,
       rivals: calibration.rivals,
       rivalSimilarity: calibration.rival_similarity,
+      seenSimilarity: calibration.seen_similarity ?? 1,
+      farSimilarity: calibration.far_similarity ?? -1,
+      groups: calibration.groups ?? [],
       curve: calibration.curve,
     },
     claim: settings.claim,
     smallestRegion: settings.smallest_region,
     smallestThing: settings.smallest_thing,
+    thingScore: settings.thing_score ?? 0,
     graph,
     files: onnx.files,
     width: onnx.text.width,

@@ -20,7 +20,7 @@ export interface Classes {
 
 /**
  * Embeds a vocabulary and calibrates it: rows for "everything else", and a penalty for names that training used if
- * others are asked too.
+ * others are asked too, and more for words that the table lacks.
  *
  * @param remarks what people should know about their names is added here
  * @throws EngineError a name of which nothing is read
@@ -33,6 +33,7 @@ export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibr
   const meant = entries.some(([text]) => meansEverythingElse(text));
   entries = entries.filter(([text]) => !meansEverythingElse(text) || trained.has(caseFold(text)));
   entries = readable(entries, table, remarks);
+  if (calibration.groups.length) entries.push(...membersOf(entries, new Map(calibration.groups), table));
   const rows = entries.map(([text]) => table.embed(text));
   const owner = entries.map(([, k]) => k);
   const rest = vocabulary.everythingElse ?? count;
@@ -42,28 +43,44 @@ export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibr
 
   const requested = rows.length;
   const texts = entries.map(([text]) => text);
+  const rivals = calibration.rivals.map((rival) => table.embed(rival));
+  const nearest = rows.map((row) => Math.max(...rivals.map((rival) => dot(row, rival))));
   if (meant || !vocabulary.background.length)
-    for (const rival of calibration.rivals) {
-      const row = table.embed(rival);
-      if (rows.slice(0, requested).some((other) => dot(row, other) >= calibration.rivalSimilarity)) continue;
+    rivals.forEach((row, index) => {
+      if (rows.slice(0, requested).some((other) => dot(row, other) >= calibration.rivalSimilarity)) return;
       rows.push(row);
       owner.push(rest);
-      texts.push(rival);
-    }
+      texts.push(calibration.rivals[index]);
+    });
   // A name counts as seen if any of its synonyms does.
-  const isSeen = texts.map((text) => trained.has(caseFold(text)));
+  const compares = rivals.length > 0 && (calibration.seenSimilarity < 1 || calibration.farSimilarity > -1);
+  const isSeen = texts.map((text, row) => trained.has(caseFold(text)) || (row < requested && trained.has(table.head(text))) || (compares && row < requested && nearest[row] >= calibration.seenSimilarity));
   const seenNames = new Set(owner.slice(0, requested).filter((k, row) => isSeen[row] && k < count && k !== rest));
   const seen = owner.map((k, row) => isSeen[row] || seenNames.has(k));
-  const mixed = seen.some(Boolean) && !seen.slice(0, requested).every(Boolean);
+  const unknown = texts.map((text, row) => row < requested && !seen[row] && !table.knows(text));
+  const lowered = seen.map((flag, row) => flag || (compares && row < requested && !unknown[row] && nearest[row] < calibration.farSimilarity));
+  const mixed = lowered.some(Boolean) && lowered.slice(0, requested).some((flag, row) => !flag && !unknown[row]);
   // In a long built-in list, the penalty would let chance names win everywhere.
-  const penalty = mixed && !vocabulary.builtIn ? calibration.seenPenalty : 0;
-  return { rows, owner, offset: Float32Array.from(seen, (flag) => (flag ? -penalty : 0)), rest };
+  const penalty = vocabulary.builtIn ? 0 : calibration.seenPenalty;
+  const offset = texts.map((_, row) => -penalty * (unknown[row] ? 1 + Number(mixed) : Number(lowered[row] && mixed)));
+  return { rows, owner, offset: Float32Array.from(offset), rest };
 }
 
 export function dot(first: Float32Array, second: Float32Array): number {
   let sum = 0;
   for (let c = 0; c < first.length; c++) sum += first[c] * second[c];
   return sum;
+}
+
+/** The names that words such as "animal" sum up, each once, with the owner of the narrowest word. */
+function membersOf(entries: readonly (readonly [string, number])[], groups: ReadonlyMap<string, readonly string[]>, table: WordTable): (readonly [string, number])[] {
+  const used = new Set(entries.map(([text]) => caseFold(text)));
+  const asked = entries.map(([text, k]) => [groups.get(table.head(text)) ?? [], k] as const).sort((a, b) => a[0].length - b[0].length);
+  return asked.flatMap(([names, k]) => {
+    const members = names.filter((name) => !used.has(name));
+    names.forEach((name) => used.add(name));
+    return members.map((name) => [name, k] as const);
+  });
 }
 
 /** The texts of which something is read; a remark about those that are read in part. */

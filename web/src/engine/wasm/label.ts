@@ -5,7 +5,8 @@ import { calibrated, rawScore } from "./calibration";
 import type { Canvas } from "./canvas";
 import type { ModelConfig } from "./config";
 import { absorbSmallRegions, paintRuns, RunsBuilder, type Runs } from "./regions";
-import { divideThings, labelRest, largestFirst, onlyThings, type Pieces } from "./segments";
+import { divideThings, dropWeakThings, labelRest, largestFirst, onlyThings, type Pieces } from "./segments";
+import { maskCells } from "./same_thing";
 import { labelStrips } from "./semantic";
 import type { Vocabulary } from "./vocabulary";
 import { strips, type Masks } from "./windows";
@@ -18,7 +19,7 @@ export interface Result {
   readonly segmentMap: PixelMap | null;
 }
 
-type Settings = Pick<ModelConfig, "calibration" | "claim" | "smallestRegion" | "smallestThing">;
+type Settings = Pick<ModelConfig, "calibration" | "claim" | "smallestRegion" | "smallestThing" | "thingScore">;
 
 /**
  * @param probabilities (N, K + 1) in rows
@@ -56,7 +57,8 @@ export function assemble(
   }
   // A kind of stuff needs a mask: not every second-best name is a segment.
   const stuff = mode === "panoptic" ? namesOfMasks(probabilities, masks, limits) : null;
-  let divided: Pieces = divideThings(map, vocabulary.things, settings.smallestThing * area, stuff);
+  let divided: Pieces = divideThings(map, vocabulary.things, settings.smallestThing * area, stuff, maskCells(masks, canvas));
+  if (mode === "panoptic") divided = dropWeakThings(divided, settings.thingScore);
   if (rest >= 0 && !vocabulary.background.length) divided = labelRest(divided, rest);
   divided = mode === "instance" ? onlyThings(divided) : largestFirst(divided, vocabulary.names);
   const { runs, piece, pieces } = divided;

@@ -1,6 +1,7 @@
 /** From a map of names to things and stuff: `deop.labelling.maps`. */
 
 import { absorbSmallRegions, connectedRegions, type Runs } from "./regions";
+import { joinPieces, type MaskCells } from "./same_thing";
 
 export interface Piece {
   readonly name: number;
@@ -21,22 +22,24 @@ export interface Pieces {
 }
 
 /**
- * Divides the pixels of each thing into connected pieces; all pixels of a kind of stuff are one piece. Their score is
- * the mean confidence of their pixels.
+ * Divides the pixels of each thing into connected pieces, and joins those of one name in one mask; all pixels of a kind
+ * of stuff are one piece. Their score is the mean confidence of their pixels.
  *
  * @param smallest pixels; smaller pieces of things get the label of their surroundings
  * @param stuff the kinds of stuff that are pieces; pixels of the others get none. Null: all
+ * @param cells which mask covers which part of the photo. Null: only connected pieces are one thing
  */
-export function divideThings(map: Runs, things: readonly boolean[], smallest: number, stuff: readonly boolean[] | null): Pieces {
+export function divideThings(map: Runs, things: readonly boolean[], smallest: number, stuff: readonly boolean[] | null, cells: MaskCells | null = null): Pieces {
   const runs = absorbSmallRegions(map, (label) => (label >= 0 && things[label] ? smallest : 0));
   const regions = connectedRegions(runs);
+  const root = cells && joinPieces(runs, regions, cells);
   const number = new Int32Array(regions.count).fill(-1);
   const ofStuff = new Map<number, number>();
   const found: { name: number; area: number; sum: number; isThing: boolean }[] = [];
   for (let r = 0; r < regions.count; r++) {
     const name = regions.labels[r];
     if (name < 0 || (!things[name] && stuff && !stuff[name])) continue;
-    let index = things[name] ? undefined : ofStuff.get(name);
+    let index = things[name] ? (root && root[r] < r ? number[root[r]] : undefined) : ofStuff.get(name);
     if (index === undefined) {
       index = found.push({ name, area: 0, sum: 0, isThing: things[name] }) - 1;
       if (!things[name]) ofStuff.set(name, index);
@@ -63,6 +66,10 @@ const byBox = (a: Piece, b: Piece): number => a.box.map((value, i) => value - b.
 /** The largest first, and those of one area by name. */
 export const largestFirst = (divided: Pieces, names: readonly string[]): Pieces =>
   reorder(divided, divided.pieces.map((_, index) => index), (a, b) => b.area - a.area || compare(names[a.name], names[b.name]) || byBox(a, b));
+
+/** Drops the things whose score is below `least`. */
+export const dropWeakThings = (divided: Pieces, least: number): Pieces =>
+  reorder(divided, divided.pieces.flatMap(({ isThing, score }, index) => (!isThing || score >= least ? [index] : [])), () => 0);
 
 /** The things alone, the best first. */
 export const onlyThings = (divided: Pieces): Pieces =>

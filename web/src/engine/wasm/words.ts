@@ -1,11 +1,16 @@
 /** The text encoder of the small model, a table of words, word pieces and phrases: `deop.text.words`. */
 
+import { PUNCTUATION, weigh } from "./descriptions";
 import { fold, unreadLetters } from "./folding";
 import { floatsOf, type Tensor } from "./tensors";
+
+const PLURALS = new Set(["##s", "##es"]);
 
 export interface Reading {
   /** Rows of the table. */
   readonly pieces: readonly number[];
+  /** Words, phrases and punctuation marks; the latter have no rows. */
+  readonly units: readonly { readonly name: string; readonly rows: readonly number[] }[];
   /** Letters that have no effect, each once. */
   readonly unread: string;
 }
@@ -24,7 +29,7 @@ export class WordTable {
    * @param width channels C of an embedding; those that the table lacks are 0
    */
   constructor(
-    words: readonly string[],
+    private readonly words: readonly string[],
     rows: Tensor,
     scales: Tensor | undefined,
     readonly width: number,
@@ -40,25 +45,51 @@ export class WordTable {
   /** Splits a text into rows: the longest known phrases from the left, unknown words in pieces. */
   read(text: string): Reading {
     const folded = fold(text);
-    const words = folded.match(/[a-z0-9'-]+/g) ?? [];
-    const pieces: number[] = [];
+    const words = folded.match(/[a-z0-9'-]+|[,(;:]/g) ?? [];
+    const units: { name: string; rows: number[] }[] = [];
     let unread = unreadLetters(folded);
     for (let position = 0; position < words.length; ) {
       let length = Math.min(this.longest, words.length - position);
+      let name = "";
       let phrase: number | undefined;
       for (; length > 0; length--) {
-        phrase = this.index.get(words.slice(position, position + length).join(" "));
+        name = words.slice(position, position + length).join(" ");
+        phrase = PUNCTUATION.includes(name) ? undefined : this.index.get(name);
         if (phrase !== undefined) break;
       }
       if (phrase !== undefined) {
-        pieces.push(phrase);
+        units.push({ name, rows: [phrase] });
         position += length;
         continue;
       }
-      for (const part of words[position].match(/[a-z]+|[0-9]/g) ?? []) unread += this.split(part, pieces);
+      const rows: number[] = [];
+      for (const part of words[position].match(/[a-z]+|[0-9]/g) ?? []) unread += this.split(part, rows);
+      if (rows.length || PUNCTUATION.includes(words[position])) units.push({ name: words[position], rows });
       position++;
     }
-    return { pieces, unread: [...new Set(unread)].join("") };
+    return { pieces: units.flatMap(({ rows }) => rows), units, unread: [...new Set(unread)].join("") };
+  }
+
+  /** Whether the words of a text that count most are in the list, and not read in pieces, except for the ending of a plural. */
+  knows(text: string): boolean {
+    const heads = this.heads(text);
+    return heads.length > 0 && heads.every(({ rows }) => rows.every((row) => !this.words[row].startsWith("##") || PLURALS.has(this.words[row])));
+  }
+
+  /** The word or phrase of a description that counts most, without the ending of a plural; "" if it has no head. */
+  head(text: string): string {
+    const heads = this.heads(text);
+    if (heads.length !== 1) return "";
+    const [{ name, rows }] = heads;
+    return rows.length > 1 && rows.slice(1).every((row) => PLURALS.has(this.words[row])) ? this.words[rows[0]] : name;
+  }
+
+  /** The words or phrases of a text that count most: its head, or all if it has none. */
+  private heads(text: string): Reading["units"] {
+    const { units } = this.read(text);
+    const weights = weigh(units.map(({ name }) => name));
+    const most = Math.max(0, ...weights);
+    return units.filter(({ rows }, place) => rows.length && weights[place] && weights[place] === most);
   }
 
   /** Adds the longest known word pieces of a word, up to the first letter without one; returns the rest. */
@@ -77,14 +108,18 @@ export class WordTable {
     return "";
   }
 
-  /** The embedding of a text, (C,) of unit length: the mean of its vectors; zeros if nothing of it is read. */
+  /** The embedding of a text, (C,) of unit length: the weighted sum of its units; zeros if nothing of it is read. */
   embed(text: string): Float32Array {
-    const { pieces } = this.read(text);
+    const { units } = this.read(text);
     const mean = new Float64Array(this.width);
-    for (const piece of pieces) {
-      const scale = this.scales ? this.scales[piece] : 1;
-      for (let c = 0, at = piece * this.depth; c < this.depth; c++, at++) mean[c] += this.rows[at] * scale;
-    }
+    weigh(units.map(({ name }) => name)).forEach((weight, place) => {
+      const { rows } = units[place];
+      if (!weight) return;
+      for (const piece of rows) {
+        const scale = ((this.scales ? this.scales[piece] : 1) * weight) / rows.length;
+        for (let c = 0, at = piece * this.depth; c < this.depth; c++, at++) mean[c] += this.rows[at] * scale;
+      }
+    });
     let square = 0;
     for (const value of mean) square += value * value;
     const length = Math.max(Math.sqrt(square), 1e-12);
