@@ -291,7 +291,7 @@ def read_pair(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_links_of_a_labelled_folder_show_nothing_of_what_they_lead_to(part, tmp_path):
-    """They are followed, since data sets are often made of links; a file that is not a picture is named and not shown."""
+    """They are followed, since data sets are often made of links. A file that is not a picture is named, not shown."""
     folder = labelled(tmp_path / "data", '[{"id": 1, "name": "a"}]')
     secret = tmp_path / "secret"
     secret.write_text("hunter2-is-the-secret " * 20)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import warnings
+from base64 import b64encode
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 import deop
 from deop.errors import DeopError, ImageError
 from deop.images.reading import count_pixels, read_photo
+from deop.text.vocabulary import Vocabulary
 from deop.tiles.segmenting import segment_tiles
-from tests.trust.bad_input import ROWS, Row, write_quick_model
+from tests.trust.bad_input import CONTROL, HOSTILE, ROWS, SCRIPTS, Row, control_characters, write_quick_model
 
 ALL = pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 REFUSED = pytest.mark.parametrize("row", [row for row in ROWS if row.shape is None], ids=lambda row: row.name)
@@ -173,30 +175,31 @@ def test_batches(folder, quick, tmp_path):
             assert (result["height"], result["width"]) == row.shape
 
 
+@pytest.fixture(scope="module")
+def client(quick):
+    pytest.importorskip("fastapi")
+    import io
+
+    from starlette.testclient import TestClient
+
+    from deop.serving.access import RequestLog
+    from deop.serving.app import create_app
+    from deop.serving.limits import Limits
+    from deop.serving.work import Worker
+    from tests.serving.conftest import ThreadLane
+
+    loaded = deop.load(quick, engine="onnx", device="cpu", threads=1)
+    loaded.cache = None
+    worker = Worker(loaded, Limits(), "0-")
+    app = create_app([ThreadLane(worker)], worker.describe(), limits=Limits(), log=RequestLog(io.StringIO()))
+    with TestClient(app, base_url="http://localhost") as client:
+        yield client
+
+
 class TestServer:
     """The bytes of each row in a request."""
 
     SENT = pytest.mark.parametrize("row", [row for row in ROWS if row.status], ids=lambda row: row.name)
-
-    @pytest.fixture(scope="class")
-    def client(self, quick):
-        pytest.importorskip("fastapi")
-        import io
-
-        from starlette.testclient import TestClient
-
-        from deop.serving.access import RequestLog
-        from deop.serving.app import create_app
-        from deop.serving.limits import Limits
-        from deop.serving.work import Worker
-        from tests.serving.conftest import ThreadLane
-
-        loaded = deop.load(quick, engine="onnx", device="cpu", threads=1)
-        loaded.cache = None
-        worker = Worker(loaded, Limits(), "0-")
-        app = create_app([ThreadLane(worker)], worker.describe(), limits=Limits(), log=RequestLog(io.StringIO()))
-        with TestClient(app, base_url="http://localhost") as client:
-            yield client
 
     @SENT
     @pytest.mark.filterwarnings("ignore")
@@ -212,6 +215,20 @@ class TestServer:
             assert "/deop/" not in answer.text
         else:
             assert tuple(answer.json()["size"]) == row.shape[::-1]
+
+    @pytest.mark.parametrize("name", [*SCRIPTS, *HOSTILE, *CONTROL, "x" * 5000], ids=lambda name: ascii(name[:30]))
+    def test_names(self, name, folder, client):
+        """A name is returned as it is, in JSON, or refused with a reason that controls no terminal."""
+        content = {"photo": b64encode((folder / "plain.png").read_bytes()).decode(), "names": [name, "cat"]}
+        answer = client.post("/v1/segment", json=content)
+        assert answer.status_code in (200, 422), answer.text
+        assert answer.headers["content-type"] in ("application/json", "application/problem+json")
+        if answer.status_code == 200:
+            assert answer.json()["names"] == list(Vocabulary.parse([name, "cat"]).names)
+        else:
+            assert not control_characters(answer.json()["detail"])
+            assert len(answer.json()["detail"]) < 400
+        assert not any(name in value for value in answer.headers.values() if len(name) > 3)
 
 
 @contextmanager
