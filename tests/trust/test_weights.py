@@ -257,7 +257,7 @@ def test_a_huge_description_is_not_read(copy):
         within_seconds(lambda: load(folder))
 
 
-def within_seconds(function: Callable[[], object], limit: float = 60) -> object:
+def within_seconds(function: Callable[[], object], limit: float = 240) -> object:
     """Call a function in a thread, so that one that waits for ever fails the test instead of hanging it."""
     results: list[object] = []
 
@@ -298,7 +298,7 @@ def test_weights_of_another_model_of_the_same_shapes_are_refused(copy, tmp_path)
         ("siglip", ("vision_config", "intermediate_size"), 10**9),
         ("mask2former", ("dim_feedforward",), 10**9),
         ("mask2former", ("num_queries",), 10**9),
-        ("dino", ("num_hidden_layers",), 10**6),
+        ("dino", ("intermediate_size",), 10**9),
     ],
     ids=str,
 )
