@@ -1,15 +1,16 @@
 """Choose the score threshold of the small model, and measure the calibration of its scores.
 
-    python -m recipes.nano.calibrate --model FOLDER --data DATA [--plot FILE]
+    python -m recipes.nano.calibrate --model FOLDER --data FOLDER [--split SPLIT] [--plot FILE]
 
-The threshold is chosen on every second photo of coco-mini/val, and the results are reported on the others. The names
-requested of each photo are: those present, each of them alone, those present and five absent ones, all names, and three
-absent names one at a time. The plot needs matplotlib.
+Choose the threshold with a model that held out photos (``tune``), on those photos (``split.py``); measure the shipped
+model on coco-mini/val. The names requested of each photo are: those present, each of them alone, those present and five
+absent ones, all names, and three absent names one at a time. Names that the model was not trained with are left out,
+and their pixels do not count. The plot needs matplotlib.
 """
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,11 +63,17 @@ def requests(present: list[str], names: list[str], rng: random.Random) -> Iterat
         yield "absent", [name]
 
 
-def predict(model: DeOP, data: LabelledData, pairs: list[Pair]) -> Predictions:
+def predict(model: DeOP, data: LabelledData, pairs: Sequence[Pair]) -> Predictions:
     """Run all requests on some photos."""
-    names, predictions, rng = list(data.names), Predictions(), random.Random(SEED)
+    trained = set(model.settings.calibration.trained_names)
+    known = [index for index, name in enumerate(data.names) if trained & set(name.split("|"))]
+    new_index = np.full(len(data.names) + 1, -1)  # the last entry is for unlabelled pixels, -1
+    new_index[known] = np.arange(len(known))
+    names, predictions, rng = [data.names[index] for index in known], Predictions(), random.Random(SEED)
     for pair in pairs:
-        truth = data.labels(pair)
+        truth = new_index[data.labels(pair)]
+        if not (truth >= 0).any():
+            continue
         present = [names[index] for index in np.unique(truth[truth >= 0])]
         encoded = model.encode([pair.photo])[0]
         for kind, requested in requests(present, names, rng):
@@ -126,29 +133,26 @@ def main() -> None:
     """Print the tables, and save the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="the model to evaluate")
-    parser.add_argument("--data", type=Path, required=True, help="directory that contains coco-mini")
+    parser.add_argument("--data", type=Path, required=True, help="directory with labelled photos, such as coco-mini")
+    parser.add_argument("--split", help="its split (default: val, if it has splits)")
     parser.add_argument("--plot", type=Path, help="save the reliability diagram to this file")
     parser.add_argument("--limit", type=int, help="only use the first photos")
     args = parser.parse_args()
-    data = open_folder(args.data / "coco-mini", "val")
+    data = open_folder(args.data, args.split, skip_unpaired=True)
     model = load(args.model, engine="torch")
     pairs = data.pairs[: args.limit]
-    chosen_on, reported_on = (predict(model, data, list(pairs[start::2])) for start in (0, 1))
-    print("           chosen on                       reported on")
-    print("threshold  correct labelled alone absent   correct labelled alone absent")
+    predictions = predict(model, data, pairs)
+    print("threshold  correct labelled  alone  absent  correct + alone")
     for threshold in (0, 0.02, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5):
-        columns = [
-            f"{correct:7.3f} {labelled:8.3f} {alone:.3f}  {absent:.3f}"
-            for correct, labelled, alone, absent in (rates(part, threshold) for part in (chosen_on, reported_on))
-        ]
-        print(f"{threshold:9.2f}  {'   '.join(columns)}")
-    rows = reliability(reported_on.segment_scores, reported_on.segment_correct)
-    print("segments of the photos reported on, in ten bins of equal size: mean score, fraction correct, number")
+        correct, labelled, alone, absent = rates(predictions, threshold)
+        print(f"{threshold:9.2f}  {correct:7.3f} {labelled:8.3f} {alone:6.3f}  {absent:6.3f}  {correct + alone:15.3f}")
+    rows = reliability(predictions.segment_scores, predictions.segment_correct)
+    print("segments in ten bins of equal size: mean score, fraction correct, number")
     for score, correct, count in rows:
         print(f"  {score:.3f} {correct:.3f} {count}")
     print(f"expected calibration error {calibration_error(rows):.3f}")
     if args.plot:
-        plot(rows, len(pairs[1::2]), args.plot)
+        plot(rows, len(pairs), args.plot)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import io
 import json
 import lzma
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,9 @@ from torch import Tensor
 
 from deop.data.check import checked_folder
 from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
 from deop.encoders.nano_text import NanoText
+from deop.errors import DataError
 from recipes.nano import data
 from recipes.nano.data import Example, Examples
 from recipes.nano.names import FOLDER, read_lists, without_synonyms
@@ -123,16 +125,40 @@ def read_examples(file: Path) -> Examples:
         return Examples(tuple(examples), tuple(json.loads(str(stored["names"]))), stored["things"])
 
 
-def read_set(root: Path, source: str) -> Examples:
-    """Read all training photos of a data set, from its compressed file if there is one, or else its directory."""
+def read_set(root: Path, source: str, licenses: Collection[int] = ()) -> Examples:
+    """Read the training photos of a data set, from its compressed file if there is one, or else its directory.
+
+    Args:
+        root: directory of the data sets.
+        source: key of ``DATA_SETS``.
+        licenses: COCO's numbers of the licenses that a photo may have, where each photo has its own; empty: any.
+
+    Raises:
+        DataError: licenses are given, but a compressed file does not name those of its photos.
+    """
     data_set = DATA_SETS[source]
     if (root / f"{data_set.folder}.npz").exists():
+        if licenses:
+            raise DataError(f"{root / data_set.folder}.npz does not name the licenses of its photos: use the directory")
         return read_examples(root / f"{data_set.folder}.npz")
     if not data_set.splits:
         return data.read_unlabelled(root / data_set.folder)
-    folders = (open_folder(root / data_set.folder, split, skip_unpaired=True) for split in data_set.splits)
+    folders = [open_folder(root / data_set.folder, split, skip_unpaired=True) for split in data_set.splits]
+    if licenses and data_set.terms == "each photo":
+        folders = [licensed_part(folder, licenses) for folder in folders]
     parts = [data.read_folder(checked_folder(folder)) for folder in folders]
     return Examples(tuple(photo for part in parts for photo in part.photos), parts[0].names, parts[0].things)
+
+
+def licensed_part(folder: LabelledData, licenses: Collection[int]) -> LabelledData:
+    """The photos of a folder whose license, in the folder's panoptic.json, is one of these."""
+    listing = json.loads((Path(folder.root) / "panoptic.json").read_text(encoding="utf-8"))
+    allowed = {
+        Path(entry["file_name"]).stem
+        for entry in (*listing["images"], *listing["annotations"])
+        if entry.get("license") in licenses
+    }
+    return replace(folder, pairs=tuple(pair for pair in folder.pairs if pair.key in allowed))
 
 
 def read_imagenet(root: Path) -> tuple[Tensor, list[str]]:

@@ -11,7 +11,7 @@ from deop.networks.efficientnet import EfficientNetLite
 from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.nano import NanoProposer, NanoProposerConfig
 from deop.training.task import LoopSettings
-from recipes.nano.sets import CROP_SOURCES
+from recipes.nano.sets import CROP_SOURCES, DATA_SETS
 from recipes.nano.snapshot import snapshot_parts
 
 SEGMENTS = 40
@@ -110,6 +110,8 @@ class NanoRecipe:
         alias: probability that an alias replaces a name.
         smooth: label smoothing.
         unseen: names that are excluded from training.
+        licenses: COCO's numbers of the licenses that a photo may have, to train only on photos whose terms allow
+            commercial use. Data sets for research, and ImageNet's photos, must then have 0 crops. Empty: all photos.
         tune: hold out every n-th training photo of each set for evaluation; 0: train on all.
         fold: which of every n photos is held out, counted from the last.
         layers: transformer layers.
@@ -156,6 +158,7 @@ class NanoRecipe:
     alias: float = 0.4
     smooth: float = 0.05
     unseen: tuple[str, ...] = ()
+    licenses: tuple[int, ...] = ()
     tune: int = 0
     fold: int = 0
     layers: int = 3
@@ -183,6 +186,13 @@ class NanoRecipe:
             raise SettingError("cached features (pool) need a frozen trunk: set trunk_rate and singles to 0")
         if self.start and self.local_width:
             raise SettingError("a snapshot has no local branch, so a run that starts from one needs local_width: 0")
+        terms = {name: data_set.terms for name, data_set in DATA_SETS.items()}
+        research = [name for name, count in self.counts.items() if count and terms.get(name, "research") == "research"]
+        research += ["singles"] if self.singles else []
+        if self.licenses and research:
+            raise SettingError(
+                f"licenses are given, but the terms of {', '.join(research)} allow research only: set them to 0"
+            )
         if self.unlabelled and self.pseudo.start >= 1:
             raise SettingError("unlabelled photos need pseudo-labels: set pseudo.start below 1, or unlabelled to 0")
 

@@ -29,6 +29,8 @@ class DataSet:
         exhaustive: whether an unlabelled pixel is known to show none of its names.
         named: whether its classes are names; otherwise they only partition the photo.
         paste: whether its objects are pasted onto other crops, and those of others onto its own.
+        terms: what its terms allow. "open": any use. "each photo": that depends on the license of each photo, which its
+            panoptic.json names. "research": research only.
     """
 
     folder: str
@@ -38,13 +40,14 @@ class DataSet:
     exhaustive: bool = False
     named: bool = True
     paste: bool = False
+    terms: str = "research"
 
 
 DATA_SETS = {
-    "coco": DataSet("coco-mini", joint=True, paste=True),
+    "coco": DataSet("coco-mini", joint=True, paste=True, terms="each photo"),
     "msrc": DataSet("msrc", joint=True, own=True),
-    "pets": DataSet("pets", joint=True, exhaustive=True),
-    "things": DataSet("coco-things", ("train", "extra"), joint=True, exhaustive=True, paste=True),
+    "pets": DataSet("pets", joint=True, exhaustive=True, terms="open"),
+    "things": DataSet("coco-things", ("train", "extra"), joint=True, exhaustive=True, paste=True, terms="each photo"),
     "unlabelled": DataSet("coco-unlabelled", (), joint=True),
     "bsds": DataSet("bsds", named=False),
     "camvid": DataSet("camvid-mini", own=True),

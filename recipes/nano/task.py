@@ -83,7 +83,11 @@ class NanoTask(Task):
         self.batches = StepRequests(recipe.loop.batch)
         self.skips_parameters = recipe.divide_every > 1
         root = Path(recipe.data)
-        examples = {name: training_part(read_set(root, name), recipe) for name in DATA_SETS if recipe.counts[name]}
+        examples = {
+            name: training_part(read_set(root, name, recipe.licenses), recipe)
+            for name in DATA_SETS
+            if recipe.counts[name]
+        }
         imagenet, imagenet_names = read_imagenet(root)
         self.space = build_label_space(
             {name: part.names for name, part in examples.items() if DATA_SETS[name].named},
@@ -270,11 +274,13 @@ class NanoTask(Task):
     def card(self) -> Card:
         """The description of the trained model."""
         sets = [f"{len(photos)} {TRAINING_DATA[name]}" for name, photos in self.sources.sets.items()]
+        if self.recipe.counts["mosaics"] or self.recipe.singles:
+            sets.append(TRAINING_DATA["mosaics"])
         return Card(
             name="nano",
-            license="Apache-2.0; trained on data for research",
+            license="Apache-2.0" if self.recipe.licenses else "Apache-2.0; trained on data for research",
             source=SOURCE,
-            training_data=", ".join([*sets, TRAINING_DATA["mosaics"]]),
+            training_data=", ".join(sets),
         )
 
     def build_model(self) -> DeOP:

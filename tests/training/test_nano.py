@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from recipes.nano import data, losses, objective, packed, snapshot, trunk
+from PIL import Image
+from recipes.nano import data, extrapolate, losses, new_names, objective, packed, snapshot, trunk
 from recipes.nano.recipe import Nano, NanoRecipe
 from recipes.nano.sets import build_label_space
 from recipes.nano.task import NanoTask
 from safetensors.torch import load_file, save_file
 
 import deop
-from deop.errors import CheckpointError, SettingError, TrainingError
+from deop.data.folder import open_folder
+from deop.errors import CheckpointError, DataError, SettingError, TrainingError
 from deop.networks.efficientnet import EfficientNetLite
 from deop.training.loop import fit
 from deop.training.recipe import plain, read_recipe
@@ -176,7 +178,7 @@ def test_held_out_photos_and_unseen_names_are_not_trained_on(small_data, tmp_pat
     assert set(task.validate()) == {"regions", "true_miou", "miou", "pixels"}
 
 
-@pytest.mark.parametrize("file", ["gpu.yaml", "continue.yaml", "two-cores.yaml"])
+@pytest.mark.parametrize("file", ["gpu.yaml", "continue.yaml", "two-cores.yaml", "commercial.yaml"])
 def test_yaml_files_are_valid(file):
     assert read_recipe(NanoRecipe, FOLDER / file).loop.batch
 
@@ -191,12 +193,53 @@ def test_contradictory_recipes_are_rejected():
     with pytest.raises(SettingError, match="need pseudo-labels"):
         read_recipe(NanoRecipe, FOLDER / "gpu.yaml", ("unlabelled=3", "loop.batch=24", "pseudo.start=1.0"))
 
+    with pytest.raises(SettingError, match=r"terms of camvid, mosaics allow research only"):
+        read_recipe(NanoRecipe, FOLDER / "two-cores.yaml", ("licenses=[4]",))
+    with pytest.raises(SettingError, match=r"terms of singles allow research only"):
+        read_recipe(NanoRecipe, FOLDER / "commercial.yaml", ("singles=4", "pool=0"))
+
+
+@pytest.mark.parametrize("place", ["images", "annotations"])
+def test_only_photos_with_the_licenses_of_the_recipe_are_read(tmp_path, place):
+    folder = tmp_path / "coco-mini" / "train"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    licenses = {"a": 4, "b": 1, "c": 5, "d": 3}
+    for value, key in enumerate(licenses):
+        Image.new("RGB", (40, 30), (value, 9, 9)).save(folder / "images" / f"{key}.png")
+        Image.new("L", (40, 30), 1).save(folder / "masks" / f"{key}.png")
+    (folder / "classes.json").write_text('[{"id": 1, "name": "cat"}]')
+    listing = {"images": [], "annotations": []}
+    listing[place] = [{"file_name": f"{key}.png", "license": number} for key, number in licenses.items()]
+    (folder / "panoptic.json").write_text(json.dumps(listing))
+    read = packed.licensed_part(open_folder(folder.parent, "train"), (4, 5))
+    assert [pair.key for pair in read.pairs] == ["a", "c"]
+    (tmp_path / "msrc.npz").touch()
+    with pytest.raises(DataError, match="does not name the licenses"):
+        packed.read_set(tmp_path, "msrc", (4,))
+
+
+def test_extrapolation_continues_the_line_through_two_snapshots():
+    first, second = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([2.0, 0.0])}
+    for factor, expected in ((0.0, [1.0, 2.0]), (0.5, [1.5, 1.0]), (1.0, [2.0, 0.0]), (1.5, [2.5, -1.0])):
+        assert extrapolate.extrapolate(first, second, factor)["a"].tolist() == expected
+    with pytest.raises(CheckpointError, match="different models"):
+        extrapolate.extrapolate(first, {"a": torch.zeros(3)}, 0.5)
+
+
+def test_new_names_are_twenty_that_training_never_saw():
+    names = [name for boxes in new_names.PHOTOS.values() for name in boxes]
+    assert len(new_names.PHOTOS) == 10
+    assert len(set(names)) == len(names) == 20
+    assert not set(names) & set(deop.load("nano").settings.calibration.trained_names)
+
 
 PAGES = (
     "recipes/nano/NOTES.md",
     "recipes/nano/gpu.yaml",
     "recipes/nano/continue.yaml",
     "recipes/nano/two-cores.yaml",
+    "recipes/nano/commercial.yaml",
     "docs/speed.md",
     "docs/training.md",
     "src/deop/assets/nano/README.md",

@@ -217,10 +217,10 @@ def distinct(logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def multiple_of(model: DeOP) -> int:
-    """What H and W of the pixels must be multiples of: the padding of the model, and 32 for networks with such strides."""
+    """What H and W of the pixels must be multiples of: the padding of the model, and 32 for networks with strides."""
     return math.lcm(model.settings.resize.divisor, 32 if has_strides(model) else 1)
 
 
 def has_strides(model: DeOP) -> bool:
-    """Whether a network halves its input five times, so that its sides must be multiples of 32 and at least 64 pixels."""
+    """Whether a network halves its input five times: sides must be multiples of 32, and at least 64 pixels."""
     return isinstance(model.encoder, NanoEncoder) or isinstance(model.proposer, TransformersProposer)
