@@ -9,16 +9,22 @@
 
 FROM python:3.13-slim-trixie AS build
 WORKDIR /source
+COPY locks ./locks
+# What builds the wheel stays in this stage. The environment that is copied has no pip: nothing is installed in it later.
+RUN python -m venv /opt/build \
+    && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r locks/build.txt \
+    && python -m venv --without-pip /opt/deop \
+    && python -m pip --python /opt/deop/bin/python install --no-cache-dir --no-deps --require-hashes -r locks/base.txt
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
-# The environment has no pip of its own: nothing is installed in it later.
-RUN python -m venv --without-pip /opt/deop \
-    && python -m pip --python /opt/deop/bin/python install --no-cache-dir -c constraints.txt .
+RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /source/dist . \
+    && python -m pip --python /opt/deop/bin/python install --no-cache-dir --no-deps /source/dist/*.whl
 
 FROM build AS build-serve
-# With torch, for every model: --build-arg EXTRAS=serve,torch
+# With torch, for every model: --build-arg EXTRAS=serve,torch. Its libraries are those of constraints.txt, without hashes.
 ARG EXTRAS=serve
-RUN python -m pip --python /opt/deop/bin/python install --no-cache-dir -c constraints.txt ".[$EXTRAS]"
+RUN python -m pip --python /opt/deop/bin/python install --no-cache-dir --no-deps --require-hashes -r locks/serve.txt \
+    && python -m pip --python /opt/deop/bin/python install --no-cache-dir -c constraints.txt "$(ls /source/dist/*.whl)[$EXTRAS]"
 
 FROM python:3.13-slim-trixie AS serve
 COPY --from=build-serve /opt/deop /opt/deop

@@ -28,7 +28,7 @@ def test_the_image_copies_what_a_build_needs():
     assert copied == kept
     assert all((ROOT / name).exists() for name in copied)
     project = PROJECT["project"]
-    assert {project["readme"], *project["license-files"], "pyproject.toml", "src", "constraints.txt"} == copied
+    assert {project["readme"], *project["license-files"], "pyproject.toml", "src", "constraints.txt", "locks"} == copied
 
 
 def test_the_images_run_as_a_user_without_privileges():
@@ -37,10 +37,19 @@ def test_the_images_run_as_a_user_without_privileges():
     assert len(users) == 2
     assert all(user.isdecimal() and int(user) > 0 for user in users)
     assert instructions("ENTRYPOINT") == ['["deop"]'] * 2
-    base, serve = instructions("RUN")
-    assert base.endswith("install --no-cache-dir -c constraints.txt .")
-    assert serve.endswith('install --no-cache-dir -c constraints.txt ".[$EXTRAS]"')
     assert instructions("ARG") == ["EXTRAS=serve"]
+
+
+def test_the_images_install_nothing_without_a_hash():
+    """Except the wheel that was built from the sources, and further extras, which the lock does not have."""
+    commands = [part for run in instructions("RUN") for part in run.split("&& ") if "pip" in part and "install" in part]
+    *locked, last = commands
+    assert [re.search(r"-r (\S+)", command)[1] for command in locked if "-r" in command] == [
+        f"locks/{name}.txt" for name in ("build", "base", "serve")
+    ]
+    for command in locked:
+        assert "--require-hashes" in command or "--no-deps /source/dist/*.whl" in command
+    assert last.endswith('-c constraints.txt "$(ls /source/dist/*.whl)[$EXTRAS]"')
 
 
 def test_the_python_of_the_image_is_supported():
@@ -50,7 +59,7 @@ def test_the_python_of_the_image_is_supported():
 
 
 def test_workflows_are_well_formed_and_grant_little():
-    assert {path.name for path in WORKFLOWS} == {"ci.yml", "publish.yml"}
+    assert {path.name for path in WORKFLOWS} == {"audit.yml", "ci.yml", "publish.yml"}
     for path in WORKFLOWS:
         workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert workflow["permissions"] == {"contents": "read"}
@@ -58,7 +67,8 @@ def test_workflows_are_well_formed_and_grant_little():
             assert "timeout-minutes" in job, name
             for step in job["steps"]:
                 assert ("uses" in step) != ("run" in step)
-                assert "@" in step.get("uses", "@"), "an action without a version"
+                # A tag can be moved to other code, a commit cannot.
+                assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step.get("uses", f"a@{'0' * 40}")), step
                 if step.get("uses", "").startswith("actions/checkout"):
                     assert step["with"]["persist-credentials"] is False
 
@@ -73,11 +83,22 @@ def test_publishing_needs_a_tag_and_a_setting_and_stores_no_password():
     jobs = yaml.safe_load(text)["jobs"]
     publish = jobs["publish"]
     assert publish["if"] == "startsWith(github.ref, 'refs/tags/v') && vars.PUBLISH == 'true'"
-    assert publish["needs"] == "build"
     assert publish["permissions"] == {"id-token": "write"}
     assert "permissions" not in jobs["build"]
     assert "secrets." not in text
-    assert all(step.get("with", {}).keys() <= {"name", "path"} for step in publish["steps"])
+    assert "password" not in " ".join(str(step.get("with", {})) for step in publish["steps"])
+    for name in ("attest", "release"):
+        assert jobs[name]["if"] == publish["if"]
+
+
+def test_what_is_published_was_signed_before():
+    jobs = yaml.safe_load(read(".github/workflows/publish.yml"))["jobs"]
+    assert jobs["attest"]["permissions"] == {"id-token": "write", "attestations": "write"}
+    signed = [step["uses"].split("@")[0] for step in jobs["attest"]["steps"] if "attest" in step["uses"]]
+    assert signed == ["actions/attest-build-provenance", "actions/attest-sbom"]
+    assert "attest" in jobs["publish"]["needs"]
+    assert jobs["release"]["needs"] == "publish"
+    assert jobs["release"]["permissions"] == {"contents": "write"}
 
 
 def test_the_version_that_a_tag_is_compared_with(tmp_path):

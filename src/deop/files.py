@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,31 @@ WEIGHT_INDEX = "model.safetensors.index.json"
 
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 """The same for pickled weights."""
+
+
+LARGEST_TEXT = 64 * 1024**2
+"""Bytes of the largest file of names, settings or the like that is read."""
+
+_LARGEST_CONFIG = 64 * 1024**2  # bytes of a JSON file of a model folder; those of the largest models have 10 MB
+
+
+def check_regular(path: Path, *, pipes: bool = False, largest: int | None = None) -> None:
+    """Refuse what has no end, or no end that fits in memory: a pipe, a device, a socket, a file that is too large.
+
+    Args:
+        path: the file. A folder is not refused: reading it says what is wrong.
+        pipes: whether a pipe is accepted, as a shell passes it for ``<(COMMAND)``.
+        largest: bytes of the largest file; None: any.
+
+    Raises:
+        OSError: it is refused, is missing, or cannot be looked at.
+    """
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or (pipes and stat.S_ISFIFO(status.st_mode))):
+        kind = "pipe" if stat.S_ISFIFO(status.st_mode) else "device"
+        raise OSError(f"it is a {kind}, not a file")
+    if largest is not None and stat.S_ISREG(status.st_mode) and status.st_size > largest:
+        raise OSError(f"it has {status.st_size:,} bytes, and at most {largest:,} are read")
 
 
 @contextmanager
@@ -108,13 +134,29 @@ def existing_folder(name: str | Path) -> Path | None:
     return path if path is not None and path.is_dir() else None
 
 
-def parse_json(path: Path) -> Any:
+def resolved(path: Path) -> Path:
+    """The absolute path without links; that of a link that leads to itself, or nowhere to be seen, as it is.
+
+    ``Path.resolve`` raises a RuntimeError for the former before Python 3.13.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
+
+
+def parse_json(path: Path, *, largest: int | None = None) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte order mark.
 
+    Args:
+        path: the file.
+        largest: bytes of the largest file to read; None: any.
+
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is too large.
         ValueError: it is not UTF-8, not JSON, or nested too deeply.
     """
+    check_regular(path, largest=largest)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError:
@@ -204,7 +246,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: no such file, or one without a JSON object.
     """
     try:
-        values = parse_json(path)
+        values = parse_json(path, largest=_LARGEST_CONFIG)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} is not a model folder: it has no {path.name}") from None
     except (OSError, ValueError) as error:
@@ -252,6 +294,7 @@ def read_names(path: Path) -> list[str]:
         SettingError: a file that cannot be read.
     """
     try:
+        check_regular(path, pipes=True, largest=LARGEST_TEXT)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise SettingError(
@@ -267,6 +310,7 @@ def sha256(path: Path) -> str:
         CheckpointError: a file that cannot be read.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

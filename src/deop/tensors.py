@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from deop.errors import CheckpointError
+from deop.files import check_regular
 
 _SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
@@ -60,6 +61,7 @@ class TensorFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
+            check_regular(self.path)
             with self.path.open("rb") as file:
                 start = file.read(8)
                 length = int.from_bytes(start, "little")

@@ -83,6 +83,9 @@ def _describe(error: Exception) -> str:
         return f"error: {error}"
     if isinstance(error, MemoryError):
         return "error: out of memory. Try a smaller photo, a smaller --batch or a smaller model"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+        return f"error: cannot use {name}: {error.strerror}; check the path and its permissions"
     text = " ".join(str(error).split())
     reason = type(error).__name__ + (f": {text}" if text else "")
     return f"error: unexpected {reason}\nThis may be a bug in deop. Please report it with the output of --debug."

@@ -16,6 +16,7 @@ import typer
 from deop.cli.options import RUNTIME, InFile, option
 from deop.config import describe, fits
 from deop.errors import SettingError
+from deop.files import LARGEST_TEXT, check_regular
 
 FILE_NAME = "deop.toml"
 
@@ -133,6 +134,7 @@ def _parse(file: Path) -> dict[str, Any]:
     import tomllib
 
     try:
+        check_regular(file, pipes=True, largest=LARGEST_TEXT)
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise SettingError(f"cannot read {file}: {error}. It must be a TOML file in UTF-8.") from error

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from deop.cli.console import say
 from deop.errors import ImageError, ProposalError, SettingError
+from deop.files import resolved
 from deop.images.collection import HIDDEN, NOT_AN_IMAGE, SUFFIXES, LeftOut, collect, describe_left_out
 from deop.images.file_types import file_type_at, is_url
 
@@ -139,12 +140,12 @@ def _web_address(url: str) -> PhotoFile:
 
 def _search(directory: Path, results: Sequence[Path]) -> tuple[list[PhotoFile], list[LeftOut]]:
     """The photos of a directory, and what is left out."""
-    top = directory.resolve()
-    skipped = {place for place in (path.resolve() for path in results) if top in place.parents}
+    top = resolved(directory)
+    skipped = {place for place in (resolved(path) for path in results) if top in place.parents}
 
     def skip(path: Path) -> str | None:
         own = path.name.endswith(IMAGE_SUFFIX) or (path.name == RESULTS_FOLDER.name and path.is_dir())
-        return _RESULT if own or (skipped and path.resolve() in skipped) else None
+        return _RESULT if own or (skipped and resolved(path) in skipped) else None
 
     found = collect(directory, skip=skip)
     photos = [PhotoFile(file, file.relative_to(directory).with_suffix(""), searched=True) for file in found.files]
@@ -225,9 +226,9 @@ def place_results(photos: Sequence[PhotoFile], out: Path, suffix: str = ".png") 
         raise SettingError(f"{out} cannot hold the results of {len(photos)} photos: give a directory")
     else:
         places = [out / photo.result.with_name(photo.result.name + suffix) for photo in photos]
-    originals = {photo.path.resolve() for photo in photos if photo.is_file}
+    originals = {resolved(photo.path) for photo in photos if photo.is_file}
     for place in places:
-        if place.resolve() in originals:
+        if resolved(place) in originals:
             raise SettingError(f"{place} is one of the photos and would be replaced: choose another path")
     return places
 
@@ -309,7 +310,7 @@ def _masks_named_like(photo: PhotoFile, masks: Path) -> Path | None:
         if path.is_dir():
             if path.name == place.name:
                 candidates.append(path)
-        elif path.stem == place.name and path.exists() and path.resolve() != photo.path.resolve():
+        elif path.stem == place.name and path.exists() and resolved(path) != resolved(photo.path):
             candidates += [path] * (path.suffix.lower() in known or file_type_at(path).readable)
     if len(candidates) > 1:
         names = " and ".join(str(path) for path in candidates)

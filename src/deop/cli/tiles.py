@@ -13,6 +13,7 @@ from deop.cli.segment_checks import parse_numbers
 from deop.cli.segment_options import BatchOptions, FileOptions, MethodOptions, NameOptions, TileOptions
 from deop.cli.streams import STREAM
 from deop.errors import ImageError, OutputError, ResourceError, SettingError
+from deop.files import resolved
 
 if TYPE_CHECKING:
     from deop.cli.jobs import Job
@@ -128,11 +129,11 @@ def _places(
     shapes: list[Path | None] = [None] * len(images)
     if files.polygons is not None:
         shapes = list(place_results(images, files.polygons, ".geojson"))
-    taken = {path.resolve() for path in inputs}
+    taken = {resolved(path) for path in inputs}
     for place in (*labels, *(path for path in shapes if path)):
-        if place.resolve() in taken:
+        if resolved(place) in taken:
             raise SettingError(f"{place} would be written twice, or is read by this command: choose another path")
-        taken.add(place.resolve())
+        taken.add(resolved(place))
     return images, labels, shapes
 
 

@@ -12,6 +12,7 @@ from deop.cli.photos import RESULTS_FOLDER
 from deop.cli.segment_options import FileOptions, PictureOptions, VideoOptions
 from deop.cli.streams import STREAM
 from deop.errors import DeopError, OutputError, SettingError
+from deop.files import resolved
 from deop.video.reading import is_video
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def plan_videos(
         if output is not None:
             check_video_suffix(output)
             output = _free(output, video.stem, output.suffix, taken)
-            if output.resolve() in {path.resolve() for path in videos}:
+            if resolved(output) in {resolved(path) for path in videos}:
                 raise SettingError(f"{output} is one of the videos and would be replaced: choose another path")
         labels = files.labels
         if labels is not None and several:

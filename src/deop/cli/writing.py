@@ -15,6 +15,7 @@ from deop.cli.output import print_table
 from deop.cli.segment_options import FileOptions
 from deop.cli.streams import STREAM, write_to_stdout
 from deop.errors import DeopError, NotFoundInPhotoError, OutputError
+from deop.files import resolved
 
 if TYPE_CHECKING:
     from deop.results.coco import CocoWriter
@@ -126,7 +127,7 @@ def _path_from(file: Path, job: Job) -> str:
     try:
         return Path(os.path.relpath(job.photo.path, file.parent)).as_posix()
     except ValueError:
-        return job.photo.path.resolve().as_posix()
+        return resolved(job.photo.path).as_posix()
 
 
 def write_results(

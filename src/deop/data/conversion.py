@@ -18,7 +18,7 @@ from deop.data.label_files import read_labels
 from deop.data.labelled import photo_size
 from deop.data.official import Item
 from deop.errors import DataError
-from deop.files import replacing
+from deop.files import replacing, resolved
 
 INVALID = -1
 """In a table of ids: the value does not exist in the data set."""
@@ -147,7 +147,7 @@ def link_or_copy(source: Path, target: Path, copy: bool) -> None:
         for link in (os.symlink, os.link):
             with suppress(OSError):
                 target.unlink(missing_ok=True)  # a link to a file that no longer exists
-                link(source.resolve(), target)
+                link(resolved(source), target)
                 return
     with replacing(target) as file, source.open("rb") as official:
         shutil.copyfileobj(official, file)

@@ -20,6 +20,7 @@ from deop.batch.sources import beside, content_of
 from deop.batch.stores import describe, file_system, is_address, patiently, read_bytes
 from deop.batch.table import arrow
 from deop.errors import DataError, DeopError
+from deop.files import resolved
 
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ def image_source(entry: Entry) -> Path | BytesIO:
 
 def identity(entry: Entry) -> Entry:
     """An entry as a value that is equal for the same file."""
-    return entry.resolve() if isinstance(entry, Path) else entry
+    return resolved(entry) if isinstance(entry, Path) else entry
 
 
 def stamp(place: Path | str) -> str:

@@ -21,6 +21,7 @@ from deop.files import parse_json
 from deop.images.collection import LeftOut, describe_left_out
 from deop.images.id_maps import MAX_ID, Colours, read_id_map
 from deop.images.reading import MAX_PIXELS, no_pixel_limit, open_image
+from deop.text.vocabulary import quoted, split_name
 
 _EXIF_ORIENTATION = 0x0112
 EXAMPLE = '[{"id": 1, "name": "person", "isthing": true}, ...]'
@@ -261,13 +262,15 @@ def classes_of(entries: Any, path: str) -> tuple[LabelClass, ...]:
 
 def _class_of(entry: Any) -> LabelClass:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise ValueError(f"{entry!r} is not a class with an id and a name")
+        raise ValueError(f"{quoted(entry)} is not a class with an id and a name")
+    split_name(entry["name"])  # raises a VocabularyError, which is a ValueError
+    name = quoted(entry["name"])
     label = entry.get("id")
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= MAX_ID:
-        raise ValueError(f"the id of {entry['name']!r} is {label!r}: expected a whole number from 0 to {MAX_ID}")
+        raise ValueError(f"the id of {name} is {quoted(label)}: expected a whole number from 0 to {MAX_ID}")
     for key in ("isthing", "seen"):
         if entry.get(key) not in (None, False, True):
-            raise ValueError(f"{key!r} of {entry['name']!r} is {entry[key]!r}: expected true, false or null")
+            raise ValueError(f"{key!r} of {name} is {quoted(entry[key])}: expected true, false or null")
     isthing, seen = (None if entry.get(key) is None else bool(entry[key]) for key in ("isthing", "seen"))
     return LabelClass(label, entry["name"], isthing, seen, _colour_of(entry))
 
@@ -282,7 +285,9 @@ def _colour_of(entry: dict[str, Any]) -> tuple[int, int, int] | None:
         return red, green, blue
     if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
         return value[0], value[1], value[2]
-    raise ValueError(f'the color of {entry["name"]!r} is {value!r}: expected "#rrggbb", or [r, g, b] of 0 to 255')
+    raise ValueError(
+        f'the color of {quoted(entry["name"])} is {quoted(value)}: expected "#rrggbb", or [r, g, b] of 0 to 255'
+    )
 
 
 def read_mask(path: Entry, colours: Colours | None = None) -> np.ndarray:

@@ -19,7 +19,7 @@ from deop.data.conversion import INVALID, convert_all, link_or_copy
 from deop.data.label_files import check_readers
 from deop.data.official import PUBLIC_SETS, Item, PublicSet, RequiredPart, read_panoptic
 from deop.errors import DataError, OutputError, SettingError
-from deop.files import parse_json, replacing
+from deop.files import parse_json, replacing, resolved
 from deop.images.id_maps import MAX_ID
 from deop.text.class_lists import OfficialClass, official_classes, source_of
 
@@ -138,7 +138,7 @@ def prepare(
 def _check_folders(source: Path, out: Path) -> None:
     if not source.is_dir():
         raise DataError(f"there is no folder {source}: give the folder with the unpacked official files")
-    if out.resolve().is_relative_to(source.resolve()):
+    if resolved(out).is_relative_to(resolved(source)):
         raise SettingError(f"{out} is inside {source}, which is never changed: choose another folder with --out")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECEIPT).is_file())):
         raise SettingError(f"{out} exists and is not a prepared data set: choose another folder with --out")

@@ -95,12 +95,18 @@ def vision_from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state with the projections to queries, keys and values of each block as one."""
+    """The state with the projections to queries, keys and values of each block as one.
+
+    Those that do not fit together stay as they are, so that strict loading reports them.
+    """
     packed = dict(state)
     for key in [key for key in state if re.fullmatch(r"blocks\.\d+\.attention\.q\.(weight|bias)", key)]:
-        parts = [packed.pop(key.replace(".q.", f".{part}."), None) for part in "qkv"]
-        if all(part is not None for part in parts):
-            packed[key.replace(".q.", ".qkv.")] = torch.cat([part for part in parts if part is not None])
+        keys = [key.replace(".q.", f".{part}.") for part in "qkv"]
+        parts = [state[name] for name in keys if name in state]
+        if len(parts) == 3 and len({(part.shape, part.dtype) for part in parts}) == 1:
+            for name in keys:
+                del packed[name]
+            packed[key.replace(".q.", ".qkv.")] = torch.cat(parts)
     return packed
 
 

@@ -10,11 +10,17 @@ from torch import Tensor, nn
 from deop.errors import CheckpointError
 from deop.files import read_json
 from deop.images.preprocessing import IMAGENET, Normalization
-from deop.networks.loading import read_normalization
+from deop.networks.loading import building_model, read_normalization
+from deop.networks.pretrained import load_network
 from deop.networks.resampling import grid_of
 
-KINDS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
-"""The ``model_type`` of supported models in transformers' layout."""
+KINDS = {
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+    "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "dinov3_vit": "DINOv3ViTModel",
+}
+"""The ``model_type`` of supported models in transformers' layout, and the class that loads them."""
 
 
 class FeatureNetwork(nn.Module):
@@ -48,18 +54,15 @@ class FeatureNetwork(nn.Module):
         """Load a network from a folder in transformers' layout.
 
         Raises:
-            CheckpointError: another kind of model, or weights that cannot be read.
+            CheckpointError: another kind of model, or weights that are pickled, damaged or incomplete.
+            MissingDependencyError: transformers is too old for the model.
         """
-        kind = read_json(Path(folder) / "config.json").get("model_type")
+        kind = str(read_json(Path(folder) / "config.json").get("model_type"))
         if kind not in KINDS:
             raise CheckpointError(
                 f"{folder} is a model of kind {kind!r}: a second network must be one of {', '.join(KINDS)}, such as "
                 "facebook/dino-vitb8"
             )
-        from transformers import AutoModel
-
-        try:
-            network = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
-        return cls(network.eval(), read_normalization(Path(folder), IMAGENET))
+        with building_model(Path(folder)):
+            network = load_network(Path(folder), KINDS, unused="pooler.")
+        return cls(network, read_normalization(Path(folder), IMAGENET))

@@ -12,6 +12,7 @@ from torch import nn
 from deop.config import from_json
 from deop.errors import CheckpointError
 from deop.files import sha256
+from deop.networks.pretrained import load_tokenizer
 from deop.networks.state_hash import StateHash
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model")
@@ -109,8 +110,6 @@ def read_tokenizer(folder: str | Path) -> Any:
     Raises:
         CheckpointError: the folder has no tokenizer, or a damaged one; or the library that it needs is not installed.
     """
-    from transformers import AutoTokenizer
-
     if not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
             f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt, or SentencePiece's "
@@ -122,7 +121,7 @@ def read_tokenizer(folder: str | Path) -> Any:
             "protobuf"
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return load_tokenizer(Path(folder))
     # For damaged files the tokenizers library raises many types of errors, including bare Exception.
     except Exception as error:
         raise CheckpointError(f"cannot read the tokenizer in {folder}: {error}") from error

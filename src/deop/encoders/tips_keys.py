@@ -155,8 +155,9 @@ def vision_from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not key.endswith("mask_token")  # used in training only
     }
     for key in [key for key in renamed if re.fullmatch(r"blocks\.\d+\.gate_half\.(weight|bias)", key)]:
-        up = renamed.pop(key.replace("gate_half", "up_half"), None)
-        if up is not None:
+        up = renamed.get(key.replace("gate_half", "up_half"))
+        if up is not None and (up.shape, up.dtype) == (renamed[key].shape, renamed[key].dtype):
+            del renamed[key.replace("gate_half", "up_half")]
             renamed[key.replace("gate_half", "up")] = torch.cat([renamed.pop(key), up])
     for key in ("class_token", "register_tokens", "positions"):  # (1, tokens, C)
         if key in renamed and renamed[key].ndim == 3:

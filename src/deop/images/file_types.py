@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from deop.files import check_regular
+
 HEAD = 512
 """Number of bytes at the start of a file that ``file_type`` looks at."""
 
@@ -31,6 +33,7 @@ _OTHERS = (
     (b"\x93numpy", "NumPy file", "load it with numpy.load and pass the array"),
     (b"version https://git-lfs", "Git LFS pointer", "fetch the image with `git lfs pull`"),
     (b"pk\x03\x04", "zip archive", "unpack it first"),
+    (b"%!ps", "PostScript file", "export it as PNG"),
     (b"8bps", "Photoshop file", "export it as PNG"),
     (b"\xff\x0a", "JPEG XL image", "convert it to JPEG or PNG"),
     (b"\0\0\0\x0cjxl ", "JPEG XL image", "convert it to JPEG or PNG"),
@@ -123,6 +126,7 @@ def file_type_at(path: Path) -> FileType:
     """
     if path.suffix.lower() in _RAW_SUFFIXES:
         return FileType("camera raw file", "develop it to JPEG or PNG")
+    check_regular(path)
     with path.open("rb", buffering=0) as file:
         return file_type(file.read(HEAD))
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from deop.errors import ImageError
-from deop.images.reading import MAX_PIXELS, no_pixel_limit, open_image, transposition_of
+from deop.files import check_regular
+from deop.images.reading import MAX_BYTES, MAX_PIXELS, PROGRAMS, no_pixel_limit, open_image, transposition_of
 
 MAX_ID = 65535
 """Greatest id in a mask: masks have at most 16 bits."""
@@ -53,6 +54,8 @@ def read_id_map(source: str | Path | bytes, colours: Colours | None = None, *, n
     """
     name = name or ("from bytes" if isinstance(source, bytes) else str(source))
     try:
+        if not isinstance(source, bytes):
+            check_regular(Path(source), largest=MAX_BYTES)
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         with no_pixel_limit():
             image = open_image(BytesIO(data))
@@ -73,6 +76,8 @@ def _read(image: Image.Image, data: bytes, name: str, colours: Colours) -> np.nd
             f"the mask {name} is {image.width} x {image.height}, more than {MAX_PIXELS:,} pixels: cut it into smaller "
             "ones"
         )
+    if image.format in PROGRAMS:
+        raise ImageError(f"the mask {name} is an {image.format} file: save masks as PNG")
     if image.format in _LOSSY:
         raise ImageError(f"the mask {name} is a {image.format} file, whose compression changes ids: save masks as PNG")
     if (frames := getattr(image, "n_frames", 1)) > 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
+from deop.array_files import load_arrays
 from deop.errors import DeopError, ImageError, ProposalError
 from deop.images.collection import collect
 from deop.images.id_maps import read_id_map
@@ -153,6 +154,8 @@ def _stack(masks: Any, photo_shape: tuple[int, int] | None) -> np.ndarray:
         )
     if isinstance(masks, set | frozenset):
         raise ProposalError("the masks are a set, which has no order: give a list, so that masks keep their numbers")
+    if not hasattr(masks, "__len__") or isinstance(masks, Mapping):
+        raise ProposalError(f"masks are a {type(masks).__name__}: give (N, H, W), a list of (H, W) or a label map")
     if len(masks) == 0:
         return np.zeros((0, *(photo_shape or (0, 0))), bool)
     planes = [_plane(mask) for mask in masks]
@@ -229,7 +232,11 @@ def read_masks(path: str | Path) -> np.ndarray:
         ProposalError: missing, unreadable, or of an unsupported form.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise ProposalError(f"cannot read masks from {path}: {error.strerror or error}") from error
+    if not exists:
         raise ProposalError(f"no masks at {path}: no such file or directory")
     if path.is_dir():
         return _read_directory(path)
@@ -274,7 +281,7 @@ def _read_plane(path: Path) -> np.ndarray:
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = load_arrays(path)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:

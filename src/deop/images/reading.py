@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from deop.errors import ImageError
+from deop.files import check_regular
 from deop.images.bit_depth import has_16_bit_colours, read_dark_colours, to_8_bits, warn_if_dark
 from deop.images.file_types import HEAD, file_type, is_url, register_plugins
 
@@ -19,6 +20,10 @@ Photo = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Any
 """Every form in which a photo can be passed; the last are tensors of torch, which is not imported here."""
 
 MAX_PIXELS = 500_000_000  # 1.5 GB as RGB: accepts large scans, rejects decompression bombs
+
+MAX_BYTES = 4_000_000_000  # of a file: more than MAX_PIXELS of 16 bits without compression
+PROGRAMS = ("EPS", "WMF", "EMF", "MPEG")
+"""Pillow's names of formats that it does not decode itself: with Ghostscript, with Windows, or not at all."""
 
 # EXIF orientation -> the transposition that makes the image upright; 1 is upright already.
 _TRANSPOSITIONS = {
@@ -110,7 +115,10 @@ def count_pixels(source: Photo) -> int:
         if isinstance(source, bytes | bytearray | memoryview):
             return _pixels_of_file(BytesIO(source))
         if isinstance(source, str | os.PathLike):
-            return 0 if is_url(source) else _pixels_of_file(source)
+            if is_url(source):
+                return 0
+            check_regular(Path(source))
+            return _pixels_of_file(source)
         if hasattr(source, "read"):
             return _pixels_of_object(source)
         tensor: Any = source
@@ -186,6 +194,7 @@ def _read_file(path: Path, name: str) -> bytes:
     if name.startswith(("http:/", "https:/")):
         raise ImageError(f"cannot read {name}: a web address is not a path; pass it as a string")
     try:
+        check_regular(path, largest=MAX_BYTES)
         return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"cannot read {name}: no such file; check the path") from None
@@ -193,7 +202,10 @@ def _read_file(path: Path, name: str) -> bytes:
         raise ImageError(f"cannot read {name}: it is a folder; pass the photos in it one by one") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"cannot read {name}: {reason}; check the path and its permissions") from error
+        remedy = "check the path and its permissions"
+        if "pipe" in str(error):
+            remedy = "pass the bytes, or on the command line `-` for standard input"
+        raise ImageError(f"cannot read {name}: {reason}; {remedy}") from error
 
 
 def _read_object(file: Any, name: str) -> bytes:
@@ -271,6 +283,8 @@ def _from_image(image: Image.Image, name: str, max_pixels: int, data: bytes = b"
             "allowed in one piece; segment it in tiles (--tiles auto, deop.tiles.segment_tiles), shrink it, or raise "
             "max_pixels if you trust the file"
         )
+    if image.format in PROGRAMS:
+        raise ImageError(f"cannot read {name}: it is an {image.format} file, not a photo; export it as PNG")
     wide = has_16_bit_colours(image)
     try:
         image.load()

@@ -7,6 +7,11 @@ import numpy as np
 
 from deop.errors import SettingError
 
+LARGEST = 1_000_000_000
+"""Pixels of the largest mask that is decoded."""
+
+_LONGEST_SHIFT = 60  # bits of a number
+
 
 def encode_crop(crop: np.ndarray, left: int, top: int, shape: tuple[int, int]) -> list[int]:
     """Uncompressed COCO run lengths of a mask that lies inside a box. The cost depends on the box, not on the photo.
@@ -67,6 +72,9 @@ def compress_counts(counts: Sequence[int]) -> str:
 def decompress_counts(text: str) -> list[int]:
     """Read run lengths from COCO's string, the inverse of ``compress_counts``.
 
+    Raises:
+        SettingError: another string.
+
     >>> decompress_counts("222")
     [2, 2, 2]
     """
@@ -74,6 +82,8 @@ def decompress_counts(text: str) -> list[int]:
     value, shift = 0, 0
     for character in text.encode("ascii"):
         group = character - 48
+        if not 0 <= group < 64 or shift > _LONGEST_SHIFT:
+            raise SettingError("the run lengths are not written as COCO writes them: the RLE is damaged")
         value |= (group & 0x1F) << shift
         shift += 5
         if group & 0x20:
@@ -95,12 +105,14 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
         The mask, (H, W) bool.
 
     Raises:
-        SettingError: the run lengths do not add up to the size.
+        SettingError: the run lengths do not add up to the size, or the mask has more than ``LARGEST`` pixels.
 
     >>> decode_rle({"size": [2, 3], "counts": "222"}).tolist()
     [[False, True, False], [False, True, False]]
     """
     height, width = rle["size"]
+    if height < 0 or width < 0 or height * width > LARGEST:
+        raise SettingError(f"a mask of {width} x {height} px is not possible here: it may have {LARGEST:,} pixels")
     counts = decompress_counts(rle["counts"]) if isinstance(rle["counts"], str) else rle["counts"]
     if sum(counts) != height * width or min(counts, default=0) < 0:
         raise SettingError(f"the run lengths do not fit a mask of {width} x {height} px: the RLE is damaged")

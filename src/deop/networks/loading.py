@@ -1,17 +1,23 @@
 """The files of a model folder: reading and packing weights, loading them strictly, channel statistics."""
 
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from deop.errors import CheckpointError, DeopError
-from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index
+from deop.files import PICKLE_SUFFIXES, WEIGHT_INDEX, convert_command, read_json, read_weight_index, resolved, sha256
 from deop.images.preprocessing import Normalization
+from deop.tensors import TensorFile
 
 _SCALE = "::scale"
+_SLACK = 1_000_000  # numbers of small models, or of parts that are replaced
 _MIN_PACKED = 2048  # numbers in a tensor; with fewer, int8 saves nothing
 
 
@@ -31,12 +37,34 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     state: dict[str, Tensor] = {}
+    if Path(path).is_dir():
+        check_cached(Path(path))
     for file in _weight_files(Path(path)):
         try:
             state.update(load_file(str(file)))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"cannot read {file}: {error}. Fetch or convert it again.") from error
     return unpack(state, path)
+
+
+def check_cached(folder: Path) -> None:
+    """Compare weights that lie in the hub's cache with their SHA-256, by which the cache names its files.
+
+    Args:
+        folder: a folder with safetensors; those that are not links into the cache are not compared.
+
+    Raises:
+        CheckpointError: naming a file that has changed since it was downloaded.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        content = resolved(file)
+        if content.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", content.name):
+            digest = sha256(content)
+            if digest != content.name:
+                raise CheckpointError(
+                    f"{file} is damaged: its SHA-256 is {digest[:12]}..., and the hub's cache says "
+                    f"{content.name[:12]}.... Delete {content} and load the model again"
+                )
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -68,6 +96,8 @@ def _weight_files(path: Path) -> list[Path]:
 def building_model(origin: Path) -> Iterator[None]:
     """Report every failure inside as a damaged model: torch and transformers raise errors of many kinds.
 
+    A configuration that describes many more weights than the folder has is refused before they are allocated.
+
     Args:
         origin: the folder or file that the model comes from.
 
@@ -75,7 +105,8 @@ def building_model(origin: Path) -> Iterator[None]:
         CheckpointError: in place of any error except deop's own, missing libraries and lack of memory.
     """
     try:
-        yield
+        with _bounded(origin):
+            yield
     except (DeopError, ImportError, MemoryError):
         raise
     except Exception as error:
@@ -84,6 +115,37 @@ def building_model(origin: Path) -> Iterator[None]:
             f"cannot build the model from {origin}: {reason}. It is damaged or of another kind: fetch or convert it "
             "again"
         ) from error
+
+
+@contextmanager
+def _bounded(origin: Path) -> Iterator[None]:
+    """Refuse to build modules with more than twice the numbers in the safetensors of a folder, and a few more."""
+    try:
+        files = [TensorFile(file) for file in origin.glob("*.safetensors")]
+    except CheckpointError:  # reading the weights says why
+        files = []
+    if not files:
+        yield
+        return
+    stored = sum(prod(tensor.shape) for file in files for tensor in file.tensors.values())
+    left, thread = 2 * stored + _SLACK, threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        if parameter is None or threading.get_ident() != thread:
+            return
+        left -= parameter.numel()
+        if left < 0:
+            raise CheckpointError(
+                f"the config of {origin} describes more weights than its files have ({stored:,} numbers): fetch or "
+                "convert the folder again"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def read_normalization(folder: Path, default: Normalization) -> Normalization:
@@ -132,9 +194,23 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], origin: str) -> N
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
+    # Floating-point weights come in any precision, and packed ones were unpacked; nothing else is converted.
+    problems += [
+        f"{key} is {state[key].dtype}, expected {value.dtype}"
+        for key, value in expected.items()
+        if key in state and _kind_of_number(state[key].dtype) != _kind_of_number(value.dtype)
+    ]
     if problems:
         raise CheckpointError(f"the weights of {origin} do not fit: " + list_some(problems))
     module.load_state_dict(state)
+
+
+def _kind_of_number(dtype: torch.dtype) -> str:
+    if dtype.is_complex:
+        return "complex"
+    if dtype.is_floating_point:
+        return "real"
+    return "truth" if dtype == torch.bool else "whole"
 
 
 def stored_once(state: dict[str, Tensor]) -> dict[str, Tensor]:

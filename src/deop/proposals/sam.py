@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from deop.errors import CheckpointError, SettingError
 from deop.images.preprocessing import IMAGENET, Normalization
 from deop.networks.loading import list_some, read_normalization
+from deop.networks.pretrained import build_network, config_of, load_network
 from deop.proposals.filtering import drop_small_regions, keep_first
 from deop.proposals.frames import place_in_frame, shape_in_frame
-from deop.proposals.pretrained import build_network, config_of, load_network
 from deop.proposals.types import Proposals
 
 if TYPE_CHECKING:

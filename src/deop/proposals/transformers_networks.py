@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from deop.errors import CheckpointError
 from deop.images.preprocessing import IMAGENET, Normalization
 from deop.networks.loading import list_some, read_normalization
+from deop.networks.pretrained import build_network, config_of, load_network
 from deop.proposals.frames import place_in_frame, shape_in_frame
 from deop.proposals.maskformer import every_query
-from deop.proposals.pretrained import build_network, config_of, load_network
 from deop.proposals.types import Proposals
 
 if TYPE_CHECKING:

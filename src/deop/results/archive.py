@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deop.array_files import load_arrays
 from deop.errors import ImageError, OutputError
 from deop.files import replacing
 from deop.results.label_maps import check_names
@@ -79,7 +80,7 @@ def load_archive(path: str | os.PathLike[str]) -> dict[str, Any]:
         ImageError: the file is missing, damaged, or was not written by ``save_archive``.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with load_arrays(Path(path)) as archive:
             head = json.loads(archive["head"].tobytes())
             if head["format"] != _ARCHIVE_FORMAT:
                 raise ValueError(f"its format is {head['format']!r}, not {_ARCHIVE_FORMAT!r}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from deop.errors import CheckpointError
-from deop.files import sha256
+from deop.files import check_regular, sha256
 
 
 def read_checked(folder: Path, name: str, hashes: Mapping[str, str]) -> bytes:
@@ -21,6 +21,7 @@ def read_checked(folder: Path, name: str, hashes: Mapping[str, str]) -> bytes:
     """
     path = _listed(folder, name, hashes)
     try:
+        check_regular(path)
         content = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from deop.errors import CheckpointError, SettingError
+from deop.files import LARGEST_TEXT, check_regular
 from deop.serving.access import RequestLog, is_loopback
 from deop.serving.app import create_app
 from deop.serving.connections import ConnectionGuard, raise_file_limit
@@ -149,6 +150,7 @@ def read_token(file: Path | None) -> str | None:
     else:
         place = str(file)
         try:
+            check_regular(file, pipes=True, largest=LARGEST_TEXT)
             token = file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not plain ASCII text"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deop.errors import SettingError, VocabularyError
+from deop.files import LARGEST_TEXT, check_regular
 from deop.text.vocabulary import VocabularyWarning, shorten, split_name
 
 COLUMNS = ("name", "class", "class_name", "classname", "label", "category")
@@ -40,7 +41,10 @@ def read_class_names(path: str | Path) -> list[str]:
     if path.suffix.lower() == ".json":
         return _from_json(text, str(path))
     if path.suffix.lower() in (".csv", ".tsv"):
-        return _from_table(text, str(path), "\t" if path.suffix.lower() == ".tsv" else None)
+        try:
+            return _from_table(text, str(path), "\t" if path.suffix.lower() == ".tsv" else None)
+        except csv.Error as error:
+            raise SettingError(f"cannot read names from {path}: {error}; check its quotes") from error
     return parse_class_names(text, str(path))
 
 
@@ -89,6 +93,7 @@ def parse_class_names(text: str, source: str) -> list[str]:
 
 def _decode(path: Path) -> str:
     try:
+        check_regular(path, pipes=True, largest=LARGEST_TEXT)
         content = path.read_bytes()
         is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")

@@ -227,10 +227,10 @@ def _split(names: Sequence[str] | str, what: str) -> list[str]:
     try:
         entries = list(names)
     except TypeError:
-        raise VocabularyError(f"{names!r} as {what}: give a list of strings, or one string with commas") from None
+        raise VocabularyError(f"{quoted(names)} as {what}: give a list of strings, or one string with commas") from None
     for name in entries:
         if not isinstance(name, str):
-            raise VocabularyError(f"{name!r} in the {what} is not a string: give strings")
+            raise VocabularyError(f"{quoted(name)} in the {what} is not a string: give strings")
     return entries
 
 
@@ -242,22 +242,22 @@ def split_name(name: str) -> tuple[str, ...]:
 def _clean(text: object, what: str, name: str | None = None) -> str:
     """A text in normal form, with single spaces."""
     if not isinstance(text, str):
-        raise VocabularyError(f"{text!r} in the {what} is not a string: give strings")
+        raise VocabularyError(f"{quoted(text)} in the {what} is not a string: give strings")
     cleaned = unicodedata.normalize("NFC", " ".join(text.translate(_INVISIBLE).split()))
     if control := next((letter for letter in cleaned if unicodedata.category(letter) == "Cc"), None):
         raise VocabularyError(
-            f"the name {text!r} has the control character U+{ord(control):04X}, which cannot be shown: remove it"
+            f"the name {quoted(text)} has the control character U+{ord(control):04X}, which cannot be shown: remove it"
         )
     if not cleaned:
         raise VocabularyError(
-            f"{text if name is None else name!r} is blank or has a blank synonym: remove it, or write something before "
-            "and after each '|' (and between separators)"
+            f"{quoted(text if name is None else name)} is blank or has a blank synonym: remove it, or write something "
+            "before and after each '|' (and between separators)"
         )
     try:
         cleaned.encode()
     except UnicodeEncodeError as error:
         raise VocabularyError(
-            f"the name {text!r} is not valid Unicode ({error.reason}): type it again, or save its file as UTF-8"
+            f"the name {quoted(text)} is not valid Unicode ({error.reason}): type it again, or save its file as UTF-8"
         ) from error
     return cleaned
 
@@ -279,3 +279,8 @@ def _list(names: Sequence[str]) -> str:
 def shorten(text: str) -> str:
     """A name in an error message, truncated to 60 characters."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def quoted(value: object) -> str:
+    """Any value in an error message, as Python writes it, truncated as names are."""
+    return shorten(repr(value))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from deop.config import describe, fits, from_json
 from deop.errors import CheckpointError, MissingDependencyError, SettingError
-from deop.files import replacing
+from deop.files import LARGEST_TEXT, check_regular, replacing
 
 T = TypeVar("T")
 
@@ -38,6 +38,8 @@ def read_recipe(
     """
     where = "the command line" if file is None else str(file)
     try:
+        if file is not None:
+            check_regular(Path(file), pipes=True, largest=LARGEST_TEXT)
         values: Any = {} if file is None else _parse_yaml(Path(file).read_text(encoding="utf-8-sig"), where)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
