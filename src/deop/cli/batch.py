@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deop.cli.console import progress_bar, say
+from deop.cli.examples import bank_options, check_examples
 from deop.cli.options import Anchors, Debug, EngineDataType, EngineDevice, Model, Severance, Threads, option
 from deop.cli.segment_options import NameOptions, PictureOptions
 from deop.cli.streams import STREAM
@@ -170,6 +171,7 @@ def _options(
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
     vocabulary.check_mode(names.mode, warn=False)
     Thresholds.parse(names.threshold).values(vocabulary, 0)
+    check_examples(names.bank, names.bank_weight, names.example)
     encoding: dict[str, Any] = {"severance": severance, "anchors": anchors}
     load = {
         "engine": workers.runtime or engine_for(model, severance, anchors, "one-pass"),
@@ -184,7 +186,7 @@ def _options(
             model,
             load,
             requested,
-            {"background": names.background, "things": names.things},
+            {"background": names.background, "things": names.things, **_bank_options(model, load, names)},
             encoding,
             names.mode,
             names.threshold,
@@ -200,6 +202,18 @@ def _options(
         retry_failed=shards.retry_failed,
         timeout=workers.timeout,
     )
+
+
+def _bank_options(model: str, load: dict[str, Any], names: NameOptions) -> dict[str, Any]:
+    """The examples for the workers; those of photos are learned here, once."""
+    if not names.example:
+        from deop.bank import load_bank
+
+        bank = None if names.bank is None else load_bank(names.bank)
+        return {} if bank is None else {"bank": bank, "bank_weight": names.bank_weight}
+    from deop.zoo import load as load_model
+
+    return bank_options(load_model(model, **load), names.bank, names.bank_weight, names.example)
 
 
 def _describe(options: "BatchOptions") -> None:
