@@ -202,7 +202,7 @@ def test_fitted_factors_minimise_the_loss():
     kernels[np.arange(60), true] += 1
     kernels[:, 4:] = -np.inf
     photo = random.integers(0, 10, 60)
-    weights = fit_weights(words, kernels, true, photo)
+    weights = fit_weights(words, kernels, true, photo, np.zeros(60, bool))
     count = {key: sum(k == key for k in zip(photo, true, strict=True)) for key in zip(photo, true, strict=True)}
     share = np.array([1 / count[key] for key in zip(photo, true, strict=True)])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +11,8 @@ from deop.bank.kernels import evidence_of, log_sum
 _START = np.array([1.0, 1.0])  # factors of words and examples without any evidence
 _STRENGTH = np.array([9.0, 0.5])  # marked names of photos that it takes to move them
 _START_ODDS = np.array([1.0, 0.3, 0.0])  # of words, similarity, 1
-_STRENGTH_ODDS = np.array([16.0, 4.0, 4.0])  # names that it takes to move them
-_LARGEST_ODDS = 40.0
+_STRENGTH_ODDS = np.array([4.0, 2.0, 2.0])  # names that it takes to move them
+_LARGEST_ODDS = 4.0  # words alone never rule out a name with examples
 _LEAST_SIMILAR = -12.0
 _STRANGERS = 0.8  # share of the regions without a name that are less similar to its examples than "similar"
 _STEPS = 30
@@ -48,47 +49,76 @@ class Weights:
         return _odds_features(words, nearest, self.similar) @ factors
 
 
-def fit_weights(words: np.ndarray, kernels: np.ndarray, true: np.ndarray, photo: np.ndarray) -> Weights:
-    """Fit the weights on examples of a bank.
+def fit_weights(
+    words: np.ndarray, kernels: np.ndarray, true: np.ndarray, photo: np.ndarray, alone: np.ndarray
+) -> Weights:
+    """Fit the weights on regions of a bank.
 
     Among names with examples, the likelihood of the true name counts. Whether a region has one of these names at all is
     judged twice: with the examples of its name, and as if its name had none. That shows what becomes of names without
-    examples.
+    examples; so do the regions that have none of the names.
 
     Args:
         words: (n, K + 1) float, logits by words.
         kernels: (n, K + 2) float, log kernels of the examples of other photos; -inf without any. The last column is
             everything else that the bank has.
-        true: (n,) int, the true column of each region, at most K.
+        true: (n,) int, the true column of each region; K + 1: none of the names.
         photo: (n,) int, its photo.
+        alone: (n,) bool, regions of which the kernel of the true name is of examples in the same photo.
     """
     columns = words.shape[1]
-    present = np.isfinite(kernels[:, :columns])
-    rows = np.arange(len(true))
-    within = present[rows, true] & (present.sum(1) > 1)
     evidence = evidence_of(kernels)[:, :columns]
-    weight = 1 / _group_size(photo.astype(np.int64) * columns + true)  # each name counts once a photo
-    factors = _fit_within(
-        np.where(present, words, -np.inf)[within], evidence[within], true[within], weight[within]
+    kernels, named = kernels[:, :columns], true < columns
+    strangers = _Odds.of(words[~named], kernels[~named], np.isfinite(kernels[~named]))
+    words, kernels, evidence, true, photo, alone = (
+        values[named] for values in (words, kernels, evidence, true, photo, alone)
     )
+    rows, present = np.arange(len(true)), np.isfinite(kernels)
+    weight = 1 / _group_size(photo.astype(np.int64) * columns + true)  # each name counts once a photo
+    within = present[rows, true] & ~alone & (present.sum(1) > 1)
+    factors = _fit_within(np.where(present, words, -np.inf)[within], evidence[within], true[within], weight[within])
     hidden = present.copy()
     hidden[rows, true] = False
-    per_name = weight / np.maximum(np.bincount(true, weight, minlength=columns), 1e-9)[true]
-    samples = []
-    for names, is_named, used in ((present, 1.0, present[rows, true]), (hidden, 0.0, hidden.any(1))):
-        together = log_sum(np.where(names, words, -np.inf))
-        rest = log_sum(np.where(names, -np.inf, words))
-        used = used & np.isfinite(rest) & np.isfinite(together)
-        nearest = np.where(names, kernels[:, :columns], -np.inf).max(1)
-        samples.append(((together - np.where(used, rest, 0))[used], nearest[used], is_named, per_name[used]))
-    strangers = samples[1][1]
-    similar = float(np.quantile(strangers, _STRANGERS)) if len(strangers) else Weights.similar
+    shown = _Odds.of(words, kernels, present & present[rows, true][:, None])
+    hidden_odds = _Odds.of(words, kernels, hidden)
+    # For what becomes of other names, each name is one sample, however many photos show it.
+    weight = weight / np.maximum(np.bincount(true, weight, minlength=columns), 1e-9)[true]
+    weights = (weight, weight, np.full(len(strangers.words), 1 / max(1, strangers.usable.sum())))
+    samples = (shown, hidden_odds, strangers)
+    nearest = np.concatenate([sample.nearest[sample.usable] for sample in samples[1:]])
+    similar = float(np.quantile(nearest, _STRANGERS)) if len(nearest) else Weights.similar
     odds = _fit_odds(
-        np.concatenate([_odds_features(words, nearest, similar) for words, nearest, *_ in samples]),
-        np.concatenate([np.full(len(nearest), is_named) for _, nearest, is_named, _ in samples]),
-        np.concatenate([part for *_, part in samples]),
+        np.concatenate([sample.features(similar) for sample in samples]),
+        np.repeat([1.0, 0.0, 0.0], [sample.usable.sum() for sample in samples]),
+        np.concatenate([part[sample.usable] for part, sample in zip(weights, samples, strict=True)]),
     )
     return Weights(*factors.tolist(), *odds.tolist(), similar)
+
+
+class _Odds(NamedTuple):
+    """What the odds of the names with examples depend on, for n regions.
+
+    Attributes:
+        words: (n,) float, the log odds by words.
+        nearest: (n,) float, the log kernel of the nearest name.
+        usable: (n,) bool, whether names with and names without examples compete.
+    """
+
+    words: np.ndarray
+    nearest: np.ndarray
+    usable: np.ndarray
+
+    @classmethod
+    def of(cls, words: np.ndarray, kernels: np.ndarray, names: np.ndarray) -> "_Odds":
+        """The odds of some names, (n, K + 1) bool, against the others."""
+        together, rest = log_sum(np.where(names, words, -np.inf)), log_sum(np.where(names, -np.inf, words))
+        usable = np.isfinite(rest) & np.isfinite(together)
+        odds = np.where(usable, together, 0) - np.where(usable, rest, 0)
+        return cls(odds, np.where(names, kernels, -np.inf).max(1, initial=-np.inf), usable)
+
+    def features(self, similar: float) -> np.ndarray:
+        """The features of the regression, (usable, 3)."""
+        return _odds_features(self.words[self.usable], self.nearest[self.usable], similar)
 
 
 def _group_size(keys: np.ndarray) -> np.ndarray:

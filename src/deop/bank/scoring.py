@@ -16,6 +16,9 @@ FITTED_WEIGHT = 0.5
 ALIKE = 0.999
 """Cosine from which a region equals an example, up to the rounding of float16 and of engines."""
 
+FITTED_ON = 1000
+"""Regions of the bank that the weights are fitted on; more would change them little."""
+
 _CERTAIN = 10.0  # logit by which a region that equals an example prefers its name
 _NOTHING_SIMILAR = -2.0  # log kernel that counts as similar where there is nothing to compare with: a cosine of 0.95
 _NO_WORD = 3.0  # logit of a name without a word, below all names together
@@ -206,19 +209,24 @@ def _fit(
     score: Callable[[np.ndarray], np.ndarray],
 ) -> Weights:
     """The weights that suit the examples, each judged by those of the other photos."""
-    count = len(wordless)
-    photo = bank.photo_of[order]
-    of_region = np.repeat(groups, np.diff(np.append(starts, len(regions))))
-    positive = np.flatnonzero((of_region % 2 == 0) & (of_region // 2 < count))
-    positive = positive[:: max(1, -(-len(positive) // FITTED_ON))]
-    true = of_region[positive] // 2
-    use = np.flatnonzero(groups % 2 == 0)
-    logs, _ = mean_kernels(regions[positive], regions, starts, (photo[positive], photo))
-    kernels = np.full((len(positive), count + 1), -np.inf, np.float32)
-    kernels[:, groups[use] // 2] = logs[:, use]
-    words = with_wordless(score(regions[positive]), wordless)
-    return fit_weights(words, kernels, true, photo[positive])
-
-
-FITTED_ON = 1000
-"""Regions of the bank that the weights are fitted on; more would change them little."""
+    count, photo = len(wordless), bank.photo_of[order]
+    sizes = np.diff(np.append(starts, len(regions)))
+    group_of = np.repeat(np.arange(len(groups)), sizes)
+    judged = np.flatnonzero(groups[group_of] % 2 == 0)
+    judged = judged[:: max(1, -(-len(judged) // FITTED_ON))]
+    group = group_of[judged]
+    true = groups[group] // 2
+    all_photos, _ = mean_kernels(regions[judged], regions, starts)
+    other_photos, _ = mean_kernels(regions[judged], regions, starts, (photo[judged], photo))
+    # What nobody marked can be judged by its own photo: the marked regions there are others.
+    logs = np.where((true == count)[:, None], all_photos, other_photos)
+    # A name that only one photo shows is judged by its other regions there, which says less.
+    rows = np.arange(len(judged))
+    alone = (true < count) & ~np.isfinite(logs[rows, group]) & (sizes[group] > 1)
+    others = np.exp(all_photos[rows, group]) * sizes[group] - 1  # without the region itself, whose kernel is 1
+    logs[rows[alone], group[alone]] = np.log(np.maximum(others, 1e-37) / np.maximum(sizes[group] - 1, 1))[alone]
+    kernels = np.full((len(judged), count + 1), -np.inf, np.float32)
+    positive = groups % 2 == 0
+    kernels[:, groups[positive] // 2] = logs[:, positive]
+    words = with_wordless(score(regions[judged]), wordless)
+    return fit_weights(words, kernels, true, photo[judged], alone)
