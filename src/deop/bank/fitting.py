@@ -14,7 +14,8 @@ _START_ODDS = np.array([1.0, 0.3, 0.0])  # of words, similarity, 1
 _STRENGTH_ODDS = np.array([4.0, 2.0, 2.0])  # names that it takes to move them
 _LARGEST_ODDS = 4.0  # words alone never rule out a name with examples
 _LEAST_SIMILAR = -12.0
-_STRANGERS = 0.8  # share of the regions without a name that are less similar to its examples than "similar"
+_STRANGERS = 0.95  # share of the regions without a name that are less similar to its examples than "similar"
+_HIDDEN = 2.0  # how much more a region of a name without examples counts: it must not lose to names with examples
 _STEPS = 30
 
 
@@ -83,7 +84,8 @@ def fit_weights(
     hidden_odds = _Odds.of(words, kernels, hidden)
     # For what becomes of other names, each name is one sample, however many photos show it.
     weight = weight / np.maximum(np.bincount(true, weight, minlength=columns), 1e-9)[true]
-    weights = (weight, weight, np.full(len(strangers.words), 1 / max(1, strangers.usable.sum())))
+    stranger = np.full(len(strangers.words), 1 / max(1, strangers.usable.sum()))
+    weights = (weight, _HIDDEN * weight, _HIDDEN * stranger)
     samples = (shown, hidden_odds, strangers)
     nearest = np.concatenate([sample.nearest[sample.usable] for sample in samples[1:]])
     similar = float(np.quantile(nearest, _STRANGERS)) if len(nearest) else Weights.similar

@@ -73,7 +73,7 @@ class Space:
         Raises:
             SettingError: naming the option.
         """
-        for key in sorted({*self.encoding, *encoding} & set(COMPARED)):
+        for key in COMPARED:
             if self.encoding.get(key) != encoding.get(key):
                 raise SettingError(
                     f"{problem}: the examples were learned with {key} {self.encoding.get(key)!r}, and this is "
