@@ -3,9 +3,9 @@
     python benchmarks/bank.py ../shared/data/msrc --finetune --plot bank.png
 
 For each number of photos and each draw, photos are drawn from the training split, as `deop train finetune` draws them
-with the same seed, and learned as examples. Scores are measured on the validation split, which is in no bank. Gains are
-paired: their intervals are computed from the same resamples of the validation photos. With --finetune, the model is also
-tuned on the same photos (on two thirds of them: the others choose the weights); finished runs are used again.
+with the same seed, and learned as examples. Scores are measured on the validation split, which is in no bank. Gains
+are paired: their intervals are computed from the same resamples of the validation photos. With --finetune, the model is
+also tuned on the same photos (on two thirds of them: the others choose the weights); finished runs are used again.
 """
 
 import json
@@ -59,7 +59,7 @@ def drawn(data: LabelledData, count: int, seed: int) -> LabelledData:
 
 
 def with_names(bank: Bank, names: list[str] | None) -> Bank:
-    """The bank with the examples of some names only, and those that are nobody's; None: all."""
+    """The bank with the examples of some names only, and the regions without a name; None: all."""
     chosen = None if names is None else {name.casefold() for name in names}
     return bank if chosen is None else bank.filtered(lambda name: not name or name.casefold() in chosen)
 

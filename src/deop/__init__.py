@@ -11,10 +11,9 @@ from deop._version import __version__
 
 TYPE_CHECKING = False  # as in typing, whose import takes longer than everything else here
 if TYPE_CHECKING:
-    from deop.bank.bank import Bank
+    from deop.bank.bank import Bank, load_bank
     from deop.bank.learning import learn
     from deop.bank.marks import Box, Click
-    from deop.bank.storage import load_bank
     from deop.model import DeOP
     from deop.results.segmentation import Segmentation
     from deop.results.segments import Segment
@@ -42,7 +41,7 @@ _MODULES = {
     "Box": "deop.bank.marks",
     "Click": "deop.bank.marks",
     "learn": "deop.bank.learning",
-    "load_bank": "deop.bank.storage",
+    "load_bank": "deop.bank.bank",
     "DeOP": "deop.model",
     "Segment": "deop.results.segments",
     "Segmentation": "deop.results.segmentation",

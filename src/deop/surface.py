@@ -64,6 +64,7 @@ class ModelSurface:
     card: Card
     cache: EmbeddingCache | None
     _last_embedded: tuple[tuple[Vocabulary, Any, Calibration], Classes] | None = None
+    _last_probe: tuple[Settings, np.ndarray] | None = None
     _last_examples: "tuple[tuple[Classes, Settings, Bank, float | None], Examples | None] | None" = None
 
     @property

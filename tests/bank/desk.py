@@ -57,7 +57,9 @@ def _object(name, radius, angle):
     for image, colours in ((sprite, None), (mask, (255, 0))):
         draw = ImageDraw.Draw(image)
         if name == "widget-a":  # a red gear with a yellow core
-            draw.polygon(ring(16, [radius, radius, 0.72 * radius, 0.72 * radius]), fill=(190, 30, 35) if not colours else 255)
+            draw.polygon(
+                ring(16, [radius, radius, 0.72 * radius, 0.72 * radius]), fill=(190, 30, 35) if not colours else 255
+            )
             draw.ellipse(_circle(centre, 0.4 * radius), fill=(245, 205, 40) if not colours else 255)
         elif name == "zindle":  # a blue ring, through which the desk is seen
             draw.ellipse(_circle(centre, radius), fill=(30, 70, 190) if not colours else 255)

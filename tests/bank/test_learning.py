@@ -222,7 +222,7 @@ def test_both_engines_name_alike(desk, marked, tmp_path):
         assert (results[0].label_map == results[1].label_map).mean() > 0.999
         assert results[0].settings == results[1].settings
         scores = [[segment.score for segment in result.segments] for result in results]
-        np.testing.assert_allclose(*scores, atol=2e-3)
+        np.testing.assert_allclose(scores[0], scores[1], atol=2e-3)
     assert results[0].settings["bank"] == marked.digest[:16]
 
 

@@ -120,7 +120,7 @@ def test_coco_json(deop, desk):
         (("--bank-weight", "0.5"), "--bank-weight has no effect"),
         (("--example", "photo.png=cup"), "has no mask"),
         (("--example", "photo.png:blorp.png"), "expected PHOTO:MASK=NAME"),
-        (("--example", "nothing.png:blorp.png=cup"), "there is no photo nothing.png"),
+        (("--example", "nothing.png:blorp.png=cup"), "nothing.png does not exist"),
         (("--example", "photo.png:nothing.png=cup"), "no masks at nothing.png"),
         (("--example", "photo.png:1,2,3=cup"), "has 3 numbers"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deop.bank.space import Space
+from deop.bank.storage import read_bank, save_bank
 from deop.errors import SettingError, VocabularyError
 from deop.text.vocabulary import Vocabulary, shorten
 
@@ -16,7 +17,7 @@ MAX_REGIONS = 100_000
 """Examples in a bank. All of them are compared with every region, by one matrix product."""
 
 UNMARKED = ""
-"""The name of regions of example photos that nobody marked: they only show what else there is."""
+"""The name of unmarked regions of example photos: they only show what else there is."""
 
 NOT = "-"
 """What the name of a negative example begins with: "-cup" is a region that is not a cup."""
@@ -96,7 +97,7 @@ class Bank:
         """SHA-256 of the content and of the model's identity, as hexadecimal digits."""
         digest = hashlib.sha256(repr((self.names, self.photos, self.space.key())).encode())
         for array in (self.regions, self.name_of, self.photo_of, self.marked, self.area):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @classmethod
@@ -232,9 +233,21 @@ class Bank:
         Raises:
             OutputError: the file cannot be written.
         """
-        from deop.bank.storage import save_bank
-
         return save_bank(self, path)
+
+
+def load_bank(path: str | Path) -> Bank:
+    """Open a bank that ``Bank.save`` or ``deop learn`` wrote. Its embeddings are mapped from the file.
+
+    Args:
+        path: the file; the suffix ``.safetensors`` may be omitted.
+
+    Raises:
+        CheckpointError: no such file, no bank, a newer version, or a damaged one.
+        SettingError: a bank with more than ``MAX_REGIONS`` regions.
+        VocabularyError: names that share a word without being the same.
+    """
+    return Bank(**read_bank(path, MAX_REGIONS))
 
 
 def clean_name(name: object) -> str:

@@ -11,11 +11,11 @@ from deop.bank.kernels import evidence_of, log_sum
 _START = np.array([1.0, 1.0])  # factors of words and examples without any evidence
 _STRENGTH = np.array([9.0, 0.5])  # marked names of photos that it takes to move them
 _START_ODDS = np.array([1.0, 0.3, 0.0])  # of words, similarity, 1
-_STRENGTH_ODDS = np.array([4.0, 2.0, 2.0])  # names that it takes to move them
-_LARGEST_ODDS = 4.0  # words alone never rule out a name with examples
+_STRENGTH_ODDS = np.array([8.0, 4.0, 4.0])  # names that it takes to move them
+_LARGEST_ODDS = 6.0  # words alone never rule out a name with examples
 _LEAST_SIMILAR = -12.0
-_STRANGERS = 0.95  # share of the regions without a name that are less similar to its examples than "similar"
-_HIDDEN = 2.0  # how much more a region of a name without examples counts: it must not lose to names with examples
+_STRANGERS = 0.8  # share of the regions without a name that are less similar to its examples than "similar"
+_STRANGERS_ALONE = 0.95  # the same if the examples are of one photo, whose regions are more similar than others
 _STEPS = 30
 
 
@@ -57,7 +57,8 @@ def fit_weights(
 
     Among names with examples, the likelihood of the true name counts. Whether a region has one of these names at all is
     judged twice: with the examples of its name, and as if its name had none. That shows what becomes of names without
-    examples; so do the regions that have none of the names.
+    examples. If no name can be judged by other photos, names are judged by other regions of the same photo, and by the
+    regions that have none of the names.
 
     Args:
         words: (n, K + 1) float, logits by words.
@@ -82,19 +83,26 @@ def fit_weights(
     hidden[rows, true] = False
     shown = _Odds.of(words, kernels, present & present[rows, true][:, None])
     hidden_odds = _Odds.of(words, kernels, hidden)
+    # Where some names are judged by other photos, only they are: regions of the same photo are too similar.
+    lone = not (shown.usable & ~alone).any()
+    if not lone:
+        shown = shown._replace(usable=shown.usable & ~alone)
+        strangers = strangers._replace(usable=np.zeros(len(strangers.words), bool))
     # For what becomes of other names, each name is one sample, however many photos show it.
     weight = weight / np.maximum(np.bincount(true, weight, minlength=columns), 1e-9)[true]
     stranger = np.full(len(strangers.words), 1 / max(1, strangers.usable.sum()))
-    weights = (weight, _HIDDEN * weight, _HIDDEN * stranger)
+    weights = (weight, weight, stranger)
     samples = (shown, hidden_odds, strangers)
     nearest = np.concatenate([sample.nearest[sample.usable] for sample in samples[1:]])
-    similar = float(np.quantile(nearest, _STRANGERS)) if len(nearest) else Weights.similar
+    similar = float(np.quantile(nearest, _STRANGERS_ALONE if lone else _STRANGERS)) if len(nearest) else Weights.similar
     odds = _fit_odds(
         np.concatenate([sample.features(similar) for sample in samples]),
         np.repeat([1.0, 0.0, 0.0], [sample.usable.sum() for sample in samples]),
         np.concatenate([part[sample.usable] for part, sample in zip(weights, samples, strict=True)]),
     )
-    return Weights(*factors.tolist(), *odds.tolist(), similar)
+    a, b = factors.tolist()
+    alpha, delta, gamma = odds.tolist()
+    return Weights(a, b, alpha, delta, gamma, similar)
 
 
 class _Odds(NamedTuple):

@@ -24,7 +24,7 @@ PURITY = 0.6
 FOREIGN = 0.05
 """Share of a proposal that may lie in marked masks, so that it counts as unmarked."""
 SMALLEST = 0.002
-"""Share of the photo below which proposals are no examples."""
+"""Share of the photo that a proposal covers at least, so that it is an example."""
 PROPOSALS = 12
 """Proposals of a photo that are examples of one name, the largest ones; unmarked ones count as one name."""
 REGIONS_PER_NAME = 1000
@@ -75,12 +75,18 @@ def learn(
     Raises:
         ImageError, ProposalError, VocabularyError, SettingError: naming the input and the remedy.
     """
-    single = not isinstance(photos, (list, tuple))
-    if single:
+    if not isinstance(photos, (list, tuple)):
         photos, masks, names = [photos], [masks], [[names] if isinstance(names, str) else names]
     listed: list[Any] = list(photos)
-    if isinstance(masks, np.ndarray) or len(masks) != len(listed) or isinstance(names, str) or len(names) != len(listed):
-        raise SettingError(f"{len(listed)} photos: give a list with the masks, and a list with the names, of each photo")
+    if (
+        isinstance(masks, np.ndarray)
+        or len(masks) != len(listed)
+        or isinstance(names, str)
+        or len(names) != len(listed)
+    ):
+        raise SettingError(
+            f"{len(listed)} photos: give a list with the masks, and a list with the names, of each photo"
+        )
     marked = []
     for photo, marks, texts in zip(listed, masks, names, strict=True):
         marked.append(MarkedPhoto(photo, marks, [texts] if isinstance(texts, str) else list(texts)))
@@ -116,7 +122,7 @@ def learn_photos(
             progress(done + 1, count)
     parts = [part for part in parts if len(part.regions)]
     if not any(name != UNMARKED for part in parts for name in part.names):
-        raise DataError("no photo has a marked region, so that there is nothing to learn: check the masks")
+        raise DataError("no photo has a marked region: check the masks")
     encoding = parts[0].encoding
     space = Space(probe_of(model), model.precision, encoding, model.card.name, model.card.license, note)
     for part in parts:
@@ -161,7 +167,7 @@ def _regions_of(model: "ModelSurface", marked: MarkedPhoto, number: int, count: 
     where = marked.photo if isinstance(marked.photo, str) else f"photo {number + 1} of {count}"
     if len(masks) != len(names):
         raise ProposalError(f"{where} has {len(masks)} marked regions and {len(names)} names: give a name for each")
-    filled = masks.any((1, 2))
+    filled = np.asarray(masks.any((1, 2)))
     masks, names = masks[filled], [name for name, some in zip(names, filled, strict=True) if some]
     digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()[:32]
     parts = []

@@ -91,7 +91,9 @@ def _mask_of(mark: Any, shape: tuple[int, int], planes: np.ndarray) -> np.ndarra
         if mark.right <= mark.left or mark.bottom <= mark.top:
             raise ProposalError(f"the box {_shown(mark)} is empty: give left, top, right and bottom in pixels")
         box = np.zeros(shape, bool)
-        box[max(0, round(mark.top)) : max(0, round(mark.bottom)), max(0, round(mark.left)) : max(0, round(mark.right))] = True
+        box[
+            max(0, round(mark.top)) : max(0, round(mark.bottom)), max(0, round(mark.left)) : max(0, round(mark.right))
+        ] = True
         if not box.any():
             raise ProposalError(f"the box {_shown(mark)} is outside the photo of {width} x {height} px")
         mass = planes.sum((1, 2))

@@ -218,7 +218,7 @@ def _fit(
     true = groups[group] // 2
     all_photos, _ = mean_kernels(regions[judged], regions, starts)
     other_photos, _ = mean_kernels(regions[judged], regions, starts, (photo[judged], photo))
-    # What nobody marked can be judged by its own photo: the marked regions there are others.
+    # Unmarked regions can be judged by their own photo, too: the marked regions there are other regions.
     logs = np.where((true == count)[:, None], all_photos, other_photos)
     # A name that only one photo shows is judged by its other regions there, which says less.
     rows = np.arange(len(judged))

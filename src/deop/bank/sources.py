@@ -55,7 +55,7 @@ def photos_of_coco(path: Path, images: Path | None = None) -> list[MarkedPhoto]:
             f"cannot read {path}: {error!r}. Expected COCO's JSON with images, annotations and categories"
         ) from error
     if not annotations:
-        raise DataError(f"{path} has no annotations, so that there is nothing to learn")
+        raise DataError(f"{path} has no annotations: check that it is the right file")
     return [
         MarkedPhoto(str(places[image]), partial(_marks_of, path, places[image], part), labels[image])
         for image, part in annotations.items()
@@ -106,7 +106,9 @@ def parse_example(text: str) -> MarkedPhoto:
         ProposalError: a mask that cannot be read.
     """
     place, equals, name = text.rpartition("=")
-    form = "expected PHOTO:MASK=NAME, such as photo.jpg:mask.png=cup; MASK may also be a box, left,top,right,bottom, or "
+    form = (
+        "expected PHOTO:MASK=NAME, such as photo.jpg:mask.png=cup; MASK may also be a box, left,top,right,bottom, or "
+    )
     form += "a click, x,y"
     if not equals or not name.strip():
         raise SettingError(f"--example {text!r}: {form}")
@@ -116,7 +118,7 @@ def parse_example(text: str) -> MarkedPhoto:
     if cut is None:
         if not cuts:
             raise SettingError(f"--example {text!r} has no mask: {form}")
-        raise SettingError(f"--example {text!r}: there is no photo {place[: cuts[-1]]}. Check the path; {form}")
+        raise SettingError(f"--example {text!r}: {place[: cuts[-1]]} does not exist. Check the path; {form}")
     photo, mark = place[:cut], place[cut + 1 :].strip()
     numbers = _numbers(mark)
     if numbers is not None:

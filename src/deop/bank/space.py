@@ -106,9 +106,9 @@ def probe_of(model: "ModelSurface") -> np.ndarray:
     Raises:
         SettingError: a model of ONNX Runtime whose folder has no graph for given masks.
     """
-    last = getattr(model, "_last_probe", None)
+    last = model._last_probe
     if last is not None and last[0] == model.settings:
-        return np.asarray(last[1])
+        return last[1]
     picture, masks = _drawn()
     encoded = model.encode([picture], [masks])[0]
     probe = to_float32(encoded.regions)

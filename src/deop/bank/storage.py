@@ -3,16 +3,18 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deop._version import __version__
-from deop.bank.bank import MAX_REGIONS, Bank
 from deop.bank.space import Space
 from deop.errors import CheckpointError, DeopError, SettingError
 from deop.files import replacing
 from deop.tensors import TensorFile
+
+if TYPE_CHECKING:
+    from deop.bank.bank import Bank
 
 SUFFIX = ".safetensors"
 KEY, VERSION = "deop.bank", 1
@@ -35,7 +37,7 @@ def bank_path(path: str | Path) -> Path:
     return place if place.suffix else place.with_name(place.name + SUFFIX)
 
 
-def save_bank(bank: Bank, path: str | Path) -> Path:
+def save_bank(bank: "Bank", path: str | Path) -> Path:
     """Write a bank; ``Bank.save``."""
     target = bank_path(path)
     arrays = {
@@ -72,15 +74,16 @@ def save_bank(bank: Bank, path: str | Path) -> Path:
     return target
 
 
-def load_bank(path: str | Path) -> Bank:
-    """Open a bank. Its embeddings are mapped from the file.
+def read_bank(path: str | Path, limit: int) -> dict[str, Any]:
+    """The fields of a bank in a file; its embeddings are mapped from it.
 
     Args:
         path: the file; the suffix ``.safetensors`` may be omitted.
+        limit: maximum number of regions.
 
     Raises:
         CheckpointError: no such file, no bank, a newer version, or a damaged one.
-        SettingError: a bank with more than ``MAX_REGIONS`` regions.
+        SettingError: a bank with more than ``limit`` regions.
     """
     place = bank_path(path)
     if not place.is_file():
@@ -94,8 +97,8 @@ def load_bank(path: str | Path) -> Bank:
     if version != VERSION:
         raise CheckpointError(f"{place} has version {version}, and deop {__version__} reads version {VERSION}: update")
     count = file.tensors["regions"].shape[0] if "regions" in file.tensors and file.tensors["regions"].shape else 0
-    if count > MAX_REGIONS:
-        raise SettingError(f"{place} has {count:,} regions, and the limit is {MAX_REGIONS:,}: learn fewer (--limit)")
+    if count > limit:
+        raise SettingError(f"{place} has {count:,} regions, and the limit is {limit:,}: learn fewer (--limit)")
     try:
         arrays = {key: file[key] for key in _ORDER}
         _check(arrays, described, {key: file.tensors[key].dtype for key in _ORDER})
@@ -103,7 +106,8 @@ def load_bank(path: str | Path) -> Bank:
             np.array(arrays.pop("probe")), described["precision"], described["encoding"], described["model"],
             described["license"], described["note"],
         )  # fmt: skip
-        return Bank(space, tuple(described["names"]), tuple(described["photos"]), **arrays)
+        names, photos = tuple(described["names"]), tuple(described["photos"])
+        return {"space": space, "names": names, "photos": photos, **arrays}
     except DeopError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -134,5 +138,5 @@ def _check(arrays: dict[str, np.ndarray], described: dict[str, Any], dtypes: dic
 def _digest(arrays: dict[str, np.ndarray], names: Any, photos: Any) -> str:
     digest = hashlib.sha256(json.dumps([list(names), list(photos)], ensure_ascii=False).encode())
     for key in _ORDER:
-        digest.update(np.ascontiguousarray(arrays[key]))
+        digest.update(np.ascontiguousarray(arrays[key]).data)
     return digest.hexdigest()

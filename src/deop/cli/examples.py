@@ -23,8 +23,8 @@ BankWeight = Annotated[
     float | None,
     option(
         "--bank-weight", metavar="NUMBER", panel=NAMES, min=0, max=1,
-        help="How much examples count: 0 words alone, 1 examples alone where there are some. Default: 0.5, as fitted on "
-        "the examples.",
+        help="How much examples count: 0 words alone, 1 examples alone where there are some. Default: 0.5, as fitted "
+        "on the examples.",
     ),
 ]  # fmt: skip
 Example = Annotated[

@@ -36,8 +36,8 @@ def learn(
         list[str] | None,
         option(
             "--example", metavar="PHOTO:MASK=NAME", panel=EXAMPLES,
-            help="An example: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, x,y, in "
-            "pixels; -NAME marks what does not have the name. May be repeated.",
+            help="An example: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, x,y, "
+            "in pixels; -NAME marks what does not have the name. May be repeated.",
         ),
     ] = None,
     split: Annotated[
@@ -67,11 +67,11 @@ def learn(
     ] = None,
     forget: Annotated[
         str | None,
-        option("--forget", metavar="NAMES", panel=BANK, help='Remove the examples of these names, such as "cup, -mug".'),
+        option("--forget", metavar="NAMES", panel=BANK, help='Remove the examples of these names: "cup, -mug".'),
     ] = None,
     note: Annotated[
         str,
-        option("--note", metavar="TEXT", panel=BANK, help="A text to keep with the bank: licence or source of photos."),
+        option("--note", metavar="TEXT", panel=BANK, help="A text to keep in the bank, such as a licence."),
     ] = "",
     model: Model = "nano",
     engine: Engine = None,
@@ -120,7 +120,13 @@ def learn(
         from deop.runtime.engine import engine_for
         from deop.zoo import load
 
-        network = load(model, engine=engine or engine_for(model, None, None, "one-pass"), device=device, dtype=dtype, threads=threads)
+        network = load(
+            model,
+            engine=engine or engine_for(model, None, None, "one-pass"),
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
         for one in banks:
             check_bank(network, one)
         with progress_bar() as advance:
@@ -175,6 +181,7 @@ def _describe(bank: "Bank", path: Path) -> None:
     PlainConsole().print(table)
     space = bank.space
     licence = f", licence of the weights: {space.license}" if space.license else ""
-    say(f"{path}: {len(bank):,} regions of {len(bank.photos):,} photos, model {space.model} ({space.precision}){licence}")
+    size = f"{len(bank):,} regions of {len(bank.photos):,} photos"
+    say(f"{path}: {size}, model {space.model} ({space.precision}){licence}")
     if space.note:
         say(f"note: {space.note}")

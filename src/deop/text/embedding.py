@@ -288,9 +288,7 @@ def _wordless(vocabulary: Vocabulary) -> set[int]:
     return set(columns[named].tolist()) - {-1}
 
 
-def _readable(
-    entries: list[tuple[str, int]], encoder: TextEncoder, wordless: Collection[int]
-) -> list[tuple[str, int]]:
+def _readable(entries: list[tuple[str, int]], encoder: TextEncoder, wordless: Collection[int]) -> list[tuple[str, int]]:
     """The texts, with their owners, of which the encoder reads something; a warning about those that it reads in part.
 
     Raises:
@@ -311,7 +309,8 @@ def _readable(
             f"this model's text encoder reads nothing of {shorten('|'.join(texts))!r}{more}: it knows Latin letters "
             "and digits only. Use English words, examples (--bank), or a CLIP model"
         )
-    unread = {text: letters for text, letters in unread.items() if text not in nothing_read}
+    by_example = {text for text, index in entries if index in wordless}
+    unread = {text: letters for text, letters in unread.items() if text not in by_example}
     if not unread:
         return kept
     first, letters = next(iter(unread.items()))
