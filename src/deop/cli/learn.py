@@ -61,7 +61,7 @@ def learn(
         int | None,
         option(
             "--limit", metavar="N", panel=BANK, min=1,
-            help="Keep at most N regions of each name, of as many photos as possible. Without DATA, the bank is pruned. "
+            help="Keep at most N regions of each name, of as many photos as possible. Without DATA: prune the bank. "
             "Default: 1000.",
         ),
     ] = None,
