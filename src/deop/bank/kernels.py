@@ -3,7 +3,7 @@
 import numpy as np
 
 SHARPNESS = 40.0
-"""The kernel of two regions is exp(SHARPNESS * (cosine - 1)); chosen by benchmarks/bank_choices.py."""
+"""The kernel of two regions is exp(SHARPNESS * (cosine - 1)); docs/method.md §14 says how it was chosen."""
 
 _BLOCK = 1 << 24  # kernels in memory, 64 MiB
 _SMALLEST = np.float32(1e-37)
