@@ -5,7 +5,7 @@
 For each number of photos and each draw, photos are drawn from the training split, as `deop train finetune` draws them
 with the same seed, and learned as examples. Scores are measured on the validation split, which is in no bank. Gains
 are paired: their intervals are computed from the same resamples of the validation photos. With --finetune, the model is
-also tuned on the same photos (on two thirds of them: the others choose the weights); finished runs are used again.
+also tuned on the same photos (on four fifths of them: the others choose the weights); finished runs are used again.
 """
 
 import json
