@@ -11,6 +11,9 @@ from deop._version import __version__
 
 TYPE_CHECKING = False  # as in typing, whose import takes longer than everything else here
 if TYPE_CHECKING:
+    from deop.bank.bank import Bank, load_bank
+    from deop.bank.learning import learn
+    from deop.bank.marks import Box, Click
     from deop.model import DeOP
     from deop.results.segmentation import Segmentation
     from deop.results.segments import Segment
@@ -18,9 +21,27 @@ if TYPE_CHECKING:
     from deop.tiles.segmenting import segment_tiles
     from deop.zoo import load
 
-__all__ = ["DeOP", "Segment", "Segmentation", "Vocabulary", "load", "segment_tiles", "__version__"]
+__all__ = [
+    "Bank",
+    "Box",
+    "Click",
+    "DeOP",
+    "Segment",
+    "Segmentation",
+    "Vocabulary",
+    "learn",
+    "load",
+    "load_bank",
+    "segment_tiles",
+    "__version__",
+]
 
 _MODULES = {
+    "Bank": "deop.bank.bank",
+    "Box": "deop.bank.marks",
+    "Click": "deop.bank.marks",
+    "learn": "deop.bank.learning",
+    "load_bank": "deop.bank.bank",
     "DeOP": "deop.model",
     "Segment": "deop.results.segments",
     "Segmentation": "deop.results.segmentation",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deop.arrays import to_float32
 from deop.encoders.int8 import is_int8
 from deop.errors import SettingError
 from deop.images.masks import Masks
@@ -205,11 +206,13 @@ class DeOP(Pretrained, ModelSurface):
         """``class_probabilities`` without the prior of the proposer."""
         classes = self.class_tensors(vocabulary)
         if encoded.cells is not None and encoded.heatmaps is not None:
-            cells = classify(encoded.cells, classes, self.no_object, self.settings.temperature)
+            cells = self._logits(encoded, encoded.cells, vocabulary)
             return cell_votes(cells, encoded.heatmaps.float().mean(0).flatten(1))
         if encoded.two_stream is None or encoded.valid is None:
-            logits = classify(encoded.regions, classes, self.no_object, self.settings.temperature)
+            logits = self._logits(encoded, encoded.regions, vocabulary)
             return probabilities(logits, self.settings.logit_bias)
+        if vocabulary.bank is not None and vocabulary.bank_weight != 0:
+            raise SettingError("a bank does not apply to the two-stream classifier, which encodes crops: omit one")
         return two_stream_probabilities(
             encoded.regions,
             encoded.valid,
@@ -229,10 +232,24 @@ class DeOP(Pretrained, ModelSurface):
         """
         if encoded.cells is None or encoded.heatmaps is None:
             return None
-        logits = classify(
-            encoded.cells, self.class_tensors(self.vocabulary(names)), self.no_object, self.settings.temperature
-        )
+        logits = self._logits(encoded, encoded.cells, self.vocabulary(names))
         return logits.unflatten(0, encoded.heatmaps.shape[-2:]).cpu().numpy(), encoded.cell
+
+    def _logits(self, encoded: EncodedPhoto, regions: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits (N, K + 1) float32 of regions (N, C), by words and by the examples of the vocabulary."""
+        classes = self.class_tensors(vocabulary)
+
+        def score(values: Tensor) -> Tensor:
+            return classify(values, classes, self.no_object, self.settings.temperature)
+
+        def score_array(values: np.ndarray) -> np.ndarray:
+            return to_float32(score(torch.from_numpy(values).to(regions.device)))
+
+        logits, examples = score(regions), self.examples(encoded, vocabulary, score_array)
+        if examples is None:
+            return logits
+        adjusted = examples.adjust(to_float32(logits), to_float32(regions))
+        return torch.from_numpy(adjusted).to(logits.device)
 
     def check_encoding(
         self,

@@ -1,7 +1,7 @@
 """What every model offers, whatever engine computes it: ``segment``, ``label``, ``vocabulary``, ``embed``. No torch."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary, VocabularyWarning
 
 if TYPE_CHECKING:
+    from deop.bank import Bank
+    from deop.bank.scoring import Examples
     from deop.regions.two_stream import TwoStream
 
 Names = Sequence[str] | str | Vocabulary
@@ -64,6 +66,8 @@ class ModelSurface:
     card: Card
     cache: EmbeddingCache | None
     _last_embedded: tuple[tuple[Vocabulary, Any, Calibration], Classes] | None = None
+    _last_probe: tuple[Settings, np.ndarray] | None = None
+    _last_examples: "tuple[tuple[Classes, Settings, Bank, float | None], Examples | None] | None" = None
 
     @property
     def device_kind(self) -> str:
@@ -96,6 +100,8 @@ class ModelSurface:
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
         heatmaps: Sequence[str] | str = (),
+        bank: "Bank | None" = None,
+        bank_weight: float | None = None,
         batch: int = 8,
     ) -> Segmentation | list[Segmentation]:
         """Segment one photo, or several, into named regions: ``encode``, then ``label``.
@@ -121,6 +127,10 @@ class ModelSurface:
             templates: template set, or templates with ``{}``; None: the model's setting.
             things: the names that are countable things; None: all except those in a list of common stuff.
             heatmaps: names whose score at each pixel is kept in ``Segmentation.heatmaps``: 4 bytes for each.
+            bank: examples of the names, from ``deop.learn``, which count beside the words. Names without examples, and
+                examples of other names, may be in it too.
+            bank_weight: how much examples count, in [0, 1]: 0 words alone, 1 examples alone where there are some. None:
+                as fitted on the bank, which is 0.5.
             batch: photos that are processed together.
 
         Returns:
@@ -141,7 +151,9 @@ class ModelSurface:
             raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
         check_request(mode, batch)
         thresholds = Thresholds.parse(threshold)
-        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        vocabulary = self.vocabulary(
+            names, background=background, templates=templates, things=things, bank=bank, bank_weight=bank_weight
+        )
         vocabulary.check_mode(mode)
         thresholds.values(vocabulary, self.settings.threshold)  # raises errors before photos are encoded
         find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
@@ -187,11 +199,14 @@ class ModelSurface:
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
+        bank: "Bank | None" = None,
+        bank_weight: float | None = None,
     ) -> Vocabulary:
-        """Create a vocabulary; templates default to those of the model's settings.
+        """Create a vocabulary, as for ``segment``; templates default to those of the model's settings.
 
         Raises:
-            VocabularyError: invalid names.
+            VocabularyError: invalid names, or two names that are one name of the bank.
+            SettingError: a bank of another model, or a weight that is not in [0, 1].
 
         Warns:
             VocabularyWarning: the model's text encoder does not use the templates.
@@ -205,7 +220,19 @@ class ModelSurface:
             )
         if templates is None and not (isinstance(names, Vocabulary) and names.source is None):
             templates = self.settings.templates
-        return Vocabulary.parse(names, background=background, templates=templates, things=things)
+        vocabulary = Vocabulary.parse(names, background=background, templates=templates, things=things)
+        if bank is None and bank_weight is None:
+            return vocabulary
+        from deop.bank.scoring import check_weight
+        from deop.bank.space import check_bank
+
+        bank = vocabulary.bank if bank is None else bank
+        if bank is None:
+            raise SettingError("bank_weight has no effect without examples: give a bank (bank=..., --bank)")
+        check_weight(bank_weight)
+        check_bank(self, bank)
+        bank.columns(vocabulary)
+        return replace(vocabulary, bank=bank, bank_weight=bank_weight)
 
     def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
         """Calibrated embeddings of a vocabulary; kept until text encoder or settings change."""
@@ -232,6 +259,8 @@ class ModelSurface:
         templates: str | Sequence[str] | None = None,
         things: Sequence[str] | str | None = None,
         heatmaps: Sequence[str] | str = (),
+        bank: "Bank | None" = None,
+        bank_weight: float | None = None,
     ) -> Segmentation:
         """Assign names to an encoded photo: the cheap part of ``segment``, with the same arguments.
 
@@ -241,7 +270,9 @@ class ModelSurface:
         check_request(mode)
         settings = self._settings_of(smallest_region)
         thresholds = Thresholds.parse(threshold)
-        vocabulary = self.vocabulary(names, background=background, templates=templates, things=things)
+        vocabulary = self.vocabulary(
+            names, background=background, templates=templates, things=things, bank=bank, bank_weight=bank_weight
+        )
         vocabulary.check_mode(mode, warn=False)
         limits = thresholds.values(vocabulary, self.settings.threshold)
         heated = find_names(heatmaps, vocabulary.names, vocabulary.synonyms)
@@ -256,8 +287,45 @@ class ModelSurface:
             **({"prior": settings.prior} if settings.prior else {}),
             **({} if settings.logit_bias is None else {"scores": "sigmoid"}),
             **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
+            **({} if vocabulary.bank is None else self._record_of_bank(vocabulary)),
         }
         return self.assemble(encoded, vocabulary, settings, mode, limits, record, heated)
+
+    def _record_of_bank(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """What a result says about the examples that it was made with."""
+        from deop.bank.scoring import check_weight
+
+        assert vocabulary.bank is not None
+        return {"bank": vocabulary.bank.digest[:16], "bank_weight": check_weight(vocabulary.bank_weight)}
+
+    def examples(
+        self, encoded: Any, vocabulary: Vocabulary, score: Callable[[np.ndarray], np.ndarray]
+    ) -> "Examples | None":
+        """The examples of a vocabulary, ready to score the regions of a photo; kept until bank or names change.
+
+        Args:
+            encoded: the photo.
+            vocabulary: the names.
+            score: gives the logits (N, K + 1) of regions (N, C) by words alone.
+
+        Returns:
+            The examples; None if the vocabulary has none, or they do not count.
+
+        Raises:
+            SettingError: the photo was encoded in another way than the examples.
+        """
+        bank = vocabulary.bank
+        if bank is None or vocabulary.bank_weight == 0:
+            return None
+        from deop.bank.scoring import prepare
+
+        bank.space.check_encoding(encoded.settings, "the bank does not fit this photo")
+        key, last = (self.embed(vocabulary), self.settings, bank, vocabulary.bank_weight), self._last_examples
+        if last is not None and last[0][0] is key[0] and last[0][1:] == key[1:]:
+            return last[1]
+        examples = prepare(bank, vocabulary, score, vocabulary.bank_weight)
+        self._last_examples = (key, examples)
+        return examples
 
     def _settings_of(self, smallest_region: float | None) -> Settings:
         """The settings of the model, with another ``smallest_region`` unless it is None.

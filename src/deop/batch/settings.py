@@ -44,6 +44,8 @@ def model_facts(model: Any, vocabulary: Any, classes: Any) -> dict[str, Any]:
         "background": list(vocabulary.background),
         "embeddings": _digest(np.ascontiguousarray(classes.rows).tobytes()),
     }
+    if vocabulary.bank is not None:
+        facts |= {"bank": vocabulary.bank.digest, "bank weight": vocabulary.bank_weight}
     normal: dict[str, Any] = json.loads(json.dumps(facts, default=str))
     return normal
 

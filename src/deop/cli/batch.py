@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deop.cli.console import progress_bar, say
+from deop.cli.examples import bank_options, check_examples
 from deop.cli.options import (
     Anchors,
     Debug,
@@ -197,6 +198,7 @@ def _options(
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
     vocabulary.check_mode(names.mode, warn=False)
     Thresholds.parse(names.threshold).values(vocabulary, 0)
+    check_examples(names.bank, names.bank_weight, names.example)
     encoding: dict[str, Any] = {"severance": method.severance, "anchors": method.anchors}
     settings: dict[str, Any] = {
         "windows": parse_windows(method.windows), "partition": method.partition, "prior": method.prior,
@@ -218,7 +220,7 @@ def _options(
             method.model,
             load,
             requested,
-            {"background": names.background, "things": names.things},
+            {"background": names.background, "things": names.things, **_bank_options(method.model, load, names)},
             encoding,
             names.mode,
             names.threshold,
@@ -235,6 +237,18 @@ def _options(
         retry_failed=shards.retry_failed,
         timeout=workers.timeout,
     )
+
+
+def _bank_options(model: str, load: dict[str, Any], names: NameOptions) -> dict[str, Any]:
+    """The examples for the workers; those of photos are learned here, once."""
+    if not names.example:
+        from deop.bank import load_bank
+
+        bank = None if names.bank is None else load_bank(names.bank)
+        return {} if bank is None else {"bank": bank, "bank_weight": names.bank_weight}
+    from deop.zoo import load as load_model
+
+    return bank_options(load_model(model, **load), names.bank, names.bank_weight, names.example)
 
 
 def _describe(options: "BatchOptions") -> None:

@@ -16,6 +16,7 @@ COMMANDS = (
     "batch",
     "batch-export",
     "serve",
+    "learn",
     "evaluate",
     "train",
     "models",

@@ -13,6 +13,7 @@ from rich.table import Table
 from deop.cli import completion
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.dataset import ClassesJson, Dataset, ImageColumn, MaskColumn
+from deop.cli.examples import BankFile, BankWeight, check_examples
 from deop.cli.options import (
     METHOD,
     OUTPUT,
@@ -84,6 +85,8 @@ def evaluate(
             help='Additional names, such as "road, sky". Their pixels are left without a name.',
         ),
     ] = "",
+    bank: BankFile = None,
+    bank_weight: BankWeight = None,
     image_column: ImageColumn = None,
     mask_column: MaskColumn = None,
     classes_json: ClassesJson = None,
@@ -185,6 +188,7 @@ def evaluate(
     compared = [name.strip() for name in severance.split(",")] if severance and "," in severance else []
     if compared and (report or save_maps):
         raise SettingError(f"--{'report' if report else 'save-maps'} needs a single severance: give one, or omit it")
+    check_examples(bank, bank_weight, None)
     from deop.data.source import open_data
 
     data = open_data(  # checked before anything slow
@@ -199,6 +203,11 @@ def evaluate(
     from deop.text.vocabulary import Vocabulary
     from deop.zoo import load
 
+    examples = None
+    if bank is not None:
+        from deop.bank import load_bank
+
+        examples = load_bank(bank)
     requested = Protocol(
         proposals=proposals,
         names=names,
@@ -210,6 +219,8 @@ def evaluate(
         kind=protocol,
         threshold=threshold,
         background=tuple(Vocabulary.parse(background).texts) if background.strip() else (),
+        bank=examples,
+        bank_weight=bank_weight,
     )
     unseen_names(data, requested)  # checked before the model is loaded
     data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())

@@ -8,6 +8,7 @@ import typer
 
 from deop.cli.config_file import typed
 from deop.cli.console import say
+from deop.cli.examples import bank_options, check_examples
 from deop.cli.interrupts import raised_in_imports
 from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads, change_settings, parse_windows
 from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
@@ -82,6 +83,7 @@ def segment(
     vocabulary = Vocabulary.parse(requested, background=names.background, things=names.things)
     vocabulary.check_mode(names.mode, warn=False)  # mistakes are reported before the model is loaded
     Thresholds.parse(names.threshold).values(vocabulary, 0)
+    check_examples(names.bank, names.bank_weight, names.example)
     shown_names = _names_of_picture(picture, vocabulary)
     inputs = [path for path in (names.classes_file,) if path and path != STREAM]
     if streams_tiles(context, picture, files, tiling):
@@ -111,8 +113,9 @@ def segment(
             return
     network = _load(context, method, cache, engine=engine, device=device, dtype=dtype, threads=threads)
     vocabulary = network.vocabulary(
-        requested, background=names.background, templates=method.templates, things=names.things
-    )
+        requested, background=names.background, templates=method.templates, things=names.things,
+        **bank_options(network, names.bank, names.bank_weight, names.example),
+    )  # fmt: skip
     network.embed(vocabulary, progress=not many.quiet)
     options: dict[str, Any] = {"mode": names.mode, "threshold": names.threshold}
     options |= {"severance": method.severance, "anchors": method.anchors, "classifier": method.classifier}

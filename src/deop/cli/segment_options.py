@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from deop.cli import completion
+from deop.cli.examples import BankFile, BankWeight, Example
 from deop.cli.options import (
     METHOD,
     RUNTIME,
@@ -108,6 +109,9 @@ class NameOptions:
             "words for stuff, such as sky, wall or grass.",
         ),
     ] = None
+    bank: BankFile = None
+    bank_weight: BankWeight = None
+    example: Example = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from deop.cli.console import PlainConsole, progress_bar, say
+from deop.cli.examples import bank_options
 from deop.cli.interrupts import raised_in_imports
 from deop.cli.photos import RESULTS_FOLDER, PhotoFile, find_photos, place_results
 from deop.cli.segment_checks import parse_numbers
@@ -64,7 +65,10 @@ def segment_huge(
     if not tiling.overwrite:
         _refuse_existing([*labels, *(path for path in shapes if path)])
     network = load()
-    vocabulary = network.vocabulary(requested, background=names.background, templates=method.templates)
+    vocabulary = network.vocabulary(
+        requested, background=names.background, templates=method.templates,
+        **bank_options(network, names.bank, names.bank_weight, names.example),
+    )  # fmt: skip
     network.embed(vocabulary, progress=not many.quiet)
     options = _options(names, many, tiling, method) | {
         "tolerance": files.tolerance,

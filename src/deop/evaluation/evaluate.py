@@ -116,12 +116,26 @@ def evaluate(
         "names": protocol.names,
         "threshold": threshold_of(model, protocol),
         "background": list(protocol.background),
+        **({} if protocol.bank is None else {"bank": _described(protocol)}),
         "everything_else": _name_or_none(space.vocabulary),
         "confidence": bootstrap.confidence,
         "resamples": bootstrap.resamples,
         "seed": bootstrap.seed,
         "deop": __version__,
     }
+
+
+def _described(protocol: Protocol) -> dict[str, Any]:
+    """The bank of a protocol, as JSON values."""
+    from deop.bank.scoring import check_weight
+
+    bank = protocol.bank
+    assert bank is not None
+    names = [name for name in bank.names if name]
+    return {
+        "digest": bank.digest[:16], "weight": check_weight(protocol.bank_weight), "names": names,
+        "photos": len(bank.photos), "regions": len(bank),
+    }  # fmt: skip
 
 
 def _name_or_none(vocabulary: Vocabulary) -> str | None:

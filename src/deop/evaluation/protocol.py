@@ -17,6 +17,7 @@ from deop.text.everything_else import means_everything_else
 from deop.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from deop.bank import Bank
     from deop.regions.two_stream import TwoStream
 
 KINDS = ("plain", "generalized", "cross-dataset", "with-background")
@@ -49,6 +50,8 @@ class Protocol:
               those with id 0.
         threshold: minimum score of a pixel that gets a name, in [0, 1]. None: 0, and the model's own with background.
         background: additional names that compete; pixels that they win get no name.
+        bank: examples of the names, as in ``DeOP.segment``; None: words alone.
+        bank_weight: as in ``DeOP.segment``.
 
     Raises:
         SettingError: an unknown value, or options that contradict each other.
@@ -64,6 +67,8 @@ class Protocol:
     kind: str | None = None
     threshold: float | None = None
     background: tuple[str, ...] = ()
+    bank: "Bank | None" = None
+    bank_weight: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -142,7 +147,12 @@ class LabelSpace:
                 )
             classes = [entry for entry in classes if entry is not background]
             ids = [*(entry.id for entry in classes), 0 if background is None else background.id]
-        vocabulary = model.vocabulary([entry.name for entry in classes], background=protocol.background)
+        vocabulary = model.vocabulary(
+            [entry.name for entry in classes],
+            background=protocol.background,
+            bank=protocol.bank,
+            bank_weight=protocol.bank_weight,
+        )
         listed = [entry.isthing for entry in classes]
         things = tuple(
             guess if isthing is None else bool(isthing)

@@ -275,6 +275,13 @@ class Model(ModelSurface):
         Returns:
             (N, K + 1) float32: the K names and, last, "none of these".
         """
-        classes = self.embed(self.vocabulary(names))
-        logits = classify(encoded.regions, classes, self._no_object, self.settings.temperature)
+        vocabulary = self.vocabulary(names)
+        classes = self.embed(vocabulary)
+
+        def score(regions: np.ndarray) -> np.ndarray:
+            return classify(regions, classes, self._no_object, self.settings.temperature)
+
+        logits, examples = score(encoded.regions), self.examples(encoded, vocabulary, score)
+        if examples is not None:
+            logits = examples.adjust(logits, encoded.regions)
         return probabilities(logits, self.settings.logit_bias)

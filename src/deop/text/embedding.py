@@ -1,7 +1,7 @@
 """Vocabularies in the joint space of images and text: one embedding per synonym, and how to offset its scores."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,7 +147,7 @@ class _Request:
                 rivals = calibration.rivals or COMMON
             elif not vocabulary.background:
                 rivals = calibration.rivals
-        entries = _readable(entries, encoder)
+        entries = _readable(entries, encoder, _wordless(vocabulary))
         if calibration is not None and calibration.groups:
             entries += _members(entries, dict(calibration.groups), encoder)
         texts, owner = zip(*entries, strict=True) if entries else ((), ())
@@ -307,7 +307,16 @@ def _warn_if_cut(texts: Sequence[str], templates: Sequence[str], encoder: TextEn
             )
 
 
-def _readable(entries: list[tuple[str, int]], encoder: TextEncoder) -> list[tuple[str, int]]:
+def _wordless(vocabulary: Vocabulary) -> set[int]:
+    """Indices of the names with examples, which need no word that the encoder reads; K for the background."""
+    if vocabulary.bank is None or vocabulary.bank_weight == 0:
+        return set()
+    columns = vocabulary.bank.columns(vocabulary)
+    named = [not name.startswith("-") for name in vocabulary.bank.names]
+    return set(columns[named].tolist()) - {-1}
+
+
+def _readable(entries: list[tuple[str, int]], encoder: TextEncoder, wordless: Collection[int]) -> list[tuple[str, int]]:
     """The texts, with their owners, of which the encoder reads something; a warning about those that it reads in part.
 
     Raises:
@@ -321,13 +330,17 @@ def _readable(entries: list[tuple[str, int]], encoder: TextEncoder) -> list[tupl
         return entries
     nothing_read = {text for text in unread if not encoder.count_tokens(text)}
     kept = [(text, index) for text, index in entries if text not in nothing_read]
-    if lost := sorted({index for _, index in entries} - {index for _, index in kept}):
+    if lost := sorted({index for _, index in entries} - {index for _, index in kept} - {*wordless}):
         texts = [text for text, index in entries if index == lost[0]]
         more = f" (and nothing of {len(lost) - 1} more names)" if len(lost) > 1 else ""
         raise VocabularyError(
             f"this model's text encoder reads nothing of {shorten('|'.join(texts))!r}{more}: it knows Latin letters "
-            "and digits only. Use English words, or a CLIP model"
+            "and digits only. Use English words, examples (--bank), or a CLIP model"
         )
+    by_example = {text for text, index in entries if index in wordless}
+    unread = {text: letters for text, letters in unread.items() if text not in by_example}
+    if not unread:
+        return kept
     first, letters = next(iter(unread.items()))
     more = f" (and not all of {len(unread) - 1} more names)" if len(unread) > 1 else ""
     warnings.warn(

@@ -6,11 +6,15 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from deop.errors import VocabularyError
 from deop.text.everything_else import means_everything_else
 from deop.text.templates import parse_templates
 from deop.text.things import is_thing
+
+if TYPE_CHECKING:
+    from deop.bank.bank import Bank
 
 _SHOWN = 60  # characters of a name in a message
 _LISTED = 8  # names in a message
@@ -36,6 +40,9 @@ class Vocabulary:
         isthing: K flags, True for countable things, False for stuff; None if not known.
         source: name of the built-in vocabulary (``deop.text.builtin``): all names are asked, but a photo keeps only
             those that it shows. None: names that somebody chose, which are all kept.
+        bank: examples of the names, which count beside the words; None: words alone.
+        bank_weight: how much they count, in [0, 1]: 0 words alone, 1 examples alone where there are some. None: as
+            fitted on the bank, which is 0.5.
 
     Raises:
         VocabularyError: there are no names, a text is blank, two names have the same text, or the number of flags
@@ -47,6 +54,8 @@ class Vocabulary:
     templates: tuple[str, ...] = parse_templates(None)
     isthing: tuple[bool, ...] | None = None
     source: str | None = None
+    bank: "Bank | None" = None
+    bank_weight: float | None = None
 
     def __post_init__(self) -> None:
         for entry in (self.synonyms, self.background, self.templates, *self.synonyms):

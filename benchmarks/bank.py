@@ -1,0 +1,243 @@
+"""What examples beside words gain: mIoU with banks of 5, 20 and 80 photos, against words alone and fine-tuning.
+
+    python benchmarks/bank.py ../shared/data/msrc --finetune --plot bank.png
+
+For each number of photos and each draw, photos are drawn from the training split, as `deop train finetune` draws them
+with the same seed, and learned as examples. Scores are measured on the validation split, which is in no bank. Gains
+are paired: their intervals are computed from the same resamples of the validation photos. With --finetune, the model is
+also tuned on the same photos (on four fifths of them: the others choose the weights); finished runs are used again.
+"""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from finetune_gain import check_same_recipe, numbers_in
+from rich.console import Console
+from rich.table import Table
+
+from deop import load
+from deop.bank.bank import Bank
+from deop.bank.learning import learn_photos
+from deop.bank.sources import photos_of_data
+from deop.data.folder import open_folder
+from deop.data.labelled import LabelledData
+from deop.errors import DeopError
+from deop.evaluation.bootstrap import Bootstrap
+from deop.evaluation.comparison import Scored, evaluate_with_draws
+from deop.evaluation.protocol import Protocol
+from deop.files import replacing
+
+
+class EncodedOnce:
+    """A model that encodes each photo once: the validation photos are labelled with many banks."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._encoded = model, dict[str, Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, photos: list[Any], masks: list[Any] | None = None, **options: Any) -> list[Any]:
+        """As the model's; a photo without masks is encoded the first time."""
+        if masks is not None and any(one is not None for one in masks):
+            return list(self._model.encode(photos, masks, **options))
+        for photo in photos:
+            if str(photo) not in self._encoded:
+                self._encoded[str(photo)] = self._model.encode([photo], **options)[0]
+        return [self._encoded[str(photo)] for photo in photos]
+
+
+def drawn(data: LabelledData, count: int, seed: int) -> LabelledData:
+    """The photos that ``deop train finetune`` draws with this seed."""
+    order = np.random.default_rng((seed, 8)).permutation(len(data.pairs))[:count]
+    return replace(data, pairs=tuple(data.pairs[index] for index in order))
+
+
+def with_names(bank: Bank, names: list[str] | None) -> Bank:
+    """The bank with the examples of some names only, and the regions without a name; None: all."""
+    chosen = None if names is None else {name.casefold() for name in names}
+    return bank if chosen is None else bank.filtered(lambda name: not name or name.casefold() in chosen)
+
+
+def mean_difference(scored: Scored, words: Scored, names: set[str]) -> float | None:
+    """Mean gain in IoU of some names."""
+    pairs = [(scored.scores["per_class"][name], words.scores["per_class"][name]) for name in names]
+    gains = [after - before for after, before in pairs if after is not None and before is not None]
+    return float(np.mean(gains)) if gains else None
+
+
+def finetuned(
+    dataset: Path, model: str, count: int, seed: int, out: Path, val: LabelledData, protocol: Protocol, boot: Bootstrap
+) -> tuple[Scored, float]:
+    """The scores of a model that is tuned on the same photos, and the seconds that it took."""
+    from deop.training.recipe import read_recipe
+    from deop.training.stages.finetune import FinetuneRecipe, train
+
+    base = {"data": {"folder": str(dataset)}, "model": model, "photos": count, "loop": {"seed": seed}}
+    recipe, folder = read_recipe(FinetuneRecipe, None, (), base), out / f"{count}-photos-seed-{seed}"
+    clock = folder / "seconds.json"
+    if (folder / "report.json").exists() and clock.exists():
+        check_same_recipe(recipe, folder)
+    else:
+        started = time.perf_counter()
+        train(recipe, folder, resume=True)
+        clock.write_text(json.dumps(time.perf_counter() - started))
+    tuned = load(folder / "model", engine="torch")
+    return evaluate_with_draws(tuned, val, protocol, bootstrap=boot), float(json.loads(clock.read_text()))
+
+
+def table_of(words: Scored, rows: list[dict[str, Any]]) -> Table:
+    """One row for each number of photos and draw."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    labels = ("photos", "draw", "names", "mIoU", "gain", "interval", "names with", "names without", "s")
+    for label in labels:
+        table.add_column(label, justify="right", no_wrap=True)
+    tuned = any("tuned_miou" in row for row in rows)
+    if tuned:
+        table.add_column("tuned", justify="right")
+        table.add_column("s", justify="right")
+    table.add_row("0", "", "", f"{100 * words.scores['miou']:.1f}")
+
+    def points(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:+.1f}"
+
+    for row in rows:
+        low, high = row["interval"] or (None, None)
+        cells = [row["photos"], row["draw"], row["names"], f"{100 * row['miou']:.1f}", points(row["gain"])]
+        cells += [f"{points(low)} to {points(high)}", points(row["with"]), points(row["without"])]
+        cells.append(f"{row['seconds']:.0f}")
+        if "tuned_miou" in row:
+            cells += [f"{100 * row['tuned_miou']:.1f}", f"{row['tuned_seconds']:.0f}"]
+        table.add_row(*map(str, cells))
+    return table
+
+
+def means_of(rows: list[dict[str, Any]]) -> Table:
+    """The mean over the draws for each number of photos."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for label in ("photos", "draws", "mIoU", "gain", "names with", "names without", "least without", "s", "tuned", "s"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for photos in sorted({row["photos"] for row in rows}):
+        part = [row for row in rows if row["photos"] == photos]
+
+        def mean(key: str, part: list[dict[str, Any]] = part) -> str:
+            values = [row[key] for row in part if row.get(key) is not None]
+            return f"{100 * np.mean(values):.1f}" if values else ""
+
+        least = [row["without"] for row in part if row["without"] is not None]
+        seconds = f"{np.mean([row['seconds'] for row in part]):.0f}"
+        tuned = [row["tuned_seconds"] for row in part if "tuned_seconds" in row]
+        table.add_row(
+            str(photos), str(len(part)), mean("miou"), mean("gain"), mean("with"), mean("without"),
+            f"{100 * min(least):+.1f}" if least else "", seconds, mean("tuned_miou"),
+            f"{np.mean(tuned):.0f}" if tuned else "",
+        )  # fmt: skip
+    return table
+
+
+def draw_plot(words: Scored, rows: list[dict[str, Any]], path: Path) -> None:
+    """Plot mIoU by the number of photos: banks, and fine-tuning if it was measured."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise SystemExit("error: the plot needs matplotlib: pip install matplotlib, or omit --plot") from error
+    figure, axes = plt.subplots(figsize=(6, 4), constrained_layout=True)
+    counts = sorted({row["photos"] for row in rows})
+    for key, seconds, label, colour in (
+        ("miou", "seconds", "examples", "#1f6f8b"),
+        ("tuned_miou", "tuned_seconds", "fine-tuned", "#b3541e"),
+    ):
+        groups = [[row for row in rows if row["photos"] == count and key in row] for count in counts]
+        shown = [(place, group) for place, group in enumerate(groups, 1) if group]
+        if not shown:
+            continue
+        means = [100 * np.mean([row[key] for row in group]) for _, group in shown]
+        axes.plot([place for place, _ in shown], means, color=colour, label=label)
+        for (place, group), mean in zip(shown, means, strict=True):
+            axes.plot([place] * len(group), [100 * row[key] for row in group], "o", color=colour, alpha=0.5)
+            took = np.mean([row[seconds] for row in group])
+            axes.annotate(f"{took:.0f} s", (place, mean), (4, -12), textcoords="offset points", color=colour)
+    axes.axhline(100 * words.scores["miou"], color="#555555", linestyle=":", label="words alone")
+    axes.set_xticks(range(1, len(counts) + 1), [str(count) for count in counts])
+    axes.set_xlabel("photos")
+    axes.set_ylabel("mIoU on validation photos, per cent")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main(
+    dataset: Annotated[Path, typer.Argument(help="A labelled folder with the splits train and val.")],
+    model: Annotated[str, typer.Option(help="The model.")] = "nano",
+    photos: Annotated[str, typer.Option(help="Numbers of photos, separated by commas.")] = "5,20,80",
+    draws: Annotated[int, typer.Option(min=1, help="Number of draws of the photos.")] = 3,
+    only: Annotated[Path | None, typer.Option(help="Text file with the names that get examples. Default: all.")] = None,
+    unseen: Annotated[Path | None, typer.Option(help="Text file with names that training did not see.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Weight of the examples. Default: as fitted.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N validation photos.")] = None,
+    finetune: Annotated[bool, typer.Option("--finetune", help="Also fine-tune on the same photos.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the runs of --finetune.")] = Path("runs/bank"),
+    plot: Annotated[Path | None, typer.Option(help="Image file for a plot.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for all numbers.")] = None,
+) -> None:
+    """Measure what examples gain over words."""
+    from deop.files import read_names
+
+    names = None if only is None else read_names(only)
+    train, val = (open_folder(dataset, split, skip_unpaired=True) for split in ("train", "val"))
+    network: Any = EncodedOnce(load(model))
+    boot = Bootstrap()
+    asked = {"limit": limit, "unseen": () if unseen is None else tuple(read_names(unseen))}
+    words = evaluate_with_draws(network, val, Protocol(**asked), bootstrap=boot)
+    console, rows = Console(width=140), []
+    for count in numbers_in(photos):
+        for seed in range(draws):
+            if count > len(train.pairs):
+                continue
+            started = time.perf_counter()
+            part = drawn(train, count, seed)
+            bank = with_names(learn_photos(network, photos_of_data(part), count), names)
+            seconds = time.perf_counter() - started
+            protocol = Protocol(**asked, bank=bank, bank_weight=weight)
+            scored = evaluate_with_draws(network, val, protocol, bootstrap=boot)
+            gain = scored.minus(words, boot)
+            shown = network.vocabulary(list(val.names))
+            learned = {shown.names[k] for k in set(bank.columns(shown).tolist()) if 0 <= k < len(shown.names)}
+            row = {
+                "photos": count, "draw": seed, "names": len(learned), "regions": len(bank),
+                "miou": scored.scores["miou"], "hiou": scored.scores["hiou"], "gain": gain["miou"]["gain"],
+                "interval": gain["miou"]["interval"], "all": gain, "seconds": seconds,
+                "with": mean_difference(scored, words, learned),
+                "without": mean_difference(scored, words, set(shown.names) - learned),
+            }  # fmt: skip
+            if finetune:
+                tuned, took = finetuned(dataset, model, count, seed, out, val, Protocol(**asked), boot)
+                row |= {"tuned_miou": tuned.scores["miou"], "tuned_seconds": took}
+            rows.append(row)
+            console.print(table_of(words, [row]))
+    console.print(table_of(words, rows))
+    console.print(means_of(rows))
+    if words.scores["hiou"] is not None:
+        console.print(f"hIoU {100 * words.scores['hiou']:.1f};", *(f"{100 * row['hiou']:.1f}" for row in rows))
+    if plot:
+        draw_plot(words, rows, plot)
+    if json_file:
+        kept = {key: words.scores[key] for key in ("miou", "hiou", "seen_miou", "unseen_miou", "per_class", "images")}
+        with replacing(json_file) as file:
+            file.write((json.dumps({"words": kept, "rows": rows}, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except DeopError as error:
+        raise SystemExit(f"error: {error}") from error

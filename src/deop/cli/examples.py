@@ -1,0 +1,83 @@
+"""The options about examples that several commands share, and the banks that they name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from deop.cli.options import option
+from deop.errors import SettingError
+
+if TYPE_CHECKING:
+    from deop.bank import Bank
+    from deop.surface import ModelSurface
+
+NAMES = "Names"
+
+BankFile = Annotated[
+    Path | None,
+    option(
+        "--bank", metavar="BANK", panel=NAMES,
+        help="Score names by the examples in this file, which `deop learn` writes, and by words together.",
+    ),
+]  # fmt: skip
+BankWeight = Annotated[
+    float | None,
+    option(
+        "--bank-weight", metavar="NUMBER", panel=NAMES, min=0, max=1,
+        help="How much examples count: 0 words alone, 1 examples alone where there are some. Default: 0.5, as fitted "
+        "on the examples.",
+    ),
+]  # fmt: skip
+Example = Annotated[
+    list[str] | None,
+    option(
+        "--example", metavar="PHOTO:MASK=NAME", panel=NAMES,
+        help="An example of a name: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, "
+        "x,y, in pixels; -NAME marks what does not have the name. May be repeated.",
+    ),
+]  # fmt: skip
+
+
+def check_examples(bank: Path | None, weight: float | None, examples: list[str] | None) -> None:
+    """Refuse a missing bank, malformed examples, and a weight without examples, before a model is loaded.
+
+    Raises:
+        SettingError, CheckpointError, ProposalError: naming the option.
+    """
+    if weight is not None and bank is None and not examples:
+        raise SettingError("--bank-weight has no effect: add --bank BANK or --example PHOTO:MASK=NAME")
+    if bank is not None:
+        from deop.bank import load_bank
+
+        load_bank(bank)
+    if examples:
+        from deop.bank.sources import parse_example
+
+        for text in examples:
+            parse_example(text)
+
+
+def bank_of(network: "ModelSurface", bank: Path | None, examples: list[str] | None) -> "Bank | None":
+    """The examples of a command line: of a file, and of photos, which are learned now; None without any."""
+    if bank is None and not examples:
+        return None
+    from deop.bank import Bank, load_bank
+    from deop.bank.learning import learn_photos
+    from deop.bank.space import check_bank
+
+    banks = []
+    if bank is not None:
+        banks.append(load_bank(bank))
+        check_bank(network, banks[0])
+    if examples:
+        from deop.bank.sources import parse_example
+
+        banks.append(learn_photos(network, [parse_example(text) for text in examples], len(examples)))
+    return Bank.merged(banks)
+
+
+def bank_options(
+    network: "ModelSurface", bank: Path | None, weight: float | None, examples: list[str] | None
+) -> dict[str, Any]:
+    """The arguments of ``ModelSurface.vocabulary`` about examples."""
+    examples_of = bank_of(network, bank, examples)
+    return {} if examples_of is None else {"bank": examples_of, "bank_weight": weight}

@@ -1,0 +1,187 @@
+"""``deop learn``: examples of names from photos with marked regions, kept in a bank."""
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from deop.cli.console import PlainConsole, progress_bar, say
+from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Model, Threads, option
+from deop.errors import SettingError
+
+if TYPE_CHECKING:
+    from deop.bank import Bank
+    from deop.bank.learning import MarkedPhoto
+
+BANK, EXAMPLES = "Bank", "Examples"
+
+
+def learn(
+    name: Annotated[
+        Path, option("--name", "-n", metavar="BANK", panel=BANK, help="The file of the bank: BANK.safetensors.")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Labelled data (a directory with images/, masks/ and classes.json, Parquet or tar files), COCO JSON "
+            "files, or other banks, whose examples are added. Without any, the content of the bank is listed.",
+            show_default=False,
+        ),
+    ] = None,
+    example: Annotated[
+        list[str] | None,
+        option(
+            "--example", metavar="PHOTO:MASK=NAME", panel=EXAMPLES,
+            help="An example: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, x,y, "
+            "in pixels; -NAME marks what does not have the name. May be repeated.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        option("--split", metavar="NAME", panel=EXAMPLES, help="The split of the data. Default: train, if it has any."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        option(
+            "--images", metavar="DIR", panel=EXAMPLES,
+            help="The directory of the photos of a COCO JSON file. Default: that of the file, or images/ in it.",
+        ),
+    ] = None,
+    photos: Annotated[
+        int | None,
+        option("--photos", metavar="N", panel=EXAMPLES, min=1, help="Learn the first N photos only."),
+    ] = None,
+    add: Annotated[bool, option("--add", panel=BANK, help="Add to a bank that exists.")] = False,
+    overwrite: Annotated[bool, option("--overwrite", panel=BANK, help="Replace a bank that exists.")] = False,
+    limit: Annotated[
+        int | None,
+        option(
+            "--limit", metavar="N", panel=BANK, min=1,
+            help="Keep at most N regions of each name, of as many photos as possible. Without DATA: prune the bank. "
+            "Default: 1000.",
+        ),
+    ] = None,
+    forget: Annotated[
+        str | None,
+        option("--forget", metavar="NAMES", panel=BANK, help='Remove the examples of these names: "cup, -mug".'),
+    ] = None,
+    note: Annotated[
+        str,
+        option("--note", metavar="TEXT", panel=BANK, help="A text to keep in the bank, such as a licence."),
+    ] = "",
+    model: Model = "nano",
+    engine: Engine = None,
+    device: EngineDevice = None,
+    dtype: EngineDataType = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Learn names from photos with marked regions, for --bank of the other commands.
+
+    A bank keeps embeddings of the regions, not the photos. It works with the model that computed it. Several banks are
+    merged by `deop learn ONE.safetensors OTHER.safetensors --name BOTH`.
+    """
+    from deop.bank import Bank, load_bank
+    from deop.bank.learning import REGIONS_PER_NAME, learn_photos
+    from deop.bank.sources import parse_example
+    from deop.bank.storage import SUFFIX, bank_path
+    from deop.files import existing_path
+
+    target, given = bank_path(name), data or []
+    examples = [parse_example(text) for text in example or []]
+    exists, learning = target.exists(), bool(given or examples)
+    if add and overwrite:
+        raise SettingError("--add and --overwrite exclude each other: omit one of them")
+    if learning and exists and not (add or overwrite):
+        raise SettingError(f"{target} exists: add to it with --add, or replace it with --overwrite")
+    before = load_bank(target) if exists and not (learning and overwrite) else None
+    if not learning:
+        bank = load_bank(target) if before is None else before
+        changed = _pruned(bank, forget, limit)
+        if changed != bank:
+            changed.save(target)
+        _describe(changed, target)
+        return
+    banks = [before] if before is not None else []
+    others = [place for place in given if place.endswith(SUFFIX)]
+    missing = [place for place in others if existing_path(place) is None]
+    if missing:
+        raise SettingError(f"there is no bank at {missing[0]}: check the path")
+    banks += [load_bank(place) for place in others]
+    sources, count = _photos_of([place for place in given if place not in others], split, images)
+    count = min(count, photos or count)
+    total = count + len(examples)
+    if total:
+        from deop.bank.space import check_bank
+        from deop.runtime.engine import engine_for
+        from deop.zoo import load
+
+        network = load(
+            model,
+            engine=engine or engine_for(model, None, None, "one-pass"),
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+        for one in banks:
+            check_bank(network, one)
+        with progress_bar() as advance:
+            banks.append(
+                learn_photos(
+                    network, chain(islice(sources, count), examples), total, note=note,
+                    limit=limit or REGIONS_PER_NAME, progress=advance,
+                )
+            )  # fmt: skip
+    bank = _pruned(Bank.merged(banks), forget, limit or REGIONS_PER_NAME)
+    bank.save(target)
+    _describe(bank, target)
+
+
+def _photos_of(places: list[str], split: str | None, images: Path | None) -> "tuple[Iterator[MarkedPhoto], int]":
+    """The marked photos of data, and their number."""
+    from deop.bank.sources import photos_of_coco, photos_of_data
+    from deop.data.source import open_data
+
+    if images is not None and not any(place.endswith(".json") for place in places):
+        raise SettingError("--images applies to COCO JSON files, and none is given: omit it")
+    parts: list[Any] = []
+    count = 0
+    for place in places:
+        if place.endswith(".json"):
+            found = photos_of_coco(Path(place), images)
+            count += len(found)
+            parts.append(found)
+        else:
+            opened = open_data(place, split, default="train", skip_unpaired=True)
+            count += len(opened.pairs)
+            parts.append(photos_of_data(opened))
+    return chain.from_iterable(parts), count
+
+
+def _pruned(bank: "Bank", forget: str | None, limit: int | None) -> "Bank":
+    if forget is not None:
+        bank = bank.without([part.strip() for part in forget.split(",") if part.strip()])
+    return bank if limit is None else bank.limited(limit)
+
+
+def _describe(bank: "Bank", path: Path) -> None:
+    """List the names of a bank."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("Name", no_wrap=True)
+    for label in ("regions", "photos", "kB"):
+        table.add_column(label, justify="right", no_wrap=True)
+    per_region = 2 * bank.regions.shape[1] + 13
+    for name, (regions, photos) in bank.counts().items():
+        size = f"{regions * per_region / 1000:.1f}"
+        table.add_row(name or "(not marked)", f"{regions:,}", f"{photos:,}", size)
+    PlainConsole().print(table)
+    space = bank.space
+    licence = f", licence of the weights: {space.license}" if space.license else ""
+    size = f"{len(bank):,} regions of {len(bank.photos):,} photos"
+    say(f"{path}: {size}, model {space.model} ({space.precision}){licence}")
+    if space.note:
+        say(f"note: {space.note}")
