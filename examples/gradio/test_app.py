@@ -25,7 +25,7 @@ def client():
 def test_a_photo_is_segmented(client):
     """The names that the model finds, with their shares."""
     masks, shares = client.predict(handle_file(str(PHOTO)), "pagoda|temple, sky", "semantic", 0.05, api_name="/segment")
-    assert [entry["label"].split()[0] for entry in masks["annotations"]] == ["pagoda", "sky"]
+    assert [entry["label"].split()[0] for entry in masks["annotations"]] == ["sky", "pagoda"]
     assert shares["label"] == "sky"
     assert {entry["label"] for entry in shares["confidences"]} == {"pagoda", "sky"}
 
