@@ -12,7 +12,7 @@ from deop.errors import DeopError
 
 MODEL = "nano"
 HERE = Path(__file__).parent
-EXAMPLES = [("chelsea.png", "cat, wall"), ("coffee.jpg", "cup, spoon, table"), ("rocket.jpg", "rocket, sky, trees")]
+EXAMPLES = [("pagoda.jpg", "sky, pagoda|temple, tree, lake|sea"), ("chelsea.png", "cat"), ("coffee.jpg", "cup, table")]
 
 
 @cache

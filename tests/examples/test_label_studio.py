@@ -170,7 +170,7 @@ def test_polygons(backend, model, cat):
         size = expected.shape[::-1]
         rings = [np.rint(np.array(region["value"]["points"]) / 100 * size) for region in regions]
         mask = expected.label_map == LABELS.index(label)
-        assert (fill(rings, expected.shape) ^ mask).sum() < 0.03 * mask.sum()  # simplified by a pixel
+        assert (fill(rings, expected.shape) ^ mask).sum() < 0.05 * mask.sum()  # simplified by a pixel
 
 
 def test_the_key_does_not_reach_the_cloud_storage(backend, label_studio):

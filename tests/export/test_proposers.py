@@ -39,7 +39,7 @@ def test_the_forms_of_swin_that_are_traced(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [*SQUARE, *PYRAMIDS])
+@pytest.mark.parametrize("network", [tiny_networks.eomt, tiny_networks.mask2former, tiny_networks.oneformer])
 def test_the_graph(tmp_path, network):
     pytest.importorskip("onnxscript")
     from deop.export.folder import export_model

@@ -182,8 +182,11 @@ def test_hub_folder_with_pickled_weights(tmp_path, tiny_clip):
 
 @pytest.mark.parametrize("write", [write_tiny_metaclip2, write_tiny_tips])
 def test_hub_folder_of_another_encoder_with_pickled_weights(tmp_path, write):
+    import transformers
     from safetensors.torch import load_file
 
+    if write is write_tiny_tips and not hasattr(transformers, "Tipsv2Config"):
+        pytest.skip("TIPSv2 needs transformers 5.14 or later")
     source = write(tmp_path / "pickled")
     expected = deop.load(source, device="cpu").text.embed(["cat"])
     state = load_file(str(source / "model.safetensors"))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deop.encoders.nano import NanoEncoder
 from deop.encoders.severance import Severance
 from deop.errors import SettingError
+from deop.export.traceable import knows_forms
 from deop.images.preprocessing import Normalization
 from deop.model import DeOP
 from deop.networks.resampling import inside_images, to_patches
@@ -114,6 +115,12 @@ class EncodeGraph(RegionGraph):
                 "segment-anything cannot be exported: it chooses its masks one after the other, which has no form as a "
                 'graph. Export the model without a proposer (proposer="given", --proposer given): programs then pass '
                 "the masks"
+            )
+        if isinstance(model.proposer, TransformersProposer) and not knows_forms():
+            raise SettingError(
+                f"masks of {model.proposer.network.config.model_type} can be exported with transformers 5.23 or later "
+                "only: pip install --upgrade transformers, or export the model without a proposer "
+                '(proposer="given", --proposer given)'
             )
         if not isinstance(model.proposer, nn.Module):
             raise SettingError(

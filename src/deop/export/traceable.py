@@ -10,9 +10,19 @@ import torch
 from torch import Tensor
 
 
+def knows_forms() -> bool:
+    """Whether the installed transformers has the form of Swin that ``traceable`` replaces."""
+    from transformers.models.swin.modeling_swin import SwinLayer
+
+    return hasattr(SwinLayer, "cyclic_shift")
+
+
 @contextmanager
 def traceable() -> Iterator[None]:
     """Within this context, transformers' Mask2Former, OneFormer and Swin can be traced for sizes that are unknown."""
+    if not knows_forms():
+        yield
+        return
     from transformers.models.mask2former import modeling_mask2former as mask2former
     from transformers.models.oneformer import modeling_oneformer as oneformer
     from transformers.models.swin import modeling_swin as swin
