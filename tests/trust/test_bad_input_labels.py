@@ -163,7 +163,7 @@ def model(tmp_path_factory):
     [
         np.zeros((1, HEIGHT, WIDTH + 1), bool), np.zeros((1, WIDTH, HEIGHT), bool), np.zeros((HEIGHT - 1, WIDTH), int),
         np.zeros((1, 0, 0), bool), np.full((1, HEIGHT, WIDTH), np.nan), np.full((1, HEIGHT, WIDTH), "x"), "masks.png",
-        {1}, [{}], [{"segmentation": {"counts": "\x1b", "size": [HEIGHT, WIDTH]}}], [[1, 2], [3]], 7, object(),
+        {1}, [{}], [{"segmentation": {"counts": "\x1b", "size": [HEIGHT, WIDTH]}}], [[1, 2], [3]], 7, object,
         [{"segmentation": {"counts": [10**12], "size": [10**6, 10**6]}}], [np.zeros((HEIGHT, WIDTH)), np.zeros((1, 1))],
         [{"segmentation": {"counts": [HEIGHT * WIDTH], "size": [HEIGHT, -WIDTH]}}],
         [{"segmentation": {"counts": [-5], "size": [HEIGHT, WIDTH]}}],
