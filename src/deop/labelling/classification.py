@@ -37,15 +37,22 @@ def class_logits(regions: np.ndarray, classes: Classes, temperature: float = TEM
     if classes.offset is not None:
         similarity += classes.offset
     logits = np.full((len(regions), len(classes.names) + 1), -np.inf, np.float32)
-    if len(classes.owner):
-        order = np.argsort(classes.owner, kind="stable")
-        owner = classes.owner[order]
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        if len(starts) == len(order):  # one row for each name: nothing to compare
-            logits[:, owner] = similarity[:, order]
-        else:
-            logits[:, owner[starts]] = np.maximum.reduceat(similarity[:, order], starts, axis=1)
+    # First the first row of each name, which is the only one of most; NumPy's reduceat would take several times as long.
+    order = np.argsort(classes.owner, kind="stable")
+    owner = classes.owner[order]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    logits[:, _slice(owner[starts])] = similarity[:, _slice(order[starts])]
+    ends = np.append(starts[1:], len(order))
+    for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
+        logits[:, owner[start]] = similarity[:, order[start:end]].max(1)
     return logits
+
+
+def _slice(index: np.ndarray) -> slice | np.ndarray:
+    """An ascending index as a slice if it has no gaps, which saves a copy of what is selected."""
+    if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
 
 
 def no_object_logits(regions: np.ndarray, no_object: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
@@ -61,4 +68,5 @@ def probabilities(logits: np.ndarray, bias: float | None = None) -> np.ndarray:
         return np.exp(-np.logaddexp(np.float32(0), -(logits + np.float32(bias))))  # exact for small scores, too
     exponentials = logits - logits.max(-1, keepdims=True)
     np.exp(exponentials, out=exponentials)
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    exponentials /= exponentials.sum(-1, keepdims=True)
+    return exponentials
