@@ -37,7 +37,7 @@ def class_logits(regions: np.ndarray, classes: Classes, temperature: float = TEM
     if classes.offset is not None:
         similarity += classes.offset
     logits = np.full((len(regions), len(classes.names) + 1), -np.inf, np.float32)
-    # First the first row of each name, which is the only one of most; NumPy's reduceat would take several times as long.
+    # The first row of each name, which is the only one of most. NumPy's reduceat takes several times as long.
     order = np.argsort(classes.owner, kind="stable")
     owner = classes.owner[order]
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
