@@ -98,7 +98,7 @@ def measure_classification(options: BenchOptions) -> Measurement:
     rows: list[Row] = []
     for tower in options.towers:
         model = clip_model(tower, depth=None, seed=options.seed).to(options.device, options.dtype)
-        for count in options.shorten(PROPOSAL_COUNTS):
+        for count in (25, 100) if options.short else options.shorten(PROPOSAL_COUNTS):
             inputs = ClassificationInputs.prepare(model, options, count)
             cases: dict[str, Case] = {"one-pass": inputs.one_pass, "two-stream": inputs.two_stream}
             repeats, warm_up = _repeats(options, tower, count)
