@@ -102,16 +102,9 @@ def measure_race(options: BenchOptions) -> Measurement:
                 figures = {"CLIPSeg's GFLOP": theirs}
                 if isinstance(model, DeOP):
                     figures["GFLOP"] = count_flops(cases[label]) / 1e9
-                rows.append(
-                    compare(
-                        f"{count} names, {label}",
-                        times[label],
-                        times["CLIPSeg"],
-                        "CLIPSeg",
-                        GOALS.get(count),
-                        **figures,
-                    )
-                )
+                goal = GOALS.get(count)
+                row = compare(f"{count} names, {label}", times[label], times["CLIPSeg"], "CLIPSeg", goal, **figures)
+                rows.append(row)
     return Measurement(
         "race",
         f"deop and CLIPSeg at equal size: B/16 at {SIDE}, 100 masks of R50; both encode the photo once",

@@ -155,6 +155,12 @@ def distinct_names(count: int) -> list[str]:
     return [f"name number {index}" for index in range(count)]
 
 
+def nano_words(model: Any, count: int) -> list[str]:
+    """``count`` different names for the small model: words that it knows. It reads all made-up names nearly alike."""
+    words = [word for word in model.text.words if word.isalpha() and len(word) > 3]
+    return words[:count]
+
+
 def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A photo (H, W, 3) uint8 with smooth regions, edges and some noise, which JPEG and masks find realistic."""
     random = np.random.default_rng(seed)

@@ -70,8 +70,8 @@ def bench(
         list[TowerSize] | None,
         option(
             "--tower", metavar="SIZE",
-            help="CLIP size to measure: B/16 or L/14; may be repeated. Default: both; without topics B/16. L/14 is slow "
-            "on a CPU.",
+            help="CLIP size to measure: B/16 or L/14; may be repeated. Default: both, but B/16 without topics. L/14 is "
+            "slow on a CPU.",
         ),
     ] = None,
     debug: Debug = False,
