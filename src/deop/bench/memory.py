@@ -12,7 +12,7 @@ from deop.bench.tables import Measurement, Row
 from deop.bench.timing import Times, report
 from deop.errors import SettingError
 
-SIDES = (512, 1024, 2048, 4096, 8192)
+SIDES = (512, 1024, 2048, 4096, 6144)
 NAMES = (1_000, 10_000)
 MASKS = (10, 100, 400)
 SIDE = 1024
