@@ -12,10 +12,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from deop.bench import Topic, subjects
+from deop.bench import MINUTES, SHORT, Topic, subjects
 from deop.bench.comparisons import ClassificationInputs
 from deop.bench.encoder_speed import encoder_flops
 from deop.bench.end_to_end import CHILD, STAGES, time_one_photo
+from deop.bench.memory import CHILD as MEMORY_CHILD
+from deop.bench.memory import largest_side
+from deop.bench.race import SIDE, SmallerProposals, count_flops, fold_norms, race_model
 from deop.bench.run import MEASUREMENTS, run
 from deop.bench.subjects import (
     BenchOptions,
@@ -27,7 +30,7 @@ from deop.bench.subjects import (
     synthetic_photo,
 )
 from deop.bench.tables import Goal, Measurement, Row, compare, show
-from deop.bench.timing import Times, time_alternately, time_stages
+from deop.bench.timing import Times, observed, report, time_alternately, time_stages
 from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.severance import Severance
 from deop.model import DeOP
@@ -220,12 +223,15 @@ class FastCLIPSeg:
 
 def test_every_topic_has_a_measurement():
     assert list(MEASUREMENTS) == list(Topic)
+    assert set(MINUTES) == set(Topic)
+    assert set(SHORT) < set(Topic)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topic", [topic for topic in Topic if topic not in ("sizes", "start")])
+@pytest.mark.parametrize("topic", [topic for topic in Topic if topic not in ("sizes", "memory", "start")])
 def test_every_topic_runs_and_reports(topic, tiny_towers, capsys, monkeypatch):
     monkeypatch.setattr("deop.bench.comparisons.RandomCLIPSeg", FastCLIPSeg)
+    monkeypatch.setattr("deop.bench.race.RandomCLIPSeg", FastCLIPSeg)
     report = json.loads(run(options(), [topic]))
     rows = report["parts"][topic]["rows"]
     assert rows
@@ -235,6 +241,75 @@ def test_every_topic_runs_and_reports(topic, tiny_towers, capsys, monkeypatch):
     assert report["quick"] is True
     assert report["peak_memory_MiB"] > 100
     assert report["parts"][topic]["title"][:30] in capsys.readouterr().out
+
+
+def test_the_short_form_says_what_is_longer_and_shows_progress(capsys, monkeypatch):
+    """The last line of stdout stays JSON; progress goes to stderr."""
+    rows = (Row("a case", Times((0.5,))),)
+    stub = {topic: lambda options, topic=topic: Measurement(topic, f"Title of {topic}", rows) for topic in Topic}
+    monkeypatch.setattr("deop.bench.run.MEASUREMENTS", stub)
+    report = json.loads(run(options(short=True), list(SHORT)))
+    printed = capsys.readouterr()
+    assert list(report["parts"]) == list(SHORT)
+    assert report["short"] is True
+    assert all(f"{topic} ({MINUTES[topic]} min)" in " ".join(printed.out.split()) for topic in Topic)
+    assert [line.split()[1] for line in printed.err.splitlines()] == list(SHORT)
+    run(options(), [Topic.machine])
+    assert "short form" not in capsys.readouterr().out
+
+
+def test_the_short_form_has_few_cases(tiny_towers):
+    short = MEASUREMENTS[Topic.stage](options(quick=False, short=True, towers=("B/16",)))
+    assert [row.label for row in short.rows] == ["B/16 at 64, 25 masks", "B/16 at 64, 100 masks"]
+
+
+def test_cases_report_what_runs_now():
+    seen = []
+    with observed(seen.append):
+        time_alternately({"a": lambda: None}, 2, CPU)
+        report("something else")
+    report("nobody listens")
+    assert seen == ["a, run 1 of 3", "a, run 2 of 3", "a, run 3 of 3", "something else"]
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_operations_are_counted_in_inference_mode_too(inference):
+    """torch's own counter fails there; it counts the same as the formula, which is tested above."""
+    tower = CLIPVision(TINY).eval()
+    with torch.inference_mode(inference):
+        assert count_flops(lambda: tower(torch.zeros(1, 3, 64, 48))) == encoder_flops(TINY, (64, 48))
+
+
+def test_variants_of_the_race_compute_the_same_thing(tiny_towers):
+    """Folded norms change nothing; masks of a smaller input cover the same photo."""
+    model = race_model(options())
+    for layer in model.proposer.modules():
+        if hasattr(layer, "running_var"):
+            layer.running_var.uniform_(0.5, 2)
+            layer.running_mean.normal_()
+    network = model.proposer.network
+    pixels = torch.randn(1, 3, 96, 64)
+    with torch.inference_mode():
+        expected = network(pixels)[0].logits
+        torch.testing.assert_close(fold_norms(network)(pixels)[0].logits, expected, atol=1e-3, rtol=1e-3)
+        smaller = SmallerProposals(network, SIDE // 2)(pixels)[0].logits
+    assert smaller.shape == (100, 16, 8)  # 48 and 32 pixels, rounded to multiples of 32, at stride 4
+    assert expected.shape == (100, 24, 16)
+
+
+def test_the_largest_photo_by_hand():
+    """Memory grows by 30 MiB for 30,000 pixels: 1 MiB for each 1,000, and 110 MiB are left above 20."""
+    assert largest_side({10: 1.0, 100: 20.0, 200: 50.0}, 130.0) == pytest.approx(120_000**0.5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process")
+def test_the_memory_of_one_cell_without_torch():
+    job = {
+        "engine": "onnx", "side": 128, "count": 7, "masks": 3, "picture": True, "seed": 0, "threads": 1,
+        "names": ["cat"],
+    }  # fmt: skip
+    output = json.loads(python(MEMORY_CHILD + "\nassert 'torch' not in sys.modules", json.dumps(job)))
+    assert output["peak"] >= output["before"] > 50
 
 
 def test_tables_show_goals(capsys):

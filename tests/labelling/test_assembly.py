@@ -57,9 +57,12 @@ def test_semantic_in_windows_equals_the_whole(proposals, names, competes, side, 
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 12), st.integers(200, 400), st.booleans(), st.floats(0.01, 6), st.integers(0, 1000))
-def test_excluding_names_is_exact(proposals, names, competes, sharpness, seed):
-    """Also of more than 255 names, and if they are similar."""
+@given(
+    st.integers(1, 12), st.integers(200, 400), st.booleans(), st.floats(0.01, 6), st.integers(1, 500),
+    st.integers(0, 1000),
+)  # fmt: skip
+def test_excluding_names_is_exact(proposals, names, competes, sharpness, first, seed):
+    """Also of more than 255 names, if they are similar, and however few of them are compared first."""
     torch.manual_seed(seed)
     canvas = Canvas((37, 53), (30, 44), (32, 64))
     logits, scores = 3 * torch.randn(proposals, 8, 16), (sharpness * torch.randn(proposals, names + 1)).softmax(1)
@@ -67,6 +70,7 @@ def test_excluding_names_is_exact(proposals, names, competes, sharpness, seed):
     expected = torch.einsum("nk,nhw->khw", votes, whole_masks(logits, canvas))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assembly, "MAX_VOTES", 1 << 20)
+        patch.setattr(assembly, "SHORT_LIST", first)
         patch.setattr(windows, "WINDOW", 16)
         result = semantic(scores.numpy(), masks_of(logits), canvas, none_competes=competes)
     chosen = torch.from_numpy(result.labels).long()
@@ -92,8 +96,10 @@ def test_the_map_computed_on_a_gpu_equals_that_of_windows(proposals, names, comp
     assert (labels.numpy() == expected.labels).mean() > 0.995
 
 
-def test_a_name_that_is_best_in_no_mask_can_win():
+@pytest.mark.parametrize("first", [10, 512])
+def test_a_name_that_is_best_in_no_mask_can_win(first, monkeypatch):
     """By hand: each of ten masks has twenty names at 0.04, and all masks have one name at 0.03: 0.3 beats 0.04."""
+    monkeypatch.setattr(assembly, "SHORT_LIST", first)
     scores = torch.zeros(10, 302)
     scores[:, 250] = 0.03
     for mask in range(10):
@@ -102,6 +108,19 @@ def test_a_name_that_is_best_in_no_mask_can_win():
     result = semantic(scores.numpy(), masks_of(torch.full((10, 8, 8), 30.0)), canvas)
     assert (result.labels == 250).all()
     np.testing.assert_allclose(result.confidence, 0.03, atol=1e-4)
+
+
+def test_of_many_names_few_are_compared_in_each_window(monkeypatch):
+    """Where a few names have nearly everything, the others are not looked at: 10,000 names take hardly longer."""
+    monkeypatch.setattr(assembly._NameLists, "_of_all", None)  # would fail
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(10, 3000)
+    logits[torch.arange(10), torch.randint(0, 3000, (10,))] = 20
+    canvas = Canvas((64, 64), (64, 64), (64, 64))
+    masks = torch.full((10, 16, 16), -9.0)
+    masks[torch.arange(16) * 10 // 16, torch.arange(16)] = 9
+    result = semantic(logits.softmax(1).numpy(), masks_of(masks), canvas)
+    assert set(np.unique(result.labels)) == set(logits.argmax(1).tolist())
 
 
 def test_masks_that_are_constant_in_a_window_also_vote(monkeypatch):

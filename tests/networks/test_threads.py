@@ -93,3 +93,20 @@ def test_set_threads():
                 set_threads(count)
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_of_a_session_spin_for_a_short_time_only(monkeypatch):
+    """ONNX Runtime's own default is a millisecond or more."""
+    from deop.runtime.session import session_options
+
+    def entry(name):
+        return session_options(2).get_session_config_entry(f"session.intra_op.{name}")
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr("onnxruntime.__version__", "1.32.0")
+    assert (entry("allow_spinning"), entry("spin_duration_us")) == ("1", "50")
+    monkeypatch.setattr("onnxruntime.__version__", "1.23.2")  # has no limit
+    assert entry("allow_spinning") == "0"
+    monkeypatch.setattr("onnxruntime.__version__", "1.32.0")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert entry("allow_spinning") == "0"

@@ -56,7 +56,9 @@ def test_semantic_by_hand(semantic):
 def test_semantic_segments_are_the_map(labels):
     names = [f"name {k}" for k in range(6)]
     confidence = np.random.default_rng(0).random(labels.shape).astype(np.float32)
-    result = Segmentation.from_semantic(photo_of(labels.shape), names, labels, confidence)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deop.results.segments._RUNS_AT_ONCE", 5)
+        result = Segmentation.from_semantic(photo_of(labels.shape), names, labels, confidence)
     assert result.label_map.dtype == np.int32
     assert {s.class_id for s in result.segments} == set(np.unique(labels).tolist()) - {-1}
     for segment in result.segments:
@@ -144,6 +146,8 @@ def test_shapes_and_ranges_are_checked():
         Segmentation.from_semantic(photo, NAMES[:2], LABELS)
     with pytest.raises(SettingError, match="integers"):
         Segmentation.from_semantic(photo, NAMES, LABELS.astype(np.float32))
+    with pytest.raises(SettingError, match="confidence"):
+        Segmentation.from_semantic(photo, NAMES, LABELS, np.ones((2, 2), np.float32))
     with pytest.raises(SettingError, match="segment_map"):
         Segmentation.from_panoptic(photo, NAMES, LABELS, [])
     with pytest.raises(SettingError, match="belongs to a photo"):

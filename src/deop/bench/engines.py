@@ -119,7 +119,7 @@ def measure_engines(options: BenchOptions) -> Measurement:
             goal = NANO_GOAL if stage == "photo to map" else None
             rows += _compare(options, engines, stage, f"nano, {stage}", goal)
         rows += _memory(options, folder, list(engines), threads)
-        if "B/16" in options.towers and not options.quick:
+        if "B/16" in options.towers and not options.quick and not options.short:  # exporting takes minutes
             rows += _clip_rows(options, Path(folder), path, threads)
     return Measurement(
         "engines",

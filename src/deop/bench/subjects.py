@@ -44,6 +44,7 @@ class BenchOptions:
         quick: fewer sizes, counts and repeats, to check that everything works; the figures mean nothing.
         seed: random seed of weights, masks and synthetic photos.
         towers: CLIP towers to measure, keys of ``TOWERS``.
+        short: only the main cases of each topic, so that ``SHORT`` takes less than five minutes on two cores.
     """
 
     device: torch.device
@@ -53,6 +54,7 @@ class BenchOptions:
     quick: bool = False
     seed: int = 0
     towers: tuple[str, ...] = ("B/16", "L/14")
+    short: bool = False
 
     @property
     def few_repeats(self) -> int:
@@ -115,6 +117,7 @@ def clip_model(
     proposals: int = 100,
     depth: int | None = 50,
     anchors: bool = True,
+    side: int | None = None,
     seed: int = 0,
 ) -> DeOP:
     """The paper's model in a published size: CLIP with a gate in its last block, anchor decoder, MaskFormer.
@@ -124,10 +127,11 @@ def clip_model(
         proposals: number of masks N.
         depth: depth of the proposer's ResNet, 50 or 101; None: no proposer.
         anchors: whether the model has an anchor decoder.
+        side: side of the input in pixels; None: that of ``SIDES``.
         seed: random seed of the weights and masks.
     """
     torch.manual_seed(seed)
-    config, side = TOWERS[tower], SIDES[tower]
+    config, side = TOWERS[tower], side or SIDES[tower]
     encoder = CLIPVision(config)
     proposer = None
     if depth:
@@ -149,6 +153,12 @@ def clip_model(
 def distinct_names(count: int) -> list[str]:
     """``count`` different names."""
     return [f"name number {index}" for index in range(count)]
+
+
+def nano_words(model: Any, count: int) -> list[str]:
+    """``count`` different names for the small model: words that it knows. It reads all made-up names nearly alike."""
+    words = [word for word in model.text.words if word.isalpha() and len(word) > 3]
+    return words[:count]
 
 
 def synthetic_photo(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,24 @@ class Times:
         return min(self.seconds)
 
 
+_observer: ContextVar[Callable[[str], None]] = ContextVar("observer", default=lambda text: None)
+
+
+@contextmanager
+def observed(observer: Callable[[str], None]) -> Iterator[None]:
+    """Call ``observer`` with what is measured now, whenever that changes inside this block."""
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def report(text: str) -> None:
+    """Say what is measured now."""
+    _observer.get()(text)
+
+
 def time_alternately(
     cases: Mapping[str, Case], repeats: int, device: torch.device, *, warm_up: int = 1
 ) -> dict[str, Times]:
@@ -59,6 +78,7 @@ def time_alternately(
     order = list(cases)
     for turn in range(warm_up + repeats):
         for name in order if turn % 2 == 0 else reversed(order):
+            report(f"{name}, run {turn + 1} of {warm_up + repeats}")
             synchronize(device)
             started = time.perf_counter()
             cases[name]()

@@ -11,10 +11,12 @@ from deop.images.canvas import Canvas
 from deop.labelling.maps import SemanticMap
 from deop.labelling.masks import PhotoMasks, SemanticRule
 from deop.labelling.small_regions import absorb_small_regions
-from deop.labelling.windows import Window, mask_strips
+from deop.labelling.windows import Strip, Window, mask_strips
 
 MAX_VOTES = 1 << 17
 """Votes (names x pixels) computed at once; larger windows are split into quarters."""
+SHORT_LIST = 512
+"""Number of names that are compared first; the others only where one of them can win."""
 FEW_NAMES = 4
 """Number of names up to which all are compared, without first excluding names that cannot win."""
 SLACK = 1e-5
@@ -75,24 +77,67 @@ def _in_windows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (H, W) int32 and confidences (H, W) float32, one strip of windows at a time."""
     labels, confidence = np.empty(canvas.photo, np.int32), np.empty(canvas.photo, np.float32)
-    names, table = len(rule.limits) - 1, np.ascontiguousarray(votes.T)  # (K, N)
+    names, lists = len(rule.limits) - 1, _NameLists(votes)
     for strip in mask_strips(masks, canvas):
         best, winner = confidence[strip.rows], labels[strip.rows]  # views
         coverage = np.empty_like(best)
-        lower, upper = table @ strip.low, table @ strip.high  # (K, windows), bounds of each name's votes
-        reached = lower.max(0)
-        possible = upper >= reached - SLACK * (1 + reached)
-        for index, window in enumerate(strip.windows):
+        for window, (table, ids) in zip(strip.windows, lists.of_windows(strip), strict=True):
             part = slice(None), window.columns
-            kept = np.flatnonzero(possible[:, index])
-            winner[part], best[part], coverage[part] = _label_window(table, kept, window)
+            winner[part], best[part], coverage[part] = _label_window(table, ids, window)
         best /= np.maximum(coverage, 1)
         unsure = (coverage <= rule.claim) | (best < rule.limits[winner])
-        if len(table) > names:
+        if votes.shape[1] > names:
             winner[winner == names] = -1
         winner[unsure] = rule.everything_else
         np.clip(best, 0, 1, out=best)
     return labels, confidence
+
+
+class _NameLists:
+    """The names that can win a pixel of a window, by bounds of their votes there.
+
+    Of many names, nearly all have a small share of every mask. Those with the largest shares are compared first. The
+    others cannot win in a window where the largest share that any of them has of any mask, times the sum of the masks'
+    maxima, is below what one of the first reaches everywhere.
+
+    Args:
+        votes: (N, K) float32, at least 0.
+    """
+
+    def __init__(self, votes: np.ndarray) -> None:
+        self._votes = votes
+        self._everything: np.ndarray | None = None
+        count = votes.shape[1]
+        self._ids, self._rest = np.arange(count, dtype=np.int32), -np.inf
+        if count > SHORT_LIST:
+            share = votes.max(0)
+            order = np.argpartition(share, count - SHORT_LIST)
+            self._rest = float(share[order[: count - SHORT_LIST]].max())
+            self._ids = np.sort(order[count - SHORT_LIST :]).astype(np.int32)
+            votes = votes[:, self._ids]
+        self._table = np.ascontiguousarray(votes.T)
+
+    def of_windows(self, strip: Strip) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each window the votes (k, N) of the k names that can win, at least one, and their indices, ascending."""
+        lower, upper = self._table @ strip.low, self._table @ strip.high  # (names, windows), bounds of the votes
+        reached = lower.max(0)
+        least = reached - SLACK * (1 + reached)
+        possible = upper >= least
+        others = self._rest * strip.high.sum(0) >= least if np.isfinite(self._rest) else np.zeros(len(least), bool)
+        for index, window in enumerate(strip.windows):
+            kept = np.flatnonzero(possible[:, index])
+            if others[index]:
+                yield self._of_all(window.low, window.high)
+            else:
+                yield self._table[kept], self._ids[kept]
+
+    def _of_all(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same with all names, for bounds (N,) of the masks."""
+        if self._everything is None:
+            self._everything = np.ascontiguousarray(self._votes.T)
+        reached = (self._everything @ low).max()
+        kept = np.flatnonzero(self._everything @ high >= reached - SLACK * (1 + reached))
+        return self._everything[kept], kept.astype(np.int32)
 
 
 def _label_window(
@@ -106,8 +151,8 @@ def _label_window(
     where there are fewer pixels, and resized to the photo, which gives the same, since both are linear.
 
     Args:
-        votes: (K, N) float32.
-        names: (k,) int64, names that are not excluded yet, at least one, ascending.
+        votes: (k, N) float32, of the names that are not excluded yet, at least one.
+        names: (k,) int32, their indices, ascending.
         window: the masks.
 
     Returns:
@@ -116,7 +161,6 @@ def _label_window(
     varying = window.varying
     constant = window.low.copy()
     constant[varying] = 0
-    votes = votes[names]
     offset, votes, covered = votes @ constant, votes[:, varying], constant.sum()
     if not len(varying):
         winner = int(offset.argmax())

@@ -33,18 +33,30 @@ def classify(
 def class_logits(regions: np.ndarray, classes: Classes, temperature: float = TEMPERATURE) -> np.ndarray:
     """As ``classify`` without a "no object" vector: the last column is the background, or -inf without one."""
     # The factor goes to the regions, which are fewer than the rows or the similarities.
-    similarity = (np.float32(temperature) * regions.astype(np.float32)) @ classes.rows.T
+    scaled = np.float32(temperature) * regions.astype(np.float32)
+    logits = np.empty((len(regions), len(classes.names) + 1), np.float32)
+    # Mostly, the first rows are one for each name. Their similarities need no other array, which saves time with many.
+    first = classes.owner[: logits.shape[1]]
+    lead = len(first) - np.count_nonzero(np.logical_or.accumulate(first != np.arange(len(first))))
+    np.matmul(scaled, classes.rows[:lead].T, out=logits[:, :lead])
     if classes.offset is not None:
-        similarity += classes.offset
-    logits = np.full((len(regions), len(classes.names) + 1), -np.inf, np.float32)
-    if len(classes.owner):
-        order = np.argsort(classes.owner, kind="stable")
-        owner = classes.owner[order]
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        if len(starts) == len(order):  # one row for each name: nothing to compare
-            logits[:, owner] = similarity[:, order]
-        else:
-            logits[:, owner[starts]] = np.maximum.reduceat(similarity[:, order], starts, axis=1)
+        logits[:, :lead] += classes.offset[:lead]
+    logits[:, lead:] = -np.inf
+    if lead == len(classes.owner):
+        return logits
+    similarity = scaled @ classes.rows[lead:].T
+    if classes.offset is not None:
+        similarity += classes.offset[lead:]
+    # Of the other rows, those of one name together; NumPy's reduceat takes several times as long.
+    order = np.argsort(classes.owner[lead:], kind="stable")
+    owner = classes.owner[lead:][order]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    ends = np.append(starts[1:], len(order))
+    best = similarity[:, order[starts]]
+    for group in np.flatnonzero(ends - starts > 1).tolist():
+        best[:, group] = similarity[:, order[starts[group] : ends[group]]].max(1)
+    owner = owner[starts]
+    logits[:, owner] = np.maximum(logits[:, owner], best)
     return logits
 
 
@@ -55,10 +67,14 @@ def no_object_logits(regions: np.ndarray, no_object: np.ndarray, temperature: fl
     return np.float32(temperature) * (regions.astype(np.float32) @ vector)
 
 
-def probabilities(logits: np.ndarray, bias: float | None = None) -> np.ndarray:
-    """Scores of the names and "none of these" (N, K + 1) in float32: their softmax, or sigmoid(logit + bias)."""
+def probabilities(logits: np.ndarray, bias: float | None = None, *, in_place: bool = False) -> np.ndarray:
+    """Scores of the names and "none of these" (N, K + 1) in float32: their softmax, or sigmoid(logit + bias).
+
+    ``in_place`` may overwrite the logits, which saves memory and its time with many names.
+    """
     if bias is not None:
         return np.exp(-np.logaddexp(np.float32(0), -(logits + np.float32(bias))))  # exact for small scores, too
-    exponentials = logits - logits.max(-1, keepdims=True)
+    exponentials = np.subtract(logits, logits.max(-1, keepdims=True), out=logits if in_place else None)
     np.exp(exponentials, out=exponentials)
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    exponentials /= exponentials.sum(-1, keepdims=True)
+    return exponentials

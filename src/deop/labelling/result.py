@@ -132,7 +132,8 @@ def semantic_map(
 
 def raw_limits(vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]) -> np.ndarray:
     """The minimum score of each name before calibration, (K,) float32."""
-    limits = np.array([settings.calibration.raw(limit) for limit in thresholds], np.float32)
+    raw = {limit: settings.calibration.raw(limit) for limit in set(thresholds)}  # mostly one for all names
+    limits = np.array([raw[limit] for limit in thresholds], np.float32)
     if vocabulary.everything_else is not None:
         limits[vocabulary.everything_else] = 0  # it also gets the pixels of names below their minimum score
     return limits

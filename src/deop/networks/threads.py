@@ -93,3 +93,27 @@ def threads_for_sessions(environment: Mapping[str, str] = os.environ) -> int:
         return 0
     usable = len(os.sched_getaffinity(0))
     return usable if usable < (os.cpu_count() or 1) else 0
+
+
+SESSION_SPIN = 50
+"""Microseconds that a thread of ONNX Runtime spins while it waits, before it sleeps (docs/speed.md, "Under load")."""
+
+
+def spin_of_sessions(version: str, environment: Mapping[str, str] = os.environ) -> int:
+    """Microseconds that the threads of a session of ONNX Runtime spin while they wait; 0: they sleep at once.
+
+    Between two operations a thread waits for some ten microseconds, and to wake it takes as long. ONNX Runtime's
+    default, a millisecond or more, takes the cores from other programs and from the threads that are waited for.
+
+    Args:
+        version: that of ONNX Runtime; before 1.26 the time cannot be set.
+        environment: the environment variables. OMP_WAIT_POLICY=PASSIVE applies, as for torch: threads never spin.
+
+    >>> spin_of_sessions("1.32.0", {}), spin_of_sessions("1.25.1", {})
+    (50, 0)
+    >>> spin_of_sessions("1.32.0", {"OMP_WAIT_POLICY": "passive"})
+    0
+    """
+    release = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    sleeps = environment.get("OMP_WAIT_POLICY", "").strip().upper() == "PASSIVE"
+    return 0 if sleeps or release < (1, 26) else SESSION_SPIN

@@ -210,8 +210,11 @@ def choose_anchors(
         return settings.anchors
     if decoder is None:
         return requested or "pool"
-    slots = proposals.slots
-    unknown = decoder.config.query == "slot" and slots is not None and bool((slots >= decoder.config.slots).any())
+    slots, unknown = proposals.slots, False
+    if decoder.config.query == "slot" and slots is not None:
+        # While a graph is traced, tensors have no values; the proposers that can be traced use all slots in order.
+        tracing = torch.compiler.is_exporting()
+        unknown = len(slots) > decoder.config.slots if tracing else bool((slots >= decoder.config.slots).any())
     if requested == "decoder" and unknown:
         raise SettingError(
             f"the anchor decoder is tied to the {decoder.config.slots} query slots of its own proposer, but this "

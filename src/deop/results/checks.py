@@ -31,7 +31,7 @@ def as_names(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str | set | frozenset):
         raise SettingError(f"names must be a list of strings, not the {type(names).__name__} {names!r}")
     names = tuple(names)
-    if not all(isinstance(name, str) for name in names):
+    if not all(issubclass(kind, str) for kind in set(map(type, names))):
         raise SettingError(f"names must be strings, not {names!r}")
     return names
 

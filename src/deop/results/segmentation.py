@@ -17,7 +17,7 @@ from deop.results.heatmap import draw_heatmap
 from deop.results.legend import percent
 from deop.results.name_lookup import find_names
 from deop.results.overlay import STYLES, check_alpha, draw_segments
-from deop.results.segments import Segment, paint_segments, segments_of_map
+from deop.results.segments import Runs, Segment, paint_segments, segments_of_map
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,18 +99,22 @@ class Segmentation(Exports):
             settings: see ``Segmentation``.
             isthing: for each name True for a thing, False for stuff, None if not known.
             source: path of the photo.
+
+        Raises:
+            SettingError: names, maps and photo do not fit each other.
         """
         names = as_names(names)
         label_map = as_map(label_map, len(names), "label_map")
-        scores = np.ones(len(names))
-        if confidence is not None and confidence.ndim == 1:
-            scores = confidence
-        elif confidence is not None:
-            raised = (label_map + 1).ravel()
-            total = np.bincount(raised, confidence.ravel().astype(np.float64), minlength=len(names) + 1)
-            scores = (total / np.maximum(1, np.bincount(raised, minlength=len(names) + 1)))[1:]
+        scores, runs = np.ones(len(names)), Runs.of(label_map)
+        if confidence is not None:
+            if confidence.shape not in ((len(names),), label_map.shape):
+                raise SettingError(
+                    f"confidence must be of each pixel {label_map.shape} or of each name {(len(names),)}, "
+                    f"not {confidence.shape}"
+                )
+            scores = confidence if confidence.ndim == 1 else runs.mean(confidence, len(names))
         kinds = isthing if isthing is not None else [None] * len(names)
-        segments = segments_of_map(label_map, names, range(len(names)), scores.tolist(), kinds)
+        segments = segments_of_map(label_map, names, range(len(names)), scores.tolist(), kinds, runs)
         return cls(names, label_map, segments, photo, "semantic", settings or {}, source)
 
     @classmethod

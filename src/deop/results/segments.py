@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from deop.errors import SettingError
 from deop.images.rle import compress_counts, encode_crop
 
 Box = tuple[int, int, int, int]
+
+_RUNS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +119,51 @@ class Segment:
         return self.area / (self.shape[0] * self.shape[1])
 
 
+class Runs(NamedTuple):
+    """The rows of a map, divided into runs of pixels of one value; a map has far fewer runs than pixels.
+
+    Attributes:
+        values: (R,) int32, the value of each run.
+        starts: (R,) int64, the index of its first pixel in the flattened map; ascending, the first is 0.
+        lengths: (R,) int64, the number of its pixels.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Runs":
+        """The runs of a map (H, W) of at least one pixel."""
+        flat = np.ascontiguousarray(values).ravel()
+        begins = np.empty(flat.size, bool)
+        np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+        begins[:: values.shape[1]] = True
+        starts = np.flatnonzero(begins)
+        return cls(flat[starts], starts, np.diff(starts, append=flat.size))
+
+    def mean(self, numbers: np.ndarray, count: int) -> np.ndarray:
+        """The mean of ``numbers`` (H, W) over the pixels of each value in [0, count): (count,) float64, 0 without any.
+
+        Summed in float64 over a few thousand runs at a time, so that only their pixels are converted.
+        """
+        flat, total = numbers.ravel(), np.zeros(count + 1)
+        for first in range(0, len(self.starts), _RUNS_AT_ONCE):
+            runs = slice(first, first + _RUNS_AT_ONCE)
+            starts, end = self.starts[runs], self.starts[runs][-1] + self.lengths[runs][-1]
+            sums = np.add.reduceat(flat[starts[0] : end].astype(np.float64), starts - starts[0])
+            total += np.bincount(self.values[runs] + 1, sums, minlength=count + 1)
+        pixels = np.bincount(self.values + 1, self.lengths, minlength=count + 1)
+        return (total / np.maximum(1, pixels))[1:]
+
+
 def segments_of_map(
     values: np.ndarray,
     names: Sequence[str],
     class_ids: Sequence[int],
     scores: Sequence[float],
     isthing: Sequence[bool | None],
+    runs: Runs | None = None,
 ) -> list[Segment]:
     """The segments of a map, the largest first (those of equal area by name); values without a pixel are dropped.
 
@@ -132,8 +173,9 @@ def segments_of_map(
         class_ids: (n) index into ``names`` of each value.
         scores: (n) confidence of each value.
         isthing: (n) True for a thing, False for stuff, None if not known, of each value.
+        runs: the runs of ``values``, if the caller has them.
     """
-    boxes, areas = _measure(values, len(class_ids))
+    boxes, areas = _measure(runs or Runs.of(values), values.shape, len(class_ids))
     shape = (values.shape[0], values.shape[1])
     segments: list[Segment] = []
     for value in np.flatnonzero(areas).tolist():
@@ -144,21 +186,11 @@ def segments_of_map(
     return sorted(segments, key=lambda segment: (-segment.area, segment.name, segment.box))
 
 
-def _measure(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The box (count, 4) and the area (count,) of each value of a map; 0 for a value without a pixel.
-
-    Rows are divided into runs of one value. A map has far fewer runs than pixels, and only runs are counted.
-    """
-    height, width = values.shape
-    flat = np.ascontiguousarray(values).ravel()
-    begins = np.empty(flat.size, bool)
-    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
-    begins[::width] = True
-    starts = np.flatnonzero(begins)
-    run_values = flat[starts]
-    lengths = np.diff(starts, append=flat.size)
-    named = run_values >= 0
-    run_values, starts, lengths = run_values[named], starts[named], lengths[named]
+def _measure(runs: Runs, shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The box (count, 4) and the area (count,) of each value of a map; 0 for a value without a pixel."""
+    height, width = shape
+    named = runs.values >= 0
+    run_values, starts, lengths = runs.values[named], runs.starts[named], runs.lengths[named]
     rows, left = np.divmod(starts, width)
     boxes = np.tile(np.array([width, height, 0, 0]), (count, 1))
     np.minimum.at(boxes[:, 0], run_values, left)

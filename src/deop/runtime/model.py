@@ -284,4 +284,4 @@ class Model(ModelSurface):
         logits, examples = score(encoded.regions), self.examples(encoded, vocabulary, score)
         if examples is not None:
             logits = examples.adjust(logits, encoded.regions)
-        return probabilities(logits, self.settings.logit_bias)
+        return probabilities(logits, self.settings.logit_bias, in_place=True)

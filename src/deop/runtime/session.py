@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from deop.errors import CheckpointError, DeopError, ResourceError, SettingError
-from deop.networks.threads import threads_for_sessions
+from deop.networks.threads import spin_of_sessions, threads_for_sessions
 from deop.runtime.config import is_file_name
 from deop.runtime.files import read_checked
 from deop.runtime.graph_file import references
@@ -278,8 +278,8 @@ def session_options(threads: int | None, *, quantized: bool = False) -> "onnxrun
 
     Memory is not planned for each size, so that it does not grow with the number of sizes. It is kept in an arena
     between operations and photos: without one, the system would map and clear it again for each large tensor, which
-    takes a fifth of the time and leads to a higher peak. Threads sleep while they wait: on a busy machine, threads that
-    spin make two threads slower than one. Packed weights are unpacked once, at load, not before each use.
+    takes a fifth of the time and leads to a higher peak. Threads that wait spin for a short time only
+    (``networks.threads.spin_of_sessions``). Packed weights are unpacked once, at load, not before each use.
 
     Args:
         threads: threads of each operation; None: ``networks.threads.threads_for_sessions``.
@@ -288,12 +288,16 @@ def session_options(threads: int | None, *, quantized: bool = False) -> "onnxrun
     Raises:
         MissingDependencyError: onnxruntime is not installed.
     """
-    options: Any = import_onnxruntime().SessionOptions()
+    onnxruntime = import_onnxruntime()
+    options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads_for_sessions() if threads is None else threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    spin = spin_of_sessions(onnxruntime.__version__)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    if spin:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
     options.add_session_config_entry("session.disable_quant_qdq", "0" if quantized else "1")
     return options
 

@@ -1,6 +1,7 @@
 """Names that mean everything else, such as "background" or "other", and the texts that stand for them."""
 
 import re
+from functools import lru_cache
 
 _NAMES = frozenset(
     {
@@ -32,6 +33,7 @@ SAME_MEANING = 0.7
 """Cosine similarity, after subtracting the mean of ``COMMON``, from which a common name means a requested one."""
 
 
+@lru_cache(1 << 15)  # a vocabulary asks for each of its texts several times
 def means_everything_else(text: str) -> bool:
     """Whether a name means everything that the other names do not, whatever its case.
 

@@ -253,7 +253,9 @@ def _clean(text: object, what: str, name: str | None = None) -> str:
     if not isinstance(text, str):
         raise VocabularyError(f"{quoted(text)} in the {what} is not a string: give strings")
     cleaned = unicodedata.normalize("NFC", " ".join(text.translate(_INVISIBLE).split()))
-    if control := next((letter for letter in cleaned if unicodedata.category(letter) == "Cc"), None):
+    # Nearly all texts are printable, which is quicker to find out.
+    controls = "" if cleaned.isprintable() else cleaned
+    if control := next((letter for letter in controls if unicodedata.category(letter) == "Cc"), None):
         raise VocabularyError(
             f"the name {quoted(text)} has the control character U+{ord(control):04X}, which cannot be shown: remove it"
         )

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,23 @@ _UNITS = re.compile(rf"[a-z0-9'-]+|[{PUNCTUATION}]")
 _PLURALS = {"##s", "##es"}
 
 _HASHED_ROWS = 4096  # rows that are converted to float32 at once
+_MAX_READINGS = 1 << 15
+"""Texts whose reading is kept. A vocabulary asks for the reading of each of its texts up to five times."""
+
+
+class Reading(NamedTuple):
+    """What a ``WordReader`` reads in a text.
+
+    Attributes:
+        units: the words, phrases and punctuation marks with their rows in the table; punctuation has none. Words of
+            which nothing is read are left out.
+        weights: how much each unit counts.
+        unread: the letters, digits and signs that are not part of any unit, each once.
+    """
+
+    units: tuple[tuple[str, tuple[int, ...]], ...]
+    weights: tuple[float, ...]
+    unread: str
 
 
 class WordReader:
@@ -42,6 +60,7 @@ class WordReader:
         self.words = tuple(words)
         self.index = {word: number for number, word in enumerate(self.words)}
         self.longest = max((word.count(" ") + 1 for word in self.words), default=1)
+        self._readings: dict[str, Reading] = {}
 
     def vectors(self, pieces: list[int]) -> np.ndarray:
         """The vectors (p, D) float32 of p rows of the table, D >= 1."""
@@ -61,22 +80,27 @@ class WordReader:
             VocabularyError: a text without a known word, because it has no Latin letter and no digit.
         """
         rows = np.zeros((len(texts), width), np.float32)
-        for number, text in enumerate(texts):
-            pieces, weights = self.weighted_pieces(text)
+        weighted = [self.weighted_pieces(text) for text in texts]
+        for text, (pieces, _) in zip(texts, weighted, strict=True):
             if not pieces:
                 raise VocabularyError(
                     f"{text!r} has no letter that this model reads: use English words, or a CLIP model (--model)"
                 )
-            mean = np.array(weights, np.float32) @ self.vectors(pieces)
-            rows[number, : len(mean)] = mean
+        if not weighted:
+            return rows
+        vectors = self.vectors([row for pieces, _ in weighted for row in pieces])  # at once: a call takes microseconds
+        start = 0
+        for number, (pieces, weights) in enumerate(weighted):
+            rows[number, : vectors.shape[1]] = np.array(weights, np.float32) @ vectors[start : start + len(pieces)]
+            start += len(pieces)
         return rows
 
     def weighted_pieces(self, text: str) -> tuple[list[int], list[float]]:
         """The rows of a text whose weight is not 0, and their weights."""
-        units = self._read(text)[0]
+        reading = self.read(text)
         pieces: list[int] = []
         weights: list[float] = []
-        for (_, rows), weight in zip(units, weigh([name for name, _ in units]), strict=True):
+        for (_, rows), weight in zip(reading.units, reading.weights, strict=True):
             if rows and weight:
                 pieces += rows
                 weights += [weight / len(rows)] * len(rows)
@@ -103,29 +127,37 @@ class WordReader:
         [(name, rows)] = heads
         return self.words[rows[0]] if len(rows) > 1 and {self.words[row] for row in rows[1:]} <= _PLURALS else name
 
-    def _heads(self, text: str) -> list[tuple[str, list[int]]]:
+    def _heads(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
         """The words or phrases of a text that count most, with their rows: its head, or all if it has none."""
-        units = self._read(text)[0]
-        weights = weigh([name for name, _ in units])
-        pairs = zip(units, weights, strict=True)
-        return [(name, rows) for (name, rows), weight in pairs if rows and weight == max(weights) > 0]
+        reading = self.read(text)
+        most = max(reading.weights, default=0.0)
+        pairs = zip(reading.units, reading.weights, strict=True)
+        return [unit for unit, weight in pairs if unit[1] and weight == most > 0]
 
     def unread(self, text: str) -> str:
         """The letters, digits and signs of a text that have no effect on its embedding, each once."""
-        return self._read(text)[1]
+        return self.read(text).unread
 
     def pieces(self, text: str) -> list[int]:
         """Split a text into rows of the table: the longest known phrases from the left, unknown words in pieces."""
-        return [row for _, rows in self._read(text)[0] for row in rows]
+        return [row for _, rows in self.read(text).units for row in rows]
 
-    def _read(self, text: str) -> tuple[list[tuple[str, list[int]]], str]:
-        """The words, phrases and punctuation marks of a text with their rows, and the letters that are not part of any.
+    def read(self, text: str) -> Reading:
+        """What is read in a text; kept, because the table never changes."""
+        reading = self._readings.get(text)
+        if reading is None:
+            units, unread = self._parse(text)
+            reading = Reading(units, tuple(weigh([name for name, _ in units])), unread)
+            if len(self._readings) >= _MAX_READINGS:
+                self._readings = {}  # another thread may still read the old dictionary
+            self._readings[text] = reading
+        return reading
 
-        Punctuation has no rows. Words of which nothing is read are left out.
-        """
+    def _parse(self, text: str) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], str]:
+        """The units of a text with their rows, and the letters that are not part of any; as in ``Reading``."""
         folded = fold(text)
         words = _UNITS.findall(folded)
-        units: list[tuple[str, list[int]]] = []
+        units: list[tuple[str, tuple[int, ...]]] = []
         unread = unread_letters(folded)
         position = 0
         while position < len(words):
@@ -133,7 +165,7 @@ class WordReader:
                 name = " ".join(words[position : position + length])
                 phrase = self.index.get(name)
                 if phrase is not None and name not in PUNCTUATION:
-                    units.append((name, [phrase]))
+                    units.append((name, (phrase,)))
                     position += length
                     break
             else:
@@ -144,9 +176,9 @@ class WordReader:
                     rows += known
                     unread += rest
                 if rows or word in PUNCTUATION:
-                    units.append((word, rows))
+                    units.append((word, tuple(rows)))
                 position += 1
-        return units, "".join(dict.fromkeys(unread))
+        return tuple(units), "".join(dict.fromkeys(unread))
 
     def _split(self, word: str) -> tuple[list[int], str]:
         """Split a word greedily into the longest known word pieces, up to the first letter without one."""
