@@ -16,7 +16,15 @@ from deop.errors import DeopError, VocabularyError
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment
 from deop.text.vocabulary import Vocabulary
-from tests.trust.bad_input import CONTROL, HOSTILE, SCRIPTS, control_characters, encoded, write_quick_model
+from tests.trust.bad_input import (
+    CONTROL,
+    HOSTILE,
+    SCRIPTS,
+    control_characters,
+    encoded,
+    hostile_files,
+    write_quick_model,
+)
 
 VISIBLE = [name for name in (*SCRIPTS, *HOSTILE) if "|" not in name]
 
@@ -173,23 +181,6 @@ def test_a_report_shows_names_as_text(here, capfd):
 
 
 # ---- names of files
-
-
-def hostile_files() -> list[str]:
-    names = [
-        *SCRIPTS,
-        *HOSTILE,
-        *(name for name in CONTROL if "\0" not in name),
-        "a\nb",
-        "-",
-        " ",
-        "a ",
-        ".a",
-        "a.",
-        "~",
-    ]
-    names += ["a" * 240, b"\xff\xfe".decode(errors="surrogateescape")]
-    return [f"{name.replace('/', '_')}.png" for name in names]
 
 
 @pytest.mark.filterwarnings("ignore")
