@@ -40,7 +40,7 @@ def _process(parameter: Any, convert: Callable[[Any, Any], Any], context: Any, v
     """The value of a parameter of a command line, in place of its method ``process_value``, which is ``convert``."""
     kind, source = _kind(parameter), context.get_parameter_source(parameter.name)
     several = parameter.multiple or parameter.nargs != 1
-    if source is not None and source.name == "DEFAULT" and not (parameter.required or several):
+    if source is not None and source.name == "DEFAULT" and not (parameter.required or (several and value)):
         plain = value
     elif kind is not None and not several and isinstance(value, str):
         plain = kind(value)
