@@ -14,11 +14,17 @@ class Tolerance:
 
 
 FLOAT32, INT8 = Tolerance(0.99, 2e-4), Tolerance(0.98, 5e-3)
-"""At least ten times what was measured on 27 November 2026 with the kernels of other processors: docs/promises.md."""
+SATURATING = Tolerance(0.95, 0.1)
+"""Int8 in ONNX Runtime, whose kernels for AVX2 without VNNI saturate large sums.
+
+The three come from what was measured with the kernels of other processors (docs/promises.md), with a margin.
+"""
 
 
 def tolerance(name: str) -> Tolerance:
     """The tolerance of a case."""
+    if name.endswith("onnx-int8"):
+        return SATURATING
     return INT8 if name.endswith("int8") else FLOAT32
 
 

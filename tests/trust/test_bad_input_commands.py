@@ -161,7 +161,7 @@ def test_masks_of_a_labelled_folder_of_another_size(size, run, quick, tmp_path):
     assert not files_here()
 
 
-# ---- photos in Python that are no files
+# ---- objects in Python
 
 
 @pytest.fixture(scope="module", params=["onnx", "torch"])
