@@ -88,7 +88,9 @@ def finetuned(
         train(recipe, folder, resume=True)
         clock.write_text(json.dumps(time.perf_counter() - started), encoding="utf-8")
     tuned = load(folder / "model", engine="torch")
-    return evaluate_with_draws(tuned, val, protocol, bootstrap=boot), float(json.loads(clock.read_text(encoding="utf-8")))
+    return evaluate_with_draws(tuned, val, protocol, bootstrap=boot), float(
+        json.loads(clock.read_text(encoding="utf-8"))
+    )
 
 
 def table_of(words: Scored, rows: list[dict[str, Any]]) -> Table:

@@ -1,11 +1,13 @@
-"""Compares ONNX Runtime with torch on labelled photos: the labels of all pixels, and the scores of ``deop evaluate``.
+"""Compares engines and precisions on labelled photos: the labels of all pixels, and the scores of ``deop evaluate``.
 
     python benchmarks/engines_agree.py ../shared/data/coco-mini
     python benchmarks/engines_agree.py ../shared/data/coco-mini --model exported --torch-model clip-b16
+    python benchmarks/engines_agree.py ../shared/data/coco-mini --engine torch --precision int8
 
-Torch in float32 on the CPU is the reference. Every precision of the ONNX folder is compared with it, with the model's
-own masks and with the true masks as given ones, in semantic and in panoptic mode. The maps of all photos are kept in
-memory, about 2 MB for a photo of 640 x 480 px.
+Torch in float32 on the CPU is the reference. Every precision of the ONNX folder, or with --engine torch those that are
+asked for, is compared with it, with the model's own masks and with the true masks as given ones, in semantic and in
+panoptic mode. The maps of all photos are kept in memory, about 2 MB for a photo of 640 x 480 px.
+``same_answer.py`` needs no labelled photos.
 """
 
 import json
@@ -28,7 +30,7 @@ from deop.evaluation.bootstrap import Bootstrap
 from deop.evaluation.evaluate import EvaluatedPhoto, evaluate
 from deop.evaluation.protocol import Protocol
 
-GOALS = {"float32": 0.999, "float16": 0.99, "int8": 0.99}
+GOALS = {"float32": 0.999, "float16": 0.99, "bfloat16": 0.97, "int8": 0.99}
 """Share of equal pixels over all photos that each precision should reach."""
 
 POINTS = 0.3
@@ -147,7 +149,9 @@ def score_of(scores: dict[str, Any], key: str) -> float | None:
 
 
 def comparisons(model: Any, precisions: list[str] | None) -> list[tuple[str, str]]:
-    """The pairs of a kind of masks, a key of ``MASKS``, and a precision that the model has graphs of."""
+    """The pairs of a kind of masks, a key of ``MASKS``, and a precision that the model has graphs of; torch has all."""
+    if model.engine == "torch":
+        return [(kind, precision) for kind in MASKS for precision in precisions or ("int8", "float16", "bfloat16")]
     parts = model.config.onnx
     chosen = precisions or list(parts.graphs)
     needed = {"model": "encode", "oracle": "regions"}
@@ -161,7 +165,8 @@ def main(
     split: Annotated[str | None, typer.Option(help="Its split; default: val, if it has splits.")] = None,
     model: Annotated[str, typer.Option(help="The model with ONNX graphs.")] = "nano",
     torch_model: Annotated[str | None, typer.Option(help="The model that torch runs; default: the same.")] = None,
-    device: Annotated[str, typer.Option(help="Where ONNX Runtime computes, as in deop segment.")] = "cpu",
+    engine: Annotated[str, typer.Option(help="onnx or torch: what is compared with torch in float32.")] = "onnx",
+    device: Annotated[str, typer.Option(help="Where this engine computes, as in deop segment.")] = "cpu",
     precision: Annotated[list[str] | None, typer.Option(help="Only this precision; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N photos.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all results as JSON.")] = None,
@@ -169,7 +174,7 @@ def main(
     """Compare the labels and scores of both engines."""
     data, references, written = open_folder(dataset, split), {}, []
     labels = Table("masks", "precision", "mode", "equal pixels", "in the worst photo", "photos that differ", "goal")
-    table = Table("masks", "precision", "score", "torch", "ONNX", "difference", "goal")
+    table = Table("masks", "precision", "score", "torch, float32", "compared", "difference", "goal")
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("")
 
@@ -179,11 +184,11 @@ def main(
             protocol = Protocol(proposals=kind, limit=limit)
             return run(network, data, protocol, lambda done, total: bar.update(task, completed=done, total=total))
 
-        for kind, dtype in comparisons(load(model, engine="onnx", device=device), precision):
+        for kind, dtype in comparisons(load(model, engine=engine, device=device), precision):
             if kind not in references:
                 references[kind] = measured(torch_model or model, kind, engine="torch", device="cpu", dtype="float32")
             reference = references[kind]
-            actual = measured(model, kind, engine="onnx", device=device, dtype=dtype)
+            actual = measured(model, kind, engine=engine, device=device, dtype=dtype)
             common = {"masks": MASKS[kind], "precision": dtype}
             for mode, count in (("semantic", equal_labels), ("panoptic", equal_segments)):
                 result = agreement(reference, actual, count)
@@ -195,7 +200,7 @@ def main(
             for label, key in SCORES.items():
                 expected, value = score_of(reference.scores, key), score_of(actual.scores, key)
                 if expected is not None and value is not None:
-                    written.append({**common, "score": key, "torch": expected, "onnx": value})
+                    written.append({**common, "score": key, "reference": expected, "value": value})
                     points = 100 * (value - expected)
                     table.add_row(
                         *common.values(), label, f"{100 * expected:.2f} %", f"{100 * value:.2f} %", f"{points:+.3f}",

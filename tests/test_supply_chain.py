@@ -139,6 +139,14 @@ def test_updates_are_proposed_for_everything_that_is_locked():
             assert (ROOT / folder.lstrip("/")).is_dir()
 
 
+def test_the_audit_fails_where_advisories_cannot_be_had():
+    """Without --strict, pip-audit passes on an index that has none."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "audit.yml").read_text(encoding="utf-8"))["jobs"]
+    commands = [step["run"] for step in jobs["libraries"]["steps"] if step.get("run", "").startswith("pip-audit")]
+    assert {command.split()[-1] for command in commands} == {"locks/serve.txt", "locks/dev.txt"}
+    assert all("--strict" in command.split() for command in commands)
+
+
 def build(folder: Path, output: Path, mask: int) -> bytes:
     """Build the wheel of a copy of the sources, with other permissions and times of files."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):

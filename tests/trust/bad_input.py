@@ -115,11 +115,39 @@ def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def png_with_a_text_that_unpacks_to_gigabytes() -> bytes:
-    packer = zlib.compressobj(9)
-    text = b"".join(packer.compress(bytes(10_000_000)) for _ in range(20)) + packer.flush()
+def png_of_16_bits_a_colour() -> bytes:
+    """A red PNG with 16 bits for each of red, green and blue, which Pillow cannot write."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">HHH", *(257 * value for value in RED)) * WIDTH
+    data = zlib.compress(row * HEIGHT)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def png_with_a_profile_that_unpacks_to_gigabytes() -> bytes:
     start = encoded("PNG")
-    return start[:33] + chunk(b"zTXt", b"Comment\0\0" + text) + start[33:]
+    return start[:33] + chunk(b"iCCP", b"profile\0\0" + zeros()) + start[33:]
+
+
+def zeros() -> bytes:
+    """Compressed: 200 MB."""
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(10_000_000)) for _ in range(20)) + packer.flush()
+
+
+def announcing(form: str, start: bytes, size: bytes) -> Callable[[], bytes]:
+    """A photo whose header announces another size: the bytes of the size follow ``start``."""
+
+    def make() -> bytes:
+        data = encoded(form)
+        place = data.index(start) + len(start)
+        return data[:place] + size + data[place + len(size) :]
+
+    return make
+
+
+def png_with_a_text_that_unpacks_to_gigabytes() -> bytes:
+    start = encoded("PNG")
+    return start[:33] + chunk(b"zTXt", b"Comment\0\0" + zeros()) + start[33:]
 
 
 def webp_bomb() -> bytes:
@@ -197,11 +225,14 @@ ROWS = (
     Row("pages.tif", content(lambda: animation("TIFF")), FULL),
     Row("cmyk.jpg", of("JPEG", lambda: picture("CMYK")), FULL, RED),
     Row("16-bit.png", of("PNG", sixteen_bits), FULL, (233, 233, 233)),
+    Row("16-bit-colour.png", content(png_of_16_bits_a_colour), FULL, RED),
     Row("1-bit.png", of("PNG", lambda: Image.new("1", (WIDTH, HEIGHT), 1)), FULL, WHITE),
     Row("palette-transparent.png", of("PNG", palette_with_transparency), FULL, WHITE),
     Row("transparent.png", of("PNG", lambda: Image.new("RGBA", (WIDTH, HEIGHT), (0, 0, 0, 0))), FULL, WHITE),
     Row("grey-alpha.png", of("PNG", lambda: Image.new("LA", (WIDTH, HEIGHT), (9, 0))), FULL, WHITE),
     Row("rotated.jpg", content(rotated), (WIDTH, HEIGHT), RED),
+    Row("damaged-exif.jpg", of("JPEG", picture, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(40)), FULL, RED),
+    Row("profile.png", of("PNG", picture, icc_profile=b"not a profile" * 20), FULL, RED),
     Row("float.tif", of("TIFF", lambda: floats(0.5)), FULL, (128, 128, 128)),
     # damaged
     Row("empty.jpg", content(bytes), reason=r"empty \(0 bytes\)", status=422),
@@ -226,12 +257,19 @@ ROWS = (
     Row("exr.png", content(lambda: b"\x76\x2f\x31\x01" + bytes(100)), reason="OpenEXR", status=415),
     Row("nan.tif", of("TIFF", lambda: floats(float("nan"))), reason="floats range", status=422),
     Row("infinite.tif", of("TIFF", lambda: floats(float("inf"))), reason="floats range", status=422),
+    Row("negative.tif", of("TIFF", lambda: floats(-0.5)), reason="floats range", status=422),
     Row("hdr.tif", of("TIFF", lambda: floats(1e6)), reason="floats range", status=422),
     # decompression bombs
     Row("bomb.png", content(png_bomb), reason="60000 x 60000 px is more than", status=413),
     Row("bomb.webp", content(webp_bomb), reason=f"{DAMAGED}|more than", status=415),
     Row("bomb.tif", content(tiff_bomb), reason="200000 x 200000 px is more than", status=413),
     Row("text-bomb.png", content(png_with_a_text_that_unpacks_to_gigabytes), reason=DAMAGED, status=415),
+    Row("profile-bomb.png", content(png_with_a_profile_that_unpacks_to_gigabytes), reason=DAMAGED, status=415),
+    Row("bomb.jpg", content(announcing("JPEG", b"\xff\xc0\0\x11\x08", b"\xff\xff\xff\xff")),
+        reason="65535 x 65535 px is more than", status=413),
+    Row("bomb.gif", content(announcing("GIF", b"GIF87a", b"\xff\xff\xff\xff")),
+        reason="65535 x 65535 px is more than", status=413),
+    Row("no-width.png", content(announcing("PNG", b"IHDR", bytes(4))), reason=f"{DAMAGED}|no pixels", status=415),
     Row("terabyte.png", terabyte, reason="at most .* are read", status=0),
     # no files
     Row("directory.jpg", directory, reason="folder|director", status=0),
@@ -262,6 +300,24 @@ CONTROL = (
     "a\x00b", "a\x7fb", "\u202etxt.exe", "a\u2066b",
 )  # fmt: skip
 """Characters that control a terminal, or change the order in which it shows a text."""
+
+
+def hostile_files() -> list[str]:
+    """Names of photos that mean something to a shell, a terminal or a file system."""
+    names = [
+        *SCRIPTS,
+        *HOSTILE,
+        *(name for name in CONTROL if "\0" not in name),
+        "a\nb",
+        "-",
+        " ",
+        "a ",
+        ".a",
+        "a.",
+        "~",
+    ]
+    names += ["a" * 240, b"\xff\xfe".decode(errors="surrogateescape")]
+    return [f"{name.replace('/', '_')}.png" for name in names]
 
 
 def control_characters(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Names of files and of classes in every script, and such that mean something to a terminal, a page or a template."""
 
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -16,7 +17,15 @@ from deop.errors import DeopError, VocabularyError
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment
 from deop.text.vocabulary import Vocabulary
-from tests.trust.bad_input import CONTROL, HOSTILE, SCRIPTS, control_characters, write_quick_model
+from tests.trust.bad_input import (
+    CONTROL,
+    HOSTILE,
+    SCRIPTS,
+    control_characters,
+    encoded,
+    hostile_files,
+    write_quick_model,
+)
 
 VISIBLE = [name for name in (*SCRIPTS, *HOSTILE) if "|" not in name]
 
@@ -179,3 +188,100 @@ def test_a_report_shows_names_as_text(here, capfd):
     out, err = capfd.readouterr()
     assert not control_characters(out + err)
     assert "49" not in hostile.text.split("{{7*7}}")[0][-5:], "a template was run"
+
+
+# ---- names of files
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_photos_with_every_name(here, capfd):
+    """Each has its result, and no output of the command contains what a terminal would obey."""
+    from deop.cli import main
+
+    (here / "photos").mkdir()
+    names = hostile_files()
+    for name in names:
+        (here / "photos" / name).write_bytes(encoded("PNG"))
+    (here / "photos" / "\x1b[31mdamaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    model = write_quick_model(here.parent / "model")
+    options = ["-c", "cat, wall", "-o", "out", "--json", "lines.jsonl", "--model", str(model), "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", *(f"photos/{name}" for name in os.listdir("photos")), *options])  # noqa: PTH208
+    out, err = capfd.readouterr()
+    assert ended.value.code == 1, err
+    assert not control_characters(out + err)
+    assert "Traceback" not in err
+    lines = [json.loads(line) for line in Path("lines.jsonl").read_text().splitlines()]
+    assert len(lines) == len(names) + 1
+    assert [line["photo"] for line in lines if "error" in line] == ["photos/\x1b[31mdamaged.png"]
+    pictures = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert len(pictures) == len(names)
+    assert not Path("pwned").exists()
+    assert {path.name for path in here.iterdir()} == {"photos", "out", "lines.jsonl"}
+
+
+@pytest.mark.parametrize("argument", ["x" * 5000, "\x1b[31m.png", "\u202egnp.exe", "a\rb.png", "[bold red]x[/].png"])
+def test_a_missing_photo_with_such_a_name_is_reported(argument, here, capfd):
+    from deop.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", argument, "-c", "cat", "--device", "cpu"])
+    out, err = capfd.readouterr()
+    assert ended.value.code in (1, 2), err
+    assert not control_characters(out + err)
+    assert "unexpected" not in err
+    assert "Traceback" not in err
+    if argument.startswith("["):
+        assert argument in err
+
+
+OPTIONS = (
+    ("--classes", "{}"), ("--classes-file", "{}"), ("--model", "{}"), ("--mode", "{}"), ("--threshold", "{}"),
+    ("--proposer", "{}"), ("--masks", "{}"), ("--background", "cat,{}"), ("--things", "{}"), ("--device", "{}"),
+    ("--severance", "{}"), ("--templates", "{}"), ("--out", "{}/{}"), ("--json", "/proc/{}"), ("--config", "{}"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option[0])
+@pytest.mark.filterwarnings("ignore")
+def test_values_of_options_never_reach_the_terminal_raw(option, here, capfd):
+    from deop.cli import main
+
+    value = "\x1b]0;owned\x07\u202e\x9b31m\x1b[2J\r"
+
+    (here / "a.png").write_bytes(encoded("PNG"))
+    names = [] if option[0].startswith("--classes") else ["-c", "cat"]
+    name, form = option
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", "a.png", *names, name, form.replace("{}", value)])
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err
+    assert "unexpected" not in err, err
+    assert not control_characters(out + err), (ended.value.code, err)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_model_folder_says_never_reaches_the_terminal_raw(here, capfd):
+    """Its card, its keys and its values are texts of strangers."""
+    from deop.cli import main
+
+    folder = write_quick_model(here / "model")
+    original = json.loads((folder / "config.json").read_text())
+    (here / "a.png").write_bytes(encoded("PNG"))
+    evil = "\x1b[2J\x07\u202e"
+    for change in (
+        lambda config: config.update({evil: 1}),
+        lambda config: config.update(format=evil),
+        lambda config: config["card"].update(name=evil, license=evil),
+        lambda config: config["settings"].update(anchors=evil),
+        lambda config: config["onnx"]["files"].update({evil: "0" * 64}),
+        lambda config: config["onnx"]["graphs"].update({evil: {}}),
+    ):
+        config = json.loads(json.dumps(original))
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(SystemExit):
+            main(["segment", "a.png", "-c", "cat, wall", "--model", str(folder), "--device", "cpu", "--overwrite"])
+        out, err = capfd.readouterr()
+        assert not control_characters(out + err)
+        assert "Traceback" not in err

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import warnings
 from base64 import b64encode
 from contextlib import contextmanager
@@ -95,7 +97,7 @@ def test_python(row, folder, model):
 def test_tiles(row, folder, model, tmp_path):
     """In tiles, values of any range are scaled, and a size alone is no reason to refuse."""
     path = folder / row.name
-    if row.name in ("nan.tif", "infinite.tif", "hdr.tif"):
+    if row.name in ("nan.tif", "infinite.tif", "negative.tif", "hdr.tif"):
         segment_tiles(model, path, ["cat", "wall"], tmp_path / "out.tif", tiles=64)
         return
     with pytest.raises(DeopError) as caught:
@@ -229,6 +231,14 @@ class TestServer:
             assert not control_characters(answer.json()["detail"])
             assert len(answer.json()["detail"]) < 400
         assert not any(name in value for value in answer.headers.values() if len(name) > 3)
+
+
+@pytest.mark.parametrize("name", ["damaged-exif.jpg", "profile.png"])
+def test_damaged_metadata_is_ignored_also_where_warnings_are_errors(name, folder):
+    code = "import sys; from deop.images.reading import read_photo; read_photo(sys.argv[1])"
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code, str(folder / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @contextmanager

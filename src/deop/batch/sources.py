@@ -164,24 +164,46 @@ def _is_photo(name: str) -> bool:
 
 
 def _walk(place: str) -> Iterator[str]:
-    """The photos below a directory, by their path in it, in the order of names."""
+    """The photos below a directory, by their path in it.
+
+    In the order of names; those behind links to directories come last. A directory is used once, whatever links to it.
+    """
     if is_address(place):
         yield from filter(_is_photo, walk(place))
-    else:
-        yield from _walk_local(Path(place).expanduser(), "")
+        return
+    root = Path(place).expanduser()
+    visited, links = {os.path.realpath(root)}, [""]
+    while links:
+        pending, links = sorted(links), []
+        for below in pending:
+            target = os.path.realpath(root / below)
+            contains = Path(os.path.realpath((root / below).parent)).is_relative_to(target)
+            if below and (target in visited or contains):
+                continue
+            visited.add(target)
+            yield from _walk_local(root, below, visited, links)
 
 
-def _walk_local(folder: Path, below: str) -> Iterator[str]:
+def _walk_local(root: Path, below: str, visited: set[str], links: list[str]) -> Iterator[str]:
+    """The photos in a directory and those in it, except links to directories, which are added to ``links``."""
     try:
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        with os.scandir(root / below) as entries:
+            found = sorted(
+                (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if not entry.name.startswith(".")
+            )
     except OSError as error:
-        raise DataError(f"cannot list {folder}: {error.strerror or error}") from error
-    for name, is_folder in found:
-        if is_folder:
-            yield from _walk_local(folder / name, f"{below}{name}/")
-        elif _is_photo(name):
-            yield below + name
+        raise DataError(f"cannot list {root / below}: {error.strerror or error}") from error
+    for name, is_link, is_folder in found:
+        path = below + name
+        if is_link and (root / path).is_dir():  # no error for links in a circle
+            links.append(f"{path}/")
+        elif is_folder and (real := os.path.realpath(root / path)) not in visited:
+            visited.add(real)
+            yield from _walk_local(root, f"{path}/", visited, links)
+        elif not is_folder and _is_photo(name):
+            yield path
 
 
 def _lines(file: str) -> Iterator[str]:
@@ -206,10 +228,8 @@ def _file_units(place: str, base: str, ids: Iterator[str], shards: int | None) -
         _IN_MEMORY, "w+", encoding="utf-8", errors="surrogateescape", newline="\n"
     ) as spool:
         count = 0
-        for name in ids:
-            if "\n" not in name:  # such a name cannot be in a list
-                spool.write(name + "\n")
-                count += 1
+        for count, name in enumerate(ids, 1):  # noqa: B007
+            spool.write(name.replace("\n", "\0") + "\n")  # no name of a file contains \0
         if not count:
             raise ImageError(
                 f"no photos in {place}: give a directory with photos ({', '.join(sorted(SUFFIXES)[:6])}, ...)"
@@ -217,7 +237,7 @@ def _file_units(place: str, base: str, ids: Iterator[str], shards: int | None) -
         spool.seek(0)
         size = unit_size(count, shards)
         lines = iter(spool)
-        while chunk := [line.rstrip("\n") for line in islice(lines, size)]:
+        while chunk := [line.removesuffix("\n").replace("\0", "\n") for line in islice(lines, size)]:
             yield {"base": base, "ids": chunk, "count": len(chunk)}
 
 

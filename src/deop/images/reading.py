@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO, TextIOBase
@@ -36,6 +37,8 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+# Pillow warns about damaged EXIF without naming the file, and reads the photo. Where warnings are errors, it would not.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 # Image.open reads its pixel limit from a global; the lock keeps threads from restoring it for each other.
 _limit_lock = threading.Lock()
 
@@ -400,7 +403,10 @@ def _why_not_an_image(data: bytes) -> str:
     if kind.name:
         article = "an" if kind.name.startswith(("A", "SVG", "Open")) else "a"
         return f"it is {article} {kind.name}" + (f": {kind.remedy}" if kind.remedy else "")
-    return f"Pillow cannot identify its format (it starts with {data[:8]!r}); convert it to JPEG or PNG"
+    # Text is not repeated: it may be of a file that somebody else linked to.
+    is_text = "".join(data[:HEAD].decode("utf-8", "ignore").split()).isprintable()
+    start = "it is text" if is_text else f"it starts with {data[:8]!r}"
+    return f"Pillow cannot identify its format ({start}); convert it to JPEG or PNG"
 
 
 def _has_other_bands(data: bytes) -> bool:

@@ -107,6 +107,10 @@ def building_model(origin: Path) -> Iterator[None]:
     try:
         with _bounded(origin):
             yield
+    except CheckpointError as error:
+        if str(origin) in str(error):
+            raise
+        raise CheckpointError(f"cannot load {origin}: {error}") from error
     except (DeopError, ImportError, MemoryError):
         raise
     except Exception as error:
