@@ -43,8 +43,9 @@ class EncodedOnce:
         return getattr(self._model, name)
 
     def encode(self, photos: list[Any], masks: list[Any] | None = None, **options: Any) -> list[Any]:
-        """As the model's; a photo without masks is encoded the first time."""
-        if masks is not None and any(one is not None for one in masks):
+        """As the model's; a photo that is given by its path, without masks, is encoded the first time."""
+        given = masks is not None and any(one is not None for one in masks)
+        if given or not all(isinstance(photo, (str, Path)) for photo in photos):
             return list(self._model.encode(photos, masks, **options))
         for photo in photos:
             if str(photo) not in self._encoded:

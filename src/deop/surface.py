@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deop.arrays import to_float32
-from deop.errors import SettingError
+from deop.errors import SettingError, VocabularyError
 from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import score_heatmaps
@@ -87,7 +87,7 @@ class ModelSurface:
     def segment(
         self,
         photo: Photo | Sequence[Photo],
-        names: Names,
+        names: Names | None = None,
         *,
         mode: str = "semantic",
         masks: Masks | Sequence[Masks] | None = None,
@@ -109,6 +109,7 @@ class ModelSurface:
         Args:
             photo: path, PIL image, (H, W, 3) uint8 array or bytes, or a list of them.
             names: the class names: a list, a comma-separated string or a ``Vocabulary``; "sofa|couch" are synonyms.
+                None: those that the bank has examples of.
             mode: "semantic": one name per pixel; "panoptic": one segment per thing and one per kind of stuff;
                 "instance": things only, whose masks may overlap.
             masks: masks to use instead of the proposer's, at the size of the photo: (N, H, W) bool or a label map
@@ -194,7 +195,7 @@ class ModelSurface:
 
     def vocabulary(
         self,
-        names: Names,
+        names: Names | None,
         *,
         background: Sequence[str] | str = (),
         templates: str | Sequence[str] | None = None,
@@ -205,7 +206,7 @@ class ModelSurface:
         """Create a vocabulary, as for ``segment``; templates default to those of the model's settings.
 
         Raises:
-            VocabularyError: invalid names, or two names that are one name of the bank.
+            VocabularyError: no names and no bank, invalid names, or two names that are one name of the bank.
             SettingError: a bank of another model, or a weight that is not in [0, 1].
 
         Warns:
@@ -218,6 +219,8 @@ class ModelSurface:
                 VocabularyWarning,
                 stacklevel=2,
             )
+        if names is None:
+            names = _names_of(bank, background)
         if templates is None and not (isinstance(names, Vocabulary) and names.source is None):
             templates = self.settings.templates
         vocabulary = Vocabulary.parse(names, background=background, templates=templates, things=things)
@@ -250,7 +253,7 @@ class ModelSurface:
     def label(
         self,
         encoded: Any,
-        names: Names,
+        names: Names | None = None,
         *,
         mode: str = "semantic",
         threshold: ThresholdValue = None,
@@ -287,15 +290,17 @@ class ModelSurface:
             **({"prior": settings.prior} if settings.prior else {}),
             **({} if settings.logit_bias is None else {"scores": "sigmoid"}),
             **({} if vocabulary.source is None else {"vocabulary": vocabulary.source}),
-            **({} if vocabulary.bank is None else self._record_of_bank(vocabulary)),
+            **self.record_of_bank(vocabulary),
         }
         return self.assemble(encoded, vocabulary, settings, mode, limits, record, heated)
 
-    def _record_of_bank(self, vocabulary: Vocabulary) -> dict[str, Any]:
-        """What a result says about the examples that it was made with."""
+    @staticmethod
+    def record_of_bank(vocabulary: Vocabulary) -> dict[str, Any]:
+        """What a result says about the examples that it was made with; empty without any."""
+        if vocabulary.bank is None:
+            return {}
         from deop.bank.scoring import check_weight
 
-        assert vocabulary.bank is not None
         return {"bank": vocabulary.bank.digest[:16], "bank_weight": check_weight(vocabulary.bank_weight)}
 
     def examples(
@@ -474,3 +479,16 @@ def _describe(photos: list[Any], number: int) -> str:
     if isinstance(photo, np.ndarray) and photo.ndim > 1:
         return f"{place} ({photo.shape[1]} x {photo.shape[0]} px)"
     return place
+
+
+def _names_of(bank: "Bank | None", background: Sequence[str] | str) -> list[str]:
+    """The names to ask for if only a bank is given.
+
+    Raises:
+        VocabularyError: there is none, or it has no names.
+    """
+    if bank is None:
+        raise VocabularyError("there are no class names: give some, such as 'cat, sofa, wall', or a bank with examples")
+    from deop.bank.bank import names_to_ask
+
+    return names_to_ask(bank.named, background)

@@ -6,6 +6,7 @@ ONNX external data point to, and arrays that are read only where they are used.
 
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class TensorFile:
 
     Args:
         path: the file.
+        content: its bytes, if they are in memory; ``path`` is then only what messages call it.
 
     Attributes:
         tensors: where each tensor lies, by key.
@@ -58,14 +60,15 @@ class TensorFile:
             overlap or leave a gap, a size that is not that of dtype and shape, a key twice.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, content: bytes | None = None) -> None:
+        self.path, self._content = Path(path), content
         try:
-            check_regular(self.path)
-            with self.path.open("rb") as file:
+            if content is None:
+                check_regular(self.path)
+            with self.path.open("rb") if content is None else BytesIO(content) as file:
                 start = file.read(8)
                 length = int.from_bytes(start, "little")
-                size = self.path.stat().st_size
+                size = self.path.stat().st_size if content is None else len(content)
                 if len(start) < 8 or not 2 <= length <= min(_LONGEST_HEADER, size - 8):
                     raise ValueError("it has no header")
                 header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
@@ -87,6 +90,9 @@ class TensorFile:
             raise CheckpointError(f"{key} in {self.path} is {tensor.dtype}, which numpy does not have")
         if not tensor.length:
             return np.zeros(tensor.shape, _DTYPES[tensor.dtype])
+        if self._content is not None:
+            count = prod(tensor.shape)
+            return np.frombuffer(self._content, _DTYPES[tensor.dtype], count, tensor.offset).reshape(tensor.shape)
         try:
             return np.memmap(self.path, _DTYPES[tensor.dtype], "r", tensor.offset, tensor.shape)
         except (OSError, ValueError) as error:

@@ -50,6 +50,39 @@ def test_from_a_folder_to_a_segmented_photo(deop, desk):
     assert zero == words
 
 
+@pytest.mark.slow
+def test_five_photos_teach_names_that_are_found_in_a_sixth(deop, here):
+    """As a user would: photos and masks as files, the command line, and the names that the bank has."""
+    options = []
+    for number in range(6):
+        photo, masks = render(number)
+        Image.fromarray(photo).save(here / f"desk{number}.png")
+        for name in OBJECTS if number < 5 else ():
+            Image.fromarray(masks[name]).save(here / f"{name}{number}.png")
+            options += ["--example", f"desk{number}.png:{name}{number}.png={name}"]
+    process = deop("learn", "--name", "desk", *options)
+    assert process.code == 0, process.err
+    for arguments in (("-c", NAMES), ()):
+        process = deop("segment", "desk5.png", "--bank", "desk", *arguments, "--labels", "ids.png", "--json", "-")
+        assert process.code == 0, process.err
+        names = json.loads(process.out)["names"]
+        assert names == (NAMES.split(", ") if arguments else sorted(OBJECTS))
+        ids = np.asarray(Image.open(here / "ids.png"))
+        if arguments:
+            for name in OBJECTS:
+                found = ids == names.index(name) + 1
+                assert (found & masks[name]).sum() / (found | masks[name]).sum() > 0.4
+    process = deop("segment", "desk5.png", "--bank", "desk", "--cutout", "zindle", "-o", "cut.png")
+    assert process.code == 0, process.err
+    assert np.asarray(Image.open(here / "cut.png"))[..., 3].any()
+
+
+def test_names_that_only_negative_examples_have(deop, desk):
+    process = deop("segment", "photo.png", "--example", "photo.png:blorp.png=-blorp")
+    assert process.code == 2
+    assert "no names to ask for" in process.err
+
+
 def test_adding_forgetting_and_merging(deop, desk):
     assert deop("learn", "desk", "--photos", "1", "--name", "one").code == 0
     process = deop("learn", "desk", "--name", "one")

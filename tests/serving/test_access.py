@@ -7,7 +7,7 @@ import pytest
 
 from deop.errors import SettingError
 from deop.serving.access import is_loopback
-from deop.serving.server import bind, check_host, read_token
+from deop.serving.server import bind, check_host, read_tokens
 from tests.serving.conftest import problem
 
 TOKEN = "a-token-of-the-tests-0123456789"
@@ -26,7 +26,7 @@ def test_without_a_token_only_this_machine_is_answered(serve):
 
 def test_a_token(serve):
     basic = base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
-    with serve(token=TOKEN) as client:
+    with serve(tokens=[TOKEN]) as client:
         for header in (f"Bearer {TOKEN}", f"bearer {TOKEN}", f"Basic {basic}"):
             headers = {"Host": "example.com", "Authorization": header}
             for path in ("/", "/v1/models", "/metrics", "/openapi.json"):
@@ -134,32 +134,32 @@ def test_metrics(serve, cat):
 
 def test_the_token_of_a_file_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("DEOP_TOKEN", raising=False)
-    assert read_token(None) is None
+    assert read_tokens(None) == ()
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
-    assert read_token(file) == TOKEN
+    assert read_tokens(file) == (TOKEN,)
     monkeypatch.setenv("DEOP_TOKEN", TOKEN[::-1])
-    assert read_token(None) == TOKEN[::-1]
-    assert read_token(file) == TOKEN, "the file comes first"
+    assert read_tokens(None) == (TOKEN[::-1],)
+    assert read_tokens(file) == (TOKEN,), "the file comes first"
     for text in ("", "short", "a token with spaces in it", "ü" * 20):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(SettingError, match="token"):
-            read_token(file)
+            read_tokens(file)
     with pytest.raises(SettingError, match="No such file"):
-        read_token(tmp_path / "missing")
+        read_tokens(tmp_path / "missing")
     monkeypatch.setenv("DEOP_TOKEN", "")
     with pytest.raises(SettingError, match="DEOP_TOKEN"):
-        read_token(None)
+        read_tokens(None)
 
 
 def test_other_machines_need_a_token():
     for host in ("127.0.0.1", "::1", "localhost"):
-        check_host(host, None)
+        check_host(host, ())
     for host in ("0.0.0.0", "::", "192.168.0.7", "example.com", ""):
         assert not is_loopback(host)
-        check_host(host, TOKEN)
+        check_host(host, [TOKEN])
         with pytest.raises(SettingError, match="token"):
-            check_host(host, None)
+            check_host(host, ())
 
 
 def test_an_address_in_use():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deop.bank.space import Space
-from deop.bank.storage import read_bank, save_bank
+from deop.bank.storage import bank_to_bytes, read_bank, save_bank
 from deop.errors import SettingError, VocabularyError
 from deop.text.vocabulary import Vocabulary, shorten
 
@@ -31,7 +31,7 @@ class Bank:
     """Example regions by name (docs/method.md §14).
 
     The constructor sorts the examples and drops repeated ones, so that two banks with the same examples are equal, in
-    whatever order they were added.
+    whatever order they were added. An unmarked region that was marked in another step is no longer unmarked.
 
     Attributes:
         space: the model and the options that computed the embeddings.
@@ -73,12 +73,12 @@ class Bank:
         if not np.array_equal(order, np.arange(len(order))):  # a stored bank is sorted, and stays mapped from its file
             regions, name_of, photo_of = regions[order], name_of[order], photo_of[order]
             marked, area = marked[order], area[order]
-        bits = regions.view(np.uint16)
-        same = (name_of[1:] == name_of[:-1]) & (photo_of[1:] == photo_of[:-1]) & (bits[1:] == bits[:-1]).all(1)
-        if same.any():
-            kept = np.append(True, ~same)
+        repeated = _repeated(names, regions, name_of, photo_of)
+        if repeated.any():
+            kept = ~repeated
             regions, name_of, photo_of = regions[kept], name_of[kept], photo_of[kept]
             marked, area = marked[kept], area[kept]
+            names, name_of = _sorted_texts(names, name_of)
         values = {"names": names, "photos": photos, "regions": regions, "name_of": name_of, "photo_of": photo_of}
         for key, value in {**values, "marked": marked, "area": area}.items():
             object.__setattr__(self, key, value)
@@ -187,6 +187,16 @@ class Bank:
         """The bank with the names for which a function is true."""
         return self.kept(np.isin(self.name_of, [place for place, name in enumerate(self.names) if keep(name)]))
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The names that have examples of what they are, and not only of what they are not."""
+        return tuple(name for name in self.names if name != UNMARKED and not name.startswith(NOT))
+
+    def without_photos(self, photos: Collection[str]) -> "Bank":
+        """The bank without the examples of some photos, by their digests; those that it does not have are ignored."""
+        places = [place for place, photo in enumerate(self.photos) if photo in photos]
+        return self.kept(~np.isin(self.photo_of, places))
+
     def list_names(self, limit: int = 8) -> str:
         """Its names in a message."""
         names = [shorten(name) for name in self.names if name != UNMARKED]
@@ -235,6 +245,24 @@ class Bank:
         """
         return save_bank(self, path)
 
+    def to_bytes(self) -> bytes:
+        """The content of the file that ``save`` writes, to send it elsewhere."""
+        return bank_to_bytes(self)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, limit: int = MAX_REGIONS, source: str = "the bank") -> "Bank":
+        """The bank in the bytes of a file.
+
+        Args:
+            content: what ``to_bytes`` returned.
+            limit: maximum number of regions.
+            source: what messages call it.
+
+        Raises:
+            CheckpointError, SettingError, VocabularyError: as ``load_bank``.
+        """
+        return cls(**read_bank(source, limit, content))
+
 
 def load_bank(path: str | Path) -> Bank:
     """Open a bank that ``Bank.save`` or ``deop learn`` wrote. Its embeddings are mapped from the file.
@@ -271,6 +299,29 @@ def clean_name(name: object) -> str:
     return sign + "|".join(texts)
 
 
+def names_to_ask(names: Iterable[str], background: Sequence[str] | str = ()) -> list[str]:
+    """The names to look for if only examples are given: those that have positive ones, sorted, each once.
+
+    Args:
+        names: the names of examples.
+        background: names of what nobody is looking for, which are omitted.
+
+    Raises:
+        VocabularyError: there are none.
+
+    >>> names_to_ask(["zindle", "-cup", "Ring|band", "zindle", "ring|band"], background="paper")
+    ['Ring|band', 'zindle']
+    """
+    others = {text.casefold() for text in Vocabulary.parse("any", background).background}
+    found: dict[str, str] = {}
+    for name in sorted(map(clean_name, names)):
+        if name != UNMARKED and not name.startswith(NOT) and others.isdisjoint(_texts_of(name)):
+            found.setdefault(name.casefold(), name)
+    if not found:
+        raise VocabularyError("the examples have no names to ask for: give class names, or mark what has a name")
+    return sorted(found.values(), key=str.casefold)
+
+
 def _texts_of(name: str) -> set[str]:
     """The synonyms of a name, in lower case; those of a negative name keep its sign."""
     sign = NOT if name.startswith(NOT) else ""
@@ -300,6 +351,20 @@ def _sorted_texts(texts: Sequence[str], index: np.ndarray) -> tuple[tuple[str, .
     place_of = {key: place for place, key in enumerate(keys)}
     table = np.array([place_of.get(text.casefold(), -1) for text in texts], np.int32)
     return tuple(spelling[key] for key in keys), table[index] if len(texts) else index
+
+
+def _repeated(names: Sequence[str], regions: np.ndarray, name_of: np.ndarray, photo_of: np.ndarray) -> np.ndarray:
+    """Which sorted regions say nothing new, (R,) bool: repetitions, and unmarked regions that have a name too."""
+    bits = regions.view(np.uint16)
+    same = (name_of[1:] == name_of[:-1]) & (photo_of[1:] == photo_of[:-1]) & (bits[1:] == bits[:-1]).all(1)
+    repeated = np.append(False, same) if len(regions) else np.zeros(0, bool)
+    if UNMARKED in names:  # it is the first name
+        unmarked = np.flatnonzero(name_of == 0)
+        others = np.flatnonzero((name_of > 0) & np.isin(photo_of, photo_of[unmarked]))
+        known = {(int(photo_of[row]), bits[row].tobytes()) for row in others}
+        found = [(int(photo_of[row]), bits[row].tobytes()) in known for row in unmarked]
+        repeated[unmarked[np.array(found, bool)]] = True
+    return repeated
 
 
 def _row_keys(regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ class Weights:
     odds_words: float = float(_START_ODDS[0])
     odds_similar: float = float(_START_ODDS[1])
     odds_constant: float = float(_START_ODDS[2])
-    similar: float = -2.0
+    similar: float = -6.0
 
     def odds(self, words: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """The log odds that regions have one of the names with examples.

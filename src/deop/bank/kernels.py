@@ -2,11 +2,36 @@
 
 import numpy as np
 
-SHARPNESS = 40.0
-"""The kernel of two regions is exp(SHARPNESS * (cosine - 1)); docs/method.md §14 says how it was chosen."""
+SHARPNESS = 20.0
+"""The kernel of two centred regions is exp(SHARPNESS * (cosine - 1)); docs/method.md §14 says how it was chosen."""
 
 _BLOCK = 1 << 24  # kernels in memory, 64 MiB
 _SMALLEST = np.float32(1e-37)
+
+
+def centre_of(regions: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """What the embeddings of a bank have in common: the mean over groups of their means, shrunk towards 0.
+
+    Embeddings of one encoder share a large part that says nothing about names. With few groups this part is not known
+    well, so that the sum of the means is divided by one more than the number of groups.
+
+    Args:
+        regions: (R, C) float32, L2-normalised.
+        group: (R,) int, the group of each region, such as one name in one photo; regions of a group are much alike.
+
+    Returns:
+        (C,) float32.
+    """
+    _, inverse, counts = np.unique(group, return_inverse=True, return_counts=True)
+    shares = 1 / counts[inverse].astype(np.float64)
+    return ((shares @ regions) / (len(counts) + 1)).astype(np.float32)
+
+
+def centred(regions: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Embeddings (N, C) without what they have in common (C,), L2-normalised float32."""
+    result = regions.astype(np.float32) - centre
+    result /= np.maximum(np.linalg.norm(result, axis=-1, keepdims=True), 1e-6)
+    return result
 
 
 def mean_kernels(

@@ -1,7 +1,7 @@
 """Learning examples: from photos with marked regions to a bank."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,44 @@ def learn_photos(
         parts.append(_regions_of(model, marked, done, count))
         if progress:
             progress(done + 1, count)
+    return _bank_of(model, parts, limit, note)
+
+
+def learn_encoded(
+    model: "ModelSurface",
+    encoded: Any,
+    marks: Any,
+    names: Sequence[str],
+    *,
+    limit: int = REGIONS_PER_NAME,
+    note: str = "",
+    **encoding: Any,
+) -> Bank:
+    """``learn`` for a photo that is encoded already, with the masks of the model.
+
+    Args:
+        model: the model that encoded it.
+        encoded: the photo, from ``encode``.
+        marks: n masks, boxes or clicks, as in ``learn``.
+        names: n names.
+        limit: as in ``learn``.
+        note: as in ``learn``.
+        encoding: the options that the photo was encoded with, as for ``encode``.
+
+    Raises:
+        ProposalError, VocabularyError, SettingError: as ``learn``.
+        DataError: no pixel is marked.
+    """
+    part = _regions_in(model, encoded.photo, encoded, marks, [clean_name(name) for name in names], "photo", encoding)
+    return _bank_of(model, [part], limit, note)
+
+
+def digest_of(photo: np.ndarray) -> str:
+    """The digest by which a bank knows a photo, (H, W, 3) uint8."""
+    return hashlib.sha256(repr(photo.shape).encode() + np.ascontiguousarray(photo).data).hexdigest()[:32]
+
+
+def _bank_of(model: "ModelSurface", parts: Sequence["_Regions"], limit: int, note: str) -> Bank:
     parts = [part for part in parts if len(part.regions)]
     if not any(name != UNMARKED for part in parts for name in part.names):
         raise DataError("no photo has a marked region: check the masks")
@@ -162,18 +200,31 @@ def _regions_of(model: "ModelSurface", marked: MarkedPhoto, number: int, count: 
     if model.needs_masks and needs_proposals(marks):
         raise SettingError("this model has no proposer, so that boxes and clicks mark nothing: give masks")
     own = None if model.needs_masks else model.encode([array])[0]
+    where = marked.photo if isinstance(marked.photo, str) else f"photo {number + 1} of {count}"
+    return _regions_in(model, array, own, marks, names, where, {})
+
+
+def _regions_in(
+    model: "ModelSurface",
+    array: np.ndarray,
+    own: Any,
+    marks: Any,
+    names: list[str],
+    where: str,
+    options: Mapping[str, Any],
+) -> _Regions:
+    """The examples of a photo, which was encoded with the options and the model's own masks, unless it has none."""
     shape = (array.shape[0], array.shape[1])
     masks = masks_of(marks, shape, None if own is None else own.masks, None if own is None else own.canvas)
-    where = marked.photo if isinstance(marked.photo, str) else f"photo {number + 1} of {count}"
     if len(masks) != len(names):
         raise ProposalError(f"{where} has {len(masks)} marked regions and {len(names)} names: give a name for each")
     filled = np.asarray(masks.any((1, 2)))
     masks, names = masks[filled], [name for name, some in zip(names, filled, strict=True) if some]
-    digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()[:32]
+    digest = digest_of(array)
     parts = []
     encoding = {} if own is None else encoding_of(own.settings)
     if len(masks):
-        given = model.encode([array], [masks])[0]
+        given = model.encode([array], [masks], **options)[0]
         # An anchor decoder that is tied to its proposer embeds given masks in another way: they would not compare.
         if own is None or encoding_of(given.settings) == encoding:
             encoding = encoding_of(given.settings)

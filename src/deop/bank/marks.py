@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from deop.errors import ProposalError
 from deop.images.canvas import Canvas
 from deop.images.masks import as_masks
 from deop.labelling.masks import PhotoMasks
-from deop.labelling.windows import mask_strips
+from deop.labelling.windows import mask_strips, window_at
 
 INSIDE = 0.75
 """Share of a proposal that must lie in a box, so that it is part of what the box marks."""
@@ -73,49 +73,104 @@ def masks_of(marks: Any, shape: tuple[int, int], proposals: PhotoMasks | None, c
     listed = [marks] if isinstance(marks, (Box, Click)) else list(marks)
     assert proposals is not None
     assert canvas is not None
-    planes = full_masks(proposals, canvas) if len(proposals) else np.zeros((0, *shape), np.float32)
-    return np.concatenate([_mask_of(mark, shape, planes) for mark in listed])
+    return np.concatenate([_mask_of(mark, shape, proposals, canvas) for mark in listed])
 
 
-def _mask_of(mark: Any, shape: tuple[int, int], planes: np.ndarray) -> np.ndarray:
-    height, width = shape
+def _mask_of(mark: Any, shape: tuple[int, int], proposals: PhotoMasks, canvas: Canvas) -> np.ndarray:
     if isinstance(mark, Click):
-        x, y = int(np.floor(mark.x)), int(np.floor(mark.y))
-        if not (0 <= x < width and 0 <= y < height):
-            raise ProposalError(f"the click ({mark.x:g}, {mark.y:g}) is outside the photo of {width} x {height} px")
-        if not len(planes) or planes[:, y, x].max() <= 0:
-            raise ProposalError(f"the model proposes no mask at ({mark.x:g}, {mark.y:g}): give a box or a mask")
-        plane = planes[planes[:, y, x].argmax()]
-        return (plane > plane.max() / 2)[None]
+        return _mask_at(mark, shape, proposals, canvas)
     if isinstance(mark, Box):
-        if mark.right <= mark.left or mark.bottom <= mark.top:
-            raise ProposalError(f"the box {_shown(mark)} is empty: give left, top, right and bottom in pixels")
-        box = np.zeros(shape, bool)
-        box[
-            max(0, round(mark.top)) : max(0, round(mark.bottom)), max(0, round(mark.left)) : max(0, round(mark.right))
-        ] = True
-        if not box.any():
-            raise ProposalError(f"the box {_shown(mark)} is outside the photo of {width} x {height} px")
-        mass = planes.sum((1, 2))
-        inside = planes[:, box].sum(1) >= INSIDE * np.maximum(mass, 1e-6)
-        hard = planes[inside] > planes[inside].max((1, 2), keepdims=True) / 2 if inside.any() else planes[:0] > 0
-        union = hard.any(0) & box if len(hard) else np.zeros(shape, bool)
-        # A union that fills little of the box means that the model does not see the object: the box is a better mask.
-        return (union if 4 * union.sum() >= box.sum() else box)[None]
+        return _mask_in(mark, shape, proposals, canvas)
     return as_masks([mark], shape)
 
 
-def _shown(box: Box) -> str:
-    return f"({box.left:g}, {box.top:g}, {box.right:g}, {box.bottom:g})"
+def _mask_at(click: Click, shape: tuple[int, int], proposals: PhotoMasks, canvas: Canvas) -> np.ndarray:
+    """The proposal that a click stands for, (1, H, W) bool."""
+    height, width = shape
+    x, y = int(np.floor(click.x)), int(np.floor(click.y))
+    if not (0 <= x < width and 0 <= y < height):
+        raise ProposalError(f"the click ({click.x:g}, {click.y:g}) is outside the photo of {width} x {height} px")
+    values = np.zeros(0, np.float32)
+    if len(proposals):
+        window = window_at(proposals, canvas, slice(y, y + 1), slice(x, x + 1))
+        values = window.low.copy()
+        if len(window.varying):
+            values[window.varying] = window.enlarge(window.at_input(window.varying))[:, 0, 0]
+    if values.max(initial=0) <= 0:
+        raise ProposalError(f"the model proposes no mask at ({click.x:g}, {click.y:g}): give a box or a mask")
+    chosen = proposals.keep(np.array([values.argmax()]))
+    return _above_half(chosen, canvas, _sums(chosen, canvas).top)[None]
 
 
-def full_masks(proposals: PhotoMasks, canvas: Canvas) -> np.ndarray:
-    """The probabilities of N masks at the size of the photo, (N, H, W) float32."""
-    planes = np.zeros((len(proposals), *canvas.photo), np.float32)
+def _mask_in(mark: Box, shape: tuple[int, int], proposals: PhotoMasks, canvas: Canvas) -> np.ndarray:
+    """What a box stands for, (1, H, W) bool."""
+    height, width = shape
+    if mark.right <= mark.left or mark.bottom <= mark.top:
+        raise ProposalError(f"the box {_shown(mark)} is empty: give left, top, right and bottom in pixels")
+    rows = slice(max(0, round(mark.top)), min(height, max(0, round(mark.bottom))))
+    columns = slice(max(0, round(mark.left)), min(width, max(0, round(mark.right))))
+    box = np.zeros((1, *shape), bool)
+    box[:, rows, columns] = True
+    if not box.any():
+        raise ProposalError(f"the box {_shown(mark)} is outside the photo of {width} x {height} px")
+    if not len(proposals):
+        return box
+    sums = _sums(proposals, canvas, (rows, columns))
+    inside = np.flatnonzero(sums.inside >= INSIDE * np.maximum(sums.mass, 1e-6))
+    if not len(inside):
+        return box
+    union = _above_half(proposals.keep(inside), canvas, sums.top[inside])[None] & box
+    # A union that fills little of the box means that the model does not see the object: the box is a better mask.
+    return union if 4 * union.sum() >= box.sum() else box
+
+
+def _shown(mark: Box) -> str:
+    return f"({mark.left:g}, {mark.top:g}, {mark.right:g}, {mark.bottom:g})"
+
+
+class _Sums(NamedTuple):
+    """The sum of N masks over the photo and over a box, and their greatest value; each (N,) float64."""
+
+    mass: np.ndarray
+    inside: np.ndarray
+    top: np.ndarray
+
+
+def _sums(proposals: PhotoMasks, canvas: Canvas, box: tuple[slice, slice] | None = None) -> _Sums:
+    """One window after the other: N masks of a large photo would not fit into memory."""
+    sums = _Sums(*np.zeros((3, len(proposals))))
     for strip in mask_strips(proposals, canvas):
         for window in strip.windows:
-            varying, part = window.varying, planes[:, window.rows, window.columns]
-            part[:] = window.low[:, None, None]
+            rows, columns = ((0, 0), (0, 0)) if box is None else map(_shared, box, (window.rows, window.columns))
+            shared = (slice(*rows), slice(*columns))
+            constant, varying = np.ones(len(proposals), bool), window.varying
+            constant[varying] = False
+            low = np.where(constant, window.low, 0).astype(np.float64)
+            sums.mass[:] += low * window.shape[0] * window.shape[1]
+            sums.inside[:] += low * (rows[1] - rows[0]) * (columns[1] - columns[0])
+            np.maximum(sums.top, low, out=sums.top)
             if len(varying):
-                part[varying] = window.enlarge(window.at_input(varying))
-    return planes
+                planes = window.enlarge(window.at_input(varying))
+                sums.mass[varying] += planes.sum((1, 2), dtype=np.float64)
+                sums.inside[varying] += planes[:, shared[0], shared[1]].sum((1, 2), dtype=np.float64)
+                sums.top[varying] = np.maximum(sums.top[varying], planes.max((1, 2)))
+    return sums
+
+
+def _shared(side: slice, window: slice) -> tuple[int, int]:
+    """Where a side of a box lies in a window, counted from the start of the window."""
+    first = min(max(side.start, window.start), window.stop)
+    return first - window.start, max(first, min(side.stop, window.stop)) - window.start
+
+
+def _above_half(proposals: PhotoMasks, canvas: Canvas, top: np.ndarray) -> np.ndarray:
+    """The pixels (H, W) bool where at least one mask has more than half of its greatest value, (N,)."""
+    result = np.zeros(canvas.photo, bool)
+    for strip in mask_strips(proposals, canvas):
+        for window in strip.windows:
+            part, varying = result[window.rows, window.columns], window.varying
+            constant = np.delete(window.low > top / 2, varying)
+            part |= constant.any()
+            if len(varying):
+                part |= (window.enlarge(window.at_input(varying)) > top[varying, None, None] / 2).any(0)
+    return result

@@ -7,7 +7,7 @@ import numpy as np
 
 from deop.bank.bank import NOT, Bank
 from deop.bank.fitting import Weights, fit_weights
-from deop.bank.kernels import evidence_of, log_sum, mean_kernels
+from deop.bank.kernels import centre_of, centred, evidence_of, log_sum, mean_kernels
 from deop.errors import SettingError
 from deop.text.vocabulary import Vocabulary
 
@@ -20,7 +20,7 @@ FITTED_ON = 1000
 """Regions of the bank that the weights are fitted on; more would change them little."""
 
 _CERTAIN = 10.0  # logit by which a region that equals an example prefers its name
-_NOTHING_SIMILAR = -2.0  # log kernel that counts as similar where there is nothing to compare with: a cosine of 0.95
+_NOTHING_SIMILAR = -2.0  # log kernel that counts as similar where there is nothing to compare with: a cosine of 0.9
 _NO_WORD = 3.0  # logit of a name without a word, below all names together
 
 
@@ -31,7 +31,8 @@ class Examples:
     Groups of examples belong to a column: 0..K-1 the names, K the background, K + 1 everything else in the bank.
 
     Attributes:
-        regions: (R, C) float32, one group after the other.
+        regions: (R, C) float32, centred and L2-normalised, one group after the other.
+        centre: (C,) float32, what the embeddings of the bank have in common.
         starts: (G,) int, first region of each group.
         columns: (G,) int, the column of each group.
         negative: (G,) bool, whether a group has regions that do not have the name of its column.
@@ -41,6 +42,7 @@ class Examples:
     """
 
     regions: np.ndarray
+    centre: np.ndarray
     starts: np.ndarray
     columns: np.ndarray
     negative: np.ndarray
@@ -66,7 +68,7 @@ class Examples:
         """
         if not len(logits):
             return logits
-        kernels, nearest = mean_kernels(regions.astype(np.float32), self.regions, self.starts)
+        kernels, nearest = mean_kernels(centred(regions, self.centre), self.regions, self.starts)
         base = with_wordless(logits, self.wordless)
         words, only = base, max(0.0, self.weight / FITTED_WEIGHT - 1)
         if only and len(self.named):  # words count less than fitted: in part, all names with examples are equal
@@ -182,8 +184,10 @@ def prepare(
     regions = np.ascontiguousarray(bank.regions[order], dtype=np.float32)
     wordless = ~np.isfinite(score(regions[:1])[0])
     wordless &= np.isin(np.arange(count + 1), groups // 2)  # else a column without rows, such as no background
-    weights = _fit(bank, regions, order, starts, groups, wordless, score)
-    return Examples(regions, starts, groups // 2, groups % 2 == 1, wordless, weights, weight)
+    centre = centre_of(regions, bank.photo_of[order].astype(np.int64) * len(bank.names) + bank.name_of[order])
+    examples = centred(regions, centre)
+    weights = _fit(bank, regions, examples, order, starts, groups, wordless, score)
+    return Examples(examples, centre, starts, groups // 2, groups % 2 == 1, wordless, weights, weight)
 
 
 def check_weight(weight: float | None) -> float:
@@ -202,6 +206,7 @@ def check_weight(weight: float | None) -> float:
 def _fit(
     bank: Bank,
     regions: np.ndarray,
+    examples: np.ndarray,
     order: np.ndarray,
     starts: np.ndarray,
     groups: np.ndarray,
@@ -216,8 +221,8 @@ def _fit(
     judged = judged[:: max(1, -(-len(judged) // FITTED_ON))]
     group = group_of[judged]
     true = groups[group] // 2
-    all_photos, _ = mean_kernels(regions[judged], regions, starts)
-    other_photos, _ = mean_kernels(regions[judged], regions, starts, (photo[judged], photo))
+    all_photos, _ = mean_kernels(examples[judged], examples, starts)
+    other_photos, _ = mean_kernels(examples[judged], examples, starts, (photo[judged], photo))
     # Unmarked regions can be judged by their own photo, too: the marked regions there are other regions.
     logs = np.where((true == count)[:, None], all_photos, other_photos)
     # A name that only one photo shows is judged by its other regions there, which says less.

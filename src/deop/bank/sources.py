@@ -1,7 +1,7 @@
 """Where marked photos come from: labelled folders, COCO JSON, and examples of the command line."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,23 @@ def _mark_of(entry: Mapping[str, Any], size: tuple[int, int]) -> Any:
         return np.asarray(plane)
     left, top, width, height = (float(value) for value in entry["bbox"])
     return Box(left, top, left + width, top + height)
+
+
+def parse_examples(texts: Sequence[str]) -> list[MarkedPhoto]:
+    """The examples of a command line, one photo each: what is marked in one photo is learned together.
+
+    Else what one example marks would be unmarked in the others.
+
+    Raises:
+        SettingError, ProposalError: as ``parse_example``.
+    """
+    photos: dict[str, MarkedPhoto] = {}
+    for one in map(parse_example, texts):
+        key = str(one.photo)
+        before = photos.get(key)
+        marks, names = ([], []) if before is None else (before.marks, before.names)
+        photos[key] = MarkedPhoto(one.photo, [*marks, *one.marks], [*names, *one.names])
+    return list(photos.values())
 
 
 def parse_example(text: str) -> MarkedPhoto:

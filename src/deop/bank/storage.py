@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,18 @@ def bank_path(path: str | Path) -> Path:
 def save_bank(bank: "Bank", path: str | Path) -> Path:
     """Write a bank; ``Bank.save``."""
     target = bank_path(path)
+    with replacing(target) as file:
+        for part in _parts(bank):
+            file.write(part)
+    return target
+
+
+def bank_to_bytes(bank: "Bank") -> bytes:
+    """The content of the file of a bank; ``Bank.to_bytes``."""
+    return b"".join(_parts(bank))
+
+
+def _parts(bank: "Bank") -> Iterator[bytes]:
     arrays = {
         key: np.ascontiguousarray(bank.space.probe if key == "probe" else getattr(bank, key), _NUMPY[_DTYPES[key]])
         for key in _ORDER
@@ -67,28 +80,27 @@ def save_bank(bank: "Bank", path: str | Path) -> Path:
         offset += array.nbytes
     content = json.dumps(header, ensure_ascii=False).encode()
     content += b" " * (-len(content) % 8)
-    with replacing(target) as file:
-        file.write(len(content).to_bytes(8, "little") + content)
-        for array in arrays.values():
-            file.write(array.tobytes())
-    return target
+    yield len(content).to_bytes(8, "little") + content
+    for array in arrays.values():
+        yield array.tobytes()
 
 
-def read_bank(path: str | Path, limit: int) -> dict[str, Any]:
+def read_bank(path: str | Path, limit: int, content: bytes | None = None) -> dict[str, Any]:
     """The fields of a bank in a file; its embeddings are mapped from it.
 
     Args:
         path: the file; the suffix ``.safetensors`` may be omitted.
         limit: maximum number of regions.
+        content: the bytes of the file, if they are in memory; ``path`` is then only what messages call it.
 
     Raises:
         CheckpointError: no such file, no bank, a newer version, or a damaged one.
         SettingError: a bank with more than ``limit`` regions.
     """
-    place = bank_path(path)
-    if not place.is_file():
+    place = bank_path(path) if content is None else Path(path)
+    if content is None and not place.is_file():
         raise CheckpointError(f"no bank at {place}: create it with `deop learn DATA --name {path}`")
-    file = TensorFile(place)
+    file = TensorFile(place, content)
     try:
         described = json.loads(file.metadata[KEY])
         version = described["version"]

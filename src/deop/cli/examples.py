@@ -16,7 +16,8 @@ BankFile = Annotated[
     Path | None,
     option(
         "--bank", metavar="BANK", panel=NAMES,
-        help="Score names by the examples in this file, which `deop learn` writes, and by words together.",
+        help="Score names by the examples in this file, which `deop learn` writes, and by words together. "
+        "Without --classes, the names of the examples are asked.",
     ),
 ]  # fmt: skip
 BankWeight = Annotated[
@@ -50,10 +51,27 @@ def check_examples(bank: Path | None, weight: float | None, examples: list[str] 
 
         load_bank(bank)
     if examples:
-        from deop.bank.sources import parse_example
+        from deop.bank.sources import parse_examples
 
-        for text in examples:
-            parse_example(text)
+        parse_examples(examples)
+
+
+def learned_names(bank: Path | None, examples: list[str] | None, background: str = "") -> list[str]:
+    """The names that a bank and the examples of a command line have; empty without any.
+
+    Raises:
+        VocabularyError: they only say what does not have a name.
+        SettingError, CheckpointError, ProposalError: as ``check_examples``.
+    """
+    if bank is None and not examples:
+        return []
+    from deop.bank import load_bank
+    from deop.bank.bank import names_to_ask
+    from deop.bank.sources import parse_examples
+
+    names = [] if bank is None else list(load_bank(bank).named)
+    names += [name for marked in parse_examples(examples or []) for name in marked.names]
+    return names_to_ask(names, background)
 
 
 def bank_of(network: "ModelSurface", bank: Path | None, examples: list[str] | None) -> "Bank | None":
@@ -69,9 +87,10 @@ def bank_of(network: "ModelSurface", bank: Path | None, examples: list[str] | No
         banks.append(load_bank(bank))
         check_bank(network, banks[0])
     if examples:
-        from deop.bank.sources import parse_example
+        from deop.bank.sources import parse_examples
 
-        banks.append(learn_photos(network, [parse_example(text) for text in examples], len(examples)))
+        marked = parse_examples(examples)
+        banks.append(learn_photos(network, marked, len(marked)))
     return Bank.merged(banks)
 
 

@@ -87,12 +87,12 @@ def learn(
     """
     from deop.bank import Bank, load_bank
     from deop.bank.learning import REGIONS_PER_NAME, learn_photos
-    from deop.bank.sources import parse_example
+    from deop.bank.sources import parse_examples
     from deop.bank.storage import SUFFIX, bank_path
     from deop.files import existing_path
 
     target, given = bank_path(name), data or []
-    examples = [parse_example(text) for text in example or []]
+    examples = parse_examples(example or [])
     exists, learning = target.exists(), bool(given or examples)
     if add and overwrite:
         raise SettingError("--add and --overwrite exclude each other: omit one of them")

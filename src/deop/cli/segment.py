@@ -8,7 +8,7 @@ import typer
 
 from deop.cli.config_file import typed
 from deop.cli.console import say
-from deop.cli.examples import bank_options, check_examples
+from deop.cli.examples import bank_options, check_examples, learned_names
 from deop.cli.interrupts import raised_in_imports
 from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads, change_settings, parse_windows
 from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
@@ -193,7 +193,7 @@ def _results(network: "ModelSurface", jobs: Sequence["Job"], vocabulary: "Vocabu
 
 
 def requested_names(names: NameOptions, picture: PictureOptions) -> "str | list[str] | Vocabulary":
-    """The class names of the command line: as typed, the lines of a file, or a built-in list."""
+    """The class names of the command line: as typed, the lines of a file, a built-in list, or those of examples."""
     from deop.text.vocabulary import Vocabulary
 
     if names.vocabulary:
@@ -210,11 +210,16 @@ def requested_names(names: NameOptions, picture: PictureOptions) -> "str | list[
         return read_class_names(names.classes_file)
     if names.classes.strip():
         return names.classes
-    if wanted := picture.cutout or picture.heatmap:
-        entries = ["|".join(texts) for texts in Vocabulary.parse(wanted).synonyms]
-        return [*entries, EVERYTHING_ELSE]
+    wanted = picture.cutout or picture.heatmap
+    shown = Vocabulary.parse(wanted).synonyms if wanted else ()
+    if learned := learned_names(names.bank, names.example, names.background):
+        known = {text.casefold() for name in learned for text in name.split("|")}
+        if known.issuperset(text.casefold() for texts in shown for text in texts):
+            return learned
+    if shown:
+        return [*("|".join(texts) for texts in shown), EVERYTHING_ELSE]
     raise SettingError(
-        'no class names: give --classes "cat, sofa, wall", --classes-file FILE, or --vocabulary everyday'
+        'no class names: give --classes "cat, sofa, wall", --classes-file FILE, --vocabulary everyday, or --bank BANK'
     )
 
 

@@ -40,7 +40,16 @@ def serve(
         Path | None,
         option(
             "--token-file", metavar="FILE",
-            help="File with the token that clients must send. Default: the variable DEOP_TOKEN, if it is set.",
+            help="File with the token that clients must send, or several, one a line: a bank of examples belongs to "
+            "its token. Default: the variable DEOP_TOKEN, if it is set.",
+        ),
+    ] = None,
+    bank: Annotated[
+        list[Path] | None,
+        option(
+            "--bank", metavar="FILE",
+            help="A bank of examples, from `deop learn`, that all clients can use by the name of its file. May be "
+            "repeated.",
         ),
     ] = None,
     model: Model = "nano",
@@ -106,6 +115,34 @@ def serve(
             help="How long an encoded photo is kept without being used. Default: 600.",
         ),
     ] = 600,
+    max_banks: Annotated[
+        int,
+        option(
+            "--max-banks", metavar="N", panel=LIMITS, min=1,
+            help="Banks of examples of each token; for more, the one used longest ago is forgotten. Default: 100.",
+        ),
+    ] = 100,
+    bank_megabytes: Annotated[
+        float,
+        option(
+            "--bank-megabytes", metavar="N", panel=LIMITS, min=0.001,
+            help="Memory of all banks of a token. Default: 200.",
+        ),
+    ] = 200,
+    bank_regions: Annotated[
+        int,
+        option(
+            "--bank-regions", metavar="N", panel=LIMITS, min=1, max=100_000,
+            help="Regions in a bank of a client. Default: 20000.",
+        ),
+    ] = 20_000,
+    bank_seconds: Annotated[
+        float,
+        option(
+            "--bank-seconds", metavar="N", panel=LIMITS, min=0.001,
+            help="How long a bank is kept without being used. Default: 86400, one day.",
+        ),
+    ] = 86_400,
     engine: Engine = None,
     device: EngineDevice = None,
     dtype: EngineDataType = None,
@@ -120,7 +157,7 @@ def serve(
     """
     require("deop serve", "fastapi", "uvicorn", "prometheus_client", "python_multipart")
     from deop.serving.limits import MEGABYTE, Limits
-    from deop.serving.server import ModelChoice, check_host, read_token, threads_of_worker
+    from deop.serving.server import ModelChoice, check_host, read_tokens, threads_of_worker
     from deop.serving.server import serve as run
 
     limits = Limits(
@@ -132,9 +169,13 @@ def serve(
         worker_bytes=None if worker_megabytes is None else round(worker_megabytes * MEGABYTE),
         cache_bytes=round(cache_megabytes * MEGABYTE),
         cache_seconds=cache_seconds,
+        banks=max_banks,
+        bank_bytes=round(bank_megabytes * MEGABYTE),
+        bank_regions=bank_regions,
+        bank_seconds=bank_seconds,
     )
-    token = read_token(token_file)
-    check_host(host, token)
+    tokens = read_tokens(token_file)
+    check_host(host, tokens)
     choice = ModelChoice(
         model, engine, device, dtype, threads or threads_of_worker(workers), proposer, proxy, parse_windows(windows),
         partition, prior,
@@ -145,7 +186,8 @@ def serve(
         port=port,
         workers=workers,
         limits=limits,
-        token=token,
+        tokens=tokens,
+        banks=bank or [],
         batch=batch,
         announce=lambda address: say(f"open {address} in a browser; Ctrl-C ends the server"),
     )

@@ -139,4 +139,12 @@ def _print_report(run: Any) -> None:
             table.add_row(label, *(f"{100 * (value or 0):.1f}" for value in values))
     console = PlainConsole()
     console.print(table)
+    if report.bank is not None:
+        bank, words, tuned = report.bank, report.before.held_out, report.after.held_out
+        took = "" if report.seconds is None else f" after {report.seconds:.0f} s of training"
+        console.print(
+            f"without training, the same photos as examples: {100 * bank.held_out:.1f} on the held-out photos after "
+            f"{bank.seconds:.0f} s (words alone {100 * words:.1f}, fine-tuned {100 * tuned:.1f}{took}); deop learn "
+            "makes such a bank"
+        )
     console.print(f"{100 * report.unchanged:.1f} % of pixels keep their name, among names it was not fine-tuned on")

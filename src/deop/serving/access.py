@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -32,9 +32,10 @@ OPEN_PATHS = ("/healthz", "/readyz")
 CLIENT_CLOSED = 499
 """The status in the log when a client has closed the connection before the answer."""
 
-_PATHS = frozenset(
-    ("/", "/v1/segment", "/v1/encode", "/v1/label", "/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
-)
+_PATHS = frozenset((
+    "/", "/v1/segment", "/v1/encode", "/v1/label", "/v1/models", "/v1/banks", "/healthz", "/readyz", "/metrics",
+    "/openapi.json",
+))  # fmt: skip
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 _DRAIN_SECONDS = 2.0
 _HEADERS = {
@@ -92,7 +93,7 @@ class Gate:
 
     Args:
         app: what answers.
-        token: what clients must know; None: nothing, and then only requests to a loopback address are answered.
+        tokens: clients must know one of them; none: nothing, and then only requests to a loopback address are answered.
         limits: for the size of a body that is refused.
         metrics: what is counted.
         log: where requests are logged.
@@ -103,14 +104,14 @@ class Gate:
         self,
         app: Application,
         *,
-        token: str | None,
+        tokens: Sequence[str],
         limits: Limits,
         metrics: Metrics,
         log: RequestLog,
         place: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._app = app
-        self._token = None if token is None else token.encode()
+        self._tokens = [token.encode() for token in tokens]
         self._limits = limits
         self._metrics = metrics
         self._log = log
@@ -156,7 +157,7 @@ class Gate:
 
         problem: Problem | None = None
         try:
-            self._check(scope, headers)
+            scope["state"]["owner"] = self._check(scope, headers)
             needs_worker = scope["method"] in ("POST", "DELETE") and scope["path"].startswith("/v1/")
             with self._place() if needs_worker else nullcontext():
                 await self._app(scope, watching_receive, watching_send)
@@ -195,18 +196,22 @@ class Gate:
         """Log where an unexpected error was raised. Its message may contain names, and is left out."""
         self._log.write("error", "error", request_id=request_id, type=kind, places=list(places))
 
-    def _check(self, scope: Scope, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Headers) -> int:
+        """Refuse who may not ask; else the index of the token, whose banks the client may use."""
         path = scope["path"]
         if path in OPEN_PATHS:
-            return
-        if self._token is None:
+            return 0
+        owner: int | None = 0
+        if not self._tokens:
             if not is_loopback(_host_name(headers.get("host", ""))):
                 raise Problem(
                     403,
                     "without a token, this server answers only requests to localhost: start it with --token-file, or "
                     "open it as http://localhost",
                 )
-        elif not hmac.compare_digest(_given_token(headers.get("authorization", "")), self._token):
+        else:
+            owner = self._owner(_given_token(headers.get("authorization", "")))
+        if owner is None:
             raise Problem(
                 401,
                 "a token is needed: send the header Authorization: Bearer TOKEN, or the token as password in a browser",
@@ -217,6 +222,12 @@ class Gate:
         foreign = origin is not None and origin.partition("://")[2] != headers.get("host", "")
         if (foreign or headers.get("sec-fetch-site") == "cross-site") and path.startswith("/v1/"):
             raise Problem(403, "this server does not answer pages of other sites")
+        return owner
+
+    def _owner(self, token: bytes) -> int | None:
+        """The index of a token; all are compared, so that the time says nothing about them."""
+        equal = [hmac.compare_digest(token, known) for known in self._tokens]
+        return equal.index(True) if any(equal) else None
 
     async def _drain(self, receive: Receive) -> None:
         """Receive the rest of a body."""
@@ -273,11 +284,19 @@ def _request_id(given: str | None) -> str:
 
 
 def _path(path: str) -> str:
-    """A path for logs and metrics, where ids of photos do not belong."""
+    """A path for logs and metrics, where ids of photos and banks do not belong.
+
+    >>> _path("/v1/banks/4f6sJ2bD/file"), _path("/v1/banks/4f6sJ2bD/cup")
+    ('/v1/banks/{id}/file', 'other')
+    """
     if path in _PATHS:
         return path
     if path.startswith("/v1/encode/"):
         return "/v1/encode/{id}"
+    if path.startswith("/v1/banks/"):
+        tail = path.removeprefix("/v1/banks/").partition("/")[2]
+        if tail in ("", "file", "examples", "forget"):
+            return "/v1/banks/{id}" + (tail and f"/{tail}")
     return "other"
 
 

@@ -23,10 +23,12 @@ class Answer(NamedTuple):
     Attributes:
         content: the bytes.
         type: the media type.
+        banks: ids of the banks that were used.
     """
 
     content: bytes
     type: str
+    banks: tuple[str, ...] = ()
 
 
 def choose_type(accept: str | None) -> str:

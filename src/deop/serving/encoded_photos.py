@@ -80,7 +80,8 @@ class EncodedPhotos:
 
 def unknown_photo() -> Problem:
     """The problem that a photo has not been encoded here, or has been forgotten."""
-    return Problem(404, "this server has no encoded photo with this id, or has forgotten it: encode the photo again")
+    detail = "this server has no encoded photo with this id, or has forgotten it: encode the photo again"
+    return Problem(404, detail, missing="photo")
 
 
 def memory_of(value: Any) -> int:

@@ -26,6 +26,11 @@ class Limits:
         worker_bytes: memory of each worker (Linux); a photo that needs more is refused. None: no limit.
         cache_bytes: memory of encoded photos, for each worker.
         cache_seconds: an encoded photo is forgotten when it has not been used for this long.
+        banks: banks of examples of each token; for more, the one that was used longest ago is forgotten.
+        bank_bytes: memory of all banks of a token.
+        bank_regions: regions in a bank.
+        bank_seconds: a bank is forgotten when it has not been used for this long.
+        examples: marked regions in one request.
 
     Raises:
         SettingError: a limit that is not above 0.
@@ -45,6 +50,11 @@ class Limits:
     worker_bytes: int | None = None
     cache_bytes: int = 1000 * MEGABYTE
     cache_seconds: float = 600.0
+    banks: int = 100
+    bank_bytes: int = 200 * MEGABYTE
+    bank_regions: int = 20_000
+    bank_seconds: float = 86_400.0
+    examples: int = 200
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -56,3 +66,8 @@ class Limits:
     def question_bytes(self) -> int:
         """Size of a body that has names and no photo. The process that accepts requests reads its ``id``."""
         return min(self.bytes, MEGABYTE + 64 * self.names)
+
+    @property
+    def examples_bytes(self) -> int:
+        """Size of a body with marked regions of an encoded photo, of which the accepting process reads the ``id``."""
+        return min(self.bytes, 4 * MEGABYTE)

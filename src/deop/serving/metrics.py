@@ -38,6 +38,9 @@ class Metrics:
         self._photos = Gauge("cached_photos", "Encoded photos in memory.", ("worker",), **options)
         self._bytes = Gauge("cached_bytes", "Memory of encoded photos.", ("worker",), **options)
 
+        self.banks = Gauge("banks", "Banks of examples in memory.", **options)
+        self.bank_bytes = Gauge("bank_bytes", "Memory of banks of examples.", **options)
+
     def cache(self, worker: int, photos: int, size: int) -> None:
         """Record the state of a worker's cache."""
         self._photos.labels(str(worker)).set(photos)

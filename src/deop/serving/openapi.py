@@ -5,20 +5,25 @@ from typing import Any
 from pydantic import BaseModel
 
 from deop._version import __version__
+from deop.serving import openapi_banks
 from deop.serving.answers import PICTURES
 from deop.serving.limits import Limits
 from deop.serving.problems import MEDIA_TYPE, Problem, exceeds
 from deop.serving.questions import ENCODING_FIELDS, Encoding, PhotoQuestion, Question, StoredQuestion
 
-LISTED_LIMITS = ("bytes", "pixels", "names", "characters", "seconds")
+LISTED_LIMITS = (
+    "bytes", "pixels", "names", "characters", "seconds", "banks", "bank_bytes", "bank_regions", "bank_seconds",
+    "examples",
+)  # fmt: skip
 """Limits in the answer of ``GET /v1/models``."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REASONS = {
     401: "The token is missing or wrong.",
     403: "The request comes from a page of another site, or from another machine to a server without a token.",
-    404: "No such photo: it was never encoded here, or has been forgotten.",
+    404: "No such photo or bank: it was never here, or has been forgotten; `missing` says which.",
     405: "The address does not have this method.",
     406: "None of the types of answers is accepted, or the picture does not fit the type.",
+    409: "The bank has no examples yet.",
     408: "The body takes too long.",
     413: "The body, the photo or what is kept of it is larger than a limit, which the answer names.",
     415: "The type of the content, or the kind of file, is not supported.",
@@ -33,6 +38,7 @@ _DETAILS: dict[int, tuple[str, str | None]] = {
     404: ("this server has no encoded photo with this id, or has forgotten it: encode the photo again", None),
     405: ("this address does not have this method", None),
     406: ("a label map is a PNG file: accept image/png", None),
+    409: ("the bank has no examples yet: add some with POST /v1/banks/{id}/examples", None),
     408: ("the body took longer than 30 seconds", "upload_seconds"),
     413: ("the photo has 20,000 x 10,000 = 200,000,000 pixels", "pixels"),
     415: ("this server does not read EPS files: convert the photo to JPEG or PNG", None),
@@ -75,7 +81,7 @@ def describe(limits: Limits, needs_token: bool) -> dict[str, Any]:
             "title": "deop",
             "version": __version__,
             "description": "Label every pixel of a photo with class names of your choice. Photos and names are neither "
-            "stored nor logged.",
+            "written to disk nor logged.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -185,6 +191,7 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                 "responses": {**_answers(), **_problems(404, 406, *work)},
             }
         },
+        **openapi_banks.paths(limits, guards, _problems),
         "/v1/models": {
             "get": _get("models", "The model, and the limits", "Models", guards, _models(limits)),
         },
@@ -273,7 +280,7 @@ def _problems(*statuses: int) -> dict[str, Any]:
 def _example(status: int) -> dict[str, Any]:
     """A problem as the server answers it."""
     detail, limit = _DETAILS[status]
-    problem = Problem(status, detail)
+    problem = Problem(status, detail, missing="photo" if status == 404 else None)
     if limit is not None:
         problem = exceeds(status, limit, getattr(Limits(), limit), detail)
     return problem.content("4bf92f3577b34da6")
@@ -296,6 +303,8 @@ def _query() -> list[dict[str, Any]]:
         "vocabulary": (schemas["vocabulary"]["anyOf"][0], schemas["vocabulary"]["description"], "coco"),
         "heatmap": ({"type": "integer", "minimum": 0}, schemas["heatmap"]["description"], 0),
         "picture": (schemas["picture"], schemas["picture"]["description"], "overlay"),
+        "bank": ({"type": "string"}, "Ids or names of banks, with commas. Without `names`, theirs are asked.", "shop"),
+        "bank_weight": (schemas["bank_weight"]["anyOf"][0], schemas["bank_weight"]["description"], 0.5),
         "templates": ({"type": "string"}, schemas["templates"]["description"], "photo"),
         "severance": ({"type": "string"}, "How attention is severed, one of those in /v1/models.", "none"),
         "anchors": ({"type": "string"}, encoding["anchors"]["description"], "decoder"),
@@ -361,9 +370,10 @@ def _schemas() -> dict[str, Any]:
             "request_id": {"type": "string"},
             "limit": {"type": ["string", "null"]},
             "maximum": {"type": ["number", "null"]},
+            "missing": {"enum": ["photo", "bank"], "description": "With 404: what has to be sent again."},
         },
     }
-    return schemas
+    return schemas | openapi_banks.schemas()
 
 
 def _plain(kind: type[BaseModel]) -> dict[str, Any]:

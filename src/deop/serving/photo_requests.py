@@ -2,10 +2,10 @@
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -16,6 +16,9 @@ from deop.serving.bodies import FORM, JSON
 from deop.serving.limits import Limits
 from deop.serving.problems import Problem, exceeds
 from deop.serving.questions import ENCODING_FIELDS, QUERY_FIELDS, Encoding, PhotoQuestion, Question, from_fields, parse
+
+if TYPE_CHECKING:
+    from deop.serving.bank_requests import Examples
 
 FORMATS = frozenset(("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "HEIF", "AVIF"))
 """Pillow's names of the formats that are read. Others have decoders that start programs or are rarely tested."""
@@ -29,11 +32,13 @@ class PhotoRequest:
         photo: the bytes of the file.
         encoding: how to encode it.
         question: what to look for; None: nothing yet.
+        examples: its marked regions; None: it has none.
     """
 
     photo: bytes
     encoding: Encoding
     question: Question | None
+    examples: "Examples | None" = None
 
 
 class _FormInMemory(MultiPartParser):
@@ -63,7 +68,7 @@ def read_request(body: bytes, content_type: str, query: dict[str, str], limits: 
         content = parse(PhotoQuestion, body)
         photo, inside = _decode(content.photo), content.model_dump(exclude={"photo"}, exclude_unset=True)
     elif kind == FORM:
-        photo, inside = asyncio.run(_read_form(body, content_type, limits))
+        photo, inside = asyncio.run(_read_photo_form(body, content_type, limits))
     if twice := fields.keys() & inside.keys():
         raise Problem(422, f"{', '.join(sorted(twice))}: given in the address and in the body: give it once")
     fields |= inside
@@ -88,36 +93,57 @@ def _decode(text: str) -> bytes:
         raise Problem(422, "photo: this is not base64") from None
 
 
-async def _read_form(body: bytes, content_type: str, limits: Limits) -> tuple[bytes, dict[str, Any]]:
+async def read_form(
+    body: bytes, content_type: str, limits: Limits, files: Sequence[str], fields: Sequence[str]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files and the fields of a form, each given at most once.
+
+    Args:
+        body: the body of the request.
+        content_type: the header of this name.
+        limits: for the size of a part.
+        files: names of files that the form may have.
+        fields: names of fields that it may have.
+
+    Raises:
+        Problem: it cannot be read, or has something else.
+    """
+
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
+    named = " and ".join(f'"{name}"' for name in files)
+    noun = "file" if len(files) == 1 else "files"
     try:
         parser = _FormInMemory(
             Headers({"content-type": content_type}),
             stream(),
-            max_files=1,
-            max_fields=2 * len(QUERY_FIELDS),
+            max_files=len(files),
+            max_fields=2 * len(fields),
             max_part_size=limits.bytes,
         )
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, AssertionError):
-        raise Problem(422, 'the form cannot be read: send multipart/form-data with one file, "photo"') from None
-    photo: bytes | None = None
-    fields: dict[str, str] = {}
+        raise Problem(422, f"the form cannot be read: send multipart/form-data with the {noun} {named}") from None
+    found: dict[str, bytes] = {}
+    texts: dict[str, str] = {}
     for name, value in form.multi_items():
-        if isinstance(value, UploadFile) and name == "photo":
-            photo = await value.read()
+        if isinstance(value, UploadFile) and name in files and name not in found:
+            found[name] = await value.read()
             await value.close()
-        elif isinstance(value, str) and name in QUERY_FIELDS and name not in fields:
-            fields[name] = value
+        elif isinstance(value, str) and name in fields and name not in texts:
+            texts[name] = value
         else:
-            raise Problem(
-                422, f'the form may have the file "photo" and, once each, the fields {", ".join(QUERY_FIELDS)}'
-            )
-    if photo is None:
+            listed = ", ".join(fields)
+            raise Problem(422, f"the form may have the {noun} {named} and the fields {listed}, each of them once")
+    return found, texts
+
+
+async def _read_photo_form(body: bytes, content_type: str, limits: Limits) -> tuple[bytes, dict[str, Any]]:
+    files, fields = await read_form(body, content_type, limits, ("photo",), QUERY_FIELDS)
+    if "photo" not in files:
         raise Problem(422, 'the form has no file "photo": with curl, add -F photo=@photo.jpg')
-    return photo, from_fields(fields)
+    return files["photo"], from_fields(fields)
 
 
 def check_photo(data: bytes, limits: Limits) -> None:

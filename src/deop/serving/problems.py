@@ -6,7 +6,16 @@ from typing import Any
 
 from starlette.responses import Response
 
-from deop.errors import DeopError, ImageError, NotFoundInPhotoError, ResourceError, SettingError, VocabularyError
+from deop.errors import (
+    DataError,
+    DeopError,
+    ImageError,
+    NotFoundInPhotoError,
+    ProposalError,
+    ResourceError,
+    SettingError,
+    VocabularyError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -21,6 +30,7 @@ class Problem(Exception):
         maximum: its value.
         retry_after: seconds after which the request may be sent again.
         headers: further headers.
+        missing: "photo" or "bank", where the id of one is not known.
     """
 
     def __init__(
@@ -32,6 +42,7 @@ class Problem(Exception):
         maximum: float | None = None,
         retry_after: int | None = None,
         headers: dict[str, str] | None = None,
+        missing: str | None = None,
     ) -> None:
         super().__init__(status)  # the detail may contain names, which must not reach a log
         self.status = status
@@ -40,10 +51,13 @@ class Problem(Exception):
         self.maximum = maximum
         self.retry_after = retry_after
         self.headers = headers or {}
+        self.missing = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Workers send problems to the process that answers.
-        return _restore, (self.status, self.detail, self.limit, self.maximum, self.retry_after, self.headers)
+        return _restore, (
+            self.status, self.detail, self.limit, self.maximum, self.retry_after, self.headers, self.missing,
+        )  # fmt: skip
 
     def content(self, request_id: str) -> dict[str, Any]:
         """The members of the body."""
@@ -56,6 +70,8 @@ class Problem(Exception):
         }
         if self.limit is not None:
             members |= {"limit": self.limit, "maximum": self.maximum}
+        if self.missing is not None:
+            members["missing"] = self.missing
         return members
 
     def response(self, request_id: str) -> Response:
@@ -68,9 +84,15 @@ class Problem(Exception):
 
 
 def _restore(
-    status: int, detail: str, limit: str | None, maximum: float | None, retry: int | None, headers: dict[str, str]
+    status: int,
+    detail: str,
+    limit: str | None,
+    maximum: float | None,
+    retry: int | None,
+    headers: dict[str, str],
+    missing: str | None,
 ) -> Problem:
-    return Problem(status, detail, limit=limit, maximum=maximum, retry_after=retry, headers=headers)
+    return Problem(status, detail, limit=limit, maximum=maximum, retry_after=retry, headers=headers, missing=missing)
 
 
 def exceeds(status: int, limit: str, maximum: float, what: str, **options: Any) -> Problem:
@@ -89,6 +111,6 @@ def as_problem(error: DeopError) -> Problem:
     """The problem for an error that deop raises about a request."""
     if isinstance(error, ResourceError):
         return Problem(413, str(error), limit="memory")
-    if isinstance(error, (ImageError, VocabularyError, SettingError, NotFoundInPhotoError)):
+    if isinstance(error, (ImageError, VocabularyError, SettingError, NotFoundInPhotoError, ProposalError, DataError)):
         return Problem(422, str(error))
     return Problem(500, "the model cannot answer: see the log of the server")

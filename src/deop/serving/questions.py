@@ -19,6 +19,9 @@ Names = Annotated[
 ]
 Picture = Literal["overlay", "outline", "labels", "side-by-side", "label-map", "cutout"]
 
+MAX_BANKS = 8
+"""Banks of one question."""
+
 
 class Question(BaseModel):
     """What to look for in a photo."""
@@ -58,6 +61,29 @@ class Question(BaseModel):
         "values are the index of the name + 1, 0 = none. cutout: all names on a transparent background.",
     )
 
+    bank: Annotated[list[Text], Field(max_length=MAX_BANKS)] | Text | None = Field(
+        default=None,
+        description="Examples that count beside the words: the id of a bank, or the name of one of `GET /v1/banks`; or "
+        "several, as a list or with commas. Without `names`, those of the bank are asked.",
+    )
+    bank_weight: Score | None = Field(
+        default=None,
+        description="How much examples count: 0 words alone, 1 examples alone where there are some. Null: 0.5, as "
+        "fitted on the examples.",
+    )
+
+    @property
+    def banks(self) -> list[str]:
+        """The ids and names of the banks."""
+        parts = self.bank.split(",") if isinstance(self.bank, str) else self.bank or []
+        return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+    @property
+    def has_names(self) -> bool:
+        """Whether it says what to ask for."""
+        texts = self.names.replace(",", " ") if isinstance(self.names, str) else "".join(self.names)
+        return self.vocabulary is not None or bool(texts.strip())
+
     def check(self, limits: Limits) -> None:
         """Check the question against the limits.
 
@@ -81,8 +107,16 @@ class Question(BaseModel):
         longest = max(map(len, [*texts, self.templates or ""]))
         if longest > limits.characters:
             raise exceeds(422, "characters", limits.characters, f"a name or a template has {longest:,} characters")
+        if len(self.banks) > MAX_BANKS or any(len(name) > limits.characters for name in self.banks):
+            raise Problem(422, f"bank: give at most {MAX_BANKS} banks, by id or name")
+        if self.bank_weight is not None and not self.banks:
+            raise Problem(422, 'bank_weight has no effect without examples: give "bank"')
+        if self.banks and not self.has_names:
+            return  # what the bank has is asked, which only the worker knows that has it
         if self.vocabulary is None and not any(text.strip() for text in texts):
-            raise Problem(422, 'there are no names: give "names", or a built-in list as "vocabulary"')
+            raise Problem(
+                422, 'there are no names: give "names", a built-in list as "vocabulary", or a "bank" with names'
+            )
         try:
             self._check_names()
         except DeopError as error:
@@ -143,7 +177,7 @@ class PhotoQuestion(Question, Encoding):
 ENCODING_FIELDS = tuple(Encoding.model_fields)
 QUERY_FIELDS = (*Question.model_fields, *ENCODING_FIELDS)
 """Fields that may be given in the address or in a form."""
-_MAY_BE_BLANK = ("names", "background", "things", "threshold", "templates", "severance", "anchors")
+_MAY_BE_BLANK = ("names", "background", "things", "threshold", "templates", "severance", "anchors", "bank")
 """Fields with any text, which forms of web pages also send where nothing was typed."""
 
 
@@ -161,11 +195,16 @@ def parse(kind: type[BaseModel], content: Any) -> Any:
         return kind.model_validate_json(content) if isinstance(content, bytes) else kind.model_validate(content)
     except ValidationError as error:
         parts = [
-            f"{'.'.join(str(part) for part in entry['loc'][:1]) or 'the body'}: {entry['msg']}"
+            f"{'.'.join(str(part) for part in _place(entry['loc'])) or 'the body'}: {entry['msg']}"
             for entry in error.errors(include_url=False, include_input=False, include_context=False)
         ]
         unique = list(dict.fromkeys(parts))
         raise Problem(422, "; ".join(unique[:5])) from None
+
+
+def _place(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of the path of a field that is shown; of thresholds by name, for example, only the field."""
+    return path[:3] if path[:1] == ("examples",) else path[:1]
 
 
 def from_fields(fields: dict[str, str]) -> dict[str, Any]:
@@ -183,7 +222,7 @@ def from_fields(fields: dict[str, str]) -> dict[str, Any]:
             continue
         if name == "threshold":
             content[name] = _threshold(text)
-        elif name == "smallest_region":
+        elif name in ("smallest_region", "bank_weight"):
             content[name] = _number(name, text)
         elif name == "heatmap":
             if not (text.isascii() and text.isdecimal() and len(text) < 10):

@@ -190,7 +190,7 @@ class WorkQueue:
         for waiting in batch:
             if waiting.outcome.done():  # answered with 503, or cancelled
                 continue
-            if waiting.work.kind in ("label", "forget"):
+            if waiting.work.id or waiting.work.kind == "forget":
                 _finish(waiting, unknown_photo())  # it was in the memory of the worker
             elif waiting.is_retried:
                 _finish(waiting, _harmful())

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -16,6 +16,8 @@ from typing import Any
 
 import uvicorn
 
+from deop.bank.bank import load_bank
+from deop.bank.storage import bank_path
 from deop.errors import CheckpointError, SettingError
 from deop.files import LARGEST_TEXT, check_regular
 from deop.serving.access import RequestLog, is_loopback
@@ -53,11 +55,11 @@ class ModelChoice:
         return {"windows": self.windows, "partition": self.partition, "prior": self.prior}
 
 
-def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
+def build_worker(choice: ModelChoice, limits: Limits, number: int, banks: Mapping[str, Path] | None = None) -> Worker:
     """Load the model and run it once.
 
     Raises:
-        DeopError: it cannot be loaded, or needs masks with each photo.
+        DeopError: it cannot be loaded, or needs masks with each photo, or a bank is of another model.
     """
     from deop.runtime.engine import engine_for
     from deop.zoo import load
@@ -80,7 +82,8 @@ def build_worker(choice: ModelChoice, limits: Limits, number: int) -> Worker:
         model.settings = replace(model.settings, **changed)
         model.check_encoding()
     model.cache = None  # names are not written to disk
-    worker = Worker(model, limits, prefix_of(number))
+    given = {name: load_bank(file) for name, file in (banks or {}).items()}
+    worker = Worker(model, limits, prefix_of(number), given)
     worker.warm_up()
     if limits.worker_bytes is not None:
         _limit_memory(limits.worker_bytes)
@@ -107,13 +110,15 @@ def _limit_memory(maximum: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (maximum, maximum))
 
 
-def start_lanes(choice: ModelChoice, limits: Limits, workers: int) -> tuple[list[Lane], dict[str, Any]]:
+def start_lanes(
+    choice: ModelChoice, limits: Limits, workers: int, banks: Mapping[str, Path] | None = None
+) -> tuple[list[Lane], dict[str, Any]]:
     """The workers, ready, and the description of their model.
 
     Raises:
         DeopError: as ``build_worker``.
     """
-    builders = [partial(build_worker, choice, limits, number) for number in range(workers)]
+    builders = [partial(build_worker, choice, limits, number, banks) for number in range(workers)]
     lanes = [ProcessLane(builder, limits.seconds) for builder in builders]
     try:
         descriptions = [lane.wait_until_ready() for lane in lanes]
@@ -137,31 +142,53 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_token(file: Path | None) -> str | None:
-    """The token of clients: the content of a file, or the variable ``DEOP_TOKEN``; None: there is none.
+def read_tokens(file: Path | None) -> tuple[str, ...]:
+    """The tokens of clients: the lines of a file, or the variable ``DEOP_TOKEN``; empty if there are none.
 
     Raises:
-        SettingError: the file cannot be read, or the token is short or has characters that a header cannot have.
+        SettingError: the file cannot be read, or a token is short or has characters that a header cannot have.
     """
     if file is None:
-        token, place = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
-        if token is None:
-            return None
+        text, place = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+        if text is None:
+            return ()
     else:
         place = str(file)
         try:
             check_regular(file, pipes=True, largest=LARGEST_TEXT)
-            token = file.read_text(encoding="ascii")
+            text = file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not plain ASCII text"
             raise SettingError(f"cannot read the token in {file}: {reason}") from error
-    token = token.strip()
-    if len(token) < _SHORTEST_TOKEN or not all("!" <= letter <= "~" for letter in token):
-        raise SettingError(
-            f"the token in {place} must have at least {_SHORTEST_TOKEN} printable ASCII characters and no spaces; to "
-            'create one: python -c "import secrets; print(secrets.token_urlsafe())"'
-        )
-    return token
+    tokens = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip())) or ("",)
+    for token in tokens:
+        if len(token) < _SHORTEST_TOKEN or not all("!" <= letter <= "~" for letter in token):
+            raise SettingError(
+                f"the token in {place} must have at least {_SHORTEST_TOKEN} printable ASCII characters and no spaces; "
+                'to create one: python -c "import secrets; print(secrets.token_urlsafe())"'
+            )
+    return tokens
+
+
+def read_banks(files: Sequence[Path]) -> dict[str, Path]:
+    """The banks that all clients can use: their files by name, which is that of the file.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or no bank.
+        SettingError: two files with one name, or a name that a question cannot have.
+    """
+    banks: dict[str, Path] = {}
+    for file in files:
+        place = bank_path(file)
+        bank = load_bank(place)
+        if place.stem in banks:
+            raise SettingError(f"--bank: {place} and {banks[place.stem]} have the same name: rename one of them")
+        if not bank.named:
+            raise SettingError(f"--bank: {place} has no name with examples: learn some with deop learn")
+        if "," in place.stem or "/" in place.stem or place.stem != place.stem.strip() or not place.stem:
+            raise SettingError(f"--bank: the name {place.stem!r} has a comma or a blank at its end: rename the file")
+        banks[place.stem] = place
+    return banks
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -189,13 +216,13 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def check_host(host: str, token: str | None) -> None:
+def check_host(host: str, tokens: Sequence[str]) -> None:
     """Refuse to serve other machines without a token.
 
     Raises:
         SettingError: there is none.
     """
-    if token is None and not is_loopback(host):
+    if not tokens and not is_loopback(host):
         raise SettingError(
             f"--host {host} lets other machines connect: give a token that they must know, with --token-file FILE or "
             f"the variable {TOKEN_VARIABLE}"
@@ -209,7 +236,8 @@ def serve(
     port: int = 8000,
     workers: int = 1,
     limits: Limits | None = None,
-    token: str | None = None,
+    tokens: Sequence[str] = (),
+    banks: Sequence[Path] = (),
     batch: int | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
@@ -221,7 +249,8 @@ def serve(
         port: its port; 0: any free one.
         workers: number of processes that compute.
         limits: what is accepted.
-        token: what clients must know.
+        tokens: clients must know one of them.
+        banks: files of banks that all clients can use.
         batch: photos that a worker encodes together; None: as many as suit its device.
         announce: called with the address once requests are accepted.
 
@@ -230,11 +259,12 @@ def serve(
         DeopError: the model cannot be loaded.
     """
     limits = limits or Limits()
-    check_host(host, token)
+    check_host(host, tokens)
+    given = read_banks(banks)
     with bind(host, port) as listening:
-        lanes, description = start_lanes(choice, limits, workers)
+        lanes, description = start_lanes(choice, limits, workers, given)
         announced = partial(announce, address_of(host, listening.getsockname()[1]))
-        server = Server(lanes, description, limits=limits, token=token, batch=batch, announce=announced)
+        server = Server(lanes, description, limits=limits, tokens=tokens, batch=batch, announce=announced)
         server.run(sockets=[listening])
 
 
@@ -268,7 +298,7 @@ class Server(uvicorn.Server):
         lanes: the workers.
         description: that of the model.
         limits: what is accepted.
-        token: what clients must know.
+        tokens: clients must know one of them.
         batch: as in ``serve``.
         announce: called once requests are accepted.
         log: where requests are logged.
@@ -280,7 +310,7 @@ class Server(uvicorn.Server):
         description: dict[str, Any],
         *,
         limits: Limits,
-        token: str | None = None,
+        tokens: Sequence[str] = (),
         batch: int | None = None,
         announce: Callable[[], None],
         log: RequestLog | None = None,
@@ -291,7 +321,7 @@ class Server(uvicorn.Server):
         self._announce = announce
         self._sweeping: asyncio.Task[None] | None = None
         config = uvicorn.Config(
-            create_app(lanes, description, limits=limits, token=token, batch=batch, metrics=metrics, log=log),
+            create_app(lanes, description, limits=limits, tokens=tokens, batch=batch, metrics=metrics, log=log),
             http=self._guard.protocol,  # type: ignore[arg-type]
             h11_max_incomplete_event_size=_HEAD_BYTES,
             log_config=None,  # its log has addresses with names; ours has not

@@ -3,27 +3,33 @@
 import secrets
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from deop.bank.space import check_bank
 from deop.errors import DeopError, SettingError
 from deop.images.reading import read_photo
 from deop.networks.memory import does_not_fit, free_memory, is_out_of_memory
 from deop.results.checks import MODES
 from deop.serving.answers import Answer, render
+from deop.serving.bank_requests import ForgottenNames, read_examples
+from deop.serving.banks import MissingBanks, StoredBank, given_summaries
 from deop.serving.encoded_photos import EncodedPhotos
 from deop.serving.limits import Limits
 from deop.serving.photo_requests import PhotoRequest, read_request
 from deop.serving.problems import Problem, as_problem
 from deop.serving.questions import Encoding, Question, StoredQuestion, parse
+from deop.serving.worker_banks import BanksAreMissing, WorkerBanks
 from deop.severance import KINDS, PRESETS
 from deop.text.builtin import builtin_vocabulary
+from deop.text.thresholds import Thresholds
 from deop.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from deop.bank import Bank
     from deop.surface import ModelSurface
 
 
@@ -33,20 +39,27 @@ class Work:
 
     Attributes:
         kind: "encode": keep the encoded photo; "label": answer a question about a kept one; "segment": both without
-            keeping it; "forget": remove a kept one.
+            keeping it; "forget": remove a kept one; "learn": add marked regions to a bank; "merge": add a file to it;
+            "drop": remove names from it.
         body: the body of the request.
         content_type: its type.
         query: the fields of the address.
         type: media type of the answer, one of ``answers.TYPES``.
         id: the id of a kept photo.
+        bank: the id of the bank to be changed; "": a new one.
+        banks: the digest of each bank of the client, by id.
+        contents: the content of some of them, by digest, which the worker did not have.
     """
 
-    kind: Literal["encode", "label", "segment", "forget"]
+    kind: Literal["encode", "label", "segment", "forget", "learn", "merge", "drop"]
     body: bytes = b""
     content_type: str = ""
     query: dict[str, str] = field(default_factory=dict)
     type: str = ""
     id: str = ""
+    bank: str = ""
+    banks: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class Crash:
     places: tuple[str, ...]
 
 
-Outcome = Answer | Kept | Problem | Crash | bool
+Outcome = Answer | Kept | StoredBank | MissingBanks | Problem | Crash | bool
 """What a worker returns for a ``Work``; for "forget", whether the photo was there."""
 
 
@@ -95,13 +108,23 @@ class Worker:
         model: the model.
         limits: for the cache and the photos.
         prefix: the ids of photos begin with it.
+        banks: banks that all clients can use, by name.
+
+    Raises:
+        SettingError: a bank of another model.
     """
 
-    def __init__(self, model: "ModelSurface", limits: Limits, prefix: str = "") -> None:
+    def __init__(
+        self, model: "ModelSurface", limits: Limits, prefix: str = "", banks: "Mapping[str, Bank] | None" = None
+    ) -> None:
         self._model = model
         self._limits = limits
         self._prefix = prefix
         self._photos = EncodedPhotos(limits.cache_bytes, limits.cache_seconds)
+        self._given = banks or {}
+        for bank in self._given.values():
+            check_bank(model, bank)
+        self._banks = WorkerBanks(model, limits, self._given)
 
     def describe(self) -> dict[str, Any]:
         """The model, as ``GET /v1/models`` lists it."""
@@ -119,6 +142,7 @@ class Worker:
             },
             "license": model.card.license,
             "batch": model.default_batch,
+            "banks": given_summaries(self._given),
         }
 
     def warm_up(self) -> None:
@@ -138,9 +162,9 @@ class Worker:
         arrays: dict[int, Any] = {}
         self._photos.expire()
         for index, work in enumerate(works):
-            if work.kind in ("encode", "segment"):
+            if work.kind in ("encode", "segment") or (work.kind == "learn" and not work.id):
                 result = _attempt(lambda work=work: self._read(work))
-                if isinstance(result, (Problem, Crash)):
+                if isinstance(result, _FAILED):
                     outcomes[index] = result
                 else:
                     requests[index], arrays[index] = result
@@ -158,42 +182,74 @@ class Worker:
         return Done(outcomes, len(self._photos), self._photos.bytes)  # type: ignore[arg-type]
 
     def _read(self, work: Work) -> tuple[PhotoRequest, np.ndarray]:
+        if work.kind == "learn":
+            self._banks.of([work.bank], work)
+            marked = read_examples(work.body, work.content_type, self._limits)
+            if marked.photo is None:
+                raise TypeError("a photo is missing")
+            request = PhotoRequest(marked.photo, Encoding(), None, marked.examples)
+            return replace(request, photo=b""), read_photo(marked.photo, self._limits.pixels, allow_urls=False)
         request = read_request(work.body, work.content_type, work.query, self._limits, asks=work.kind == "segment")
         self._model.check_encoding(**request.encoding.model_dump())
+        if request.question is not None and request.question.banks:
+            self._vocabulary(request.question, self._banks.of(request.question.banks, work))
         return replace(request, photo=b""), read_photo(request.photo, self._limits.pixels, allow_urls=False)
 
     def _encode(self, arrays: list[Any], encoding: Encoding) -> list[Any]:
         """Encoded photos; if that fails, one by one, so that only the faulty ones have problems."""
         result = _attempt(lambda: self._model.encode(arrays, **encoding.model_dump()))
-        if not isinstance(result, (Problem, Crash)):
+        if not isinstance(result, _FAILED):
             return list(result)
         if len(arrays) == 1:
             return [result]
         return [one for array in arrays for one in self._encode([array], encoding)]
 
     def _finish(self, work: Work, request: PhotoRequest | None, encoded: Any) -> Any:
-        if isinstance(encoded, (Problem, Crash)):
+        if isinstance(encoded, _FAILED):
             return encoded
-        if work.kind == "forget":
-            return self._photos.remove(work.id)
-        if work.kind == "encode":
-            key = self._prefix + secrets.token_urlsafe(18)
-            self._photos.add(key, encoded)
-            height, width = encoded.photo.shape[:2]
-            return Kept(key, (width, height))
+        match work.kind:
+            case "forget":
+                return self._photos.remove(work.id)
+            case "encode":
+                return self._keep(encoded, request)
+            case "merge":
+                return self._banks.merge(work)
+            case "drop":
+                names: ForgottenNames = parse(ForgottenNames, work.body)
+                return self._banks.forget(work, names.listed())
+            case "learn":
+                return self._learn(work, request, encoded)
         question = None if request is None else request.question
         if work.kind == "label":
             question = parse(StoredQuestion, work.body)
             question.check(self._limits)
-            encoded = self._photos.get(work.id)
+            encoded, _ = self._photos.get(work.id)
         if question is None:
             raise TypeError("a question is missing")
-        return self._answer(encoded, question, work.type)
+        return self._answer(encoded, question, work)
 
-    def _answer(self, encoded: Any, question: Question, kind: str) -> Answer:
+    def _keep(self, encoded: Any, request: PhotoRequest | None) -> Kept:
+        key = self._prefix + secrets.token_urlsafe(18)
+        self._photos.add(key, (encoded, Encoding() if request is None else request.encoding))
+        height, width = encoded.photo.shape[:2]
+        return Kept(key, (width, height))
+
+    def _learn(self, work: Work, request: PhotoRequest | None, encoded: Any) -> StoredBank:
+        encoding, examples = Encoding(), None if request is None else request.examples
+        if work.id:
+            examples = read_examples(work.body, work.content_type, self._limits).examples
+            encoded, encoding = self._photos.get(work.id)
+        if examples is None:
+            raise TypeError("the examples are missing")
+        if encoding.classifier != "one-pass":
+            raise Problem(422, "examples do not apply to the two-stream classifier: encode the photo without it")
+        return self._banks.learn(work, encoded, examples, encoding.model_dump())
+
+    def _answer(self, encoded: Any, question: Question, work: Work) -> Answer:
+        kind = work.type
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            vocabulary = self._vocabulary(question)
+            vocabulary = self._vocabulary(question, self._banks.of(question.banks, work))
             vocabulary.check_mode(question.mode)
             heatmaps = []
             if question.heatmap is not None and kind != "application/json":
@@ -207,13 +263,35 @@ class Worker:
                 heatmaps=heatmaps,
             )
         remarks = list(dict.fromkeys(str(entry.message) for entry in caught if _is_ours(entry)))
-        return render(result, question, kind, remarks)
+        return render(result, question, kind, remarks)._replace(banks=tuple(question.banks))
 
-    def _vocabulary(self, question: Question) -> Vocabulary:
-        names = question.names if question.vocabulary is None else builtin_vocabulary(question.vocabulary)
-        return self._model.vocabulary(
-            names, background=question.background, templates=question.templates, things=question.things
+    def _vocabulary(self, question: Question, bank: "Bank | None") -> Vocabulary:
+        """The names of a question, checked.
+
+        Raises:
+            Problem, DeopError: naming what is wrong.
+        """
+        names: Any = question.names if question.has_names else None
+        if question.vocabulary is not None:
+            names = builtin_vocabulary(question.vocabulary)
+        if names is None and bank is None:
+            raise Problem(422, 'the bank has no examples yet, and there are no "names": give some')
+        vocabulary = self._model.vocabulary(
+            names,
+            background=question.background,
+            templates=question.templates,
+            things=question.things,
+            bank=bank,
+            bank_weight=None if bank is None else question.bank_weight,
         )
+        vocabulary.check_mode(question.mode, warn=False)
+        Thresholds.parse(question.threshold).values(vocabulary, 0)
+        if question.heatmap is not None and question.heatmap >= len(vocabulary.names):
+            raise SettingError(f"heatmap: there is no name {question.heatmap}; the first one is 0")
+        return vocabulary
+
+
+_FAILED = (Problem, Crash, MissingBanks)
 
 
 def _severances(model: "ModelSurface") -> list[str]:
@@ -240,6 +318,8 @@ def _attempt(function: Any) -> Any:
         return function()
     except Problem as problem:
         return problem
+    except BanksAreMissing as error:
+        return error.missing
     except DeopError as error:
         found = as_problem(error)
         return found if found.status != 500 else _crash(error)

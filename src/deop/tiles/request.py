@@ -55,7 +55,7 @@ class Request:
     def __init__(
         self,
         model: ModelSurface,
-        names: Names,
+        names: Names | None,
         tiles: TileSize,
         window: str,
         context: float | None,
@@ -72,12 +72,14 @@ class Request:
             isinstance(context, bool) or not isinstance(context, int | float) or not 0 <= context < 1
         ):
             raise SettingError(f"context must be a number in [0, 1), not {context!r}")
-        if wrong := set(options) - {"severance", "anchors"}:
+        if wrong := set(options) - {"severance", "anchors", "bank", "bank_weight"}:
             raise SettingError(f"segment_tiles has no option {sorted(wrong)[0]!r}: omit it")
-        self.model, self.batch, self.options = model, batch, dict(options)
+        examples = {key: options[key] for key in ("bank", "bank_weight") if key in options}
+        self.options = {key: value for key, value in options.items() if key not in examples}
+        self.model, self.batch = model, batch
         self.window, self._context = window, context
         thresholds = Thresholds.parse(threshold)
-        self.vocabulary = model.vocabulary(names, background=background, templates=templates)
+        self.vocabulary = model.vocabulary(names, background=background, templates=templates, **examples)
         limits = thresholds.values(self.vocabulary, model.settings.threshold)
         self._threshold_record = thresholds.record(model.settings.threshold)
         self.rule = rule_of(model.settings, self.vocabulary, limits)
@@ -109,6 +111,7 @@ class Request:
             "threshold": self._threshold_record,
             "synonyms": [list(texts) for texts in self.vocabulary.synonyms],
             "background": list(self.vocabulary.background),
+            **self.model.record_of_bank(self.vocabulary),
         }
 
     def record(self, plan: TilePlan, context: float) -> dict[str, Any]:

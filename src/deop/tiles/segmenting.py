@@ -94,7 +94,7 @@ class TiledResult:
 def segment_tiles(
     model: ModelSurface,
     photo: Photo,
-    names: Names,
+    names: Names | None,
     out: str | os.PathLike[str],
     *,
     tiles: TileSize = AUTO,
@@ -121,7 +121,7 @@ def segment_tiles(
     Args:
         model: any model of deop.
         photo: path of the image, or another form of a photo.
-        names: as in ``ModelSurface.segment``.
+        names: as in ``ModelSurface.segment``; None: those of the bank.
         out: the label map, a TIFF file: 0 is no name, 1 the first name, and so on.
         tiles: "auto", size, or size and overlap in pixels, as in ``plan.parse_tiles``.
         window: "hann" or "gaussian": how the scores of overlapping tiles are weighted.
@@ -138,7 +138,7 @@ def segment_tiles(
         batch: tiles that are encoded together.
         overwrite: replace an existing output, and discard an unfinished run with other settings.
         progress: called with the number of finished tiles and of all tiles.
-        **options: of ``ModelSurface.encode``: severance, anchors.
+        **options: severance and anchors, of ``ModelSurface.encode``; bank and bank_weight, of ``ModelSurface.segment``.
 
     Returns:
         What was written, and how much each name covers.
@@ -183,7 +183,7 @@ def segment_tiles(
 def segment_photo(
     model: ModelSurface,
     photo: Photo,
-    names: Names,
+    names: Names | None,
     *,
     tiles: TileSize = AUTO,
     window: str = "hann",

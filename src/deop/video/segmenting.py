@@ -28,10 +28,14 @@ class SegmentedFrame:
     result: Segmentation | DeopError
 
 
+_OF_NAMES = ("background", "templates", "things", "bank", "bank_weight")
+"""Options that become part of the vocabulary, which is the same for all frames."""
+
+
 def segment_frames(
     model: "ModelSurface",
     frames: Iterable[DecodedFrame],
-    names: "Names",
+    names: "Names | None",
     *,
     smoothing: float = 0.0,
     every: int = 1,
@@ -62,9 +66,7 @@ def segment_frames(
             "over time: omit one of them"
         )
     smoother = LabelSmoother(smoothing)
-    vocabulary = model.vocabulary(
-        names, **{key: options.pop(key) for key in ("background", "templates", "things") if key in options}
-    )
+    vocabulary = model.vocabulary(names, **{key: options.pop(key) for key in _OF_NAMES if key in options})
     model.embed(vocabulary)
     return _segment(model, frames, vocabulary, smoother, every, options)
 

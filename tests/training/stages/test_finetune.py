@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import deop
 from deop.encoders.clip import CLIPVision
 from deop.errors import DataError, SettingError
 from deop.evaluation.evaluate import evaluate
+from deop.evaluation.protocol import Protocol
 from deop.images.preprocessing import Resize
 from deop.model import DeOP
 from deop.proposals.maskformer import MaskFormer, MaskFormerConfig
@@ -20,6 +22,8 @@ from deop.training.recipe import plain, read_recipe
 from deop.training.stages.adaptor import LowRank, add_adaptor, fold_adaptor
 from deop.training.stages.common import Data
 from deop.training.stages.finetune import (
+    BankScore,
+    BankWarning,
     FinetuneRecipe,
     Measured,
     OverfittingWarning,
@@ -27,6 +31,7 @@ from deop.training.stages.finetune import (
     _warn,
     divide,
     read_report,
+    score_bank,
     train,
 )
 from tests.cli.conftest import write_photo
@@ -189,6 +194,7 @@ def test_a_few_photos(base, folder, tmp_path, overrides):
     assert not report.independent
     assert report.before.others is not None
     assert 0 <= report.unchanged <= 1
+    assert report.seconds > 0
     model = deop.load(run.model)
     assert (model.anchors is not None) == (recipe.anchors is not None)
     assert model.settings.calibration.trained_names == ("cat", "lamp post")
@@ -197,6 +203,30 @@ def test_a_few_photos(base, folder, tmp_path, overrides):
     assert {key for key, value in model.encoder.state_dict().items() if not torch.equal(value, before[key])} <= {
         "projection"
     }
+
+
+def test_a_bank_of_the_training_photos_is_scored(base, folder):
+    """Its score is that of the untuned model with what ``deop.learn`` makes of the same photos."""
+    recipe = recipe_of(folder, f"model={base}")
+    photos = divide(recipe.data.open(), recipe)
+    model = deop.load(base)
+    score = score_bank(model, photos)
+    arrays = [np.asarray(Image.open(pair.photo).convert("RGB")) for pair in photos.training.pairs]
+    labels = [photos.training.labels(pair) for pair in photos.training.pairs]
+    masks = [np.stack([one == 0, one == 1]) for one in labels]
+    bank = deop.learn(model, arrays, masks, [["cat", "lamp post"]] * len(arrays))
+    assert score.regions == len(bank)
+    expected = evaluate(model, photos.report, Protocol(bank=bank))["miou"]
+    assert score.held_out == pytest.approx(expected)
+    assert score.seconds > 0
+    assert not recipe_of(folder, "bank=false").bank
+    clash = replace(photos, training=replace(photos.training, classes=two_names_of_one_word(photos.training)))
+    with pytest.warns(BankWarning, match="share a word"):
+        assert score_bank(model, clash) is None
+
+
+def two_names_of_one_word(data):
+    return tuple(replace(entry, name=name) for entry, name in zip(data.classes, ("cat", "cat|lamp"), strict=True))
 
 
 def report_of(before, after, independent=True):
@@ -237,5 +267,9 @@ def test_a_damaged_report_is_reported(tmp_path, text):
 
 def test_a_written_report_is_read_back(tmp_path):
     report = report_of((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    (tmp_path / "report.json").write_text(json.dumps(plain(report)))
+    for one in (report, replace(report, seconds=9.5, bank=BankScore(0.4, 2.5, 30))):
+        (tmp_path / "report.json").write_text(json.dumps(plain(one)))
+        assert read_report(tmp_path) == one
+    older = {key: value for key, value in plain(report).items() if key not in ("seconds", "bank")}
+    (tmp_path / "report.json").write_text(json.dumps(older))
     assert read_report(tmp_path) == report

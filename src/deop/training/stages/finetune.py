@@ -1,6 +1,7 @@
 """Fine-tuning on a few photos: stage 3 with a low-rank adaptor, held-out photos and early stopping."""
 
 import json
+import time
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from deop.bank.bank import MAX_REGIONS
+from deop.bank.learning import REGIONS_PER_NAME, learn_photos
+from deop.bank.sources import photos_of_data
 from deop.data.augment import Augmentation
 from deop.data.entries import image_source
 from deop.data.labelled import LabelledData
 from deop.data.samples import TrainingPhotos
-from deop.errors import DataError, SettingError
+from deop.errors import DataError, SettingError, VocabularyError
 from deop.evaluation.evaluate import evaluate
 from deop.evaluation.protocol import Protocol
 from deop.files import parse_json, replacing
@@ -34,6 +38,10 @@ _OVERFITTING_GAP = 0.1  # mIoU that training photos may gain over held-out ones 
 
 class OverfittingWarning(UserWarning):
     """The model has memorized its training photos, or fine-tuning did not help."""
+
+
+class BankWarning(UserWarning):
+    """The photos cannot be examples in a bank, so that fine-tuning is not compared with one."""
 
 
 def _loop() -> LoopSettings:
@@ -63,6 +71,8 @@ class FinetuneRecipe:
         decay: weight decay.
         weights: weights of the losses.
         loss_stride: compute the losses only at every n-th pixel in each direction.
+        bank: whether the untuned model with the training photos as examples beside words (``deop.learn``) is scored
+            too, to compare: often it makes training unnecessary.
 
     Raises:
         SettingError: a value out of range, or an option without effect.
@@ -84,6 +94,7 @@ class FinetuneRecipe:
     decay: float = 1e-2
     weights: AnchorWeights = field(default_factory=AnchorWeights)
     loss_stride: int = 4
+    bank: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
@@ -128,6 +139,21 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class BankScore:
+    """A bank of the training photos, with the untuned model.
+
+    Attributes:
+        held_out: mIoU on the reported photos, in [0, 1].
+        seconds: time to learn the examples, with the encoding of the photos.
+        regions: regions in the bank.
+    """
+
+    held_out: float
+    seconds: float
+    regions: int
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of fine-tuning.
 
@@ -141,6 +167,9 @@ class Report:
         independent: whether the reported photos took no part in the choice of the weights. If not, the gain is too
             optimistic.
         steps: number of steps taken; the chosen weights may be of an earlier step.
+        seconds: time of the training, with the choice of the weights; of a resumed run, only since then. None: written
+            by an older version.
+        bank: a bank of the same photos; None: not asked for, or the photos cannot be examples.
     """
 
     before: Measured
@@ -151,6 +180,8 @@ class Report:
     reported_photos: int
     independent: bool
     steps: int
+    seconds: float | None = None
+    bank: BankScore | None = None
 
     @property
     def overfits(self) -> bool:
@@ -215,6 +246,22 @@ def measure(model: DeOP, photos: Division, others: LabelledData | None) -> Measu
     return Measured(training, held_out, None if others is None else evaluate(model, others, Protocol())["miou"])
 
 
+def score_bank(model: DeOP, photos: Division) -> BankScore | None:
+    """The score of the model with the training photos as examples; None if none of them marks anything it can learn."""
+    start = time.monotonic()
+    names = len(photos.training.names) + 1
+    limit = max(1, min(REGIONS_PER_NAME, MAX_REGIONS // names))
+    marked = photos_of_data(photos.training)
+    try:
+        bank = learn_photos(model, marked, len(photos.training.pairs), limit=limit)
+    except (DataError, VocabularyError) as error:  # names that share a synonym, for example: no reason to end the run
+        warnings.warn(f"no bank of examples to compare with: {error}", BankWarning, stacklevel=3)
+        return None
+    seconds = time.monotonic() - start
+    scores = evaluate(model, photos.report, Protocol(bank=bank))
+    return BankScore(float(scores["miou"] or 0), seconds, len(bank))
+
+
 def label_maps(model: DeOP, folder: LabelledData) -> list[np.ndarray]:
     """The label maps of photos, with those names of ``OTHER_NAMES`` that the folder does not have."""
     tuned = {text.casefold() for name in folder.names for text in name.split("|")}
@@ -260,6 +307,7 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
     others = None if recipe.others is None else recipe.others.open()
     base = load(recipe.model, engine="torch", device=device)
     before, maps_before = measure(base, photos, others), label_maps(base, photos.report)
+    bank = score_bank(base, photos) if recipe.bank else None
     padding: Any = base.settings.padding
     stage_3 = DeOPRecipe(
         model=recipe.model, data=recipe.data, loop=recipe.loop, learn=recipe.learn, anchors=recipe.anchors,
@@ -271,7 +319,9 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
     model = prepare(stage_3)
     batches = PhotoBatches(TrainingPhotos(photos.training, recipe.augmentation, recipe.loop.seed))
     task = DeOPTask(model, photos.training.names, batches, stage_3, photos.choice, stage="finetune")
+    start = time.monotonic()
     run = fit(task, recipe.loop, out, recipe=plain(recipe), resume=resume, device=device)
+    seconds = time.monotonic() - start
     tuned = load(run.model, engine="torch", device=device)
     same = [first == second for first, second in zip(maps_before, label_maps(tuned, photos.report), strict=True)]
     report = Report(
@@ -283,6 +333,8 @@ def train(recipe: FinetuneRecipe, out: Path, *, resume: bool = False, device: st
         reported_photos=len(photos.report.pairs),
         independent=photos.independent,
         steps=run.steps,
+        seconds=seconds,
+        bank=bank,
     )
     with replacing(out / "report.json") as file:
         file.write((json.dumps(plain(report), indent=2) + "\n").encode())
@@ -300,7 +352,8 @@ def read_report(folder: Path) -> Report:
     try:
         values = dict(parse_json(path))
         before, after = (Measured(**values.pop(key)) for key in ("before", "after"))
-        report = Report(before, after, **values)
+        bank = values.pop("bank", None)
+        report = Report(before, after, **values, bank=None if bank is None else BankScore(**bank))
         scores = (before.training, before.held_out, after.training, after.held_out, report.unchanged)
         if not all(isinstance(score, (int, float)) for score in scores):
             raise TypeError("a score is not a number")
