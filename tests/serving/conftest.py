@@ -24,9 +24,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import deop
-from deop.serving.access import RequestLog
 from deop.serving.app import create_app
 from deop.serving.limits import Limits
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Worker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

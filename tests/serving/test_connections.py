@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from deop.serving.access import RequestLog
 from deop.serving.limits import Limits
+from deop.serving.request_log import RequestLog
 from deop.serving.server import Server, bind
 from deop.serving.work import Worker
 from tests.serving.conftest import ThreadLane, png, problem

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from deop.errors import SettingError
-from deop.serving.access import RequestLog
 from deop.serving.encoded_photos import EncodedPhotos, memory_of
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import Problem
 from deop.serving.queue import WorkQueue
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Done, Kept
 from tests.serving.conftest import png, problem
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 import deop
 from deop._version import __version__
 from deop.serving import openapi
-from deop.serving.access import ClientClosed, Gate, RequestLog
+from deop.serving.access import ClientClosed, Gate
 from deop.serving.answers import JSON, Answer, choose_type
 from deop.serving.bodies import content_type_of, query_fields, read_body
 from deop.serving.encoded_photos import unknown_photo
@@ -24,6 +24,7 @@ from deop.serving.metrics import TYPE, Metrics
 from deop.serving.problems import Problem
 from deop.serving.questions import PhotoId, parse
 from deop.serving.queue import WorkQueue, lane_of
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Crash, Kept, Work
 
 PAGE = Path(deop.__file__).parent / "web"
@@ -55,6 +56,7 @@ def create_app(
     """
     limits = limits or Limits()
     metrics, log = metrics or Metrics(), log or RequestLog()
+    log.when_lost = metrics.log_lines_lost.inc
     queue = WorkQueue(lanes, limits, metrics, log, batch=batch or description["batch"])
 
     @asynccontextmanager

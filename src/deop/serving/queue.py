@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 
-from deop.serving.access import RequestLog
 from deop.serving.encoded_photos import unknown_photo
 from deop.serving.lanes import Lane, WorkerLost
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import Problem, exceeds
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Done, Outcome, Work
 
 _MEMORY = 0.9  # of the running mean of seconds per request
@@ -167,7 +167,7 @@ class WorkQueue:
                 done: Done = await lane.run([waiting.work for waiting in batch])
             except WorkerLost as lost:
                 self._metrics.workers_lost.inc()
-                self._log.write("worker lost", "error", worker=index, requests=len(batch))
+                self._log.write("worker lost", "error", worker=index, requests=len(batch), exit_code=lost.exit_code)
                 self._is_up[index] = False
                 await self._retry(batch, suspect=lost.has_begun)
                 await lane.restart()
