@@ -2,11 +2,12 @@
 
     python -m benchmarks.long_runs [stream] [server] [batch] [--photos 2000] [--json FILE]
 
-Makes photos of 16 to 800 pixels a side from those of `examples/`: JPEG, PNG and WebP, cut and scaled at random, seed 0.
-The last one is a copy of the first, and its answer must be equal. Each way runs in processes of its own, whose resident
-memory, open files and threads are read from /proc (Linux). Prints one JSON object: for each way, the photos per second,
-whether the two answers are equal, and memory, files and threads after the first quarter: their slope for 1,000 photos,
-and the medians of the second and of the last quarter.
+Makes photos with a longer side of 16 to 800 pixels from those of `examples/`: JPEG, PNG and WebP, cut and scaled at
+random, seed 0. The last one is a copy of the first, and its answer must be equal. The model is `nano` at a short side
+of 160 pixels instead of 448, so that a run takes minutes; `--short-side 448` is the model as it is. Each way runs in
+processes of its own, whose resident memory, open files and threads are read from /proc (Linux). Prints one JSON object:
+for each way, the photos per second, whether the two answers are equal, and memory, files and threads after the first
+quarter: their slope for 1,000 photos, and the medians of the second and of the last quarter.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,8 @@ from benchmarks.process_watch import Watch, growth, thinned
 from benchmarks.server_load import wait_for_port
 from PIL import Image
 
+from deop.zoo import NANO
+
 NAMES = "cat, wall, cup, table, person, sky"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FORMATS = {"jpg": {"quality": 85}, "png": {"compress_level": 1}, "webp": {"quality": 80, "method": 0}}
@@ -39,6 +43,7 @@ def main() -> None:
     parser.add_argument("ways", nargs="*", metavar="WAY", help=f"of {', '.join(WAYS)}; all if none is given")
     parser.add_argument("--photos", type=int, default=2000)
     parser.add_argument("--longest", type=int, default=800, help="pixels of the longest side")
+    parser.add_argument("--short-side", type=int, default=160, help="pixels that the model scales photos to")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     ways = arguments.ways or list(WAYS)
@@ -46,11 +51,22 @@ def main() -> None:
         parser.error(f"unknown way {', '.join(sorted(unknown))}: choose from {', '.join(WAYS)}")
     with tempfile.TemporaryDirectory() as folder:
         photos = make_photos(Path(folder) / "photos", arguments.photos, arguments.longest)
-        report = {way: WAYS[way](photos, Path(folder)) for way in ways}
-    text = json.dumps({"photos": arguments.photos, "longest_side": arguments.longest, **report}, indent=2)
+        model = write_model(Path(folder) / "nano", arguments.short_side)
+        report = {way: WAYS[way](photos, model, Path(folder)) for way in ways}
+    settings = {"photos": arguments.photos, "longest_side": arguments.longest, "short_side": arguments.short_side}
+    text = json.dumps({**settings, "load_of_the_machine": os.getloadavg(), **report}, indent=2)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+def write_model(folder: Path, short_side: int) -> Path:
+    """The folder of ``nano`` with another resize."""
+    shutil.copytree(NANO, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["settings"]["resize"]["short_side"] = short_side
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 def make_photos(folder: Path, count: int, longest: int) -> list[Path]:
@@ -63,7 +79,8 @@ def make_photos(folder: Path, count: int, longest: int) -> list[Path]:
         image = originals[number % len(originals)]
         width, height = (max(1, round(random.uniform(0.2, 1) * side)) for side in image.size)
         left, top = random.integers(0, image.width - width + 1), random.integers(0, image.height - height + 1)
-        size = tuple(int(side) for side in np.exp(random.uniform(np.log(16), np.log(longest), 2)))
+        longer = np.exp(random.uniform(np.log(16), np.log(longest)))
+        size = (round(longer), round(longer * random.uniform(1 / 3, 1)))[:: random.choice((-1, 1))]
         part = image.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height))
         suffix = list(FORMATS)[number % len(FORMATS)]
         paths.append(folder / f"{number:06d}.{suffix}")
@@ -84,11 +101,11 @@ def report_of(watch: Watch, count: int, seconds: float, answers: list[Any]) -> d
     }
 
 
-def _stream(paths: list[str], connection: Any) -> None:
+def _stream(paths: list[str], folder: str, connection: Any) -> None:
     import deop
     from deop.batch import segment_stream
 
-    model = deop.load("nano", engine="onnx", device="cpu", threads=1)
+    model = deop.load(folder, engine="onnx", device="cpu", threads=1)
     for number, result in enumerate(segment_stream(model, paths, NAMES)):
         if isinstance(result, Exception):
             raise result
@@ -97,11 +114,11 @@ def _stream(paths: list[str], connection: Any) -> None:
     connection.close()
 
 
-def stream(photos: list[Path], _: Path) -> dict[str, Any]:
+def stream(photos: list[Path], model: Path, _: Path) -> dict[str, Any]:
     """``segment_stream`` in one process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_stream, args=([str(path) for path in photos], theirs))
+    child = context.Process(target=_stream, args=([str(path) for path in photos], str(model), theirs))
     child.start()
     theirs.close()
     answers, begin = [], 0.0
@@ -117,10 +134,10 @@ def stream(photos: list[Path], _: Path) -> dict[str, Any]:
     return report_of(watch, len(photos), seconds, answers)
 
 
-def server(photos: list[Path], _: Path) -> dict[str, Any]:
+def server(photos: list[Path], model: Path, _: Path) -> dict[str, Any]:
     """``deop serve`` with one worker, asked about one photo after the other."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "deop", "serve", "--port", "0", "--threads", "1"]
+        command = [sys.executable, "-m", "deop", "serve", "--port", "0", "--threads", "1", "--model", str(model)]
         child = subprocess.Popen(command, stderr=log)
         try:
             connection = http.client.HTTPConnection("127.0.0.1", wait_for_port(child, log), timeout=300)
@@ -142,14 +159,14 @@ def server(photos: list[Path], _: Path) -> dict[str, Any]:
     return report_of(watch, len(photos), seconds, answers)
 
 
-def batch(photos: list[Path], folder: Path) -> dict[str, Any]:
+def batch(photos: list[Path], model: Path, folder: Path) -> dict[str, Any]:
     """``deop batch`` with one worker, which is not replaced."""
     import pyarrow.parquet as pq
 
     output = folder / "batch"
     context = multiprocessing.get_context("spawn")
     done = context.Value("l", 0)
-    child = context.Process(target=_batch, args=(str(photos[0].parent), str(output), done))
+    child = context.Process(target=_batch, args=(str(photos[0].parent), str(model), str(output), done))
     begin = time.monotonic()
     child.start()
     assert child.pid is not None
@@ -171,17 +188,21 @@ def batch(photos: list[Path], folder: Path) -> dict[str, Any]:
     return report_of(watch, len(photos), seconds, answers)
 
 
-def _batch(photos: str, output: str, done: Any) -> None:
+def _batch(photos: str, model: str, output: str, done: Any) -> None:
     from deop.batch import BatchOptions, WorkerOptions, run_batch
 
     def report(progress: Any) -> None:
         done.value = progress.inputs
 
-    worker = WorkerOptions(names=NAMES, load={"engine": "onnx", "device": "cpu", "threads": 1})
+    worker = WorkerOptions(model=model, names=NAMES, load={"engine": "onnx", "device": "cpu", "threads": 1})
     run_batch(BatchOptions(photos, output, worker=worker, workers=1, recycle=1 << 30), report)
 
 
-WAYS: dict[str, Callable[[list[Path], Path], dict[str, Any]]] = {"stream": stream, "server": server, "batch": batch}
+WAYS: dict[str, Callable[[list[Path], Path, Path], dict[str, Any]]] = {
+    "stream": stream,
+    "server": server,
+    "batch": batch,
+}
 
 if __name__ == "__main__":
     os.environ.setdefault("DEOP_CACHE", "off")

@@ -9,6 +9,7 @@ import typer
 from deop.bench import Topic
 from deop.cli.options import Debug, option
 from deop.cli.output import write_text
+from deop.files import check_writable
 
 
 class TowerSize(StrEnum):
@@ -84,6 +85,7 @@ def bench(
     from deop.images.reading import read_photo
     from deop.zoo import choose_device, choose_dtype
 
+    check_writable([json_file] if json_file else [])
     if threads:
         torch.set_num_threads(threads)
     options = BenchOptions(
