@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -36,6 +38,15 @@ def drained(reading):
         pass
     os.set_blocking(reading, True)
     return b"".join(parts).decode()
+
+
+def fill(writing):
+    """Write to a pipe until it is full."""
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
 
 
 @pytest.mark.parametrize("size", [1, 3000, 10_000])
@@ -70,7 +81,7 @@ def test_a_line_that_was_written_in_part_stays_alone(pipe):
 
 def test_a_full_disk_and_a_closed_pipe(pipe):
     reading, stream = pipe
-    with open("/dev/full", "w", encoding="utf-8") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         log, lost = RequestLog(full), []
         log.when_lost = lambda: lost.append(1)
         log.write("ready")
@@ -145,11 +156,7 @@ def test_a_server_ends_although_its_log_is_not_read(tmp_path):
         text = b""
         while not (address := re.search(rb"open (http://\S+) ", text)):
             text += os.read(reading, 1 << 16)
-        os.set_blocking(writing, False)
-        with pytest.raises(BlockingIOError):
-            while True:
-                os.write(writing, b"x" * 4096)
-        os.set_blocking(writing, True)
+        fill(writing)
         assert httpx.get(address[1].decode() + "/nothing").status_code == 404
         start = time.monotonic()
         child.send_signal(signal.SIGTERM)

@@ -78,7 +78,8 @@ class Forks:
             arguments: those of ``deop``, or ``["-c", CODE]``.
             folder: the working directory.
             options: ``kill_at``: the number of the file operation before which the process is killed; ``clock``:
-                seconds that are added to the time, one after the other at each call; ``environment``: further variables.
+                seconds that are added to the time, one after the other at each call; ``environment``: further
+                variables.
         """
         place = Path(self._folder.name)
         files = tuple(place / f"{len(self._started)}-{time.monotonic_ns()}.{kind}" for kind in ("out", "err", "log"))
