@@ -209,9 +209,12 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         if created:
             with suppress(OSError):  # not empty: another program has written into it
                 folder.rmdir()
-        if isinstance(error, OSError) and not isinstance(error, DeopError):
+        if isinstance(error, DeopError):
+            raise
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # whose I/O errors are no OSError
             raise OutputError(
-                f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
+                f"cannot write the model to {folder}: {getattr(error, 'strerror', None) or error}. Choose a folder you "
+                "may write to"
             ) from error
         raise
 

@@ -69,10 +69,12 @@ def test_nothing_that_is_sent_becomes_a_header(serve, cat, form):
             client.post(f"/v1/segment?names={form}", content=cat),
             client.post("/v1/label", json={"id": raw, "names": [raw]}),
             client.post("/v1/segment", files={"photo": (raw, cat, "image/png")}, data={"names": raw}),
-            client.post("/v1/segment?names=cat", content=cat, headers={"Content-Type": "image/png; a=" + form}),
-            client.get("/v1/models", headers={"X-Request-ID": form.encode().decode("latin-1")}),
-            client.get("/v1/models", headers={"Origin": form.encode().decode("latin-1")}),
-            client.get("/v1/models", headers={"Accept": form.encode().decode("latin-1")}),
+            client.post(
+                "/v1/segment?names=cat", content=cat, headers={"Content-Type": b"image/png; a=" + form.encode()}
+            ),
+            client.get("/v1/models", headers={"X-Request-ID": form.encode()}),
+            client.get("/v1/models", headers={"Origin": form.encode()}),
+            client.get("/v1/models", headers={"Accept": form.encode()}),
         ]
         for answer in answers:
             assert answer.status_code < 500

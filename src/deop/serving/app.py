@@ -68,7 +68,9 @@ def create_app(
         log.write("stopped")
 
     # The pages of FastAPI with the documentation load scripts of another site.
-    app = FastAPI(title="deop", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="deop", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     gate = Gate(app, token=token, limits=limits, metrics=metrics, log=log, place=queue.place)
 
     async def compute(request: Request, work: Work, lane: int | None = None) -> Any:
