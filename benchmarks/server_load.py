@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=4, help="multiple of the capacity")
     parser.add_argument("--clients", type=int, default=128, help="most connections that ask at the same time")
     parser.add_argument("--capacity-seconds", type=float, default=20, help="seconds in which the capacity is measured")
-    parser.add_argument("--hostile", type=int, default=0, help="clients of each kind that are no use")
+    parser.add_argument("--hostile", type=int, default=0, help="harmful clients of each kind")
     parser.add_argument("--max-requests", type=int, default=Limits().requests, help="as of deop serve")
     parser.add_argument("--max-seconds", type=float, default=Limits().seconds, help="as of deop serve")
     parser.add_argument("--json", type=Path)

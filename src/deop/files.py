@@ -211,7 +211,7 @@ def writing_folder(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
         if isinstance(error, DeopError):
             raise
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # whose I/O errors are no OSError
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # also for I/O errors
             raise OutputError(
                 f"cannot write the model to {folder}: {getattr(error, 'strerror', None) or error}. Choose a folder you "
                 "may write to"

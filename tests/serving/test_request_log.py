@@ -1,4 +1,4 @@
-"""A log that nobody reads does not stop the server: lines are lost, and counted."""
+"""The server does not wait for the reader of its log: lines are lost, and counted."""
 
 import json
 import os

@@ -16,8 +16,8 @@ class RequestLog:
     """A log with one JSON object per line; on a terminal, with a short line for people.
 
     Nothing that a client has sent is logged but the id of its request. A line that cannot be written at once, because a
-    pipe is full, a terminal is stopped or the disk is full, is lost, so that a log that nobody reads does not stop the
-    server. Lost lines are counted, and the next line that can be written is preceded by their number.
+    pipe is full, a terminal is stopped or the disk is full, is lost, so that the server does not wait for the reader
+    of its log. Lost lines are counted, and the next line that can be written is preceded by their number.
 
     Args:
         stream: where to write; None: standard error, as it is when a line is written.
