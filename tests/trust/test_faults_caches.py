@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import warnings
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -93,10 +94,10 @@ def test_a_lease_does_not_depend_on_the_time_of_day(monkeypatch, renewed):
     def new():
         return lease.Lease("the output", read=lambda: content.get("lease"), write=write, remove=content.clear)
 
-    class Clock(lease.datetime):
+    class Clock(datetime):
         @classmethod
         def now(cls, zone):
-            return cls.fromisoformat(renewed) if renewed else lease.datetime.max
+            return cls.fromisoformat(renewed) if renewed else cls.max
 
     dead = {"key": "a", "host": "elsewhere", "process": 1, "machine": "another", "renewed": renewed}
     write(json.dumps(dead).encode())
