@@ -1,5 +1,6 @@
 """Files: written completely or not at all, and read with errors that name them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shlex
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,6 +84,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # after success, or if the folder could not be created, there is no such file
             temporary.unlink()
+
+
+def check_writable(places: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse places that cannot be written, before slow work begins whose results would be lost. Nothing is created.
+
+    Args:
+        places: files or folders to write, which need not exist; nor need the folders that they are in.
+
+    Raises:
+        OutputError: the folder that exists does not permit it, or is none.
+    """
+    for folder in dict.fromkeys(Path(place).absolute().parent for place in places):
+        existing = next((parent for parent in (folder, *folder.parents) if existing_path(parent)), folder)
+        if not existing.is_dir():
+            raise OutputError(f"cannot write into {folder}: {existing} is not a folder; choose another place")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            read_only = hasattr(os, "statvfs") and os.statvfs(existing).f_flag & os.ST_RDONLY
+            reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
+            raise OutputError(f"cannot write into {existing}: {reason}; choose a folder you may write to")
 
 
 def lock_file(path: Path) -> BinaryIO:
@@ -189,9 +209,12 @@ def writing_folder(folder: Path) -> Iterator[Path]:
         if created:
             with suppress(OSError):  # not empty: another program has written into it
                 folder.rmdir()
-        if isinstance(error, OSError) and not isinstance(error, DeopError):
+        if isinstance(error, DeopError):
+            raise
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # also for I/O errors
             raise OutputError(
-                f"cannot write the model to {folder}: {error.strerror or error}. Choose a folder you may write to"
+                f"cannot write the model to {folder}: {getattr(error, 'strerror', None) or error}. Choose a folder you "
+                "may write to"
             ) from error
         raise
 

@@ -1,5 +1,7 @@
 """Devices of ONNX Runtime: what is chosen, and what a missing one is answered with."""
 
+import os
+import subprocess
 import sys
 import types
 
@@ -154,3 +156,25 @@ def test_without_onnxruntime(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime"):
         deop.load("nano")
+
+
+CREATE = """
+import sys
+from deop.runtime.session import session_options
+from deop.runtime.providers import import_onnxruntime
+import_onnxruntime().InferenceSession(sys.argv[1], session_options(1), providers=["CPUExecutionProvider"])
+"""
+
+
+def test_nothing_is_reported_about_its_use(tmp_path):
+    """ONNX Runtime 1.32 writes an id of the machine and events for its maker, unless it is told not to."""
+    from deop.zoo import NANO
+
+    folders = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for name in folders:
+        (tmp_path / name).mkdir()
+        environment[name] = str(tmp_path / name)
+    command = [sys.executable, "-B", "-c", CREATE, str(NANO / "encode.onnx")]
+    subprocess.run(command, check=True, env=environment)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

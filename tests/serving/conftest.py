@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import deop
-from deop.serving.access import RequestLog
 from deop.serving.app import create_app
 from deop.serving.limits import Limits
+from deop.serving.request_log import RequestLog
+from deop.serving.server import Server, bind
 from deop.serving.work import Worker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -117,6 +120,60 @@ def process(tmp_path):
         if child.poll() is None:
             child.kill()
         child.wait()
+
+
+@pytest.fixture
+def listen(model):
+    """``with listen(head_seconds=1) as server``: the whole server with these limits, on a socket of this process."""
+
+    @contextmanager
+    def start(**limits):
+        limits, ready, stream = Limits(**limits), threading.Event(), io.StringIO()
+        worker = Worker(model, limits, "0-")
+        listening = bind("127.0.0.1", 0)
+        address = listening.getsockname()
+        server = Server(
+            [ThreadLane(worker)], worker.describe(), limits=limits, announce=ready.set, log=RequestLog(stream)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        assert ready.wait(30)
+        with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=60) as client:
+            try:
+                yield SimpleNamespace(
+                    address=address,
+                    client=client,
+                    log=stream.getvalue,
+                    metric=lambda name: metric(client.get("/metrics").text, name),
+                )
+            finally:
+                server.should_exit = True
+                thread.join(30)
+        assert not thread.is_alive()
+
+    return start
+
+
+def metric(text, name):
+    return float(re.search(f"^{re.escape(name)} (.*)$", text, re.MULTILINE)[1])
+
+
+def connect(server, *parts):
+    connection = socket.create_connection(server.address, timeout=30)
+    for part in parts:
+        connection.sendall(part)
+    return connection
+
+
+def rest(connection):
+    """What is received until the other side closes the connection, and the seconds until then."""
+    start, parts = time.monotonic(), []
+    try:
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts), time.monotonic() - start
 
 
 def problem(answer, status, limit=None):

@@ -1,65 +1,13 @@
 """Connections that wait for nothing, and what is not HTTP."""
 
-import io
 import json
-import re
 import socket
 import threading
 import time
-from contextlib import contextmanager
-from types import SimpleNamespace
 
-import httpx
 import pytest
 
-from deop.serving.access import RequestLog
-from deop.serving.limits import Limits
-from deop.serving.server import Server, bind
-from deop.serving.work import Worker
-from tests.serving.conftest import ThreadLane, png, problem
-
-
-@pytest.fixture
-def listen(model):
-    """``with listen(head_seconds=1) as server``: the whole server with these limits, on a socket of this process."""
-
-    @contextmanager
-    def start(**limits):
-        limits, ready, stream = Limits(**limits), threading.Event(), io.StringIO()
-        worker = Worker(model, limits, "0-")
-        listening = bind("127.0.0.1", 0)
-        address = listening.getsockname()
-        server = Server(
-            [ThreadLane(worker)], worker.describe(), limits=limits, announce=ready.set, log=RequestLog(stream)
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        assert ready.wait(30)
-        with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=60) as client:
-            try:
-                yield SimpleNamespace(
-                    address=address,
-                    client=client,
-                    log=stream.getvalue,
-                    metric=lambda name: metric(client.get("/metrics").text, name),
-                )
-            finally:
-                server.should_exit = True
-                thread.join(30)
-        assert not thread.is_alive()
-
-    return start
-
-
-def metric(text, name):
-    return float(re.search(f"^{re.escape(name)} (.*)$", text, re.MULTILINE)[1])
-
-
-def connect(server, *parts):
-    connection = socket.create_connection(server.address, timeout=30)
-    for part in parts:
-        connection.sendall(part)
-    return connection
+from tests.serving.conftest import connect, png, problem, rest
 
 
 def healthy(connection):
@@ -72,17 +20,6 @@ def healthy(connection):
             return False
         received += part
     return received.startswith(b"HTTP/1.1 200 ")
-
-
-def rest(connection):
-    """What is received until the other side closes the connection, and the seconds until then."""
-    start, parts = time.monotonic(), []
-    try:
-        while part := connection.recv(1 << 16):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts), time.monotonic() - start
 
 
 def test_a_head_that_takes_too_long(listen):
@@ -234,20 +171,3 @@ def test_hostile_headers(listen, cat):
         assert server.client.get("/healthz", headers=many).status_code == 200
         split = server.client.get("/healthz", headers={"X-Request-ID": "a\tSet-Cookie: b"})
         assert "set-cookie" not in split.headers
-
-
-@pytest.mark.slow
-def test_ten_thousand_idle_connections(listen, cat):
-    with listen(connections=500) as server:
-        held = []
-        for _ in range(10_000):
-            try:
-                held.append(socket.create_connection(server.address, timeout=5))
-            except OSError:  # the limit of open files of this process
-                held.pop(0).close()
-            if len(held) > 600:
-                held.pop(0).close()
-        assert server.client.post("/v1/segment", params={"names": "cat"}, content=cat).status_code == 200
-        assert server.metric("deop_connections") <= 500
-        for connection in held:
-            connection.close()

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from deop.errors import SettingError
-from deop.serving.access import RequestLog
 from deop.serving.encoded_photos import EncodedPhotos, memory_of
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import Problem
 from deop.serving.queue import WorkQueue
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Done, Kept
 from tests.serving.conftest import png, problem
 
@@ -181,7 +181,7 @@ def test_a_wait_that_would_be_too_long_is_refused_at_once():
     queue = WorkQueue([SlowLane()], Limits(requests=100, seconds=10), Metrics(), RequestLog(io.StringIO()))
     queue._seconds = 3
     with ExitStack() as stack:
-        for _ in range(4):
+        for _ in range(3):  # the third waits for 6 seconds and takes 3; a fourth would take 12
             stack.enter_context(queue.place())
         with pytest.raises(Problem) as error, queue.place():
             pass

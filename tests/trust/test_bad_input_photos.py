@@ -184,9 +184,9 @@ def client(quick):
 
     from starlette.testclient import TestClient
 
-    from deop.serving.access import RequestLog
     from deop.serving.app import create_app
     from deop.serving.limits import Limits
+    from deop.serving.request_log import RequestLog
     from deop.serving.work import Worker
     from tests.serving.conftest import ThreadLane
 

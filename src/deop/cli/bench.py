@@ -10,6 +10,7 @@ from deop.bench import SHORT, Topic
 from deop.cli.options import Debug, option
 from deop.cli.output import write_text
 from deop.errors import SettingError
+from deop.files import check_writable
 
 
 class TowerSize(StrEnum):
@@ -94,6 +95,7 @@ def bench(
     if everything and topics:
         raise SettingError("--all measures all topics: omit the list of topics")
     short = not everything and not topics
+    check_writable([json_file] if json_file else [])
     if threads:
         torch.set_num_threads(threads)
     options = BenchOptions(

@@ -36,6 +36,7 @@ from deop.cli.options import (
 )
 from deop.cli.output import write_text
 from deop.errors import SettingError
+from deop.files import check_writable
 
 if TYPE_CHECKING:
     from deop.data.labelled import LabelledData
@@ -225,6 +226,8 @@ def evaluate(
     unseen_names(data, requested)  # checked before the model is loaded
     data, skipped = _readable(data, limit, skip_broken, counted=(0,) if requested.kind == "with-background" else ())
     bootstrap = Bootstrap(resamples, seed=seed)
+    folders = [folder / "0.png" for folder in (report, save_maps) if folder]
+    check_writable([*folders, *([json_file] if json_file and json_file != "-" else [])])
     if report:
         from deop.evaluation.gallery import Gallery
         from deop.evaluation.report import load_template, write_report

@@ -11,6 +11,7 @@ from rich.table import Table
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Model, Threads, option
 from deop.errors import SettingError
+from deop.files import check_writable
 
 if TYPE_CHECKING:
     from deop.bank import Bank
@@ -98,6 +99,7 @@ def learn(
         raise SettingError("--add and --overwrite exclude each other: omit one of them")
     if learning and exists and not (add or overwrite):
         raise SettingError(f"{target} exists: add to it with --add, or replace it with --overwrite")
+    check_writable([target] if learning else [])
     before = load_bank(target) if exists and not (learning and overwrite) else None
     if not learning:
         bank = load_bank(target) if before is None else before

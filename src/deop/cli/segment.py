@@ -24,6 +24,7 @@ from deop.cli.segment_options import (
 )
 from deop.cli.streams import STREAM, read_text_from_stdin
 from deop.errors import SettingError
+from deop.files import check_writable
 
 if TYPE_CHECKING:
     from deop.cli.jobs import Job, Plan
@@ -111,6 +112,9 @@ def segment(
         if not jobs:
             _report(plan, jobs, Outcome(), quiet=many.quiet, only=False)
             return
+    outputs = [place for job in jobs for place in job.outputs.values()]
+    outputs += [place for video in videos for place in (video.output, video.labels) if place]
+    check_writable(place for place in (*outputs, files.json, files.coco) if place and place != STREAM)
     network = _load(context, method, cache, engine=engine, device=device, dtype=dtype, threads=threads)
     vocabulary = network.vocabulary(
         requested, background=names.background, templates=method.templates, things=names.things,

@@ -14,7 +14,7 @@ from deop.cli.segment_checks import parse_numbers
 from deop.cli.segment_options import BatchOptions, FileOptions, MethodOptions, NameOptions, TileOptions
 from deop.cli.streams import STREAM
 from deop.errors import ImageError, OutputError, ResourceError, SettingError
-from deop.files import resolved
+from deop.files import check_writable, resolved
 
 if TYPE_CHECKING:
     from deop.cli.jobs import Job
@@ -64,6 +64,7 @@ def segment_huge(
     images, labels, shapes = _places(photos, files, inputs)
     if not tiling.overwrite:
         _refuse_existing([*labels, *(path for path in shapes if path)])
+    check_writable([*labels, *(path for path in (*shapes, files.json) if path and path != STREAM)])
     network = load()
     vocabulary = network.vocabulary(
         requested, background=names.background, templates=method.templates,

@@ -13,6 +13,7 @@ from deop.cli.console import PlainConsole, say
 from deop.cli.options import Debug, Threads, option
 from deop.dependencies import require
 from deop.errors import SettingError
+from deop.files import check_writable
 
 
 class StageName(StrEnum):
@@ -92,6 +93,7 @@ def train(
     base |= {} if model is None else {"model": model}
     complete_recipe = read_recipe(recipe_class, recipe, settings or (), base)
     folder = out or Path("runs") / (recipe.stem if recipe else str(stage))
+    check_writable([folder / "recipe.yaml"])
     result = run(complete_recipe, folder, resume=resume, device=device)
     if os.environ.get("RANK", "0") == "0":  # only the first of several processes reports
         if stage is StageName.finetune:

@@ -217,9 +217,11 @@ def observe(
         SettingError: there are no photos.
     """
     import onnx
-    import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
+    from deop.runtime.providers import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
     names = sorted({name for layer in chosen for name in (*layer.inputs, layer.output) if name})
     if not names:
         return {}

@@ -1,5 +1,6 @@
 """Devices of ONNX Runtime: which execution provider computes, and the package that brings it."""
 
+import os
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -64,11 +65,15 @@ class Provider:
 
 
 def import_onnxruntime() -> ModuleType:
-    """The library.
+    """The library, without its telemetry.
+
+    Some releases write an id of the machine to the home directory when they are imported, and report to Microsoft how
+    they are used. The variable ORT_DISABLE_TELEMETRY, which stays as it is where it is set, prevents both.
 
     Raises:
         MissingDependencyError: it is not installed, or cannot be loaded.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

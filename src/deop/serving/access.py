@@ -1,25 +1,23 @@
-"""Who may ask: the token, the addresses a browser may come from, and the log of requests without their content."""
+"""Who may ask: the token, and the addresses a browser may come from; problems are answered, counted and logged."""
 
 import asyncio
 import hmac
 import ipaddress
-import json
 import re
 import secrets
-import sys
 import time
 import traceback
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import Problem
+from deop.serving.request_log import RequestLog
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -48,44 +46,6 @@ _HEADERS = {
 
 class ClientClosed(Exception):
     """The client has closed the connection."""
-
-
-class RequestLog:
-    """A log with one JSON object per line; on a terminal, with a short line for people.
-
-    Nothing that a client has sent is logged but the id of its request.
-
-    Args:
-        stream: where to write; None: standard error, as it is when a line is written.
-    """
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
-
-    def write(self, event: str, level: str = "info", **values: Any) -> None:
-        """Write one line."""
-        stream = self._stream or sys.stderr
-        with suppress(OSError, ValueError):  # a closed terminal does not stop the server
-            if stream.isatty():
-                line = _for_people(event, values)
-            else:
-                now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                line = json.dumps({"time": now, "level": level, "event": event, **values})
-            stream.write(line + "\n")
-            stream.flush()
-
-
-def _for_people(event: str, values: dict[str, Any]) -> str:
-    """A line of the log on a terminal.
-
-    >>> _for_people("request", {"method": "GET", "path": "/", "status": 200, "seconds": 0.01, "request_id": "1f"})[10:]
-    'GET / 200 0.010 s'
-    """
-    now = datetime.now().astimezone().strftime("%H:%M:%S")
-    if event != "request":
-        return f"{now}  {event}: " + ", ".join(f"{name} {value}" for name, value in values.items())
-    limit = f" (limit {values['limit']})" if "limit" in values else ""
-    return f"{now}  {values['method']} {values['path']} {values['status']} {values['seconds']:.3f} s{limit}"
 
 
 class Gate:

@@ -17,7 +17,7 @@ from starlette.routing import Match
 import deop
 from deop._version import __version__
 from deop.serving import openapi
-from deop.serving.access import ClientClosed, Gate, RequestLog
+from deop.serving.access import ClientClosed, Gate
 from deop.serving.answers import JSON, Answer, choose_type
 from deop.serving.banks import Banks, MissingBanks, StoredBank
 from deop.serving.bodies import FORM, RAW, content_type_of, query_fields, read_body
@@ -28,6 +28,7 @@ from deop.serving.metrics import TYPE, Metrics
 from deop.serving.problems import Problem
 from deop.serving.questions import PhotoId, parse
 from deop.serving.queue import WorkQueue, lane_of
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Crash, Kept, Work
 
 PAGE = Path(deop.__file__).parent / "web"
@@ -59,6 +60,7 @@ def create_app(
     """
     limits = limits or Limits()
     metrics, log = metrics or Metrics(), log or RequestLog()
+    log.when_lost = metrics.log_lines_lost.inc
     queue = WorkQueue(lanes, limits, metrics, log, batch=batch or description["batch"])
 
     @asynccontextmanager
@@ -72,7 +74,9 @@ def create_app(
         log.write("stopped")
 
     # The pages of FastAPI with the documentation load scripts of another site.
-    app = FastAPI(title="deop", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="deop", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     gate = Gate(app, tokens=tokens, limits=limits, metrics=metrics, log=log, place=queue.place)
 
     banks: defaultdict[int, Banks] = defaultdict(lambda: Banks(limits))

@@ -13,10 +13,10 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from deop.serving.access import RequestLog
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import MEDIA_TYPE, Problem
+from deop.serving.request_log import RequestLog
 
 _SWEEP_SECONDS = 1.0
 _PHASES = {

@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,11 +34,13 @@ class WorkerLost(Exception):
 
     Args:
         has_begun: whether it may have begun the work, and ended because of it.
+        exit_code: that of the process, negative for a signal; None: it was still running.
     """
 
-    def __init__(self, *, has_begun: bool = True) -> None:
+    def __init__(self, *, has_begun: bool = True, exit_code: int | None = None) -> None:
         super().__init__()
         self.has_begun = has_begun
+        self.exit_code = exit_code
 
 
 class Lane(Protocol):
@@ -109,7 +112,7 @@ class ProcessLane:
                 raise WorkerLost
             return self._connection.recv()
         except (EOFError, OSError):
-            raise WorkerLost(has_begun=has_begun) from None
+            raise WorkerLost(has_begun=has_begun, exit_code=self._exit_code()) from None
 
     async def run(self, works: Sequence[Work]) -> Done:
         """As in ``Lane``."""
@@ -127,6 +130,12 @@ class ProcessLane:
             except (WorkerLost, DeopError):
                 await asyncio.sleep(pause)
                 pause = min(60.0, 2 * pause)
+
+    def _exit_code(self) -> int | None:
+        if self._process is None:
+            return None
+        self._process.join(_END_SECONDS)  # its end of the connection is closed a little earlier
+        return self._process.exitcode
 
     def _end(self) -> None:
         if self._connection is not None:
@@ -151,6 +160,17 @@ def _yield_to_others() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
 
 
+def _silence() -> None:
+    """Discard what libraries print: it may contain what a client has sent, and a full pipe would stop the worker."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for handle in (1, 2):
+        os.dup2(nowhere, handle)
+    os.close(nowhere)
+
+
 def _work(build: Callable[[], Worker], connection: Connection) -> None:
     """The life of a worker's process: it ends when the other end of the connection is closed."""
     _yield_to_others()
@@ -162,6 +182,7 @@ def _work(build: Callable[[], Worker], connection: Connection) -> None:
     except DeopError as error:
         connection.send(error)
         return
+    _silence()
     connection.send(worker.describe())
     while True:
         try:

@@ -35,6 +35,7 @@ class Metrics:
             "batch_size", "Requests that a worker took together.", buckets=(1, 2, 4, 8, 16, 32), **options
         )
         self.workers_lost = Counter("workers_lost", "Worker processes that ended unexpectedly.", **options)
+        self.log_lines_lost = Counter("log_lines_lost", "Lines of the log that could not be written.", **options)
         self._photos = Gauge("cached_photos", "Encoded photos in memory.", ("worker",), **options)
         self._bytes = Gauge("cached_bytes", "Memory of encoded photos.", ("worker",), **options)
 

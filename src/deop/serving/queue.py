@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 
-from deop.serving.access import RequestLog
 from deop.serving.encoded_photos import unknown_photo
 from deop.serving.lanes import Lane, WorkerLost
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.problems import Problem, exceeds
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Done, Outcome, Work
 
 _MEMORY = 0.9  # of the running mean of seconds per request
@@ -92,16 +92,16 @@ class WorkQueue:
         """Take one of the places for requests, before the body is received; it is free again at the end.
 
         Raises:
-            Problem: 429 if there is none, or if those before it take longer than an answer may; 503 if the server ends.
+            Problem: 429 if there is none, or if the answer would take longer than it may; 503 if the server ends.
         """
         if self.closing:
             raise Problem(503, "the server is being stopped: try again later", retry_after=5)
         if self._places >= self._limits.requests:
             what = f"{self._places:,} requests are being answered"
             raise exceeds(429, "requests", self._limits.requests, what, retry_after=self._retry_after())
-        wait = self._seconds * self._places / len(self._lanes)
-        if self._places >= len(self._lanes) and wait > self._limits.seconds:
-            what = f"the requests before this one take about {wait:.0f} seconds"
+        needed = self._seconds * (self._places / len(self._lanes) + 1)  # those before it, and its own
+        if self._places >= len(self._lanes) and needed > self._limits.seconds:
+            what = f"the answer would take about {needed:.0f} seconds"
             raise exceeds(429, "seconds", self._limits.seconds, what, retry_after=self._retry_after())
         self._places += 1
         self._metrics.in_progress.set(self._places)
@@ -167,7 +167,7 @@ class WorkQueue:
                 done: Done = await lane.run([waiting.work for waiting in batch])
             except WorkerLost as lost:
                 self._metrics.workers_lost.inc()
-                self._log.write("worker lost", "error", worker=index, requests=len(batch))
+                self._log.write("worker lost", "error", worker=index, requests=len(batch), exit_code=lost.exit_code)
                 self._is_up[index] = False
                 await self._retry(batch, suspect=lost.has_begun)
                 await lane.restart()

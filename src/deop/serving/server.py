@@ -20,13 +20,14 @@ from deop.bank.bank import load_bank
 from deop.bank.storage import bank_path
 from deop.errors import CheckpointError, SettingError
 from deop.files import LARGEST_TEXT, check_regular
-from deop.serving.access import RequestLog, is_loopback
+from deop.serving.access import is_loopback
 from deop.serving.app import create_app
 from deop.serving.connections import ConnectionGuard, raise_file_limit
 from deop.serving.lanes import Lane, ProcessLane, WorkerLost
 from deop.serving.limits import Limits
 from deop.serving.metrics import Metrics
 from deop.serving.queue import prefix_of
+from deop.serving.request_log import RequestLog
 from deop.serving.work import Worker
 
 TOKEN_VARIABLE = "DEOP_TOKEN"

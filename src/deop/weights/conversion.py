@@ -15,7 +15,7 @@ from deop.encoders.from_folder import text_from_folder, vision_from_folder
 from deop.encoders.severance import Severance
 from deop.encoders.text_tower import read_tokenizer
 from deop.errors import CheckpointError, DeopError, OutputError, SettingError
-from deop.files import existing_folder, existing_path, read_json, writing_folder
+from deop.files import check_writable, existing_folder, existing_path, read_json, writing_folder
 from deop.images.preprocessing import CLIP, IMAGENET, Resize
 from deop.named_models import TOWERS
 from deop.networks.loading import building_model, list_some, load_strictly
@@ -83,6 +83,7 @@ def convert(
         raise CheckpointError(f"there is no checkpoint {checkpoint}: check the path")
     if existing_path(folder / "config.json"):
         raise OutputError(f"{folder} contains a model already: choose another folder, or remove it first")
+    check_writable([folder / "config.json"])
     if activation not in (None, *ACTIVATIONS):
         raise SettingError(f"unknown activation {activation!r}: choose {' or '.join(ACTIVATIONS)}")
     source = checkpoint_in(source) if source.is_dir() else whole_checkpoint(source)

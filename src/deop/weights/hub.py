@@ -1,5 +1,6 @@
 """Model folders from the Hugging Face hub: downloaded once, then used without a network."""
 
+import errno
 import json
 import shlex
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from deop.dependencies import require
-from deop.errors import CheckpointError, ModelNotFoundError
+from deop.errors import CheckpointError, ModelNotFoundError, OutputError
 from deop.files import (
     PICKLE_SUFFIXES,
     WEIGHT_INDEX,
@@ -56,6 +57,7 @@ _TOKENIZERS: tuple[set[str], ...] = (
 
 _CONVERSION_AUTHOR, _CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
 _CONVERSIONS = "deop-conversions.json"
+_UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
 
 
 class HubUnreachableError(ModelNotFoundError):
@@ -102,6 +104,7 @@ def fetch(repo: str, revision: str = "main") -> Path:
         ModelNotFoundError: not a name of a repo; or not on this machine, and no network, no such repo or revision, or
             no access.
         CheckpointError: the revision has no weights in safetensors, or lacks a file that deop needs.
+        OutputError: the cache cannot be written.
         MissingDependencyError: huggingface_hub is not installed.
     """
     require(f"downloading the model {repo} from the hub", "huggingface_hub")
@@ -302,6 +305,11 @@ def publish(folder: Path, repo: str, *, private: bool | None = None, message: st
 def _explain(repo: str, revision: str, error: Exception) -> NoReturn:
     from huggingface_hub import errors
 
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        raise OutputError(
+            f"cannot write {repo} into the hub's cache, {repo_cache(repo)}: {error.strerror}. Free some space or set "
+            "HF_HUB_CACHE to another folder, and repeat the command: files that are complete are kept"
+        ) from error
     if isinstance(error, errors.GatedRepoError):
         raise ModelNotFoundError(
             f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"
