@@ -74,10 +74,10 @@ def measure_memory(options: BenchOptions) -> Measurement:
             rows.append(_row(f"{engine}, {SIDE} x {SIDE}, {count} given masks", _cell(options, engine, masks=count)))
         for picture, by_side in peaks.items():
             for limit in LIMITS:
-                side = largest_side(by_side, limit * 1024)
+                largest = largest_side(by_side, limit * 1024)
                 what = "map and picture" if picture else "map"
                 label = f"{engine}, largest photo in {limit} GiB, {what}"
-                rows.append(Row(label, figures={"side": side, "megapixels": side**2 / 1e6}))
+                rows.append(Row(label, figures={"side": largest, "megapixels": largest**2 / 1e6}))
     return Measurement(
         "memory",
         "Peak memory of a process: nano, a square photo, five names and its own masks if nothing else is said",

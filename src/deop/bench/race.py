@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from deop.bench.subjects import BenchOptions, RandomCLIPSeg, clip_model, distinct_names
+from deop.bench.subjects import BenchOptions, RandomCLIPSeg, RealisticProposer, clip_model, distinct_names
 from deop.bench.tables import Measurement, Row, compare
 from deop.bench.timing import Case, time_alternately
 from deop.images.preprocessing import Normalization
@@ -128,13 +128,17 @@ def _exported(options: BenchOptions, folder: Path) -> dict[str, Any]:
     names = distinct_names(max(GOALS))
     for number, (label, (precision, change)) in enumerate(variants.items()):
         place = folder / str(number)
-        # The network alone: a graph cannot hold the masks that replace its own for every size of photo.
-        model = race_model(options, lambda proposer, change=change: change(proposer.network))
+        model = race_model(options, partial(_of_network, change))
         export_model(model.float(), place, precision=precision, names=names, calibrate=[options.photo])
         exported = load(place, engine="onnx", dtype=precision, device="cpu", threads=torch.get_num_threads())
         exported.cache = None
         models[label] = exported
     return models
+
+
+def _of_network(change: Callable[[Any], Any], proposer: RealisticProposer) -> Any:
+    """Change the network alone: a graph cannot hold the masks that replace its own for every size of photo."""
+    return change(proposer.network)
 
 
 class _Operations(TorchDispatchMode):
