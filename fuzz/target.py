@@ -75,7 +75,7 @@ def check(target: Target, data: bytes, folder: Path) -> Exception | None:
 
 
 def place_of(error: BaseException) -> str:
-    """The kind of an error and the last line of deop that it came through: what findings are told apart by."""
+    """The type of an error and the last line of deop that it passed through, which identify a finding."""
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_DEOP)]
     frames = ours or traceback.extract_tb(error.__traceback__)
     last = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "contract"

@@ -30,7 +30,7 @@ def read_names(data: bytes, folder: Path) -> None:
     try:
         vocabulary = Vocabulary.parse(names)
     except Exception as error:
-        raise AssertionError(f"the names were read, and are no vocabulary: {error}") from error
+        raise AssertionError(f"the names were read, but do not form a vocabulary: {error}") from error
     assert len(vocabulary.names) == len(names)
 
 

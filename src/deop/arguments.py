@@ -99,7 +99,7 @@ def matches(value: Any, hint: Any) -> bool:
         return True
     kind = origin or hint
     if kind is collections.abc.Sequence:
-        kind = collections.abc.Iterable  # arrays and tensors are no sequences by name
+        kind = collections.abc.Iterable  # arrays and tensors are not subclasses of Sequence
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
