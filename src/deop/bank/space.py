@@ -123,9 +123,7 @@ def check_bank(model: "ModelSurface", bank: "Bank") -> None:
     Raises:
         SettingError: the models or their precision differ.
     """
-    from deop.bank.bank import Bank
-
-    if not isinstance(bank, Bank):
+    if not isinstance(getattr(bank, "space", None), Space):
         raise SettingError(f"bank must be a bank of examples, from deop.learn or deop.load_bank, not {quoted(bank)}")
     if bank.space.precision == model.precision and bank.regions.shape[1] != model.text.width:
         problem = f"the bank has embeddings of {bank.regions.shape[1]} channels, and this model of {model.text.width}"
