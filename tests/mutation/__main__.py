@@ -98,6 +98,8 @@ def main() -> None:
     end = time.monotonic() + options.seconds
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["PYTEST_XDIST_WORKER"] = "gw0"  # tests/conftest.py then leaves torch one thread, which can be forked
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # the tests are those beside the mutants, and this package is already imported
     generate()
     chosen = sample(options.sample, options.seed)
     os.chdir("mutants")
