@@ -47,7 +47,9 @@ def generate() -> None:
     copy_also_copy_files()
     setup_source_paths()
     create_mutants(1)
-    collect_or_load_stats(get_mutant_runner(1), mutants_caught_by_type_checker={}, apply_config_invalidation=True)
+    runner = get_mutant_runner(1)
+    collect_or_load_stats(runner, mutants_caught_by_type_checker={}, apply_config_invalidation=True)
+    runner.shutdown()
 
 
 def mutants_of(area: str, folder: Path = Path("mutants")) -> list[str]:
