@@ -25,7 +25,7 @@ def load_arrays(path: Path) -> Any:
     Raises:
         OSError: it cannot be read, or is a pipe or a device.
         ValueError: its arrays are larger than ``LARGEST`` or than their data, or contain objects.
-        zipfile.BadZipFile, EOFError: it is damaged.
+        Exception: it is damaged. NumPy and zipfile raise errors of many kinds, also when an array is read later.
     """
     check_regular(path)
     if not zipfile.is_zipfile(path):

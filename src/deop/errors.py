@@ -13,6 +13,10 @@ EXIT_CODES = {
 """What the exit codes of the command line mean. The attribute ``exit_code`` of each error is one of them."""
 
 
+LONGEST_MESSAGE = 2000
+"""Characters of the longest message of an error. A value of a stranger's file may have millions."""
+
+
 class DeopError(Exception):
     """Base class of every error that deop raises on purpose.
 
@@ -21,6 +25,13 @@ class DeopError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        if len(message) <= LONGEST_MESSAGE:
+            return message
+        half = LONGEST_MESSAGE // 2 - 2
+        return f"{message[:half]}...{message[-half:]}"
 
 
 class ImageError(DeopError, ValueError):

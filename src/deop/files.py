@@ -177,8 +177,20 @@ def parse_json(path: Path, *, largest: int | None = None) -> Any:
         ValueError: it is not UTF-8, not JSON, or nested too deeply.
     """
     check_regular(path, largest=largest)
+    return json_of(path.read_text(encoding="utf-8-sig"))
+
+
+def json_of(content: str | bytes) -> Any:
+    """The value of a text in JSON.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+
+    >>> json_of('{"a": [1]}')
+    {'a': [1]}
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(content)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
 

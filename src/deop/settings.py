@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from deop.arguments import check_fields
 from deop.errors import SettingError
 from deop.images.preprocessing import Resize
 from deop.severance import TRAINING_FREE, Severance
@@ -84,13 +85,14 @@ class Settings:
     logit_bias: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.anchors not in ANCHORS:
             raise SettingError(f"unknown anchors {self.anchors!r}: choose one of {', '.join(ANCHORS)}")
         if not 0 <= self.token_weight < float("inf"):
             raise SettingError(f"token_weight must be a number of 0 or more, not {self.token_weight}")
         if self.windows is not None:
-            sides = tuple(self.windows) if isinstance(self.windows, (list, tuple)) else ()
-            if len(sides) != 2 or not 0 < sides[1] <= sides[0]:
+            sides = tuple(self.windows)
+            if not 0 < sides[1] <= sides[0]:
                 raise SettingError(
                     f"windows are {self.windows}: give their side and their distance in pixels, such as (336, 224); "
                     "the distance is at most the side"

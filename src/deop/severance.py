@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from deop.arguments import check_fields
 from deop.errors import SettingError
 
 KINDS = ("none", "self", "gate", "gate-normalized", "affinity", "similar", "region")
@@ -97,6 +98,12 @@ class Severance:
     level_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("layers", "levels"):
+            if not isinstance(getattr(self, name), (list, tuple, range)):
+                word = "severed layers" if name == "layers" else "levels"
+                raise SettingError(f"{word} must be a list of integers such as (-1,), not {getattr(self, name)!r}")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_fields(self)
         if self.kind == "affinity-normalized":
             object.__setattr__(self, "kind", "region")
         if not callable(self.kind) and self.kind not in KINDS:
@@ -108,11 +115,6 @@ class Severance:
         ):
             if value not in choices:
                 raise SettingError(f"unknown {name} {value!r}: choose one of {', '.join(map(repr, choices))}")
-        for name in ("layers", "levels"):
-            if isinstance(getattr(self, name), int | str):
-                word = "severed layers" if name == "layers" else "levels"
-                raise SettingError(f"{word} must be a list of integers such as (-1,), not {getattr(self, name)!r}")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.residual, (list, tuple)):
             object.__setattr__(self, "residual", tuple(self.residual))
             if len(self.residual) != len(self.layers):

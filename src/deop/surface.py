@@ -1,7 +1,7 @@
 """What every model offers, whatever engine computes it: ``segment``, ``label``, ``vocabulary``, ``embed``. No torch."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,7 @@ class ModelSurface:
         """
         single = not isinstance(photo, (list, tuple))
         photos: list[Any] = [photo] if single else list(photo)  # type: ignore[arg-type]
-        given: list[Any] = [masks] if single else ([None] * len(photos) if masks is None else list(masks))
+        given: list[Any] = [masks] if single else _masks_of_each(masks, len(photos))
         shape = getattr(masks, "shape", None)
         if not single and shape is not None:
             raise SettingError(
@@ -271,6 +271,8 @@ class ModelSurface:
             VocabularyError, SettingError: naming the input and the remedy.
         """
         check_request(mode)
+        if not isinstance(getattr(encoded, "settings", None), dict):
+            raise SettingError(f"encoded must be a photo that encode returned, not a {type(encoded).__name__}")
         settings = self._settings_of(smallest_region)
         thresholds = Thresholds.parse(threshold)
         vocabulary = self.vocabulary(
@@ -378,9 +380,10 @@ class ModelSurface:
             SettingError: an unknown value, one that the engine does not offer, or options that exclude each other.
         """
         Severance.parse(severance, self.settings.severance)
-        if anchors is not None and anchors not in ANCHORS:
+        if anchors is not None and (not isinstance(anchors, str) or anchors not in ANCHORS):
             raise SettingError(f"unknown anchors {anchors!r}: choose one of {', '.join(ANCHORS)}")
-        if isinstance(classifier, (str, type(None))) and classifier not in CLASSIFIERS:
+        known = classifier in CLASSIFIERS if isinstance(classifier, str) else hasattr(classifier, "seen_columns")
+        if not known:  # a TwoStream is known by its method, since its class needs torch
             raise SettingError(f"unknown classifier {classifier!r}: choose {' or '.join(CLASSIFIERS)}")
 
     def class_probabilities(self, encoded: Any, names: Names) -> Any:
@@ -464,10 +467,23 @@ def check_photos(photos: Any, masks: Any) -> list[Any]:
     if isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence):
         shown = repr(str(photos)[:80]) if isinstance(photos, (str, Path, bytes)) else f"a {type(photos).__name__}"
         raise SettingError(f"encode takes a list of photos, not {shown}: give [photo]")
-    given = list(masks) if masks is not None else [None] * len(photos)
+    given = _masks_of_each(masks, len(photos))
     if len(given) != len(photos):
         raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
     return given
+
+
+def _masks_of_each(masks: Any, count: int) -> list[Any]:
+    """The masks of each photo of a list, None for those without.
+
+    Raises:
+        SettingError: not a list.
+    """
+    if masks is None:
+        return [None] * count
+    if isinstance(masks, str | bytes | Mapping) or not isinstance(masks, Iterable):
+        raise SettingError(f"masks must be a list, with the masks of each photo or None, not a {type(masks).__name__}")
+    return list(masks)
 
 
 def _describe(photos: list[Any], number: int) -> str:

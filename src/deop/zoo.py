@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from deop.arguments import check_arguments
 from deop.dependencies import require
 from deop.errors import CheckpointError, SettingError
 from deop.files import read_json
@@ -51,6 +52,7 @@ def load(
 ) -> "DeOP | Model": ...
 
 
+@check_arguments
 def load(
     name: str | Path,
     *,
@@ -248,7 +250,7 @@ def _training_free(folder: Path, kind: str, proposer: Any, name: str, listed: Zo
 def _is_tower(config: dict[str, Any]) -> bool:
     from deop.encoders.from_folder import TOWERS
 
-    return config.get("model_type") in TOWERS
+    return str(config.get("model_type")) in TOWERS
 
 
 def _towers() -> str:

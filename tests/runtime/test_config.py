@@ -65,6 +65,8 @@ def test_the_built_in_model_has_both_formats():
     [
         ({"format": "other"}, "has the format 'other'"),
         ({"format": "absent"}, "has the format None"),
+        ({"format": ["deop-onnx"]}, r"has the format \['deop-onnx'\]"),
+        ({"format": {}}, "has the format {}"),
         ({"version": 2}, "has version 2, and deop .* reads version 1: update deop"),
         ({"version": "1"}, "has version '1', .*: fetch or export the folder again"),
         ({"version": True}, "has version True"),

@@ -387,3 +387,11 @@ def test_templates_that_have_no_effect_warn(tiny_clip):
         nano.vocabulary("cup", templates="none")  # which is what this model does
         nano.vocabulary("cup")
         deop.DeOP(nano.encoder, loaded(tiny_clip)).vocabulary("cup", templates="photo")
+
+
+@pytest.mark.parametrize(("count", "more"), [(7, ""), (8, ""), (9, " and 1 more"), (30, " and 22 more")])
+def test_a_message_lists_eight_names(count, more):
+    names = [f"wall {number}" for number in range(count)]
+    with pytest.raises(VocabularyError) as caught:
+        Vocabulary.parse(names, things=[]).check_mode("instance")
+    assert f"no name is a thing ({', '.join(names[:8])}{more}): use" in str(caught.value)

@@ -14,6 +14,7 @@ import deop
 from deop.data.folder import open_folder
 from deop.data.labelled import read_classes, read_mask
 from deop.errors import DataError, DeopError, ImageError, ProposalError, SettingError
+from deop.files import json_of
 from deop.images.masks import as_masks, read_masks
 from deop.images.reading import read_photo
 from deop.results.segmentation import Segmentation
@@ -81,6 +82,20 @@ def many_arrays() -> bytes:
     return file.getvalue()
 
 
+def with_header(text: str) -> bytes:
+    """An array file with any text in place of its header."""
+    header = text.encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100)
+
+
+def with_flag(position: int, value: int) -> bytes:
+    """An archive with another byte in the table of contents and before each array: both have the same fields."""
+    content = bytearray(zipped(masks=npy(np.zeros((1, 4, 4), bool))))
+    for magic, shift in ((b"PK\x01\x02", 2), (b"PK\x03\x04", 0)):
+        content[content.index(magic) + 4 + shift + position] = value
+    return bytes(content)
+
+
 MASKS: dict[str, Callable[[Path], object]] = {
     "empty.npy": content(bytes),
     "empty.npz": content(bytes),
@@ -105,6 +120,16 @@ MASKS: dict[str, Callable[[Path], object]] = {
     "lying.npz": content(lambda: zipped(masks=lying_header((1 << 20, 1 << 12, 1 << 12)))),
     "overflow.npy": content(lambda: lying_header((1 << 62, 1 << 62))),
     "gigabytes.npz": content(many_arrays),
+    "encrypted.npz": content(lambda: with_flag(2, 1)),
+    "version-of-zip.npz": content(lambda: with_flag(0, 99)),
+    "method-of-zip.npz": content(lambda: with_flag(4, 77)),
+    "patched.npz": content(lambda: with_flag(2, 0x20)),
+    "open-header.npy": content(lambda: with_header("{'descr': '|b1', (")),
+    "zero-in-header.npy": content(lambda: with_header("{'descr': '|b1'\0}")),
+    "long-header.npy": content(lambda: with_header("{'descr': '" + "x" * 60_000 + "'}")),
+    "nested-header.npy": content(lambda: with_header("(" * 9_000)),
+    "nested-header.npz": content(lambda: zipped(masks=with_header("(" * 9_000))),
+    "open-header.npz": content(lambda: zipped(masks=with_header("{'descr': '|b1', ("))),
     "two-arrays.npz": content(lambda: zipped(a=npy(np.zeros((1, 4, 4))), b=npy(np.zeros((1, 4, 4))))),
     "no-array.npz": content(zipped),
     "colour.png": photo("PNG"),
@@ -303,6 +328,25 @@ def test_links_of_a_labelled_folder_show_nothing_of_what_they_lead_to(part, tmp_
     assert "hunter2" not in str(caught.value)
 
 
+# ---- values that are too long or too deep for a message
+
+
+def test_a_message_shows_the_beginning_and_the_end_of_a_long_one():
+    """The input is named at the beginning, the remedy at the end."""
+    for kind in (ImageError, SettingError, ProposalError, DataError):
+        message = str(kind(f"cannot read a.png: {'x' * 10**6}; copy it again"))
+        assert len(message) <= 2000
+        assert message.startswith("cannot read a.png: xx")
+        assert message.endswith("xx; copy it again")
+        assert str(kind("x" * 2000)) == "x" * 2000
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, b"[" * 100_000, "", "{", b"\xff"])
+def test_json_of_any_content_is_read_or_a_value_error(content):
+    with pytest.raises(ValueError):
+        json_of(content)
+
+
 # ---- deop.toml
 
 
@@ -310,7 +354,7 @@ CONFIGS = (
     "[segment", "[segment]\nclasses = ", "[segment]\nclasses = [1]", "[segment]\nunknown = 1", "[unknown]\na = 1",
     "a = 1", "[segment]\nthreshold = 'x'", "[segment]\nmode = 7", "[segment]\nmode = 'x'", "[segment.deep]\na = 1",
     "[[segment]]\na = 1", "segment = 7", "[segment]\n" + "a" * 5000 + " = 1", "[segment]\nmode = '" + "x" * 5000 + "'",
-    "\x00", "\xff", "[segment]\ncsv = \x1b",
+    "\x00", "\xff", "[segment]\ncsv = \x1b", "a = " + "[" * 20_000,
 )  # fmt: skip
 
 

@@ -287,10 +287,10 @@ def clean_name(name: object) -> str:
     >>> clean_name(" sofa | couch "), clean_name("- cup")
     ('sofa|couch', '-cup')
     """
-    if name == UNMARKED:
-        return UNMARKED
     if not isinstance(name, str):
         raise VocabularyError(f"the name of an example must be a string, not {name!r}")
+    if name == UNMARKED:
+        return UNMARKED
     text = " ".join(name.split())
     sign = NOT if text.startswith(NOT) else ""
     texts = [part.strip() for part in text.removeprefix(NOT).split("|")]

@@ -1,12 +1,13 @@
 """Learning examples: from photos with marked regions to a bank."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deop.arguments import check_arguments
 from deop.arrays import to_float32
 from deop.bank.bank import NOT, UNMARKED, Bank, clean_name
 from deop.bank.marks import masks_of, needs_proposals
@@ -46,6 +47,7 @@ class MarkedPhoto:
     names: Sequence[str]
 
 
+@check_arguments
 def learn(
     model: "ModelSurface",
     photos: Photo | Sequence[Photo],
@@ -80,7 +82,9 @@ def learn(
     listed: list[Any] = list(photos)
     if (
         isinstance(masks, np.ndarray)
+        or not isinstance(masks, Sized)
         or len(masks) != len(listed)
+        or not isinstance(names, Sized)
         or isinstance(names, str)
         or len(names) != len(listed)
     ):
@@ -89,6 +93,8 @@ def learn(
         )
     marked = []
     for photo, marks, texts in zip(listed, masks, names, strict=True):
+        if callable(marks) or not isinstance(texts, Iterable):
+            raise SettingError("give the masks of each photo, and a list with a name for each of them")
         marked.append(MarkedPhoto(photo, marks, [texts] if isinstance(texts, str) else list(texts)))
     return learn_photos(model, marked, len(marked), limit=limit, note=note, progress=progress)
 

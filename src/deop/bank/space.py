@@ -8,6 +8,7 @@ import numpy as np
 
 from deop.arrays import to_float32
 from deop.errors import SettingError
+from deop.text.vocabulary import quoted
 
 if TYPE_CHECKING:
     from deop.bank.bank import Bank
@@ -122,6 +123,8 @@ def check_bank(model: "ModelSurface", bank: "Bank") -> None:
     Raises:
         SettingError: the models or their precision differ.
     """
+    if not isinstance(getattr(bank, "space", None), Space):
+        raise SettingError(f"bank must be a bank of examples, from deop.learn or deop.load_bank, not {quoted(bank)}")
     if bank.space.precision == model.precision and bank.regions.shape[1] != model.text.width:
         problem = f"the bank has embeddings of {bank.regions.shape[1]} channels, and this model of {model.text.width}"
         raise SettingError(f"{problem}: it is of another model ({bank.space.model}). {_RELEARN.capitalize()}")

@@ -11,7 +11,7 @@ import numpy as np
 from deop._version import __version__
 from deop.bank.space import Space
 from deop.errors import CheckpointError, DeopError, SettingError
-from deop.files import replacing
+from deop.files import json_of, replacing
 from deop.tensors import TensorFile
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def read_bank(path: str | Path, limit: int, content: bytes | None = None) -> dic
         raise CheckpointError(f"no bank at {place}: create it with `deop learn DATA --name {path}`")
     file = TensorFile(place, content)
     try:
-        described = json.loads(file.metadata[KEY])
+        described = json_of(file.metadata[KEY])
         version = described["version"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{place} is no bank of examples: create one with `deop learn`") from None
     if version != VERSION:
         raise CheckpointError(f"{place} has version {version}, and deop {__version__} reads version {VERSION}: update")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deop.arguments import check_fields
 from deop.batch.plan import Plan, number_of, part_name, read_plan, write_plan
 from deop.batch.settings import NAME, VERSION, check_same, settings_hash
 from deop.batch.sources import list_units
@@ -20,6 +21,7 @@ from deop.batch.supervisor import COMMAND, RECYCLE, TIMEOUT
 from deop.batch.table import MASKS, Statistics, read_statistics
 from deop.batch.worker import WorkerOptions
 from deop.errors import DataError, DeopError, SettingError
+from deop.files import json_of
 
 ENGINES = ("local", "ray")
 """What runs the workers."""
@@ -75,6 +77,7 @@ class BatchOptions:
     ray_address: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.engine not in ENGINES:
             raise SettingError(f"unknown engine {self.engine!r}: choose {' or '.join(ENGINES)}")
         if self.worker.masks not in MASKS:
@@ -160,7 +163,7 @@ def _resume(storage: Storage, content: bytes, settings: dict[str, Any], output: 
         SettingError: it has other settings.
         DataError: the plan is missing or damaged.
     """
-    before = json.loads(content)
+    before = json_of(content)
     if not isinstance(before, dict):
         raise ValueError("not a JSON object")
     check_same(before, settings, output)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deop.errors import OutputError, SettingError
+from deop.files import json_of
 
 RENEWAL = 20.0
 """Seconds between renewals."""
@@ -144,7 +145,7 @@ class Lease:
 
 def _parse(content: bytes | None) -> dict[str, Any]:
     try:
-        owner = json.loads(content or b"{}")
+        owner = json_of(content or b"{}")
     except ValueError:
         owner = {}
     return owner if isinstance(owner, dict) else {}

@@ -1,7 +1,6 @@
 """Reading what ``deop batch`` wrote: the rows of a batch as results, one after the other."""
 
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from deop.batch.storage import Storage
 from deop.batch.stores import file_system
 from deop.batch.table import arrow
 from deop.errors import DataError
+from deop.files import json_of
 from deop.images.rle import decode_rle
 from deop.results.segmentation import Segmentation
 from deop.results.segments import Segment, paint_segments
@@ -83,7 +83,7 @@ class BatchResults:
         if content is None:
             raise DataError(f"{self.place} is not the output of deop batch: it has no {NAME}")
         try:
-            settings: dict[str, Any] = json.loads(content)
+            settings: dict[str, Any] = json_of(content)
             return {key: settings[key] for key in ("names", "mode", "input")}
         except (ValueError, TypeError, KeyError):
             raise DataError(f"{self._storage.address(NAME)} is damaged") from None

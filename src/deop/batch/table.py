@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deop.dependencies import missing
+from deop.files import json_of
 
 if TYPE_CHECKING:
     from deop.results.segmentation import Segmentation
@@ -206,4 +207,4 @@ def read_statistics(address: str) -> Statistics:
         metadata = pa.parquet.read_schema(file).metadata or {}
     if _STATISTICS not in metadata:
         raise ValueError(f"{address} was not written by deop batch")
-    return Statistics.from_json(json.loads(metadata[_STATISTICS]))
+    return Statistics.from_json(json_of(metadata[_STATISTICS]))

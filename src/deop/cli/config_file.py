@@ -136,7 +136,7 @@ def _parse(file: Path) -> dict[str, Any]:
     try:
         check_regular(file, pipes=True, largest=LARGEST_TEXT)
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise SettingError(f"cannot read {file}: {error}. It must be a TOML file in UTF-8.") from error
 
 

@@ -1,6 +1,5 @@
 """Writing the results of ``deop segment`` as they are computed: files, JSON Lines, COCO, and the table of one photo."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from deop.cli.output import print_table
 from deop.cli.segment_options import FileOptions
 from deop.cli.streams import STREAM, write_to_stdout
 from deop.errors import DeopError, NotFoundInPhotoError, OutputError
-from deop.files import resolved
+from deop.files import json_of, resolved
 
 if TYPE_CHECKING:
     from deop.results.coco import CocoWriter
@@ -213,7 +212,7 @@ def listed_photos(path: Path | None) -> dict[str, bytes]:
         return lines
     try:
         for line in path.read_bytes().splitlines():
-            content = json.loads(line)
+            content = json_of(line)
             if "error" not in content:
                 lines[content["photo"]] = line
     except (OSError, ValueError, TypeError, KeyError) as error:

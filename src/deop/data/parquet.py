@@ -5,7 +5,6 @@ A cell has the bytes of an image file, its path (relative to the Parquet file, a
 with keys and paths.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from deop.data.entries import Cell, Entry, StoredFile, parquet_metadata, read_co
 from deop.data.labelled import LabelClass, Pair, classes_of
 from deop.data.tar import safe_key
 from deop.errors import DataError
+from deop.files import json_of
 from deop.images.collection import LeftOut
 
 IMAGE_COLUMNS = ("image", "photo", "img", "path", "file_name", "filename", "file", "url")
@@ -197,7 +197,7 @@ def classes_in(file: str) -> tuple[LabelClass, ...] | None:
     """
     content = (parquet_metadata(file).metadata or {}).get(b"huggingface")
     try:
-        features = json.loads(content)["info"]["features"] if content else {}
+        features = json_of(content)["info"]["features"] if content else {}
         names = next((names for column in _CLASS_COLUMNS for names in _class_labels(features.get(column))), None)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

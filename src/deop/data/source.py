@@ -1,6 +1,5 @@
 """Opening labelled data of any kind: a folder, Parquet files, or WebDataset's tar files."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from deop.data.parquet import Columns, classes_in, read_parquets
 from deop.data.tar import read_tars
 from deop.dependencies import require
 from deop.errors import DataError, ImageError, SettingError
+from deop.files import json_of
 
 _KINDS = ("parquet", "tar")
 _SPLITS = {
@@ -214,10 +214,7 @@ def _content(place: str) -> bytes | None:
 
 
 def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except RecursionError:
-        raise ValueError("its values are nested too deeply") from None
+    return json_of(content.decode("utf-8-sig"))
 
 
 def _parsed(content: bytes, place: str) -> tuple[LabelClass, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deop._version import __version__
+from deop.arguments import check_arguments
 from deop.encoders.int8 import is_int8
 from deop.encoders.nano import NanoEncoder
 from deop.encoders.nano_text import NanoText
@@ -39,6 +40,7 @@ TEXT_WEIGHTS = "text.safetensors"
 """File with the weights of the text tower."""
 
 
+@check_arguments
 def export_model(
     model: DeOP,
     folder: str | Path,

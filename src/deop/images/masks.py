@@ -1,8 +1,6 @@
 """Masks given by the caller: ground truth, output of another program, files."""
 
 import math
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -291,7 +289,7 @@ def _read_array(path: Path) -> np.ndarray:
                     f"{path} contains {', '.join(names) or 'no array'}: name the array of masks 'masks'"
                 )
             return loaded["masks" if "masks" in names else names[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ProposalError):
-            raise
+    except (ProposalError, MemoryError):
+        raise
+    except Exception as error:  # NumPy and zipfile raise many kinds of exceptions for damaged data
         raise ProposalError(f"cannot read masks from {path}: {error}") from error

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, MutableMapping
+from numbers import Integral
 
 from deop.errors import SettingError
 
@@ -69,7 +70,7 @@ def check_threads(count: int | None) -> int | None:
     Raises:
         SettingError: a number below 1.
     """
-    if count is not None and count < 1:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, Integral) or count < 1):
         raise SettingError(f"the number of threads must be at least 1, not {count}")
     return count
 

@@ -213,7 +213,7 @@ class TwoStream:
         """
         if isinstance(value, cls):
             return value
-        if value not in ("one-pass", "two-stream"):
+        if not isinstance(value, str) or value not in ("one-pass", "two-stream"):
             raise SettingError(f"unknown classifier {value!r}: choose one-pass or two-stream")
         return None if value == "one-pass" else cls()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from PIL import Image
 
+from deop.arguments import check_arguments
 from deop.errors import ImageError, SettingError
 from deop.results import coco, geojson, label_maps, label_studio, labelme, libraries, notebook, saving, yolo
 from deop.results.archive import load_archive
@@ -35,6 +36,7 @@ class Exports:
         named = {segment.name for segment in self._result.segments}
         return tuple(name for name in self._result.names if name not in named)
 
+    @check_arguments
     def save(self, path: str | os.PathLike[str], format: str | None = None, **options: Any) -> Path:
         """Write the result to a file.
 
@@ -64,6 +66,7 @@ class Exports:
         return saving.save(self._result, Path(path), format, options)
 
     @classmethod
+    @check_arguments
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read the ``.npz`` file that ``save`` wrote.
 
@@ -76,6 +79,7 @@ class Exports:
         except (SettingError, TypeError, AttributeError, ValueError) as error:
             raise ImageError(f"cannot read {path}: the file is damaged ({error})") from error
 
+    @check_arguments
     def save_labels(
         self,
         path: str | os.PathLike[str],
@@ -109,6 +113,7 @@ class Exports:
         label_maps.save_label_map(self._result, Path(path), palette)
         return Path(path)
 
+    @check_arguments
     def summary(self, rle: bool = False) -> dict[str, Any]:
         """The result without pixels, in types that JSON supports.
 
@@ -122,6 +127,7 @@ class Exports:
         """
         return summarise(self._result, rle)
 
+    @check_arguments
     def to_coco(
         self,
         image_id: int = 1,
@@ -151,6 +157,7 @@ class Exports:
         """
         return coco.instances(self._result, image_id, file_name or self.file_name, first_id, rle, tolerance)
 
+    @check_arguments
     def to_panoptic(self, image_id: int = 1, file_name: str | None = None) -> tuple[Image.Image, dict[str, Any]]:
         """COCO's panoptic format.
 
@@ -164,6 +171,7 @@ class Exports:
         """
         return coco.panoptic(self._result, image_id, file_name or str(Path(self.file_name).with_suffix(".png")))
 
+    @check_arguments
     def to_polygons(self, tolerance: float = 0.0) -> list[list[Polygon]]:
         """The outlines of the segments along the edges of pixels.
 
@@ -180,6 +188,7 @@ class Exports:
         """
         return [segment_polygons(segment, tolerance) for segment in self._result.segments]
 
+    @check_arguments
     def to_geojson(self, tolerance: float = 0.0) -> dict[str, Any]:
         """A GeoJSON FeatureCollection in pixel coordinates (x to the right, y down), one feature per segment.
 
@@ -191,6 +200,7 @@ class Exports:
         """
         return geojson.feature_collection(self._result, tolerance)
 
+    @check_arguments
     def to_yolo(self, tolerance: float = 0.0) -> str:
         """The label file of a YOLO segmentation data set: lines "class x1 y1 x2 y2 ...", coordinates in [0, 1].
 
@@ -203,6 +213,7 @@ class Exports:
         """
         return yolo.label_text(self._result, tolerance)
 
+    @check_arguments
     def to_labelme(
         self, image_path: str | None = None, tolerance: float = 0.0, *, masks: bool = False
     ) -> dict[str, Any]:
@@ -216,6 +227,7 @@ class Exports:
         """
         return labelme.annotation(self._result, image_path or self.file_name, tolerance, masks)
 
+    @check_arguments
     def to_labelstudio(
         self,
         image: str | None = None,
@@ -244,6 +256,7 @@ class Exports:
         """
         return libraries.supervision_detections(self._result)
 
+    @check_arguments
     def to_fiftyone(self, kind: str = "detections") -> Any:
         """A label of FiftyOne.
 

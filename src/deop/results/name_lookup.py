@@ -1,6 +1,6 @@
 """The names of a result that a picture or a heatmap is made for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from deop.errors import SettingError
 
@@ -34,6 +34,8 @@ def find_names(
         whole = requested.strip()
         # A single name may contain commas.
         requested = [whole] if _key(whole) in index else whole.split(";" if ";" in whole else ",") if whole else []
+    if not isinstance(requested, Iterable):
+        raise SettingError(f"the names must be a list of strings, or one string with commas, not {requested!r}")
     found: dict[int, None] = {}
     for name in requested:
         if not isinstance(name, str):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deop.arguments import check_arguments, check_fields
 from deop.errors import NotFoundInPhotoError, SettingError
-from deop.results.checks import MODES, as_map, as_names
+from deop.results.checks import MODES, as_map, as_names, check_kinds, check_numbers, check_piece
 from deop.results.colours import vocabulary_colours
 from deop.results.cutout import cut_out
 from deop.results.exports import Exports
@@ -18,6 +19,7 @@ from deop.results.legend import percent
 from deop.results.name_lookup import find_names
 from deop.results.overlay import STYLES, check_alpha, draw_segments
 from deop.results.segments import Runs, Segment, paint_segments, segments_of_map
+from deop.text.vocabulary import quoted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +59,7 @@ class Segmentation(Exports):
     heatmaps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.mode not in MODES:
             raise SettingError(f"unknown mode {self.mode!r}: use one of {', '.join(MODES)}")
         object.__setattr__(self, "names", as_names(self.names))
@@ -66,7 +69,12 @@ class Segmentation(Exports):
                 f"the photo must be {(*self.label_map.shape, 3)} uint8 to match the label map, "
                 f"not {self.photo.shape} {self.photo.dtype}"
             )
+        for name, values in self.heatmaps.items():
+            if not isinstance(values, np.ndarray) or values.shape != self.shape:
+                raise SettingError(f"the heatmap of {name!r} must be an array {self.shape}, the size of the label map")
         for segment in self.segments:
+            if not isinstance(segment, Segment):
+                raise SettingError(f"segments must be a list of Segment, not of {type(segment).__name__}")
             if segment.shape != self.label_map.shape:
                 raise SettingError(
                     f"segment {segment.name!r} belongs to a photo of shape {segment.shape}, not {self.shape}"
@@ -77,6 +85,7 @@ class Segmentation(Exports):
                 )
 
     @classmethod
+    @check_arguments
     def from_semantic(
         cls,
         photo: np.ndarray,
@@ -106,18 +115,15 @@ class Segmentation(Exports):
         names = as_names(names)
         label_map = as_map(label_map, len(names), "label_map")
         scores, runs = np.ones(len(names)), Runs.of(label_map)
+        kinds = check_kinds(isthing, len(names))
         if confidence is not None:
-            if confidence.shape not in ((len(names),), label_map.shape):
-                raise SettingError(
-                    f"confidence must be of each pixel {label_map.shape} or of each name {(len(names),)}, "
-                    f"not {confidence.shape}"
-                )
+            check_numbers(confidence, (label_map.shape, (len(names),)), "confidence")
             scores = confidence if confidence.ndim == 1 else runs.mean(confidence, len(names))
-        kinds = isthing if isthing is not None else [None] * len(names)
         segments = segments_of_map(label_map, names, range(len(names)), scores.tolist(), kinds, runs)
         return cls(names, label_map, segments, photo, "semantic", settings or {}, source)
 
     @classmethod
+    @check_arguments
     def from_panoptic(
         cls,
         photo: np.ndarray,
@@ -139,14 +145,16 @@ class Segmentation(Exports):
             source: path of the photo.
         """
         names = as_names(names)
-        segment_map = as_map(segment_map, len(pieces), "segment_map")
-        class_ids = [int(piece[0]) for piece in pieces]
-        scores, kinds = [float(piece[1]) for piece in pieces], [piece[2] for piece in pieces]
+        checked = [check_piece(piece, len(names)) for piece in pieces]
+        segment_map = as_map(segment_map, len(checked), "segment_map")
+        class_ids = [class_id for class_id, _, _ in checked]
+        scores, kinds = [score for _, score, _ in checked], [kind for _, _, kind in checked]
         segments = segments_of_map(segment_map, names, class_ids, scores, kinds)
         label_map = np.array([-1, *class_ids], np.int32)[segment_map + 1]
         return cls(names, label_map, segments, photo, "panoptic", settings or {}, source)
 
     @classmethod
+    @check_arguments
     def from_instances(
         cls,
         photo: np.ndarray,
@@ -168,10 +176,18 @@ class Segmentation(Exports):
             source: path of the photo.
         """
         names = as_names(names)
-        candidates = (
-            Segment.from_mask(names[class_id], class_id, score, mask, isthing)
-            for (class_id, score, isthing), mask in instances
-        )
+        shape = photo.shape[:2]
+
+        def segment_of(instance: Any) -> Segment | None:
+            if not isinstance(instance, Sequence) or len(instance) != 2 or isinstance(instance, str | bytes):
+                raise SettingError(f"an instance is {quoted(instance)}: give ((class_id, score, isthing), mask)")
+            class_id, score, isthing = check_piece(instance[0], len(names))
+            mask = instance[1]
+            if not isinstance(mask, np.ndarray) or mask.shape != shape:
+                raise SettingError(f"the mask of an instance must be an array {shape}, the size of the photo")
+            return Segment.from_mask(names[class_id], class_id, score, mask, isthing)
+
+        candidates = map(segment_of, instances)
         segments = sorted((s for s in candidates if s), key=lambda s: (-s.score, -s.area, s.name, s.box))
         if label_map is None:
             painted = paint_segments(segments, (photo.shape[0], photo.shape[1]))
@@ -193,6 +209,7 @@ class Segmentation(Exports):
         """(K, 3) uint8, the sRGB colour of each name. They depend on the names alone, not on their order or a photo."""
         return vocabulary_colours(self.names)
 
+    @check_arguments
     def overlay(
         self,
         alpha: float | None = None,
@@ -279,6 +296,7 @@ class Segmentation(Exports):
             raise SettingError("no name is given: give one or more of the names of the result")
         return found
 
+    @check_arguments
     def cutout(
         self, names: Sequence[str] | str | None = None, *, soft_edge: bool = True, crop: bool = False
     ) -> Image.Image:
@@ -308,6 +326,7 @@ class Segmentation(Exports):
             raise NotFoundInPhotoError(f"nothing to cut out: no pixel of {self.source or 'the photo'} is {what}")
         return cut_out(self.photo, mask, soft_edge=soft_edge, crop=crop)
 
+    @check_arguments
     def heatmap(
         self,
         name: str,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deop.arguments import check_fields
 from deop.errors import SettingError
 from deop.images.rle import compress_counts, encode_crop
 
@@ -48,6 +49,7 @@ class Segment:
     value: int = field(repr=False, default=-1)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.isthing is not None:
             object.__setattr__(self, "isthing", bool(self.isthing))  # json does not support NumPy's bool
         (x0, y0, x1, y1), (height, width) = self.box, self.shape

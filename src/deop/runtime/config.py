@@ -129,7 +129,7 @@ class RuntimeConfig:
 
 def has_graphs(config: Mapping[str, Any]) -> bool:
     """Whether the content of a ``config.json`` describes ONNX graphs."""
-    return config.get("format") in _KEYS and config.get("onnx") is not None
+    return str(config.get("format")) in _KEYS and config.get("onnx") is not None
 
 
 def read_runtime_config(folder: str | Path) -> RuntimeConfig:
@@ -143,7 +143,7 @@ def read_runtime_config(folder: str | Path) -> RuntimeConfig:
     path = folder / "config.json"
     config = read_json(path)
     kind = config.get("format")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise CheckpointError(f"{path} has the format {kind!r}: expected {FORMAT!r}, which `deop export` writes")
     _check_version(path, config.get("version"), _VERSIONS[kind])
     if config.get("onnx") is None:

@@ -71,7 +71,7 @@ def check_engine(engine: str | None) -> None:
     Raises:
         SettingError: naming it.
     """
-    if engine is not None and engine not in ENGINES:
+    if engine is not None and (not isinstance(engine, str) or engine not in ENGINES):
         raise SettingError(f"unknown engine {engine!r}: choose {' or '.join(ENGINES)}")
 
 

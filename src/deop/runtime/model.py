@@ -171,7 +171,7 @@ class Model(ModelSurface):
             SettingError: an unknown value, or one that the graphs do not compute.
         """
         super().check_encoding(severance, anchors, classifier)
-        if classifier != "one-pass":
+        if not isinstance(classifier, str) or classifier != "one-pass":
             raise SettingError(f"the two-stream classifier needs torch: {torch_remedy()}")
         if self.settings.prior:
             raise SettingError(

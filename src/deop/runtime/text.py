@@ -1,6 +1,5 @@
 """The text encoders of exported models: a word table, a text tower with its tokenizer, or a table of names."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deop.errors import CheckpointError, MissingDependencyError, VocabularyError
+from deop.files import json_of
 from deop.runtime.config import OnnxParts
 from deop.runtime.files import read_checked
 from deop.tensors import TensorFile
@@ -142,7 +142,7 @@ class NameTable:
         file = TensorFile(path)
         self.rows = file[NAME_ROWS]
         try:
-            texts = json.loads(file.metadata[NAME_TEXTS])
+            texts = json_of(file.metadata[NAME_TEXTS])
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path} has no list of names in its metadata: export the model again") from error
         if not isinstance(texts, list) or self.rows.ndim != 2 or len(texts) != len(self.rows):

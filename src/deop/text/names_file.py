@@ -1,14 +1,13 @@
 """Class names from files: text, JSON and CSV."""
 
 import csv
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deop.errors import SettingError, VocabularyError
-from deop.files import LARGEST_TEXT, check_regular
+from deop.files import LARGEST_TEXT, check_regular, json_of
 from deop.text.vocabulary import VocabularyWarning, shorten, split_name
 
 COLUMNS = ("name", "class", "class_name", "classname", "label", "category")
@@ -106,8 +105,8 @@ def _decode(path: Path) -> str:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        json_of(text)
+    except ValueError:
         return False
     return True
 
@@ -115,8 +114,8 @@ def _is_json(text: str) -> bool:
 def _from_json(text: str, source: str) -> list[str]:
     expected = '["cat", "dog"] or [{"name": "cat"}, {"name": "dog"}]'
     try:
-        values: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values: Any = json_of(text)
+    except ValueError as error:
         raise SettingError(f"{source} is not valid JSON: {error}. Expected {expected}") from error
     if isinstance(values, dict):
         values = next((values[key] for key in LISTS if key in values), None)

@@ -1,6 +1,6 @@
 """Template sets: sentences that a name is put into, whose embeddings are averaged (docs/method.md §4)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from deop.errors import VocabularyError
 
@@ -147,6 +147,8 @@ def parse_templates(templates: str | Sequence[str] | None) -> tuple[str, ...]:
         templates = (templates,)
     if isinstance(templates, set | frozenset):
         raise VocabularyError("the templates are a set, which has no order: give a list")
+    if not isinstance(templates, Iterable):
+        raise VocabularyError(f"templates must be a string or a list of sentences, not {templates!r}")
     sentences = tuple(templates)
     if not sentences:
         raise VocabularyError("the list of templates is empty: give a sentence such as 'a photo of a {}.', or \"none\"")

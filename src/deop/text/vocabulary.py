@@ -58,10 +58,11 @@ class Vocabulary:
     bank_weight: float | None = None
 
     def __post_init__(self) -> None:
-        for entry in (self.synonyms, self.background, self.templates, *self.synonyms):
+        groups = self.synonyms if isinstance(self.synonyms, Sequence) else ()
+        for entry in (self.synonyms, self.background, self.templates, *groups):
             if isinstance(entry, str) or not isinstance(entry, Sequence):
                 raise VocabularyError(
-                    f"Vocabulary takes tuples of texts, not {entry!r}: Vocabulary.parse reads names in other forms"
+                    f"Vocabulary takes tuples of texts, not {quoted(entry)}: Vocabulary.parse reads other forms"
                 )
         synonyms = tuple(tuple(_clean(text, "names") for text in texts) for texts in self.synonyms)
         background = tuple(_clean(text, "background") for text in self.background)
@@ -73,6 +74,8 @@ class Vocabulary:
         object.__setattr__(self, "background", background)
         object.__setattr__(self, "templates", parse_templates(tuple(self.templates)))
         if self.isthing is not None:
+            if isinstance(self.isthing, str) or not isinstance(self.isthing, Sequence):
+                raise VocabularyError(f"isthing must have True or False for each name, not {quoted(self.isthing)}")
             object.__setattr__(self, "isthing", tuple(bool(flag) for flag in self.isthing))
             if len(self.isthing) != len(synonyms):
                 raise VocabularyError(f"isthing has {len(self.isthing)} flags for {len(synonyms)} names: give one each")

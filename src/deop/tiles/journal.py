@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from deop.errors import OutputError, SettingError
-from deop.files import lock_file, parse_json
+from deop.files import json_of, lock_file, parse_json
 from deop.images.canvas import Canvas
 from deop.labelling.masks import PhotoMasks
 from deop.tiles.views import View
@@ -197,7 +197,7 @@ class Journal:
     def counts(self, kind: str, number: int) -> dict[str, Any]:
         """What is known about a finished band."""
         with zipfile.ZipFile(self.folder / _band(kind, number)) as archive:
-            values: dict[str, Any] = json.loads(archive.read(_COUNTS))
+            values: dict[str, Any] = json_of(archive.read(_COUNTS))
             return values
 
     # --- Views
@@ -211,7 +211,7 @@ class Journal:
             with np.load(self.folder / "views" / f"{name}.npz", allow_pickle=False) as values:
                 canvas = Canvas(*(tuple(int(side) for side in pair) for pair in values["canvas"]))  # type: ignore[arg-type]
                 view = View(values["votes"], PhotoMasks(values["logits"]), canvas)
-        except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # missing, or damaged since
+        except Exception:  # missing, or damaged since: NumPy and zipfile raise many kinds of exceptions
             return None
         self._keep(name, view)
         return view

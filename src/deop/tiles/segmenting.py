@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from deop.arguments import check_arguments
 from deop.errors import OutputError, SettingError
 from deop.images.reading import Photo
 from deop.labelling.small_regions import absorb_small_regions
@@ -91,6 +92,7 @@ class TiledResult:
         }
 
 
+@check_arguments
 def segment_tiles(
     model: ModelSurface,
     photo: Photo,

@@ -320,7 +320,7 @@ def _check_loads(folder: Path, source: Path, *, has_tokenizer: bool) -> None:
     from deop.proposals.from_folder import proposer_from_folder  # imports transformers
 
     try:
-        if read_json(folder / "config.json").get("model_type") in TOWERS:
+        if str(read_json(folder / "config.json").get("model_type")) in TOWERS:
             vision_from_folder(folder)
             if has_tokenizer:
                 text_from_folder(folder)

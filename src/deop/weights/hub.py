@@ -177,7 +177,7 @@ def is_complete(folder: Path) -> bool:
             return False
     except CheckpointError:
         return False
-    return config.get("model_type") not in TOWERS or any(tokenizer <= names for tokenizer in _TOKENIZERS)
+    return str(config.get("model_type")) not in TOWERS or any(tokenizer <= names for tokenizer in _TOKENIZERS)
 
 
 def license_of(folder: Path) -> str:
