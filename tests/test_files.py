@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from deop.errors import CheckpointError, OutputError, SettingError
-from deop.files import existing_folder, existing_path, lock_file, parse_json, read_names, replacing, sha256
+from deop.files import (
+    existing_folder,
+    existing_path,
+    lock_file,
+    parse_json,
+    read_names,
+    replacing,
+    sha256,
+    writing_folder,
+)
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
@@ -156,3 +165,15 @@ def test_drives_without_locks_are_used_without_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     lock_file(tmp_path / "lock").close()
+
+
+def test_a_disk_that_is_full_while_tensors_are_written(tmp_path):
+    """safetensors has an error of its own for it, which is no OSError."""
+    safetensors = pytest.importorskip("safetensors")
+    folder = tmp_path / "model"
+    with (
+        pytest.raises(OutputError, match=r"cannot write the model to .*model: .*No space left"),
+        writing_folder(folder),
+    ):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert not folder.exists()
