@@ -123,21 +123,25 @@ function useAnswer<T>(
   };
 }
 
-/** The result for a photo; null settings: none is wanted. */
-export function useLabelling(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings | null): Answer<Labelling> {
-  const key = settings && askedNames(settings).length ? questionKey(settings) : null;
+/**
+ * The result for a photo; null settings: none is wanted.
+ *
+ * @param bank the number of the engine's examples, which changes with them; 0: none
+ */
+export function useLabelling(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings | null, bank: number): Answer<Labelling> {
+  const key = settings && askedNames(settings).length ? questionKey(settings, bank) : null;
   return useAnswer(engine, handles, photo, settings, key, (handle, own, signal) =>
-    engine.label(handle, askedNames(own), labelOptions(own), signal),
+    engine.label(handle, askedNames(own), labelOptions(own, bank > 0), signal),
   );
 }
 
 /** The heatmap of a name; null: none is wanted. */
-export function useHeatmap(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings, index: number | null): Answer<Heatmap> {
-  const key = index === null || index < 0 ? null : `${index} ${questionKey(settings)}`;
+export function useHeatmap(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings, index: number | null, bank: number): Answer<Heatmap> {
+  const key = index === null || index < 0 ? null : `${index} ${questionKey(settings, bank)}`;
   return useAnswer(engine, handles, photo, settings, key, (handle, own, signal) =>
-    engine.heatmap(handle, askedNames(own), index!, labelOptions(own), signal),
+    engine.heatmap(handle, askedNames(own), index!, labelOptions(own, bank > 0), signal),
   );
 }
 
 /** What an answer depends on; opacity and style are not part of it. */
-const questionKey = (settings: Settings): string => JSON.stringify([askedNames(settings), labelOptions(settings), settings.severance]);
+const questionKey = (settings: Settings, bank: number): string => JSON.stringify([askedNames(settings), labelOptions(settings, bank > 0), settings.severance, bank]);

@@ -1,0 +1,154 @@
+/** The examples of a page, and the engine's copy of them. */
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { EngineError, LostBank, type Engine, type Example, type Taught } from "./engine/types";
+import { failure, type Handles } from "./hooks";
+import type { ShownPhoto } from "./photo";
+import type { Entry } from "./photos";
+
+/** An example that somebody marked on this page. */
+export interface Lesson extends Example {
+  readonly id: number;
+  readonly entry: Entry;
+}
+
+/** All that names are learned from. */
+interface Lessons {
+  readonly marked: readonly Lesson[];
+  /** Banks that were opened. */
+  readonly files: readonly File[];
+}
+
+export interface TeachingState extends Lessons {
+  /** What the engine has learned. */
+  readonly taught: Taught;
+  /** Changes with what the engine has learned; 0: nothing. */
+  readonly version: number;
+  readonly busy: boolean;
+  readonly canUndo: boolean;
+}
+
+const NOTHING: Lessons = { marked: [], files: [] };
+
+export class Teaching {
+  state: TeachingState = { ...NOTHING, taught: [], version: 0, busy: false, canUndo: false };
+  private past: Lessons[] = [];
+  /** What the engine has: marks by photo, as text, and files. Null: unknown, so that all is taught again. */
+  private done: { photos: Map<Entry, string>; files: readonly File[]; severance: string | null } | null = null;
+  private queue: Promise<unknown> = Promise.resolve();
+  private next = 1;
+  private severance: string | null = null;
+
+  constructor(
+    private readonly engine: Engine,
+    private readonly handles: Handles,
+    private readonly load: (entry: Entry) => Promise<ShownPhoto>,
+    private readonly changed: (state: TeachingState) => void,
+  ) {}
+
+  /** Each change is refused as a whole: then all is as before, and the error is thrown. */
+  add(entry: Entry, example: Example): Promise<void> {
+    return this.apply((old) => ({ ...old, marked: [...old.marked, { ...example, entry, id: this.next++ }] }));
+  }
+
+  remove(id: number): Promise<void> {
+    return this.apply((old) => ({ ...old, marked: old.marked.filter((lesson) => lesson.id !== id) }));
+  }
+
+  open(files: readonly File[]): Promise<void> {
+    return this.apply((old) => ({ ...old, files: [...old.files, ...files] }));
+  }
+
+  clear(): Promise<void> {
+    return this.apply(() => NOTHING);
+  }
+
+  undo(): Promise<void> {
+    const before = this.past.pop();
+    return before ? this.apply(() => before, false) : Promise.resolve();
+  }
+
+  /** Learns all examples again: with another severance, their embeddings differ. */
+  encodeWith(severance: string | null): Promise<void> {
+    if (severance === this.severance) return Promise.resolve();
+    this.severance = severance;
+    return this.state.version ? this.again() : Promise.resolve();
+  }
+
+  /** Teaches an engine that has lost its examples. */
+  again(): Promise<void> {
+    this.done = null;
+    return this.apply((old) => old, false);
+  }
+
+  private apply(change: (old: Lessons) => Lessons, remember = true): Promise<void> {
+    const job = this.queue.then(async () => {
+      const { marked, files } = this.state;
+      const wanted = change({ marked, files });
+      this.tell({ busy: true });
+      try {
+        const taught = await this.sync(wanted);
+        if (remember) this.past.push({ marked, files });
+        this.tell({ marked: wanted.marked, files: wanted.files, taught, version: taught.length ? this.next++ : 0 });
+      } finally {
+        this.tell({ busy: false });
+      }
+    });
+    this.queue = job.catch(() => undefined);
+    return job;
+  }
+
+  private tell(change: Partial<TeachingState>): void {
+    this.state = { ...this.state, ...change, canUndo: this.past.length > 0 };
+    this.changed(this.state);
+  }
+
+  /** Teaches the engine what it does not have yet, and lets it forget the rest. */
+  private async sync(wanted: Lessons): Promise<Taught> {
+    try {
+      return await this.attempt(wanted);
+    } catch (error) {
+      if (!(error instanceof LostBank)) throw error;
+      this.done = null;
+      return this.attempt(wanted);
+    }
+  }
+
+  private async attempt({ marked, files }: Lessons): Promise<Taught> {
+    const { severance } = this;
+    let taught = this.state.taught;
+    // An engine adds files, but takes none away.
+    if (!this.done || this.done.severance !== severance || this.done.files.some((file, at) => file !== files[at]) || (!marked.length && !files.length)) {
+      await this.engine.clearBank();
+      this.done = { photos: new Map(), files: [], severance };
+      taught = [];
+    }
+    const { done } = this;
+    for (const file of files.slice(done.files.length)) {
+      taught = await this.engine.openBank(file);
+      done.files = [...done.files, file];
+    }
+    const photos = new Set([...done.photos.keys(), ...marked.map(({ entry }) => entry)]);
+    for (const entry of photos) {
+      const examples = marked.filter((lesson) => lesson.entry === entry).map(({ mark, name }) => ({ mark, name }));
+      const text = examples.length ? JSON.stringify(examples) : undefined;
+      if (done.photos.get(entry) === text) continue;
+      taught = await this.engine.teach(await this.handles.get(await this.load(entry), severance), examples);
+      if (text === undefined) done.photos.delete(entry);
+      else done.photos.set(entry, text);
+    }
+    return taught;
+  }
+}
+
+export function useTeaching(engine: Engine, handles: Handles, load: (entry: Entry) => Promise<ShownPhoto>, severance: string | null, report: (message: string) => void): { teaching: Teaching; state: TeachingState } {
+  const [state, setState] = useState<TeachingState | null>(null);
+  const teaching = useMemo(() => new Teaching(engine, handles, load, setState), [engine]);
+  useEffect(() => {
+    teaching.encodeWith(severance).catch((error: unknown) => report(failure(error).message));
+  }, [severance]);
+  return { teaching, state: state ?? teaching.state };
+}
+
+/** What went wrong, for people. */
+export const reason = (error: unknown): string => (error instanceof EngineError ? error.message : failure(error).message);
