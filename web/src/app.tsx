@@ -6,9 +6,12 @@ import { NameField } from "./chips";
 import { commandLine, HEAT_ALPHA, pythonLines } from "./commands";
 import { titlesOf } from "./comparison";
 import { closeMenu } from "./controls";
+import { useCorrecting } from "./correcting";
+import { CorrectionBar } from "./correction";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
 import type { Capabilities, Engine, Labelling } from "./engine/types";
+import { ExamplesPanel } from "./examples_panel";
 import { Strip, Welcome } from "./gallery";
 import { Header } from "./header";
 import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
@@ -75,6 +78,23 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     return () => clearTimeout(timer);
   }, [engine]);
 
+  // Examples.
+  const correcting = useCorrecting({
+    engine,
+    handles,
+    photos,
+    capabilities,
+    settings,
+    entry,
+    photo,
+    onNames: (names) => change({ names }),
+    onNote: setNote,
+    onProblem: (text) => setProblems([text]),
+  });
+  const { lessons, taught } = correcting;
+  const openBanks = useRef(correcting.open);
+  openBanks.current = correcting.open;
+
   // Photos.
   const take = useCallback(
     async (jobs: readonly (() => Promise<Entry>)[]): Promise<Entry | null> => {
@@ -99,7 +119,12 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     [photos],
   );
   const takeFiles = useCallback(
-    (files: Iterable<File>) => take([...files].map((file) => () => photos.add(file, file.name || "pasted.png"))),
+    (files: Iterable<File>) => {
+      const given = [...files];
+      const banks = given.filter(({ name }) => name.endsWith(".safetensors"));
+      if (banks.length) openBanks.current(banks);
+      return take(given.filter((file) => !banks.includes(file)).map((file) => () => photos.add(file, file.name || "pasted.png")));
+    },
     [take],
   );
   const takeSample = useCallback(
@@ -168,12 +193,16 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   // Answers.
   const ready = capabilities ? photo : null;
   const asked = askedNames(settings);
-  const answer = useLabelling(engine, handles, ready, settings);
-  const keptAnswer = useLabelling(engine, handles, ready, kept);
+  const answer = useLabelling(engine, handles, ready, settings, lessons.version);
+  const keptAnswer = useLabelling(engine, handles, ready, kept, lessons.version);
   const heatIndex = heat === null ? null : asked.findIndex((name) => displayName(name) === heat);
-  const heatAnswer = useHeatmap(engine, handles, ready, settings, heatIndex !== null && heatIndex >= 0 ? heatIndex : null);
+  const heatAnswer = useHeatmap(engine, handles, ready, settings, heatIndex !== null && heatIndex >= 0 ? heatIndex : null, lessons.version);
   const labelling = asked.length ? answer.value : null;
   const problem = answer.failure ?? keptAnswer.failure ?? heatAnswer.failure ?? (capabilities ? null : engineFailure);
+
+  useEffect(() => {
+    if (problem?.lost) correcting.restore();
+  }, [problem?.lost]);
 
   const view = (labels: Labelling | null, own: Settings, live: boolean): View => {
     const index = (name: string | null): number | null => {
@@ -216,7 +245,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     closeMenu("download");
     if (!photo || !labelling) return;
     try {
-      const { blob, name } = await makeDownload(kind, { photo, labelling, view: side.view, heat: shownHeat }, answer.settings ?? settings, capabilities?.model ?? "nano");
+      const { blob, name } = await makeDownload(kind, { photo, labelling, view: side.view, heat: shownHeat }, answer.settings ?? settings, capabilities?.model ?? "nano", taught);
       save(blob, name);
       setNote(`${name} was saved.`);
     } catch (error) {
@@ -248,8 +277,8 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         : "starting";
   const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
   const model = capabilities?.model ?? "nano";
-  const command = commandLine(photoName, settings, model, shownHeat);
-  const lines = pythonLines(photoName, settings, model, shownHeat);
+  const command = commandLine(photoName, settings, model, shownHeat, taught);
+  const lines = pythonLines(photoName, settings, model, shownHeat, taught);
   useEffect(() => {
     document.title = asked.length && entry ? `${entry.name} – deop` : "deop";
   }, [entry, asked.length > 0]);
@@ -266,6 +295,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         heat={shownHeat?.name ?? null}
         command={command}
         lines={lines}
+        correcting={capabilities?.examples ? correcting.active : null}
+        shown={photo !== null}
+        bank={taught}
+        onCorrect={correcting.toggle}
+        onSaveBank={correcting.saveBank}
         onTheme={switchTheme}
         onCopy={copy}
         onDownload={download}
@@ -280,16 +314,41 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
             onClose={() => setProblems([])}
           />
           {photo && entry ? (
-            <Stage
-              key={entry.id}
-              photo={photo}
-              side={side}
-              other={other}
-              heat={shownHeat}
-              busy={answer.busy || keptAnswer.busy || heatAnswer.busy || (!capabilities && !engineFailure && asked.length > 0)}
-              onHover={setHovered}
-              onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
-            />
+            <div class="work" style={{ "--ratio": String(photo.width / photo.height) }}>
+              <Stage
+                key={entry.id}
+                photo={photo}
+                side={side}
+                other={other}
+                heat={shownHeat}
+                busy={answer.busy || keptAnswer.busy || heatAnswer.busy || lessons.busy || (!capabilities && !engineFailure && asked.length > 0)}
+                correction={
+                  correcting.active
+                    ? {
+                        examples: lessons.marked.filter((lesson) => lesson.entry === entry),
+                        pending: correcting.pending?.mark ?? null,
+                        pixels: correcting.pending?.pixels ?? null,
+                        onMark: (mark, k) => correcting.mark(mark, k === null ? null : (labelling?.classes[k]?.name ?? null)),
+                        onCancel: correcting.cancel,
+                      }
+                    : null
+                }
+                onHover={setHovered}
+                onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
+              />
+              {correcting.active && (
+                <CorrectionBar
+                  pending={correcting.pending?.mark ?? null}
+                  present={correcting.pending?.present ?? null}
+                  busy={lessons.busy}
+                  names={[...new Set([...asked, ...lessons.taught.map(({ name }) => name.replace(/^-/, ""))])]}
+                  problem={correcting.refused}
+                  onTeach={correcting.teach}
+                  onCancel={correcting.cancel}
+                  onDone={correcting.toggle}
+                />
+              )}
+            </div>
           ) : (
             <Welcome reading={reading} onChoose={choose} onSample={takeSample} />
           )}
@@ -315,6 +374,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               names={settings.names}
               taken={settings.background}
               colours={colours}
+              taught={correcting.withExamples}
               maxNames={capabilities?.maxNames ?? 1000}
               onChange={(names) => change({ names })}
             />
@@ -349,8 +409,24 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               onHover={setHovered}
             />
           )}
+          {capabilities?.examples && (
+            <ExamplesPanel
+              state={lessons}
+              current={photo && entry}
+              correcting={correcting.active}
+              onCorrect={correcting.toggle}
+              onShow={(shown) => entries.includes(shown) && setEntry(shown)}
+              onRemove={correcting.remove}
+              onRemoveFile={correcting.removeFile}
+              onUndo={correcting.undo}
+              onClear={correcting.clear}
+              onOpen={correcting.open}
+              onSave={correcting.saveBank}
+            />
+          )}
           <SettingsPanel
             settings={settings}
+            examples={taught}
             capabilities={capabilities}
             asked={asked}
             heatAlpha={shownHeat?.alpha ?? null}

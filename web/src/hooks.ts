@@ -1,7 +1,7 @@
 /** What the page asks of the engine, as state. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { EngineError, type Engine, type Handle, type Heatmap, type Labelling } from "./engine/types";
+import { EngineError, LostBank, type Engine, type Handle, type Heatmap, type Labelling } from "./engine/types";
 import { Latest } from "./latest";
 import type { ShownPhoto } from "./photo";
 import { askedNames, labelOptions, type Settings } from "./settings";
@@ -52,10 +52,12 @@ export class Handles {
 export interface Failure {
   readonly message: string;
   readonly again: boolean;
+  /** Whether the engine has lost its examples. */
+  readonly lost?: boolean;
 }
 
 export function failure(error: unknown): Failure {
-  if (error instanceof EngineError) return { message: error.message, again: error.again };
+  if (error instanceof EngineError) return { message: error.message, again: error.again, lost: error instanceof LostBank };
   console.error(error);
   return { message: `Something went wrong: ${error instanceof Error ? error.message : String(error)}`, again: false };
 }

@@ -46,6 +46,9 @@ export const DEFAULTS: Settings = {
   written: true,
 };
 
+/** How much examples count where nobody chose: as fitted on them. */
+export const FITTED_WEIGHT = 0.5;
+
 export const MODES: readonly Mode[] = ["semantic", "panoptic", "instance"];
 export const STYLES: readonly Style[] = ["overlay", "outline", "labels"];
 

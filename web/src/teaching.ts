@@ -1,8 +1,9 @@
 /** The examples of a page, and the engine's copy of them. */
 
-import { useEffect, useMemo, useState } from "preact/hooks";
-import { EngineError, LostBank, type Engine, type Example, type Taught } from "./engine/types";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { LostBank, type Engine, type Example, type Taught } from "./engine/types";
 import { failure, type Handles } from "./hooks";
+import { displayName } from "./names";
 import type { ShownPhoto } from "./photo";
 import type { Entry } from "./photos";
 
@@ -11,6 +12,9 @@ export interface Lesson extends Example {
   readonly id: number;
   readonly entry: Entry;
 }
+
+/** "not cup" for "-cup". */
+export const spokenName = (name: string): string => (name.startsWith("-") ? `not ${displayName(name.slice(1))}` : displayName(name));
 
 /** All that names are learned from. */
 interface Lessons {
@@ -53,6 +57,10 @@ export class Teaching {
 
   remove(id: number): Promise<void> {
     return this.apply((old) => ({ ...old, marked: old.marked.filter((lesson) => lesson.id !== id) }));
+  }
+
+  removeFile(file: File): Promise<void> {
+    return this.apply((old) => ({ ...old, files: old.files.filter((other) => other !== file) }));
   }
 
   open(files: readonly File[]): Promise<void> {
@@ -141,14 +149,25 @@ export class Teaching {
   }
 }
 
-export function useTeaching(engine: Engine, handles: Handles, load: (entry: Entry) => Promise<ShownPhoto>, severance: string | null, report: (message: string) => void): { teaching: Teaching; state: TeachingState } {
+/**
+ * The examples of a page, as state.
+ *
+ * @param learned is told what the engine has learned, before the page is drawn with it
+ */
+export function useTeaching(engine: Engine, handles: Handles, load: (entry: Entry) => Promise<ShownPhoto>, severance: string | null, learned: (taught: Taught) => void, report: (message: string) => void): { teaching: Teaching; state: TeachingState } {
   const [state, setState] = useState<TeachingState | null>(null);
-  const teaching = useMemo(() => new Teaching(engine, handles, load, setState), [engine]);
+  const listener = useRef(learned);
+  listener.current = learned;
+  const teaching = useMemo(() => {
+    let version = 0;
+    return new Teaching(engine, handles, load, (next) => {
+      if (next.version !== version) listener.current(next.taught);
+      version = next.version;
+      setState(next);
+    });
+  }, [engine]);
   useEffect(() => {
     teaching.encodeWith(severance).catch((error: unknown) => report(failure(error).message));
   }, [severance]);
   return { teaching, state: state ?? teaching.state };
 }
-
-/** What went wrong, for people. */
-export const reason = (error: unknown): string => (error instanceof EngineError ? error.message : failure(error).message);

@@ -110,10 +110,11 @@ def _check_model(config: RuntimeConfig) -> None:
 
 def _model_files(config: RuntimeConfig) -> list[str]:
     """The files that the page fetches: the graph of the first precision, the weights, the words."""
-    graph = config.onnx.graphs_of(None).encode
-    assert graph is not None  # checked by _check_model
+    graphs = config.onnx.graphs_of(None)
+    assert graphs.encode is not None  # checked by _check_model
     weights = [name for name in config.onnx.files if name.endswith(".safetensors")]
-    return [graph, *weights, "words.txt"]
+    # The graph for given masks learns examples, and is fetched with the first one.
+    return [graphs.encode, *([graphs.regions] if graphs.regions else []), *weights, "words.txt"]
 
 
 def _check_hashes(config: RuntimeConfig, files: dict[str, dict[str, object]]) -> None:

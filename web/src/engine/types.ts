@@ -143,8 +143,12 @@ export interface Engine {
   release(handle: Handle): void;
   /** Learns the examples of a photo in place of those that it had before; none: forgets them. */
   teach(handle: Handle, examples: readonly Example[], signal?: AbortSignal): Promise<Taught>;
-  /** The pixels that a mark stands for, one byte each; null if the engine learns it only with the example. */
-  marked(handle: Handle, mark: Mark, signal?: AbortSignal): Promise<Uint8Array | null>;
+  /**
+   * The pixels that a mark stands for, one byte each; null if the engine learns it only with the example.
+   *
+   * @param others the marks that the photo has already, so that an engine can begin to learn before there is a name
+   */
+  marked(handle: Handle, mark: Mark, others: readonly Mark[]): Promise<Uint8Array | null>;
   /** Adds the examples of a file of `deop learn`, or of `bankFile`. */
   openBank(file: File): Promise<Taught>;
   /** All examples as a file, which `deop segment --bank` takes. */

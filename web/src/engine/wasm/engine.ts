@@ -66,8 +66,12 @@ export class WasmEngine implements Engine {
     return this.call("teach", (handle as Local).id, examples);
   }
 
-  async marked(handle: Handle, mark: Mark): Promise<Uint8Array> {
-    return (await this.call("marked", (handle as Local).id, mark)).pixels;
+  async marked(handle: Handle, mark: Mark, others: readonly Mark[]): Promise<Uint8Array> {
+    const { id } = handle as Local;
+    const { pixels } = await this.call("marked", id, mark);
+    // While the name is typed; an error comes again when it is learned.
+    void this.call("embed", id, [...others, mark]).catch(() => undefined);
+    return pixels;
   }
 
   async openBank(file: File): Promise<Taught> {

@@ -1,11 +1,12 @@
 /** The whole model in one place: what the worker does for the page. */
 
+import { FITTED_WEIGHT } from "../../settings";
 import type { Heatmap, LabelOptions } from "../types";
 import { EngineError } from "../types";
 import type { Canvas } from "./canvas";
 import type { Bank } from "./bank/bank";
 import { columnsOf, NOT } from "./bank/bank";
-import { adjust, FITTED_WEIGHT, prepare, type Prepared, type Score } from "./bank/scoring";
+import { adjust, prepare, type Prepared, type Score } from "./bank/scoring";
 import { Teacher } from "./bank/teacher";
 import { classLogits, softmax } from "./classification";
 import { type ModelConfig, readConfig } from "./config";

@@ -12,6 +12,7 @@ export interface Calls {
   release(id: number): Promise<void>;
   teach(id: number, examples: readonly Example[]): Promise<Taught>;
   marked(id: number, mark: Mark): Promise<{ pixels: Uint8Array }>;
+  embed(id: number, marks: readonly Mark[]): Promise<void>;
   openBank(file: File): Promise<Taught>;
   bankFile(): Promise<{ bytes: Uint8Array<ArrayBuffer> }>;
   clearBank(): Promise<void>;
@@ -52,6 +53,9 @@ const calls: Calls = {
   },
   teach: async (id, examples) => (await model!).teacher.teach(find(id), examples),
   marked: async (id, mark) => ({ pixels: (await model!).teacher.marked(find(id), mark) }),
+  async embed(id, marks) {
+    await (await model!).teacher.embed(find(id), marks);
+  },
   openBank: async (file) => (await model!).teacher.open(new Uint8Array(await file.arrayBuffer()), file.name),
   bankFile: async () => ({ bytes: await (await model!).teacher.file() }),
   async clearBank() {

@@ -1,13 +1,12 @@
 /** Names scored by words and examples together: `deop.bank.scoring`. */
 
+import { FITTED_WEIGHT } from "../../../settings";
 import type { Vocabulary } from "../vocabulary";
 import { type Bank, columnsOf, NOT } from "./bank";
 import { fitWeights, oddsOf, type Weights } from "./fitting";
 import { rowsOf } from "./half";
 import { evidenceOf, logSum, type Matrix, meanKernels } from "./kernels";
 
-/** The weight of examples at which words and examples count as they were fitted on the bank. */
-export const FITTED_WEIGHT = 0.5;
 const ALIKE = 0.999; // cosine from which a region equals an example
 const FITTED_ON = 1000; // regions of the bank that the weights are fitted on
 const CERTAIN = 10; // logit by which a region that equals an example prefers its name

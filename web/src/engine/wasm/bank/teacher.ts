@@ -11,17 +11,24 @@ import type { Encoded } from "../model";
 import { normalise, resizePhoto } from "../resize";
 import type { Networks } from "../session";
 import { type Bank, countsOf, joinBanks, NOT, UNMARKED } from "./bank";
-import { cellLogits, drawnPicture, learnPhoto } from "./learning";
+import { cellLogits, drawnPicture, learnPhoto, type Marked } from "./learning";
 import { regionOf } from "./marks";
 import { checkSame, readBank, type Space, writeBank } from "./storage";
 
-const KEPT = 32; // results of learning a photo: undoing a step must not run the networks again
+const KEPT = 8; // embeddings of a photo's marks: undoing a step must not run the networks again
+
+interface Embedded {
+  /** Digest of the photo. */
+  readonly photo: string;
+  /** Null without marks. */
+  readonly learned: Omit<Marked, "names"> | null;
+}
 
 export class Teacher {
   /** All examples; null: none. */
   bank: Bank | null = null;
   private readonly photos = new Map<string, Bank>();
-  private readonly learned = new Map<string, Bank>();
+  private readonly embedded = new WeakMap<Encoded, Map<string, Promise<Embedded>>>();
   private files: { bank: Bank; space: Space }[] = [];
   private probe: Promise<Float32Array> | null = null;
 
@@ -33,13 +40,10 @@ export class Teacher {
 
   /** Learns the examples of a photo in place of those that it had. */
   async teach(encoded: Encoded, examples: readonly Example[]): Promise<Taught> {
-    const digest = sha256.create();
-    const { height, width } = encoded.canvas.photo;
-    digest.update(new TextEncoder().encode(`(${height}, ${width}, 3)`));
-    const { pixels } = await readPixels(encoded.file, this.config, (rows) => digest.update(rows));
-    const photo = bytesToHex(digest.digest()).slice(0, 32);
+    const names = examples.map(({ name }) => cleanExample(name));
+    const { photo, learned } = await this.embed(encoded, examples.map(({ mark }) => mark));
     const before = this.photos.get(photo);
-    if (examples.length) this.photos.set(photo, await this.learn(photo, encoded, examples, pixels));
+    if (learned) this.photos.set(photo, learnPhoto(photo, encoded, { names, ...learned }, encoded.canvas));
     else this.photos.delete(photo);
     try {
       return this.join();
@@ -52,28 +56,39 @@ export class Teacher {
     }
   }
 
-  private async learn(photo: string, encoded: Encoded, examples: readonly Example[], pixels: Float32Array): Promise<Bank> {
-    const key = JSON.stringify([photo, examples]);
-    const known = this.learned.get(key);
-    if (known) return known;
-    const { canvas, masks, regions } = encoded;
-    const names = examples.map(({ name }) => cleanExample(name));
+  /** The embeddings of marked regions, computed once: they do not depend on the names, which people type meanwhile. */
+  embed(encoded: Encoded, marks: readonly Mark[]): Promise<Embedded> {
+    let known = this.embedded.get(encoded);
+    if (!known) this.embedded.set(encoded, (known = new Map()));
+    const key = JSON.stringify(marks);
+    let embedded = known.get(key);
+    if (!embedded) {
+      known.set(key, (embedded = this.compute(encoded, marks)));
+      embedded.catch(() => known.delete(key));
+      for (const old of known.keys()) {
+        if (known.size <= KEPT) break;
+        known.delete(old);
+      }
+    }
+    return embedded;
+  }
+
+  private async compute(encoded: Encoded, marks: readonly Mark[]): Promise<Embedded> {
+    const { canvas, masks, file } = encoded;
+    const digest = sha256.create().update(new TextEncoder().encode(`(${canvas.photo.height}, ${canvas.photo.width}, 3)`));
+    const { pixels } = await readPixels(file, this.config, (rows) => digest.update(rows));
+    const photo = bytesToHex(digest.digest()).slice(0, 32);
+    if (!marks.length) return { photo, learned: null };
     const size = masks.height * masks.width;
-    const cells = new Float32Array(examples.length * size);
+    const cells = new Float32Array(marks.length * size);
     // One after the other, since the regions of a large photo need much memory.
-    const areas = examples.map(({ mark }, m) => {
+    const areas = marks.map((mark, m) => {
       const region = regionOf(mark, masks, canvas);
       cells.set(cellLogits([region], canvas, masks.height, masks.width), m * size);
       return region.reduce((sum, value) => sum + value, 0) / region.length;
     });
-    const own = await this.networks.embed(pixels, canvas, { count: examples.length, height: masks.height, width: masks.width, logits: cells });
-    const bank = learnPhoto(photo, { masks, regions }, { names, areas, cells, regions: own }, canvas);
-    this.learned.set(key, bank);
-    for (const old of this.learned.keys()) {
-      if (this.learned.size <= KEPT) break;
-      this.learned.delete(old);
-    }
-    return bank;
+    const regions = await this.networks.embed(pixels, canvas, { count: marks.length, height: masks.height, width: masks.width, logits: cells });
+    return { photo, learned: { areas, cells, regions } };
   }
 
   marked(encoded: Encoded, mark: Mark): Uint8Array {
