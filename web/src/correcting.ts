@@ -144,8 +144,7 @@ function useNamesOfExamples(settings: Settings, most: number, onNames: (names: r
   return {
     learned(taught) {
       const now = taught.map(({ name }) => name).filter(isPositive);
-      const { names, background, vocabulary } = own.current;
-      if (vocabulary !== null) return;
+      const { names, background } = own.current;
       const kept = names.filter((name) => !joined.current.has(name) || now.includes(name));
       const fresh = now.filter((name) => !before.current.has(name));
       const all = addNames([...background, ...kept], fresh).names.slice(background.length, background.length + most);

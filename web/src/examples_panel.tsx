@@ -1,7 +1,6 @@
 /** The examples: what was marked and opened, to remove, undo, clear, save. */
 
 import type { JSX } from "preact";
-import { useRef } from "preact/hooks";
 import { Bank, Cross } from "./icons";
 import type { Entry } from "./photos";
 import { spokenName, type Lesson, type TeachingState } from "./teaching";
@@ -21,8 +20,14 @@ interface Props {
   onSave(): void;
 }
 
+/** Asks for files; the field is not part of the page, where it would stand beside that of the photos. */
+function chooseBanks(take: (files: readonly File[]) => void): void {
+  const input = Object.assign(document.createElement("input"), { type: "file", accept: ".safetensors", multiple: true });
+  input.addEventListener("change", () => input.files?.length && take([...input.files]));
+  input.click();
+}
+
 export function ExamplesPanel({ state, current, correcting, onCorrect, onShow, onRemove, onRemoveFile, onUndo, onClear, onOpen, onSave }: Props): JSX.Element {
-  const chooser = useRef<HTMLInputElement>(null);
   const { marked, files, taught, busy, canUndo } = state;
   const some = marked.length > 0 || files.length > 0;
   return (
@@ -78,26 +83,13 @@ export function ExamplesPanel({ state, current, correcting, onCorrect, onShow, o
         <button type="button" class="outlined" aria-pressed={correcting} disabled={!current} onClick={onCorrect}>
           {correcting ? "Stop marking" : "Mark a region"}
         </button>
-        <button type="button" class="outlined" disabled={busy} title="Examples of this page or of “deop learn”, a .safetensors file" onClick={() => chooser.current?.click()}>
+        <button type="button" class="outlined" disabled={busy} title="Examples of this page or of “deop learn”, a .safetensors file" onClick={() => chooseBanks(onOpen)}>
           Open<span class="spoken"> examples</span>
         </button>
         <button type="button" class="outlined" disabled={busy || !taught.length} title="A file for this page, “deop segment --bank” and Python" onClick={onSave}>
           Save<span class="spoken"> examples</span>
         </button>
       </div>
-      <input
-        ref={chooser}
-        type="file"
-        accept=".safetensors"
-        multiple
-        hidden
-        aria-label="Choose a bank of examples"
-        onChange={(event) => {
-          const chosen = [...(event.currentTarget.files ?? [])];
-          if (chosen.length) onOpen(chosen);
-          event.currentTarget.value = "";
-        }}
-      />
     </section>
   );
 }
