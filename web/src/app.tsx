@@ -11,14 +11,15 @@ import { CorrectionBar } from "./correction";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
 import type { Capabilities, Engine, Labelling } from "./engine/types";
+import { useEntries } from "./entries";
 import { ExamplesPanel } from "./examples_panel";
 import { Strip, Welcome } from "./gallery";
 import { Header } from "./header";
 import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
 import { useDropAndPaste } from "./intake";
 import { displayName } from "./names";
-import { PhotoError, SAMPLES, type ShownPhoto } from "./photo";
-import { Photos, type Entry } from "./photos";
+import { SAMPLES } from "./photo";
+import { Photos } from "./photos";
 import { Problems } from "./problems";
 import { percent, Results } from "./results";
 import { askedNames, toHash, fromHash, type Settings } from "./settings";
@@ -38,10 +39,6 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const [capabilities, setCapabilities] = useState<Capabilities | null>(null);
   const [loaded, setLoaded] = useState<{ done: number; total: number } | null>(null);
   const [engineFailure, setEngineFailure] = useState<Failure | null>(null);
-  const [entries, setEntries] = useState<readonly Entry[]>([]);
-  const [entry, setEntry] = useState<Entry | null>(null);
-  const [photo, setPhoto] = useState<ShownPhoto | null>(null);
-  const [reading, setReading] = useState(false);
   const [problems, setProblems] = useState<readonly string[]>([]);
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
   const [isolated, setIsolated] = useState<string | null>(null);
@@ -78,7 +75,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     return () => clearTimeout(timer);
   }, [engine]);
 
-  // Examples.
+  const { entries, entry, photo, reading, ...own } = useEntries(photos, handles, setProblems);
   const correcting = useCorrecting({
     engine,
     handles,
@@ -92,81 +89,29 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     onProblem: (text) => setProblems([text]),
   });
   const { lessons, taught } = correcting;
-  const openBanks = useRef(correcting.open);
-  openBanks.current = correcting.open;
-
-  // Photos.
-  const take = useCallback(
-    async (jobs: readonly (() => Promise<Entry>)[]): Promise<Entry | null> => {
-      setReading(true);
-      const failures: string[] = [];
-      let shown: Entry | null = null;
-      for (const job of jobs) {
-        try {
-          const added = await job();
-          setEntries((old) => [...old, added]);
-          shown ??= added;
-        } catch (error) {
-          failures.push(error instanceof PhotoError ? error.message : failure(error).message);
-        }
-        if (shown && jobs.length > 1) setEntry(shown);
-      }
-      setReading(false);
-      setProblems(failures);
-      if (shown) setEntry(shown);
-      return shown;
-    },
-    [photos],
-  );
-  const takeFiles = useCallback(
-    (files: Iterable<File>) => {
-      const given = [...files];
-      const banks = given.filter(({ name }) => name.endsWith(".safetensors"));
-      if (banks.length) openBanks.current(banks);
-      return take(given.filter((file) => !banks.includes(file)).map((file) => () => photos.add(file, file.name || "pasted.png")));
-    },
-    [take],
-  );
-  const takeSample = useCallback(
-    (id: string) => {
-      const there = entries.find(({ sample }) => sample === id);
-      const names = SAMPLES.find((sample) => sample.id === id)?.names ?? [];
-      const suggested = SAMPLES.some((sample) => sample.names.join() === settings.names.join());
-      if (settings.vocabulary === null && (!settings.names.length || suggested)) change({ names });
-      if (there) setEntry(there);
-      else void take([() => photos.addSample(id)]);
-    },
-    [take, entries, settings.names, settings.vocabulary],
-  );
+  const takeFiles = (files: Iterable<File>): void => {
+    const given = [...files];
+    const banks = given.filter(({ name }) => name.endsWith(".safetensors"));
+    if (banks.length) correcting.open(banks);
+    if (given.length > banks.length) own.takeFiles(given.filter((file) => !banks.includes(file)));
+  };
+  const takeSample = (id: string): void => {
+    const names = SAMPLES.find((sample) => sample.id === id)?.names ?? [];
+    const suggested = SAMPLES.some((sample) => sample.names.join() === settings.names.join());
+    if (settings.vocabulary === null && (!settings.names.length || suggested)) change({ names });
+    own.takeSample(id);
+  };
   useEffect(() => {
-    if (first.sample) void take([() => photos.addSample(first.sample!)]);
+    if (first.sample) own.takeSample(first.sample);
   }, []);
   useEffect(() => {
     setIsolated(null);
     setHovered(null);
-    if (!entry) return setPhoto(null);
-    let current = true;
-    photos.load(entry).then(
-      (value) => current && setPhoto(value),
-      (error: unknown) => current && setProblems([error instanceof PhotoError ? error.message : failure(error).message]),
-    );
-    return () => {
-      current = false;
-    };
   }, [entry]);
   // The networks see a photo before its names are typed.
   useEffect(() => {
     if (photo && capabilities) handles.get(photo, settings.severance).catch(() => undefined);
   }, [photo, capabilities, settings.severance]);
-  const removeEntry = (gone: Entry): void => {
-    const index = entries.indexOf(gone);
-    const rest = entries.filter((other) => other !== gone);
-    setEntries(rest);
-    if (entry === gone) setEntry(rest[Math.min(index, rest.length - 1)] ?? null);
-    photos.forget(gone);
-    handles.forget(gone.file);
-  };
-
   const dragging = useDropAndPaste(takeFiles);
 
   // The address follows the settings, and the settings an address that is typed.
@@ -180,11 +125,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
       const { settings: typed, sample, left } = fromHash(location.hash);
       setSettings(typed);
       setKept(left);
-      if (sample && sample !== entry?.sample) {
-        const there = entries.find((other) => other.sample === sample);
-        if (there) setEntry(there);
-        else void take([() => photos.addSample(sample)]);
-      }
+      if (sample && sample !== entry?.sample) own.takeSample(sample);
     };
     window.addEventListener("hashchange", follow);
     return () => window.removeEventListener("hashchange", follow);
@@ -353,7 +294,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
             <Welcome reading={reading} onChoose={choose} onSample={takeSample} />
           )}
           {entries.length > 0 && (
-            <Strip entries={entries} current={entry} reading={reading} onShow={setEntry} onRemove={removeEntry} onChoose={choose} onSample={takeSample} />
+            <Strip entries={entries} current={entry} reading={reading} onShow={own.show} onRemove={own.remove} onChoose={choose} onSample={takeSample} />
           )}
         </div>
 
@@ -415,7 +356,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               current={photo && entry}
               correcting={correcting.active}
               onCorrect={correcting.toggle}
-              onShow={(shown) => entries.includes(shown) && setEntry(shown)}
+              onShow={(shown) => entries.includes(shown) && own.show(shown)}
               onRemove={correcting.remove}
               onRemoveFile={correcting.removeFile}
               onUndo={correcting.undo}

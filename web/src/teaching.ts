@@ -1,5 +1,7 @@
 /** The examples of a page, and the engine's copy of them. */
 
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { LostBank, type Engine, type Example, type Taught } from "./engine/types";
 import { failure, type Handles } from "./hooks";
@@ -32,13 +34,22 @@ export interface TeachingState extends Lessons {
   readonly canUndo: boolean;
 }
 
+const digests = new WeakMap<Blob, Promise<string>>();
+
+/** The SHA-256 of a file. */
+function contentOf(file: Blob): Promise<string> {
+  let digest = digests.get(file);
+  if (!digest) digests.set(file, (digest = file.arrayBuffer().then((content) => bytesToHex(sha256(new Uint8Array(content))))));
+  return digest;
+}
+
 const NOTHING: Lessons = { marked: [], files: [] };
 
 export class Teaching {
   state: TeachingState = { ...NOTHING, taught: [], version: 0, busy: false, canUndo: false };
   private past: Lessons[] = [];
-  /** What the engine has: marks by photo, as text, and files. Null: unknown, so that all is taught again. */
-  private done: { photos: Map<Entry, string>; files: readonly File[]; severance: string | null } | null = null;
+  /** What the engine has: the marks of each photo, as text, and files. Null: unknown, so that all is taught again. */
+  private done: { photos: Map<string, { entry: Entry; text: string }>; files: readonly File[]; severance: string | null } | null = null;
   private queue: Promise<unknown> = Promise.resolve();
   private next = 1;
   private severance: string | null = null;
@@ -136,14 +147,19 @@ export class Teaching {
       taught = await this.engine.openBank(file);
       done.files = [...done.files, file];
     }
-    const photos = new Set([...done.photos.keys(), ...marked.map(({ entry }) => entry)]);
-    for (const entry of photos) {
-      const examples = marked.filter((lesson) => lesson.entry === entry).map(({ mark, name }) => ({ mark, name }));
-      const text = examples.length ? JSON.stringify(examples) : undefined;
-      if (done.photos.get(entry) === text) continue;
+    // Engines know photos by their content, so that the marks of two copies of one photo belong together.
+    const photos = new Map([...done.photos].map(([key, { entry }]) => [key, { entry, examples: [] as Example[] }]));
+    for (const { entry, mark, name } of marked) {
+      const key = await contentOf(entry.file);
+      if (!photos.has(key)) photos.set(key, { entry, examples: [] });
+      photos.get(key)!.examples.push({ mark, name });
+    }
+    for (const [key, { entry, examples }] of photos) {
+      const text = JSON.stringify(examples);
+      if (done.photos.get(key)?.text === text) continue;
       taught = await this.engine.teach(await this.handles.get(await this.load(entry), severance), examples);
-      if (text === undefined) done.photos.delete(entry);
-      else done.photos.set(entry, text);
+      if (examples.length) done.photos.set(key, { entry, text });
+      else done.photos.delete(key);
     }
     return taught;
   }

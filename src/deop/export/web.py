@@ -113,7 +113,7 @@ def _model_files(config: RuntimeConfig) -> list[str]:
     graphs = config.onnx.graphs_of(None)
     assert graphs.encode is not None  # checked by _check_model
     weights = [name for name in config.onnx.files if name.endswith(".safetensors")]
-    # The graph for given masks learns examples, and is fetched with the first one.
+    # The page learns examples with the graph for given masks.
     return [graphs.encode, *([graphs.regions] if graphs.regions else []), *weights, "words.txt"]
 
 
@@ -225,6 +225,6 @@ should compress `.wasm` and `.js` files.
 |---|---|
 | `model/` | {config.card.name}: {config.card.license} |
 | `onnxruntime/` | onnxruntime-web {RUNTIME_VERSION}: MIT (`onnxruntime/LICENSE`) |
-| `page.js`, `engine.js` | deop: Apache-2.0, with Preact: MIT (`LICENSES.txt`) |
+| `page.js`, `engine.js` | deop: Apache-2.0, with Preact and noble-hashes: MIT (`LICENSES.txt`) |
 | `samples/` | photos in the public domain (`samples/CREDITS.md`) |
 """

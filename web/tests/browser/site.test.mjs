@@ -247,6 +247,8 @@ test("without headers, the service worker enables threads; then the page opens w
   await give(join(root, "../examples/chelsea.png"));
   await result();
   assert.match(await page.locator(".results").textContent(), /cat\d/);
+  const { taught } = await askWithExamples([[content(join(root, "../examples/chelsea.png")), [{ mark: { x: 220, y: 150 }, name: "fur" }]]], null, []);
+  assert.deepEqual(taught.map(({ name }) => name), ["fur"]);
 });
 
 test("without a service worker, one thread", async () => {

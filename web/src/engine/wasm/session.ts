@@ -87,10 +87,13 @@ async function open(kind: keyof typeof BUILDS, config: ModelConfig, weights: Pro
     pixels: new ort.Tensor("float32", pixels, [1, 3, padded.height, padded.width]),
     size: new ort.Tensor("int64", BigInt64Array.of(BigInt(resized.height), BigInt(resized.width)), [2]),
   });
+  // Small, and fetched at once, so that examples can be learned when the network is gone.
+  const graph = config.regionsGraph === null ? null : downloads.get(MODEL + config.regionsGraph);
+  graph?.catch(() => undefined); // reported below, where it is awaited
   let regions: Promise<Ort.InferenceSession> | null = null;
   const embed: Networks["embed"] = async (pixels, canvas, masks) => {
     // The weights again, from the browser's cache: few people teach names, and keeping them would cost everyone memory.
-    regions ??= Promise.all([config.regionsGraph!, ...weightsOf(config)].map(async (name) => [name, await downloads.get(MODEL + name)] as const)).then(([[, graph], ...data]) => create(graph, data));
+    regions ??= Promise.all(weightsOf(config).map(async (name) => [name, await downloads.get(MODEL + name)] as const)).then(async (data) => create((await graph)!, data));
     regions.catch(() => (regions = null));
     const result = await (await regions).run({ ...feedsOf(pixels, canvas), masks: new ort.Tensor("float32", masks.logits, [masks.count, masks.height, masks.width]) });
     return (result.regions.data as Float32Array).slice();

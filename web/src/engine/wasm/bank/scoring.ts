@@ -81,8 +81,8 @@ function fit({ width, regions, starts, groups, wordless }: Pick<Prepared, "width
       const own = g === groupOf[row];
       // Unmarked regions can be judged by their own photo, too: the marked regions there are other regions.
       let log = truth[n] === count ? all.values[at] : others.values[at];
-      // A name that only one photo shows is judged by its other regions there, without the region itself.
-      if (alone[n] && own) log = Math.log(Math.max(Math.exp(all.values[at]) * sizes[g] - 1, 1e-37) / Math.max(sizes[g] - 1, 1));
+      // A name that only one photo shows is judged by its other regions there. No region is judged by itself.
+      if (own && (alone[n] || truth[n] === count)) log = Math.log(Math.max(Math.exp(all.values[at]) * sizes[g] - 1, 1e-37) / Math.max(sizes[g] - 1, 1));
       kernels.values[n * (count + 1) + (group >> 1)] = log;
     }),
   );
@@ -149,7 +149,7 @@ function combine(words: Float64Array, kernels: Float64Array, named: readonly num
   const rest = logSum(words.filter((_, k) => !named.includes(k)));
   const together = logSum(named.map((k) => words[k]));
   const known = Number.isFinite(rest);
-  const odds = oddsOf(weights, known ? together - rest : 0, Math.max(...named.map((k) => kernels[k])));
+  const odds = oddsOf(weights, known ? together - rest : 0, Math.max(...named.map((k) => kernels[k])), kernels[kernels.length - 1]);
   const total = known ? rest + odds : together;
   const sum = logSum(within);
   const result = words.slice();
