@@ -151,7 +151,7 @@ test("examples: a marked region is learned, the next photo follows, and the code
     await page.mouse.click(box.x + x * box.width, box.y + y * box.height);
     await page.getByRole("combobox", { name: "Name of the marked region" }).fill(name);
     await page.keyboard.press("Enter");
-    await page.waitForFunction((wanted) => document.querySelectorAll(".examples li").length === wanted, count, { timeout: 60_000 });
+    await page.waitForFunction((wanted) => document.querySelectorAll(".examples li").length === wanted, count, { timeout: 120_000 });
     await settled(page);
   };
   await learn(0.55, 0.4, "widget-7", 1);
@@ -191,7 +191,7 @@ test("examples: a marked region is learned, the next photo follows, and the code
   assert.deepEqual(errors, []);
 });
 
-test("the server is stopped and started again: it is taught again", { timeout: 180_000 }, async () => {
+test("the server is stopped and started again: it is taught again", { timeout: 300_000 }, async () => {
   await start("#names=cat,wall");
   await give(CAT);
   await settled(page);
@@ -200,7 +200,7 @@ test("the server is stopped and started again: it is taught again", { timeout: 1
   await page.mouse.click(box.x + 0.5 * box.width, box.y + 0.5 * box.height);
   await page.getByRole("combobox", { name: "Name of the marked region" }).fill("widget-7");
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1, null, { timeout: 60_000 });
+  await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1, null, { timeout: 120_000 });
   await settled(page);
   const { port } = new URL(server.url);
   await server.stop();

@@ -23,23 +23,14 @@ export interface Weights {
   readonly similar: number;
 }
 
-export const START_WEIGHTS: Weights = { words: START[0], examples: START[1], odds: START_ODDS, similar: -2 };
+export const START_WEIGHTS: Weights = { words: START[0], examples: START[1], odds: START_ODDS, similar: -6 };
 
 const between = (value: number, low: number, high: number): number => Math.min(high, Math.max(low, value));
 const oddsFeatures = (words: number, nearest: number, similar: number): number[] => [between(words, -LARGEST_ODDS, LARGEST_ODDS), between(nearest, LEAST_SIMILAR, 0) - similar, 1];
 
-/** How much log odds fall where a region is similar to what does not have the name, at most 0. */
-const unlike = (nearest: number, others: number, factor: number): number => -factor * logSum([0, others - Math.max(nearest, LEAST_SIMILAR)]);
-
-/**
- * The log odds that a region has one of the names with examples.
- *
- * @param words the log odds by words
- * @param nearest the log kernel of the nearest name
- * @param elsewhere the log kernel of everything else that the bank has; -Infinity without any
- */
-export function oddsOf({ odds, similar, examples }: Weights, words: number, nearest: number, elsewhere: number): number {
-  return oddsFeatures(words, nearest, similar).reduce((sum, feature, p) => sum + feature * odds[p], unlike(nearest, elsewhere, examples));
+/** The log odds that a region has one of the names with examples. */
+export function oddsOf({ odds, similar }: Weights, words: number, nearest: number): number {
+  return oddsFeatures(words, nearest, similar).reduce((sum, feature, p) => sum + feature * odds[p], 0);
 }
 
 /**
@@ -56,9 +47,9 @@ export function fitWeights(words: Matrix, kernels: Matrix, truth: ArrayLike<numb
   const { columns } = words;
   const evidence = evidenceOf(kernels);
   const row = ({ columns: width, values }: Matrix, n: number): Float64Array => values.subarray(n * width, n * width + columns);
-  const all = Array.from({ length: truth.length }, (_, n) => ({ words: row(words, n), kernels: row(kernels, n), evidence: row(evidence, n), elsewhere: kernels.values[n * kernels.columns + columns], truth: truth[n], photo: photo[n], alone: alone[n] }));
+  const all = Array.from({ length: truth.length }, (_, n) => ({ words: row(words, n), kernels: row(kernels, n), evidence: row(evidence, n), truth: truth[n], photo: photo[n], alone: alone[n] }));
   const named = all.filter((each) => each.truth < columns);
-  const strangers = all.filter((each) => each.truth >= columns).map((each) => oddsSample(each.words, each.kernels, each.elsewhere, (k) => Number.isFinite(each.kernels[k])));
+  const strangers = all.filter((each) => each.truth >= columns).map((each) => oddsSample(each.words, each.kernels, (k) => Number.isFinite(each.kernels[k])));
 
   const sizes = new Map<string, number>();
   for (const each of named) sizes.set(`${each.photo} ${each.truth}`, (sizes.get(`${each.photo} ${each.truth}`) ?? 0) + 1);
@@ -70,8 +61,8 @@ export function fitWeights(words: Matrix, kernels: Matrix, truth: ArrayLike<numb
   });
   const [factorWords, factorExamples] = fitWithin(within);
 
-  let shown = named.map((each) => oddsSample(each.words, each.kernels, each.elsewhere, (k) => has(each, k) && has(each, each.truth)));
-  const hidden = named.map((each) => oddsSample(each.words, each.kernels, each.elsewhere, (k) => has(each, k) && k !== each.truth));
+  let shown = named.map((each) => oddsSample(each.words, each.kernels, (k) => has(each, k) && has(each, each.truth)));
+  const hidden = named.map((each) => oddsSample(each.words, each.kernels, (k) => has(each, k) && k !== each.truth));
   // Where some names are judged by other photos, only they are: regions of the same photo are too similar.
   const lone = !shown.some(({ usable }, n) => usable && !named[n].alone);
   if (!lone) shown = shown.map((sample, n) => ({ ...sample, usable: sample.usable && !named[n].alone }));
@@ -85,9 +76,7 @@ export function fitWeights(words: Matrix, kernels: Matrix, truth: ArrayLike<numb
   const third = usableStrangers.map((sample) => ({ ...sample, weight: 1 / Math.max(1, strangers.filter(({ usable }) => usable).length) }));
   const nearest = [...second, ...third].map((sample) => sample.nearest);
   const similar = nearest.length ? quantile(nearest, lone ? STRANGERS_ALONE : STRANGERS) : START_WEIGHTS.similar;
-  const rows = (samples: readonly (OddsSample & { weight: number })[], isNamed: number): OddsRow[] =>
-    samples.map((sample) => ({ features: oddsFeatures(sample.words, sample.nearest, similar), offset: unlike(sample.nearest, sample.elsewhere, factorExamples), named: isNamed, weight: sample.weight }));
-  const odds = fitOdds([...rows(first, 1), ...rows(second, 0), ...rows(third, 0)]);
+  const odds = fitOdds([...first.map((sample) => ({ ...sample, named: 1 })), ...second.map((sample) => ({ ...sample, named: 0 })), ...third.map((sample) => ({ ...sample, named: 0 }))].map((sample) => ({ features: oddsFeatures(sample.words, sample.nearest, similar), named: sample.named, weight: sample.weight })));
   return { words: factorWords, examples: factorExamples, odds, similar };
 }
 
@@ -97,13 +86,11 @@ interface OddsSample {
   readonly words: number;
   /** The log kernel of the nearest name. */
   readonly nearest: number;
-  /** That of everything else. */
-  readonly elsewhere: number;
   /** Whether names with and names without examples compete. */
   readonly usable: boolean;
 }
 
-function oddsSample(words: Float64Array, kernels: Float64Array, elsewhere: number, isNamed: (k: number) => boolean): OddsSample {
+function oddsSample(words: Float64Array, kernels: Float64Array, isNamed: (k: number) => boolean): OddsSample {
   const [inside, outside]: number[][] = [[], []];
   let nearest = -Infinity;
   words.forEach((value, k) => {
@@ -113,7 +100,7 @@ function oddsSample(words: Float64Array, kernels: Float64Array, elsewhere: numbe
   });
   const [together, rest] = [logSum(inside), logSum(outside)];
   const usable = Number.isFinite(together) && Number.isFinite(rest);
-  return { words: usable ? together - rest : 0, nearest, elsewhere, usable };
+  return { words: usable ? together - rest : 0, nearest, usable };
 }
 
 /** The value below which a share of the numbers lies, between neighbours linearly, as `numpy.quantile`. */
@@ -155,28 +142,18 @@ function fitWithin(samples: readonly { words: number[]; evidence: number[]; trut
   return newton(loss, slopes, START, STRENGTH, [0.05, 0]);
 }
 
-interface OddsRow {
-  readonly features: readonly number[];
-  /** Added to the log odds. */
-  readonly offset: number;
-  /** 1 for a region with one of the names, else 0. */
-  readonly named: number;
-  readonly weight: number;
-}
-
 /** The factors of the log odds that regions have one of the names with examples: a logistic regression. */
-function fitOdds(samples: readonly OddsRow[]): number[] {
-  const valueOf = ({ features, offset }: OddsRow, factors: readonly number[]): number => features.reduce((sum, feature, p) => sum + feature * factors[p], offset);
+function fitOdds(samples: readonly { features: number[]; named: number; weight: number }[]): number[] {
+  const valueOf = (features: readonly number[], factors: readonly number[]): number => features.reduce((sum, feature, p) => sum + feature * factors[p], 0);
   const loss = (factors: readonly number[]): number =>
-    samples.reduce((sum, sample) => {
-      const value = valueOf(sample, factors);
-      return sum + sample.weight * (logSum([0, value]) - sample.named * value);
+    samples.reduce((sum, { features, named, weight }) => {
+      const value = valueOf(features, factors);
+      return sum + weight * (logSum([0, value]) - named * value);
     }, 0);
   const slopes = (factors: readonly number[]): Slopes => {
     const [first, second] = [[0, 0, 0], [[0, 0, 0], [0, 0, 0], [0, 0, 0]]];
-    for (const sample of samples) {
-      const { features, named, weight } = sample;
-      const chance = 1 / (1 + Math.exp(-between(valueOf(sample, factors), -500, 500)));
+    for (const { features, named, weight } of samples) {
+      const chance = 1 / (1 + Math.exp(-between(valueOf(features, factors), -500, 500)));
       for (let p = 0; p < 3; p++) {
         first[p] += features[p] * weight * (chance - named);
         for (let q = 0; q < 3; q++) second[p][q] += features[p] * features[q] * weight * chance * (1 - chance);

@@ -1,12 +1,42 @@
 /** How similar regions are to groups of examples: `deop.bank.kernels`. */
 
-const SHARPNESS = 40;
+const SHARPNESS = 20;
 const SMALLEST = 1e-37;
 
 /** Numbers in rows. */
 export interface Matrix {
   readonly columns: number;
   readonly values: Float64Array;
+}
+
+/**
+ * What the embeddings of a bank have in common: the mean over groups of their means, shrunk towards 0.
+ *
+ * @param regions (R, C) in rows, L2-normalised
+ * @param group of each region, such as one name in one photo
+ */
+export function centreOf(regions: Float32Array, width: number, group: readonly string[]): Float32Array {
+  const counts = new Map<string, number>();
+  for (const each of group) counts.set(each, (counts.get(each) ?? 0) + 1);
+  const sums = new Float64Array(width);
+  group.forEach((each, row) => {
+    const share = 1 / counts.get(each)!;
+    for (let c = 0, at = row * width; c < width; c++) sums[c] += share * regions[at++];
+  });
+  return Float32Array.from(sums, (sum) => sum / (counts.size + 1));
+}
+
+/** Embeddings without what they have in common, L2-normalised. */
+export function centred(regions: Float32Array, centre: Float32Array): Float32Array {
+  const width = centre.length;
+  const result = new Float32Array(regions.length);
+  for (let from = 0; from < regions.length; from += width) {
+    let square = 0;
+    for (let c = 0; c < width; c++) square += (result[from + c] = regions[from + c] - centre[c]) ** 2;
+    const length = Math.max(Math.sqrt(square), 1e-6);
+    for (let c = 0; c < width; c++) result[from + c] /= length;
+  }
+  return result;
 }
 
 /** Examples, one group after the other. */

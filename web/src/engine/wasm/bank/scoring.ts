@@ -5,7 +5,7 @@ import type { Vocabulary } from "../vocabulary";
 import { type Bank, columnsOf, NOT } from "./bank";
 import { fitWeights, oddsOf, type Weights } from "./fitting";
 import { rowsOf } from "./half";
-import { evidenceOf, logSum, type Matrix, meanKernels } from "./kernels";
+import { centred, centreOf, evidenceOf, logSum, type Matrix, meanKernels } from "./kernels";
 
 const ALIKE = 0.999; // cosine from which a region equals an example
 const FITTED_ON = 1000; // regions of the bank that the weights are fitted on
@@ -19,8 +19,10 @@ export type Score = (regions: Float32Array) => Float32Array;
 /** The examples of a bank for K names; groups belong to a column: K is the background, K + 1 everything else. */
 export interface Prepared {
   readonly width: number;
-  /** (R, C), one group after the other. */
+  /** (R, C), centred and L2-normalised, one group after the other. */
   readonly regions: Float32Array;
+  /** (C,), what the embeddings of the bank have in common. */
+  readonly centre: Float32Array;
   readonly starts: readonly number[];
   /** The column of each group. */
   readonly columns: readonly number[];
@@ -54,12 +56,19 @@ export function prepare(bank: Bank, vocabulary: Pick<Vocabulary, "synonyms" | "n
   const known = score(regions.slice(0, width));
   // Else it is a column without rows, such as no background.
   const wordless = Array.from(known, (logit, k) => !Number.isFinite(logit) && groups.some((group) => group >> 1 === k));
-  const [photos, named] = [order.map((row) => bank.photoOf[row]), { width, regions, starts, groups, wordless }];
-  return { width, regions, starts, columns: groups.map((group) => group >> 1), negative: groups.map((group) => group % 2 === 1), wordless, weights: fit(named, photos, score), weight };
+  const centre = centreOf(regions, width, order.map((row) => `${bank.photoOf[row]} ${bank.nameOf[row]}`));
+  const examples = centred(regions, centre);
+  const weights = fit({ width, regions: examples, starts, groups, wordless }, regions, order.map((row) => bank.photoOf[row]), score);
+  return { width, regions: examples, centre, starts, columns: groups.map((group) => group >> 1), negative: groups.map((group) => group % 2 === 1), wordless, weights, weight };
 }
 
-/** The weights that suit the examples, each judged by those of the other photos. */
-function fit({ width, regions, starts, groups, wordless }: Pick<Prepared, "width" | "regions" | "starts" | "wordless"> & { groups: readonly number[] }, photos: readonly number[], score: Score): Weights {
+/**
+ * The weights that suit the examples, each judged by those of the other photos.
+ *
+ * @param plain (R, C), the embeddings as they are
+ * @param photos of the regions
+ */
+function fit({ width, regions, starts, groups, wordless }: Pick<Prepared, "width" | "regions" | "starts" | "wordless"> & { groups: readonly number[] }, plain: Float32Array, photos: readonly number[], score: Score): Weights {
   const count = wordless.length;
   const total = photos.length;
   const sizes = starts.map((at, g) => (starts[g + 1] ?? total) - at);
@@ -67,8 +76,12 @@ function fit({ width, regions, starts, groups, wordless }: Pick<Prepared, "width
   let judged = groupOf.flatMap((g, row) => (groups[g] % 2 === 0 ? [row] : []));
   const step = Math.max(1, Math.ceil(judged.length / FITTED_ON));
   judged = judged.filter((_, place) => place % step === 0);
-  const rows = new Float32Array(judged.length * width);
-  judged.forEach((row, place) => rows.set(regions.subarray(row * width, (row + 1) * width), place * width));
+  const rowsOfJudged = (values: Float32Array): Float32Array => {
+    const result = new Float32Array(judged.length * width);
+    judged.forEach((row, place) => result.set(values.subarray(row * width, (row + 1) * width), place * width));
+    return result;
+  };
+  const rows = rowsOfJudged(regions);
   const truth = judged.map((row) => groups[groupOf[row]] >> 1);
   const all = meanKernels(rows, width, { regions, starts }).logs;
   const others = meanKernels(rows, width, { regions, starts }, { regions: judged.map((row) => photos[row]), examples: photos }).logs;
@@ -81,12 +94,12 @@ function fit({ width, regions, starts, groups, wordless }: Pick<Prepared, "width
       const own = g === groupOf[row];
       // Unmarked regions can be judged by their own photo, too: the marked regions there are other regions.
       let log = truth[n] === count ? all.values[at] : others.values[at];
-      // A name that only one photo shows is judged by its other regions there. No region is judged by itself.
-      if (own && (alone[n] || truth[n] === count)) log = Math.log(Math.max(Math.exp(all.values[at]) * sizes[g] - 1, 1e-37) / Math.max(sizes[g] - 1, 1));
+      // A name that only one photo shows is judged by its other regions there, without the region itself.
+      if (own && alone[n]) log = Math.log(Math.max(Math.exp(all.values[at]) * sizes[g] - 1, 1e-37) / Math.max(sizes[g] - 1, 1));
       kernels.values[n * (count + 1) + (group >> 1)] = log;
     }),
   );
-  const words = withWordless(asMatrix(score(rows), count), wordless);
+  const words = withWordless(asMatrix(score(rowsOfJudged(plain)), count), wordless);
   return fitWeights(words, kernels, truth, judged.map((row) => photos[row]), alone);
 }
 
@@ -110,9 +123,9 @@ function withWordless(logits: Matrix, wordless: readonly boolean[]): Matrix {
  * @param regions (N, C), L2-normalised
  */
 export function adjust(prepared: Prepared, logits: Float32Array, regions: Float32Array): Float32Array {
-  const { columns, negative, wordless, weight, weights, width } = prepared;
+  const { columns, negative, wordless, weight, weights, width, centre } = prepared;
   const names = wordless.length; // K + 1
-  const { logs, nearest } = meanKernels(regions, width, prepared);
+  const { logs, nearest } = meanKernels(centred(regions, centre), width, prepared);
   const base = withWordless(asMatrix(logits, names), wordless);
   const named = columns.filter((column, g) => !negative[g] && column < names);
   const [share, only] = [Math.min(1, weight / FITTED_WEIGHT), Math.max(0, weight / FITTED_WEIGHT - 1)];
@@ -149,7 +162,7 @@ function combine(words: Float64Array, kernels: Float64Array, named: readonly num
   const rest = logSum(words.filter((_, k) => !named.includes(k)));
   const together = logSum(named.map((k) => words[k]));
   const known = Number.isFinite(rest);
-  const odds = oddsOf(weights, known ? together - rest : 0, Math.max(...named.map((k) => kernels[k])), kernels[kernels.length - 1]);
+  const odds = oddsOf(weights, known ? together - rest : 0, Math.max(...named.map((k) => kernels[k])));
   const total = known ? rest + odds : together;
   const sum = logSum(within);
   const result = words.slice();
