@@ -1,7 +1,7 @@
 """Photos, and the labels that Python gives them, for the tests of the page: python python_labels.py FOLDER.
 
-Writes the exported page to FOLDER/site, made photos to FOLDER, and questions with answers to FOLDER/labels.json; examples
-with answers to FOLDER/examples.json, and their bank to FOLDER/bank.safetensors.
+Writes the exported page to FOLDER/site, made photos to FOLDER, and questions with answers to FOLDER/labels.json;
+examples with answers to FOLDER/examples.json, and their bank to FOLDER/bank.safetensors.
 
 python python_labels.py FOLDER --bank FILE answers the questions of the examples with a bank that the page wrote.
 """
@@ -54,8 +54,17 @@ MARKED: list[tuple[str, list[Any], list[str]]] = [
     ("chelsea.png", [deop.Click(220, 150)], ["-widget-7"]),
 ]
 """Marked regions of photos, and their names."""
-ASKED = [("coffee.jpg", "widget-7, plank, 猫, wall"), ("chelsea.png", "widget-7, fur, background"), ("large.jpg", "widget-7, plank")]
-"""Photos and the names that are looked for in them; a name without a letter that the model reads has an example, too."""
+ASKED = [
+    ("coffee.jpg", "widget-7, plank, 猫, wall"),
+    ("chelsea.png", "widget-7, fur, background"),
+    ("large.jpg", "widget-7, plank"),
+]
+"""Photos and the names that are looked for in them; a name of which the model reads nothing has an example, too."""
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """A photo that was made, or one of the examples."""
+    return next(path for path in (folder / name, EXAMPLES / name) if path.is_file())
 
 
 def labels_of(result: Any) -> str:
@@ -63,12 +72,9 @@ def labels_of(result: Any) -> str:
     return base64.b64encode((result.label_map + 1).astype(np.uint16).tobytes()).decode()
 
 
-def answer(model: Any, folder: Path, bank: Any) -> list[str]:
+def answers_with(model: Any, folder: Path, bank: Any) -> list[str]:
     """The labels of the photos that are asked about."""
-    return [
-        labels_of(model.segment(next(path for path in (folder / name, EXAMPLES / name) if path.is_file()), names, bank=bank))
-        for name, names in ASKED
-    ]
+    return [labels_of(model.segment(path_of(folder, name), names, bank=bank)) for name, names in ASKED]
 
 
 def learn(model: Any, folder: Path) -> None:
@@ -77,17 +83,15 @@ def learn(model: Any, folder: Path) -> None:
     photos, marks, names = zip(*marked, strict=True)
     bank = deop.learn(model, [str(EXAMPLES / name) for name in photos], list(marks), list(names))
     bank.save(folder / "bank")
+    examples = []
+    for name, found, texts in marked:
+        listed = [{"mark": vars(mark), "name": text} for mark, text in zip(found, texts, strict=True)]
+        examples.append([str(EXAMPLES / name), listed])
     told = {
-        "marked": [
-            [str(EXAMPLES / name), [{"mark": vars(mark), "name": text} for mark, text in zip(found, texts, strict=True)]]
-            for name, found, texts in marked
-        ],
-        "asked": [[str(next(path for path in (folder / name, EXAMPLES / name) if path.is_file())), text] for name, text in ASKED],
-        "answers": answer(model, folder, bank),
-        "without": [
-            labels_of(model.segment(next(path for path in (folder / name, EXAMPLES / name) if path.is_file()), text.replace("猫", "cat")))
-            for name, text in ASKED
-        ],
+        "marked": examples,
+        "asked": [[str(path_of(folder, name)), names] for name, names in ASKED],
+        "answers": answers_with(model, folder, bank),
+        "without": [labels_of(model.segment(path_of(folder, name), text.replace("猫", "cat"))) for name, text in ASKED],
         "names": {name: list(counts) for name, counts in bank.counts().items()},
     }
     (folder / "examples.json").write_text(json.dumps(told))
@@ -124,6 +128,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if "--bank" in sys.argv:
-        json.dump(answer(deop.load("nano"), Path(sys.argv[1]), deop.load_bank(sys.argv[3])), sys.stdout)
+        json.dump(answers_with(deop.load("nano"), Path(sys.argv[1]), deop.load_bank(sys.argv[3])), sys.stdout)
     else:
         main(Path(sys.argv[1]))

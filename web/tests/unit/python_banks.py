@@ -41,8 +41,21 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def space() -> Space:
     """A model that does not exist."""
-    encoding = {"classifier": "one-pass", "severance": "self", "severed_layers": [-2, -1], "residual": 0.25, "anchors": "pool"}
-    return Space(unit(generator.normal(size=(3, WIDTH))), "float32", encoding, "small", "CC0", "a note; drawn")
+    encoding = {
+        "classifier": "one-pass",
+        "severance": "self",
+        "severed_layers": [-2, -1],
+        "residual": 0.25,
+        "anchors": "pool",
+    }
+    return Space(
+        unit(generator.normal(size=(3, WIDTH))),
+        "float32",
+        encoding | {"anchors": "pool"},
+        "small",
+        "CC0",
+        "a note; drawn",
+    )
 
 
 def bank_of(regions: np.ndarray, names: list[str], photos: np.ndarray, model: Space) -> Bank:
@@ -105,8 +118,8 @@ def scores() -> list[Any]:
             logits[:, missing] = -np.inf
             return logits
 
-        asked_regions = unit(generator.normal(size=(7, WIDTH)))
-        asked_regions = np.concatenate([unit(centres + 0.2 * unit(generator.normal(size=centres.shape))), asked_regions, regions[:2]])
+        near = unit(centres + 0.2 * unit(generator.normal(size=centres.shape)))
+        asked_regions = np.concatenate([near, unit(generator.normal(size=(7, WIDTH))), regions[:2]])
         answers = []
         for weight in (0.2, 0.5, 0.8, 1.0):
             examples = prepare(bank, vocabulary, score, weight)
@@ -201,7 +214,7 @@ def learned() -> list[Any]:
 def merged(folder: Path) -> dict[str, Any]:
     """Banks whose order and repetitions must not matter, also as files."""
     model = space()
-    names = ["Straße", "cup|mug", "-cup", "", "猫", "𝔘mlaut", "zebra"]
+    names = ["Straße", "cup|mug", "-cup", "", "猫", "𐐷𐐲", "zebra"]
     regions = unit(generator.normal(size=(60, WIDTH)))
     regions[1] = regions[0]
     texts = [names[k] for k in generator.integers(0, len(names), 60)]
@@ -242,5 +255,6 @@ if __name__ == "__main__":
         json.dump(told, sys.stdout)
     else:
         folder = Path(sys.argv[1])
-        values = {"scores": scores(), "learned": learned(), "merged": merged(folder), "halves": halves(), "drawn": drawn()}
+        values = {"scores": scores(), "learned": learned(), "merged": merged(folder)}
+        values |= {"halves": halves(), "drawn": drawn()}
         json.dump(values, sys.stdout)
