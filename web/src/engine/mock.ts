@@ -196,11 +196,12 @@ function regionAt({ width, height, columns, rows, cells }: Encoded, mark: Mark):
 /** Probabilities over names, then background, for each region. */
 function regionScores({ means }: Encoded, names: readonly string[], background: readonly string[], lessons: readonly Lesson[]): number[][] {
   const all = [...names, ...background];
+  const colours = all.map((name) => synonyms(name).map((text) => (meansEverythingElse(text) ? null : colourOf(text))));
   return Array.from({ length: REGIONS }, (_, r) => {
     const mean: Colour = [means[3 * r], means[3 * r + 1], means[3 * r + 2]];
-    const logits = all.map((name) => Math.max(...synonyms(name).map((text) => -distance(text, mean) * SHARPNESS)));
+    const logits = colours.map((list) => Math.max(...list.map((colour) => -distance(colour, mean) * SHARPNESS)));
     for (const { name, colour } of lessons) {
-      if (colour.reduce((sum, value, c) => sum + (value - mean[c]) ** 2, 0) > ALIKE) continue;
+      if (distance(colour, mean) > ALIKE) continue;
       const texts = synonyms(name.replace(/^-/, ""));
       const k = all.findIndex((other) => synonyms(other).some((text) => texts.includes(text)));
       if (k >= 0) logits[k] += name.startsWith("-") ? -30 : 60;
@@ -213,11 +214,8 @@ function regionScores({ means }: Encoded, names: readonly string[], background: 
   });
 }
 
-function distance(text: string, mean: Colour): number {
-  if (meansEverythingElse(text)) return NONE_OF_THESE;
-  const colour = colourOf(text);
-  return colour.reduce((sum, value, c) => sum + (value - mean[c]) ** 2, 0);
-}
+/** The squared distance of a colour; null is that of everything else. */
+const distance = (colour: Colour | null, mean: Colour): number => (colour ? colour.reduce((sum, value, c) => sum + (value - mean[c]) ** 2, 0) : NONE_OF_THESE);
 
 /** Regions by k-means over colours; starts from colours that are far apart. */
 function cluster({ data, width, height }: ImageData): Pick<Encoded, "columns" | "rows" | "cells" | "means"> {
