@@ -47,8 +47,12 @@ writeFileSync(join(out, "samples", "CREDITS.md"), credits.filter((line) => !isOt
 const page = readFileSync(join(here, "src/index.html"), "utf8");
 writeFileSync(join(out, "index.html"), page.replace('content="http"', `content="${values.engine}"`));
 copyFileSync(join(here, "src/icon.svg"), join(out, "icon.svg"));
-const licence = readFileSync(join(here, "node_modules/preact/LICENSE"), "utf8");
-writeFileSync(join(out, "LICENSES.txt"), `page.js contains Preact (https://preactjs.com):\n\n${licence}`);
+const licence = (name) => readFileSync(join(here, "node_modules", name, "LICENSE"), "utf8");
+const licences = [
+  `page.js contains Preact (https://preactjs.com):\n\n${licence("preact")}`,
+  `page.js and engine.js contain noble-hashes (https://paulmillr.com/noble/):\n\n${licence("@noble/hashes")}`,
+];
+writeFileSync(join(out, "LICENSES.txt"), licences.join("\n\n"));
 
 if (built) {
   for (const { path, contents } of built.outputFiles) writeFileSync(path, contents);

@@ -33,7 +33,13 @@ def test_the_page_is_complete(runtime: Path, tmp_path: Path) -> None:
     site = page.parent
     assert page == tmp_path / "site" / "index.html"
     listed = json.loads((site / "site.json").read_text())["files"]
-    assert {"model/config.json", "model/encode.onnx", "model/model.safetensors", "model/words.txt"} <= set(listed)
+    assert {
+        "model/config.json",
+        "model/encode.onnx",
+        "model/regions.onnx",
+        "model/model.safetensors",
+        "model/words.txt",
+    } <= set(listed)
     assert {f"onnxruntime/{name}" for name in FILES} <= set(listed)
     for name, entry in listed.items():
         content = (site / name).read_bytes()

@@ -6,16 +6,20 @@ import { NameField } from "./chips";
 import { commandLine, HEAT_ALPHA, pythonLines } from "./commands";
 import { titlesOf } from "./comparison";
 import { closeMenu } from "./controls";
+import { useCorrecting } from "./correcting";
+import { CorrectionBar } from "./correction";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
 import type { Capabilities, Engine, Labelling } from "./engine/types";
+import { useEntries } from "./entries";
+import { ExamplesPanel } from "./examples_panel";
 import { Strip, Welcome } from "./gallery";
 import { Header } from "./header";
 import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
 import { useDropAndPaste } from "./intake";
 import { displayName } from "./names";
-import { PhotoError, SAMPLES, type ShownPhoto } from "./photo";
-import { Photos, type Entry } from "./photos";
+import { SAMPLES } from "./photo";
+import { Photos } from "./photos";
 import { Problems } from "./problems";
 import { percent, Results } from "./results";
 import { askedNames, toHash, fromHash, type Settings } from "./settings";
@@ -35,10 +39,6 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const [capabilities, setCapabilities] = useState<Capabilities | null>(null);
   const [loaded, setLoaded] = useState<{ done: number; total: number } | null>(null);
   const [engineFailure, setEngineFailure] = useState<Failure | null>(null);
-  const [entries, setEntries] = useState<readonly Entry[]>([]);
-  const [entry, setEntry] = useState<Entry | null>(null);
-  const [photo, setPhoto] = useState<ShownPhoto | null>(null);
-  const [reading, setReading] = useState(false);
   const [problems, setProblems] = useState<readonly string[]>([]);
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
   const [isolated, setIsolated] = useState<string | null>(null);
@@ -75,73 +75,43 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     return () => clearTimeout(timer);
   }, [engine]);
 
-  // Photos.
-  const take = useCallback(
-    async (jobs: readonly (() => Promise<Entry>)[]): Promise<Entry | null> => {
-      setReading(true);
-      const failures: string[] = [];
-      let shown: Entry | null = null;
-      for (const job of jobs) {
-        try {
-          const added = await job();
-          setEntries((old) => [...old, added]);
-          shown ??= added;
-        } catch (error) {
-          failures.push(error instanceof PhotoError ? error.message : failure(error).message);
-        }
-        if (shown && jobs.length > 1) setEntry(shown);
-      }
-      setReading(false);
-      setProblems(failures);
-      if (shown) setEntry(shown);
-      return shown;
-    },
-    [photos],
-  );
-  const takeFiles = useCallback(
-    (files: Iterable<File>) => take([...files].map((file) => () => photos.add(file, file.name || "pasted.png"))),
-    [take],
-  );
-  const takeSample = useCallback(
-    (id: string) => {
-      const there = entries.find(({ sample }) => sample === id);
-      const names = SAMPLES.find((sample) => sample.id === id)?.names ?? [];
-      const suggested = SAMPLES.some((sample) => sample.names.join() === settings.names.join());
-      if (settings.vocabulary === null && (!settings.names.length || suggested)) change({ names });
-      if (there) setEntry(there);
-      else void take([() => photos.addSample(id)]);
-    },
-    [take, entries, settings.names, settings.vocabulary],
-  );
+  const { entries, entry, photo, reading, ...own } = useEntries(photos, handles, setProblems);
+  const correcting = useCorrecting({
+    engine,
+    handles,
+    photos,
+    capabilities,
+    settings,
+    entry,
+    photo,
+    onNames: (names) => change({ names }),
+    onNote: setNote,
+    onProblem: (text) => setProblems([text]),
+  });
+  const { lessons, taught } = correcting;
+  const takeFiles = (files: Iterable<File>): void => {
+    const given = [...files];
+    const banks = given.filter(({ name }) => name.endsWith(".safetensors"));
+    if (banks.length) correcting.open(banks);
+    if (given.length > banks.length) own.takeFiles(given.filter((file) => !banks.includes(file)));
+  };
+  const takeSample = (id: string): void => {
+    const names = SAMPLES.find((sample) => sample.id === id)?.names ?? [];
+    const suggested = SAMPLES.some((sample) => sample.names.join() === settings.names.join());
+    if (settings.vocabulary === null && (!settings.names.length || suggested)) change({ names });
+    own.takeSample(id);
+  };
   useEffect(() => {
-    if (first.sample) void take([() => photos.addSample(first.sample!)]);
+    if (first.sample) own.takeSample(first.sample);
   }, []);
   useEffect(() => {
     setIsolated(null);
     setHovered(null);
-    if (!entry) return setPhoto(null);
-    let current = true;
-    photos.load(entry).then(
-      (value) => current && setPhoto(value),
-      (error: unknown) => current && setProblems([error instanceof PhotoError ? error.message : failure(error).message]),
-    );
-    return () => {
-      current = false;
-    };
   }, [entry]);
   // The networks see a photo before its names are typed.
   useEffect(() => {
     if (photo && capabilities) handles.get(photo, settings.severance).catch(() => undefined);
   }, [photo, capabilities, settings.severance]);
-  const removeEntry = (gone: Entry): void => {
-    const index = entries.indexOf(gone);
-    const rest = entries.filter((other) => other !== gone);
-    setEntries(rest);
-    if (entry === gone) setEntry(rest[Math.min(index, rest.length - 1)] ?? null);
-    photos.forget(gone);
-    handles.forget(gone.file);
-  };
-
   const dragging = useDropAndPaste(takeFiles);
 
   // The address follows the settings, and the settings an address that is typed.
@@ -155,11 +125,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
       const { settings: typed, sample, left } = fromHash(location.hash);
       setSettings(typed);
       setKept(left);
-      if (sample && sample !== entry?.sample) {
-        const there = entries.find((other) => other.sample === sample);
-        if (there) setEntry(there);
-        else void take([() => photos.addSample(sample)]);
-      }
+      if (sample && sample !== entry?.sample) own.takeSample(sample);
     };
     window.addEventListener("hashchange", follow);
     return () => window.removeEventListener("hashchange", follow);
@@ -168,12 +134,16 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   // Answers.
   const ready = capabilities ? photo : null;
   const asked = askedNames(settings);
-  const answer = useLabelling(engine, handles, ready, settings);
-  const keptAnswer = useLabelling(engine, handles, ready, kept);
+  const answer = useLabelling(engine, handles, ready, settings, lessons.version);
+  const keptAnswer = useLabelling(engine, handles, ready, kept, lessons.version);
   const heatIndex = heat === null ? null : asked.findIndex((name) => displayName(name) === heat);
-  const heatAnswer = useHeatmap(engine, handles, ready, settings, heatIndex !== null && heatIndex >= 0 ? heatIndex : null);
+  const heatAnswer = useHeatmap(engine, handles, ready, settings, heatIndex !== null && heatIndex >= 0 ? heatIndex : null, lessons.version);
   const labelling = asked.length ? answer.value : null;
   const problem = answer.failure ?? keptAnswer.failure ?? heatAnswer.failure ?? (capabilities ? null : engineFailure);
+
+  useEffect(() => {
+    if (problem?.lost) correcting.restore();
+  }, [problem?.lost]);
 
   const view = (labels: Labelling | null, own: Settings, live: boolean): View => {
     const index = (name: string | null): number | null => {
@@ -216,7 +186,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     closeMenu("download");
     if (!photo || !labelling) return;
     try {
-      const { blob, name } = await makeDownload(kind, { photo, labelling, view: side.view, heat: shownHeat }, answer.settings ?? settings, capabilities?.model ?? "nano");
+      const { blob, name } = await makeDownload(kind, { photo, labelling, view: side.view, heat: shownHeat }, answer.settings ?? settings, capabilities?.model ?? "nano", taught);
       save(blob, name);
       setNote(`${name} was saved.`);
     } catch (error) {
@@ -248,8 +218,8 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         : "starting";
   const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
   const model = capabilities?.model ?? "nano";
-  const command = commandLine(photoName, settings, model, shownHeat);
-  const lines = pythonLines(photoName, settings, model, shownHeat);
+  const command = commandLine(photoName, settings, model, shownHeat, taught);
+  const lines = pythonLines(photoName, settings, model, shownHeat, taught);
   useEffect(() => {
     document.title = asked.length && entry ? `${entry.name} – deop` : "deop";
   }, [entry, asked.length > 0]);
@@ -266,6 +236,11 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
         heat={shownHeat?.name ?? null}
         command={command}
         lines={lines}
+        correcting={capabilities?.examples ? correcting.active : null}
+        shown={photo !== null}
+        bank={taught}
+        onCorrect={correcting.toggle}
+        onSaveBank={correcting.saveBank}
         onTheme={switchTheme}
         onCopy={copy}
         onDownload={download}
@@ -280,21 +255,46 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
             onClose={() => setProblems([])}
           />
           {photo && entry ? (
-            <Stage
-              key={entry.id}
-              photo={photo}
-              side={side}
-              other={other}
-              heat={shownHeat}
-              busy={answer.busy || keptAnswer.busy || heatAnswer.busy || (!capabilities && !engineFailure && asked.length > 0)}
-              onHover={setHovered}
-              onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
-            />
+            <div class="work" style={{ "--ratio": String(photo.width / photo.height) }}>
+              <Stage
+                key={entry.id}
+                photo={photo}
+                side={side}
+                other={other}
+                heat={shownHeat}
+                busy={answer.busy || keptAnswer.busy || heatAnswer.busy || lessons.busy || (!capabilities && !engineFailure && asked.length > 0)}
+                correction={
+                  correcting.active
+                    ? {
+                        examples: lessons.marked.filter((lesson) => lesson.entry === entry),
+                        pending: correcting.pending?.mark ?? null,
+                        pixels: correcting.pending?.pixels ?? null,
+                        onMark: (mark, k) => correcting.mark(mark, k === null ? null : (labelling?.classes[k]?.name ?? null)),
+                        onCancel: correcting.cancel,
+                      }
+                    : null
+                }
+                onHover={setHovered}
+                onPick={(k) => isolate(k === null ? null : (labelling?.classes[k]?.name ?? null))}
+              />
+              {correcting.active && (
+                <CorrectionBar
+                  pending={correcting.pending?.mark ?? null}
+                  present={correcting.pending?.present ?? null}
+                  busy={lessons.busy}
+                  names={[...new Set([...asked, ...lessons.taught.map(({ name }) => name.replace(/^-/, ""))])]}
+                  problem={correcting.refused}
+                  onTeach={correcting.teach}
+                  onCancel={correcting.cancel}
+                  onDone={correcting.toggle}
+                />
+              )}
+            </div>
           ) : (
             <Welcome reading={reading} onChoose={choose} onSample={takeSample} />
           )}
           {entries.length > 0 && (
-            <Strip entries={entries} current={entry} reading={reading} onShow={setEntry} onRemove={removeEntry} onChoose={choose} onSample={takeSample} />
+            <Strip entries={entries} current={entry} reading={reading} onShow={own.show} onRemove={own.remove} onChoose={choose} onSample={takeSample} />
           )}
         </div>
 
@@ -315,6 +315,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               names={settings.names}
               taken={settings.background}
               colours={colours}
+              taught={correcting.withExamples}
               maxNames={capabilities?.maxNames ?? 1000}
               onChange={(names) => change({ names })}
             />
@@ -349,8 +350,24 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
               onHover={setHovered}
             />
           )}
+          {capabilities?.examples && (
+            <ExamplesPanel
+              state={lessons}
+              current={photo && entry}
+              correcting={correcting.active}
+              onCorrect={correcting.toggle}
+              onShow={(shown) => entries.includes(shown) && own.show(shown)}
+              onRemove={correcting.remove}
+              onRemoveFile={correcting.removeFile}
+              onUndo={correcting.undo}
+              onClear={correcting.clear}
+              onOpen={correcting.open}
+              onSave={correcting.saveBank}
+            />
+          )}
           <SettingsPanel
             settings={settings}
+            examples={taught}
             capabilities={capabilities}
             asked={asked}
             heatAlpha={shownHeat?.alpha ?? null}

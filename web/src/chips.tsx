@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useId, useRef, useState } from "preact/hooks";
 import { cssColour } from "./colours";
 import type { Colour } from "./engine/types";
-import { Cross } from "./icons";
+import { Cross, Pin } from "./icons";
 import { addNames, displayName, splitNames, synonyms } from "./names";
 
 interface Props {
@@ -16,11 +16,13 @@ interface Props {
   taken?: readonly string[];
   /** Colours of the names; undefined for one that is not known yet. */
   colours?: readonly (Colour | undefined)[];
+  /** Texts that have examples, in lower case. */
+  taught?: ReadonlySet<string>;
   maxNames: number;
   onChange(names: string[]): void;
 }
 
-export function NameField({ label, hint, placeholder, names, taken = [], colours, maxNames, onChange }: Props): JSX.Element {
+export function NameField({ label, hint, placeholder, names, taken = [], colours, taught, maxNames, onChange }: Props): JSX.Element {
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
   const list = useRef<HTMLUListElement>(null);
@@ -106,6 +108,12 @@ export function NameField({ label, hint, placeholder, names, taken = [], colours
                 <button type="button" class="chip-text" title="Edit" onClick={() => edit(index)} onKeyDown={(event) => onChipKey(event, index)}>
                   {colours && <span class="dot" style={{ background: colours[index] && cssColour(colours[index]) }} />}
                   <span>{displayName(name)}</span>
+                  {taught && synonyms(name).some((text) => taught.has(text.toLowerCase())) && (
+                    <span class="has-examples" title="Has examples">
+                      <Pin />
+                      <span class="spoken"> with examples</span>
+                    </span>
+                  )}
                   {synonyms(name).length > 1 && <span class="synonyms">{synonyms(name).slice(1).map((text) => ` | ${text}`)}</span>}
                 </button>
                 <button type="button" class="chip-remove" aria-label={`Remove ${displayName(name)}`} tabIndex={-1} onClick={() => remove(index)}>

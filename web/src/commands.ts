@@ -20,7 +20,11 @@ export interface ShownHeat {
   readonly alpha: number;
 }
 
-export function commandLine(photo: string, settings: Settings, model: string, heat: ShownHeat | null = null): string {
+/** The file that the page saves examples to. */
+export const BANK_FILE = "bank.safetensors";
+
+/** @param bank whether there are examples, which the file `BANK_FILE` has */
+export function commandLine(photo: string, settings: Settings, model: string, heat: ShownHeat | null = null, bank = false): string {
   const names = settings.vocabulary === null ? ["--classes", shell(joinNames(settings.names))] : ["--vocabulary", settings.vocabulary];
   const parts = ["deop segment", shell(path(photo)), ...names];
   if (settings.background.length) parts.push("--background", shell(joinNames(settings.background)));
@@ -29,6 +33,8 @@ export function commandLine(photo: string, settings: Settings, model: string, he
   if (thresholdText(settings)) parts.push("--threshold", shell(thresholdText(settings)));
   if (settings.smallestRegion !== null) parts.push("--smallest-region", String(settings.smallestRegion));
   if (settings.severance) parts.push("--severance", shell(settings.severance));
+  if (bank) parts.push("--bank", BANK_FILE);
+  if (bank && settings.bankWeight !== null) parts.push("--bank-weight", String(settings.bankWeight));
   if (heat) {
     parts.push("--heatmap", shell(heat.name));
     if (heat.alpha !== HEAT_ALPHA) parts.push("--alpha", String(heat.alpha));
@@ -53,7 +59,7 @@ function call(start: string, options: readonly string[]): string[] {
   return line.length <= LONGEST_LINE ? [line] : [`${start}(`, ...options.map((option) => `    ${option},`), ")"];
 }
 
-export function pythonLines(photo: string, settings: Settings, model: string, heat: ShownHeat | null = null): string {
+export function pythonLines(photo: string, settings: Settings, model: string, heat: ShownHeat | null = null, bank = false): string {
   const list = (names: readonly string[]): string => `[${names.map(python).join(", ")}]`;
   const { vocabulary } = settings;
   const options: string[] = [python(path(photo)), vocabulary === null ? list(settings.names) : `builtin_vocabulary(${python(vocabulary)})`];
@@ -66,6 +72,8 @@ export function pythonLines(photo: string, settings: Settings, model: string, he
   else if (settings.threshold !== null) options.push(`threshold=${settings.threshold}`);
   if (settings.smallestRegion !== null) options.push(`smallest_region=${settings.smallestRegion}`);
   if (settings.severance) options.push(`severance=${python(settings.severance)}`);
+  if (bank) options.push(`bank=deop.load_bank(${python(BANK_FILE)})`);
+  if (bank && settings.bankWeight !== null) options.push(`bank_weight=${settings.bankWeight}`);
   if (heat) options.push(`heatmaps=${list([heat.name])}`);
   const drawing: string[] = [];
   if (settings.style === "overlay" && settings.alpha !== DEFAULTS.alpha) drawing.push(`alpha=${settings.alpha}`);

@@ -1,7 +1,7 @@
 /** The titles of a comparison: what differs between two settings, in a few words. */
 
 import { displayName, joinNames } from "./names";
-import { shareText, thresholdText, type Settings } from "./settings";
+import { shareText, thresholdText, weightText, type Settings } from "./settings";
 import { VOCABULARIES } from "./vocabularies";
 
 type Words = (settings: Settings) => string;
@@ -21,6 +21,7 @@ const PARTS: readonly Words[] = [
   list("background", ({ background }) => background),
   list("things", ({ things }) => things),
   ({ severance }) => severance ?? "default severance",
+  ({ bankWeight }) => (bankWeight === null ? "examples as fitted" : `examples ${weightText(bankWeight)}`),
   ({ style }) => style,
   ({ alpha }) => `opacity ${Math.round(100 * alpha)} %`,
 ];

@@ -1,12 +1,13 @@
 /** The files that people take away. */
 
 import { hexColour } from "./colours";
+import { BANK_FILE } from "./commands";
 import { paint, paintHeat, pixelsOf, prepare, shownSize, stretchInto, type View } from "./draw";
 import { compressCounts, countsOf } from "./engine/rle";
 import type { Heatmap, Labelling, PixelMap } from "./engine/types";
 import type { ShownPhoto } from "./photo";
 import { labelPng } from "./png";
-import { thresholdText, type Settings } from "./settings";
+import { FITTED_WEIGHT, thresholdText, type Settings } from "./settings";
 import { drawPlates, letterSize, plates } from "./written";
 
 const SMALLEST_WRITTEN = 96; // pixels on the shorter side of a picture with names
@@ -37,7 +38,7 @@ export interface Shown {
   readonly heat: { readonly alpha: number; readonly heatmap: Heatmap } | null;
 }
 
-export async function makeDownload(kind: Download, shown: Shown, settings: Settings, model: string): Promise<{ blob: Blob; name: string }> {
+export async function makeDownload(kind: Download, shown: Shown, settings: Settings, model: string, bank: boolean): Promise<{ blob: Blob; name: string }> {
   const { photo, labelling, view } = shown;
   switch (kind) {
     case "picture":
@@ -54,7 +55,7 @@ export async function makeDownload(kind: Download, shown: Shown, settings: Setti
       return { blob: new Blob([text], { type: "application/json" }), name: fileName(photo.name, "coco.json") };
     }
     case "json": {
-      const text = `${JSON.stringify(summary(photo.name, labelling, settings, model), null, 1)}\n`;
+      const text = `${JSON.stringify(summary(photo.name, labelling, settings, model, bank), null, 1)}\n`;
       return { blob: new Blob([text], { type: "application/json" }), name: fileName(photo.name, "json") };
     }
   }
@@ -144,7 +145,7 @@ export function coco(photo: string, labelling: Labelling): object {
 }
 
 /** The form of `Segmentation.summary(rle=True)` and of `deop segment --json --rle`. */
-export function summary(photo: string, labelling: Labelling, settings: Settings, model: string): object {
+export function summary(photo: string, labelling: Labelling, settings: Settings, model: string, bank: boolean): object {
   const { width, height, classes } = labelling;
   return {
     photo,
@@ -174,6 +175,7 @@ export function summary(photo: string, labelling: Labelling, settings: Settings,
       threshold: thresholdText(settings) || null,
       ...(settings.smallestRegion === null ? {} : { smallest_region: settings.smallestRegion }),
       ...(settings.severance ? { severance: settings.severance } : {}),
+      ...(bank ? { bank: BANK_FILE, bank_weight: settings.bankWeight ?? FITTED_WEIGHT } : {}),
     },
   };
 }

@@ -282,3 +282,21 @@ export function stretchInto(canvas: HTMLCanvasElement | OffscreenCanvas, image: 
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
   context.globalAlpha = 1;
 }
+
+/** A marked region at the size of a canvas: darker around it, with a white edge. */
+export function paintMarked(pixels: Uint8Array, photo: Size, { width, height }: Size): ImageData {
+  const inside = new Uint8Array(width * height);
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = Math.floor(((y + 0.5) * photo.height) / height) * photo.width;
+    for (let x = 0; x < width; x++, at++) inside[at] = pixels[row + Math.floor(((x + 0.5) * photo.width) / width)];
+  }
+  const image = new ImageData(width, height);
+  const words = new Uint32Array(image.data.buffer);
+  const [outside, edge] = [word(SCRIM, 0.55), word([255, 255, 255], 1)];
+  for (let y = 0, at = 0; y < height; y++)
+    for (let x = 0; x < width; x++, at++) {
+      if (!inside[at]) words[at] = outside;
+      else if ((x && !inside[at - 1]) || (x < width - 1 && !inside[at + 1]) || (y && !inside[at - width]) || (y < height - 1 && !inside[at + width])) words[at] = edge;
+    }
+  return image;
+}

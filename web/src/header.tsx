@@ -1,6 +1,7 @@
 /** The bar at the top: what runs, link, code, downloads, light and dark. */
 
 import type { JSX } from "preact";
+import { BANK_FILE } from "./commands";
 import { Menu } from "./controls";
 import type { Download } from "./downloads";
 import * as icons from "./icons";
@@ -16,12 +17,20 @@ interface Props {
   heat: string | null;
   command: string;
   lines: string;
+  /** Whether regions can be marked: null if the engine learns nothing. */
+  correcting: boolean | null;
+  /** Whether there is a photo. */
+  shown: boolean;
+  /** Whether the code needs the file of the examples. */
+  bank: boolean;
+  onCorrect(): void;
+  onSaveBank(): void;
   onTheme(): void;
   onCopy(text: string, what: string): void;
   onDownload(kind: Download): void;
 }
 
-export function Header({ about, theme, named, labelled, isolated, heat, command, lines, onTheme, onCopy, onDownload }: Props): JSX.Element {
+export function Header({ about, theme, named, labelled, isolated, heat, command, lines, correcting, shown, bank, onCorrect, onSaveBank, onTheme, onCopy, onDownload }: Props): JSX.Element {
   return (
     <header>
       <h1>
@@ -32,11 +41,25 @@ export function Header({ about, theme, named, labelled, isolated, heat, command,
         {about}
       </p>
       <div class="bar">
+        {correcting !== null && (
+          <button type="button" class="bar-button" aria-pressed={correcting} disabled={!shown} aria-label="Correct" title="Mark a region and say what it is" onClick={onCorrect}>
+            <icons.Pin />
+            <span class="bar-text">Correct</span>
+          </button>
+        )}
         <button type="button" class="bar-button" disabled={!named} aria-label="Copy link" title="Copy a link to these names and settings" onClick={() => onCopy(location.href, "Link")}>
           <icons.Link />
           <span class="bar-text">Link</span>
         </button>
         <Menu id="code" label="Code" icon={<icons.Code />} disabled={!named}>
+          {bank && (
+            <p class="hint needs-bank">
+              {`It needs the examples, in ${BANK_FILE}. `}
+              <button type="button" class="text-button" onClick={onSaveBank}>
+                Save the examples
+              </button>
+            </p>
+          )}
           <CodeBlock title="Command" text={command} onCopy={() => onCopy(command, "Command")} />
           <CodeBlock title="Python" text={lines} onCopy={() => onCopy(lines, "Python lines")} />
         </Menu>

@@ -1,7 +1,7 @@
 /** What the page asks of the engine, as state. */
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { EngineError, type Engine, type Handle, type Heatmap, type Labelling } from "./engine/types";
+import { EngineError, LostBank, type Engine, type Handle, type Heatmap, type Labelling } from "./engine/types";
 import { Latest } from "./latest";
 import type { ShownPhoto } from "./photo";
 import { askedNames, labelOptions, type Settings } from "./settings";
@@ -52,10 +52,12 @@ export class Handles {
 export interface Failure {
   readonly message: string;
   readonly again: boolean;
+  /** Whether the engine has lost its examples. */
+  readonly lost?: boolean;
 }
 
 export function failure(error: unknown): Failure {
-  if (error instanceof EngineError) return { message: error.message, again: error.again };
+  if (error instanceof EngineError) return { message: error.message, again: error.again, lost: error instanceof LostBank };
   console.error(error);
   return { message: `Something went wrong: ${error instanceof Error ? error.message : String(error)}`, again: false };
 }
@@ -123,21 +125,25 @@ function useAnswer<T>(
   };
 }
 
-/** The result for a photo; null settings: none is wanted. */
-export function useLabelling(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings | null): Answer<Labelling> {
-  const key = settings && askedNames(settings).length ? questionKey(settings) : null;
+/**
+ * The result for a photo; null settings: none is wanted.
+ *
+ * @param bank the number of the engine's examples, which changes with them; 0: none
+ */
+export function useLabelling(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings | null, bank: number): Answer<Labelling> {
+  const key = settings && askedNames(settings).length ? questionKey(settings, bank) : null;
   return useAnswer(engine, handles, photo, settings, key, (handle, own, signal) =>
-    engine.label(handle, askedNames(own), labelOptions(own), signal),
+    engine.label(handle, askedNames(own), labelOptions(own, bank > 0), signal),
   );
 }
 
 /** The heatmap of a name; null: none is wanted. */
-export function useHeatmap(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings, index: number | null): Answer<Heatmap> {
-  const key = index === null || index < 0 ? null : `${index} ${questionKey(settings)}`;
+export function useHeatmap(engine: Engine, handles: Handles, photo: ShownPhoto | null, settings: Settings, index: number | null, bank: number): Answer<Heatmap> {
+  const key = index === null || index < 0 ? null : `${index} ${questionKey(settings, bank)}`;
   return useAnswer(engine, handles, photo, settings, key, (handle, own, signal) =>
-    engine.heatmap(handle, askedNames(own), index!, labelOptions(own), signal),
+    engine.heatmap(handle, askedNames(own), index!, labelOptions(own, bank > 0), signal),
   );
 }
 
 /** What an answer depends on; opacity and style are not part of it. */
-const questionKey = (settings: Settings): string => JSON.stringify([askedNames(settings), labelOptions(settings), settings.severance]);
+const questionKey = (settings: Settings, bank: number): string => JSON.stringify([askedNames(settings), labelOptions(settings, bank > 0), settings.severance, bank]);

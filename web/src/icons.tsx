@@ -31,6 +31,13 @@ export const Sun = icon(
   </>,
 );
 export const Moon = icon(<path d="M19.500 14.500A8 8 0 0 1 9.500 4.500a8 8 0 1 0 10 10z" />);
+export const Pin = icon(
+  <>
+    <path d="M12 21.500s-6.500-6.300-6.500-11.500a6.500 6.500 0 0 1 13 0c0 5.200-6.500 11.500-6.500 11.500z" />
+    <path d="M9.300 10l2 2 3.500-3.500" />
+  </>,
+);
+export const Bank = icon(<path d="M5 5.500h14v4H5zM5 9.500h14v9H5zM10 13h4" />);
 export const Photo = icon(
   <>
     <rect x="3.500" y="5" width="17" height="14" rx="2.500" />

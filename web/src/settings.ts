@@ -21,6 +21,8 @@ export interface Settings {
   /** Share of the photo in [0, 1): smaller connected regions get the name of their surroundings; null: the model's setting. */
   readonly smallestRegion: number | null;
   readonly severance: string | null;
+  /** How much examples count, in [0, 1]; null: as fitted. */
+  readonly bankWeight: number | null;
   readonly style: Style;
   /** Opacity of the colours in [0, 1]. */
   readonly alpha: number;
@@ -38,10 +40,14 @@ export const DEFAULTS: Settings = {
   thresholds: {},
   smallestRegion: null,
   severance: null,
+  bankWeight: null,
   style: "overlay",
   alpha: 0.5,
   written: true,
 };
+
+/** How much examples count where nobody chose: as fitted on them. */
+export const FITTED_WEIGHT = 0.5;
 
 export const MODES: readonly Mode[] = ["semantic", "panoptic", "instance"];
 export const STYLES: readonly Style[] = ["overlay", "outline", "labels"];
@@ -49,9 +55,10 @@ export const STYLES: readonly Style[] = ["overlay", "outline", "labels"];
 /** The names that a question is about. */
 export const askedNames = ({ names, vocabulary }: Settings): readonly string[] => (vocabulary === null ? names : namesOfList(vocabulary));
 
-export function labelOptions(settings: Settings): LabelOptions {
-  const { mode, threshold, thresholds, smallestRegion, background, things, vocabulary } = settings;
-  const options = { mode, threshold, thresholds, smallestRegion, background, vocabulary };
+/** @param bank whether there are examples */
+export function labelOptions(settings: Settings, bank: boolean): LabelOptions {
+  const { mode, threshold, thresholds, smallestRegion, background, things, vocabulary, bankWeight } = settings;
+  const options = { mode, threshold, thresholds, smallestRegion, background, vocabulary, bank, bankWeight };
   return { ...options, things: things.length && vocabulary === null ? things : null };
 }
 
@@ -61,6 +68,9 @@ export const thresholdText = ({ threshold, thresholds }: Settings): string => fo
 /** A share of the photo as people read it: "0.05 %". */
 export const shareText = (share: number): string => `${Number((100 * share).toPrecision(3))} %`;
 
+/** How much examples count, as people read it: "0.70". */
+export const weightText = (weight: number): string => weight.toFixed(2);
+
 /** The part of the address behind "#". Settings at their defaults are left out. */
 export function toHash(settings: Settings, sample: string | null, left: Settings | null = null): string {
   const entries: [string, string][] = [];
@@ -69,6 +79,7 @@ export function toHash(settings: Settings, sample: string | null, left: Settings
     if (settings[key].length) entries.push([key, joinNames(settings[key])]);
   if (thresholdText(settings)) entries.push(["threshold", thresholdText(settings)]);
   if (settings.smallestRegion !== null) entries.push(["smallest-region", String(settings.smallestRegion)]);
+  if (settings.bankWeight !== null) entries.push(["bank-weight", String(settings.bankWeight)]);
   for (const key of ["vocabulary", "mode", "severance", "style", "alpha"] as const)
     if (settings[key] !== DEFAULTS[key]) entries.push([key, String(settings[key])]);
   if (!settings.written) entries.push(["written", "no"]);
@@ -105,6 +116,7 @@ export function fromHash(hash: string): { settings: Settings; sample: string | n
       thresholds: named,
       smallestRegion: number("smallest-region", (value) => value >= 0 && value < 1),
       severance: given.get("severance"),
+      bankWeight: number("bank-weight", (value) => value >= 0 && value <= 1),
       style: oneOf(STYLES, "style", DEFAULTS.style),
       alpha: number("alpha", (value) => value >= 0 && value <= 1) ?? DEFAULTS.alpha,
       written: given.get("written") !== "no",

@@ -6,7 +6,7 @@ import { NameField } from "./chips";
 import { Choice, Slider, Switch, TextField } from "./controls";
 import type { Capabilities } from "./engine/types";
 import { displayName } from "./names";
-import { MODES, shareText, STYLES, type Settings } from "./settings";
+import { FITTED_WEIGHT, MODES, shareText, STYLES, weightText, type Settings } from "./settings";
 import { formatThresholds, parseThresholds, unknownThresholds } from "./thresholds";
 
 const MODE_TITLES = {
@@ -36,6 +36,8 @@ interface Props {
   comparison: Comparison;
   /** Whether the settings that are kept for the comparison are those of now. */
   unchanged: boolean;
+  /** Whether there are examples. */
+  examples: boolean;
   onChange(changes: Partial<Settings>): void;
   onHeatAlpha(alpha: number): void;
   onCompare(comparison: Comparison): void;
@@ -85,6 +87,17 @@ export function SettingsPanel(props: Props): JSX.Element {
         onChange={(place) => onChange({ smallestRegion: SMOOTHING[place] })}
         onReset={smallestRegion === null ? undefined : () => onChange({ smallestRegion: null })}
       />
+      {props.examples && (
+        <Slider
+          label="Examples beside words"
+          value={settings.bankWeight ?? FITTED_WEIGHT}
+          step={0.05}
+          text={weightTitle(settings.bankWeight)}
+          hint="Left: words alone. Right: examples alone, where there are some."
+          onChange={(value) => onChange({ bankWeight: value })}
+          onReset={settings.bankWeight === null ? undefined : () => onChange({ bankWeight: null })}
+        />
+      )}
       <div>
         <Choice
           label="Compare with"
@@ -173,6 +186,8 @@ function More({ settings, capabilities, asked, onChange }: Props): JSX.Element {
     </details>
   );
 }
+
+const weightTitle = (weight: number | null): string => (weight === null ? "as fitted" : weight === 0 ? "words alone" : weight === 1 ? "examples alone" : weightText(weight));
 
 /** The place of the step nearest to a share, by ratio. */
 function nearest(share: number): number {

@@ -110,10 +110,11 @@ def _check_model(config: RuntimeConfig) -> None:
 
 def _model_files(config: RuntimeConfig) -> list[str]:
     """The files that the page fetches: the graph of the first precision, the weights, the words."""
-    graph = config.onnx.graphs_of(None).encode
-    assert graph is not None  # checked by _check_model
+    graphs = config.onnx.graphs_of(None)
+    assert graphs.encode is not None  # checked by _check_model
     weights = [name for name in config.onnx.files if name.endswith(".safetensors")]
-    return [graph, *weights, "words.txt"]
+    # The page learns examples with the graph for given masks.
+    return [graphs.encode, *([graphs.regions] if graphs.regions else []), *weights, "words.txt"]
 
 
 def _check_hashes(config: RuntimeConfig, files: dict[str, dict[str, object]]) -> None:
@@ -224,6 +225,6 @@ should compress `.wasm` and `.js` files.
 |---|---|
 | `model/` | {config.card.name}: {config.card.license} |
 | `onnxruntime/` | onnxruntime-web {RUNTIME_VERSION}: MIT (`onnxruntime/LICENSE`) |
-| `page.js`, `engine.js` | deop: Apache-2.0, with Preact: MIT (`LICENSES.txt`) |
+| `page.js`, `engine.js` | deop: Apache-2.0, with Preact and noble-hashes: MIT (`LICENSES.txt`) |
 | `samples/` | photos in the public domain (`samples/CREDITS.md`) |
 """

@@ -11,14 +11,20 @@
  *                    -> what `Segmentation.summary(rle=True)` returns, and "warnings": [...]
  *                    with "heatmap": index of a name, and Accept: image/png -> grey PNG, 255 = 1
  *                    -> 404 or 410 when the server has dropped the photo: it is then encoded again
+ *                    with "bank": [ids] and "bank_weight": x | null; 404 with "missing": "bank" when it has dropped one
+ *   POST v1/banks    body: none, or the bytes of a bank file -> 201 {"id", "names": [{"name", "regions", "photos"}]}
+ *   POST v1/banks/{id}             body: the bytes of a bank file, which is added -> the same
+ *   POST v1/banks/{id}/examples    {"id": photo, "examples": [{"name", "click": [x, y]} | {"name", "box": [...]}], "replace": true} -> the same
+ *   GET  v1/banks/{id}/file        the bytes of a bank file
+ *   DELETE v1/banks/{id}
  */
 
 import { parseColour } from "../colours";
 import { meansEverythingElse } from "../names";
 import { isThing } from "./wasm/things";
 import { decompressCounts, paintCounts } from "./rle";
-import { EngineError } from "./types";
-import type { Capabilities, EncodeOptions, Engine, Handle, Heatmap, LabelOptions, Labelling, Mode, PixelMap, Photo } from "./types";
+import { EngineError, LostBank } from "./types";
+import type { Capabilities, EncodeOptions, Engine, Example, Handle, Heatmap, LabelOptions, Labelling, Mode, PixelMap, Photo, Taught } from "./types";
 
 interface Remote extends Handle {
   /** What the server calls the photo; changes when it has to be encoded again. */
@@ -36,7 +42,7 @@ interface Models {
     severances?: string[];
     heatmaps?: boolean;
     defaults?: { threshold?: number; smallest_region?: number };
-    limits?: { pixels?: number; names?: number };
+    limits?: { pixels?: number; names?: number; banks?: number };
   }[];
 }
 
@@ -52,7 +58,15 @@ export interface Summary {
 const ATTEMPTS = 4; // when the server is busy
 const LONGEST_WAIT = 20; // seconds
 
+interface BankSummary {
+  readonly id: string;
+  readonly names: Taught;
+}
+
 export class HttpEngine implements Engine {
+  /** Examples that were marked, and those of files: apart, so that new marks of a photo replace no example of a file. */
+  private banks: { marks: BankSummary | null; files: BankSummary | null } = { marks: null, files: null };
+
   constructor(private readonly base: string = new URL(".", document.baseURI).href) {}
 
   async capabilities(): Promise<Capabilities> {
@@ -69,6 +83,7 @@ export class HttpEngine implements Engine {
       defaults: { threshold: model.defaults?.threshold ?? 0, smallestRegion: model.defaults?.smallest_region ?? 0 },
       maxPixels: model.limits?.pixels ?? 100e6,
       maxNames: model.limits?.names ?? 1000,
+      examples: (model.limits?.banks ?? 0) > 0,
     };
   }
 
@@ -78,12 +93,12 @@ export class HttpEngine implements Engine {
   }
 
   async label(handle: Handle, names: readonly string[], options: LabelOptions, signal?: AbortSignal): Promise<Labelling> {
-    const answer = await this.ask(handle as Remote, question(names, options), "application/json", signal);
+    const answer = await this.ask(handle as Remote, "v1/label", this.question(names, options), "application/json", signal);
     return readSummary((await answer.json()) as Summary);
   }
 
   async heatmap(handle: Handle, names: readonly string[], index: number, options: LabelOptions, signal?: AbortSignal): Promise<Heatmap> {
-    const answer = await this.ask(handle as Remote, { ...question(names, options), heatmap: index }, "image/png", signal);
+    const answer = await this.ask(handle as Remote, "v1/label", { ...this.question(names, options), heatmap: index }, "image/png", signal);
     const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
     const { width, height } = bitmap;
     const context = new OffscreenCanvas(width, height).getContext("2d")!;
@@ -104,10 +119,76 @@ export class HttpEngine implements Engine {
     return (await this.request("POST", `v1/encode${query}`, photo.file, { "Content-Type": type }, signal)).json();
   }
 
-  private async ask(handle: Remote, question: object, accept: string, signal?: AbortSignal): Promise<Response> {
+  async teach(handle: Handle, examples: readonly Example[], signal?: AbortSignal): Promise<Taught> {
+    this.banks.marks ??= await this.createBank();
+    const listed = examples.map(({ name, mark }) => ({ name, ...("x" in mark ? { click: [mark.x, mark.y] } : { box: [mark.left, mark.top, mark.right, mark.bottom] }) }));
+    const answer = await this.ask(handle as Remote, `v1/banks/${this.banks.marks.id}/examples`, { examples: listed, replace: true }, "application/json", signal);
+    this.banks.marks = (await answer.json()) as BankSummary;
+    return this.taught();
+  }
+
+  async marked(): Promise<null> {
+    return null; // the server says it only with the example
+  }
+
+  async openBank(file: File): Promise<Taught> {
+    this.banks.files = this.banks.files ? await this.addTo(this.banks.files, file) : await this.createBank(file);
+    return this.taught();
+  }
+
+  async bankFile(): Promise<Blob> {
+    const { marks, files } = this.banks;
+    const content = async ({ id }: BankSummary): Promise<Blob> => (await this.request("GET", `v1/banks/${id}/file`)).blob();
+    const filled = [files, marks].filter((bank) => bank !== null).filter(({ names }) => names.length > 0);
+    if (!filled.length) throw new EngineError("There are no examples yet.");
+    if (filled.length === 1) return content(filled[0]);
+    const both = await this.createBank(await content(filled[0]));
+    try {
+      return await content(await this.addTo(both, await content(filled[1])));
+    } finally {
+      this.forget(both);
+    }
+  }
+
+  async clearBank(): Promise<void> {
+    for (const bank of [this.banks.marks, this.banks.files]) if (bank) this.forget(bank);
+    this.banks = { marks: null, files: null };
+  }
+
+  private async createBank(content?: Blob): Promise<BankSummary> {
+    return (await this.request("POST", "v1/banks", content, content && BYTES)).json();
+  }
+
+  private async addTo({ id }: BankSummary, content: Blob): Promise<BankSummary> {
+    return (await this.request("POST", `v1/banks/${id}`, content, BYTES)).json();
+  }
+
+  private forget({ id }: BankSummary): void {
+    fetch(`${this.base}v1/banks/${id}`, { method: "DELETE", keepalive: true }).catch(() => undefined); // it would expire anyway
+  }
+
+  private taught(): Taught {
+    const found = new Map<string, { name: string; regions: number; photos: number }>();
+    for (const { name, regions, photos } of [this.banks.files, this.banks.marks].flatMap((bank) => bank?.names ?? [])) {
+      const other = found.get(name);
+      found.set(name, { name, regions: regions + (other?.regions ?? 0), photos: photos + (other?.photos ?? 0) });
+    }
+    return [...found.values()];
+  }
+
+  private question(names: readonly string[], { threshold, thresholds, smallestRegion, bank, bankWeight, ...others }: LabelOptions): object {
+    const banks = bank && bankWeight !== 0 ? [this.banks.files, this.banks.marks].flatMap((each) => (each?.names.length ? [each.id] : [])) : [];
+    // A server that does not know an option is not asked about it.
+    const examples = banks.length ? { bank: banks, ...(bankWeight === null ? {} : { bank_weight: bankWeight }) } : {};
+    const options = { names, ...others, ...examples, ...(smallestRegion === null ? {} : { smallest_region: smallestRegion }) };
+    if (!Object.keys(thresholds).length) return { ...options, threshold };
+    return { ...options, threshold: { ...(threshold === null ? {} : { "*": threshold }), ...thresholds } };
+  }
+
+  private async ask(handle: Remote, path: string, question: object, accept: string, signal?: AbortSignal): Promise<Response> {
     const headers = { "Content-Type": "application/json", Accept: accept };
     const send = (): Promise<Response> =>
-      this.request("POST", "v1/label", JSON.stringify({ id: handle.id, ...question }), headers, signal);
+      this.request("POST", path, JSON.stringify({ id: handle.id, ...question }), headers, signal);
     try {
       return await send();
     } catch (error) {
@@ -135,12 +216,7 @@ export class HttpEngine implements Engine {
   }
 }
 
-function question(names: readonly string[], { threshold, thresholds, smallestRegion, ...others }: LabelOptions): object {
-  // A server that does not know the option is not asked about it.
-  const options = { names, ...others, ...(smallestRegion === null ? {} : { smallest_region: smallestRegion }) };
-  if (!Object.keys(thresholds).length) return { ...options, threshold };
-  return { ...options, threshold: { ...(threshold === null ? {} : { "*": threshold }), ...thresholds } };
-}
+const BYTES = { "Content-Type": "application/octet-stream" };
 
 class Refusal extends EngineError {
   constructor(
@@ -152,10 +228,11 @@ class Refusal extends EngineError {
   }
 }
 
-async function refusal(answer: Response, again: boolean): Promise<Refusal> {
+async function refusal(answer: Response, again: boolean): Promise<EngineError> {
   let message = `The server answered ${answer.status} ${answer.statusText}`.trim() + ".";
   try {
-    const problem = (await answer.json()) as { title?: string; detail?: string };
+    const problem = (await answer.json()) as { title?: string; detail?: string; missing?: string };
+    if (problem.missing === "bank") return new LostBank("The server has forgotten the examples.", true);
     if (typeof problem.detail === "string") message = problem.detail;
     else if (typeof problem.title === "string") message = problem.title;
   } catch {

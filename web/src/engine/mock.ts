@@ -1,6 +1,7 @@
 /**
  * An engine without a model, to build and test the page with. It divides a photo into regions of similar colour, and
  * gives each region the name whose colour is nearest: names of colours have theirs, other names one from a hash.
+ * An example names all regions whose colour is near that of the region that it marks.
  * Deterministic: the same photo and names give the same result on every machine.
  */
 
@@ -8,7 +9,7 @@ import { colourOf, classColours } from "../colours";
 import { cleanName, displayName, meansEverythingElse, synonyms } from "../names";
 import { EngineError } from "./types";
 import { absorbSmallRegions, paintRuns, RunsBuilder } from "./wasm/regions";
-import type { Capabilities, Colour, EncodeOptions, Engine, Handle, Heatmap, LabelOptions, Labelling, Photo } from "./types";
+import type { Capabilities, Colour, EncodeOptions, Engine, Example, Handle, Heatmap, LabelOptions, Labelling, Mark, Photo, Taught } from "./types";
 
 const REGIONS = 14;
 const LONGEST = 320;
@@ -17,7 +18,16 @@ const SHARPNESS = 1 / 1400;
 const NONE_OF_THESE = 90 ** 2; // squared distance from which "background" is nearer than a name
 const STUFF = new Set("sky wall floor grass road water sea sand table ground snow tree building wood wooden".split(" "));
 
+const ALIKE = 40 ** 2; // squared distance up to which regions have the name of an example
+
+interface Lesson {
+  readonly name: string;
+  readonly colour: Colour;
+}
+
 interface Encoded extends Handle {
+  /** The photo that it is of. */
+  readonly file: Blob;
   readonly columns: number;
   readonly rows: number;
   /** (rows, columns): region of each cell. */
@@ -33,7 +43,8 @@ export interface MockOptions {
 
 export class MockEngine implements Engine {
   /** Number of calls, for tests: changing names must not encode again. */
-  readonly calls = { encode: 0, label: 0, heatmap: 0, release: 0 };
+  readonly calls = { encode: 0, label: 0, heatmap: 0, release: 0, teach: 0 };
+  private readonly lessons = new Map<Blob | null, readonly Lesson[]>();
 
   constructor(private readonly options: MockOptions = {}) {}
 
@@ -48,6 +59,7 @@ export class MockEngine implements Engine {
       defaults: { threshold: 0, smallestRegion: 0 },
       maxPixels: 200e6,
       maxNames: 10_000,
+      examples: true,
     };
   }
 
@@ -56,7 +68,7 @@ export class MockEngine implements Engine {
     const pixels = await photo.pixels(LONGEST);
     if (this.options.delay) await new Promise((done) => setTimeout(done, this.options.delay));
     signal?.throwIfAborted();
-    return { width: photo.width, height: photo.height, ...cluster(pixels) };
+    return { file: photo.file, width: photo.width, height: photo.height, ...cluster(pixels) };
   }
 
   async label(handle: Handle, names: readonly string[], options: LabelOptions, signal?: AbortSignal): Promise<Labelling> {
@@ -65,7 +77,7 @@ export class MockEngine implements Engine {
     const encoded = handle as Encoded;
     const { width, height, columns, rows, cells } = encoded;
     check(names);
-    const scores = regionScores(encoded, names, options.background);
+    const scores = regionScores(encoded, names, options.background, this.bank(options));
     const best = scores.map((row) => {
       let winner = 0;
       for (let k = 1; k < row.length; k++) if (row[k] > row[winner]) winner = k;
@@ -105,7 +117,7 @@ export class MockEngine implements Engine {
     this.calls.heatmap++;
     signal?.throwIfAborted();
     const encoded = handle as Encoded;
-    const scores = regionScores(encoded, names, options.background);
+    const scores = regionScores(encoded, names, options.background, this.bank(options));
     return {
       width: encoded.columns,
       height: encoded.rows,
@@ -115,6 +127,52 @@ export class MockEngine implements Engine {
 
   release(_handle: Handle): void {
     this.calls.release++;
+  }
+
+  async teach(handle: Handle, examples: readonly Example[]): Promise<Taught> {
+    this.calls.teach++;
+    const encoded = handle as Encoded;
+    if (examples.some(({ name }) => name === "unlearnable")) throw new EngineError("“unlearnable” cannot be learned.");
+    const lessons = examples.map(({ name, mark }): Lesson => {
+      const [red, green, blue] = encoded.means.subarray(3 * regionAt(encoded, mark));
+      return { name, colour: [red, green, blue] };
+    });
+    this.lessons.set(encoded.file, lessons);
+    return this.taught();
+  }
+
+  async marked(handle: Handle, mark: Mark): Promise<Uint8Array> {
+    const encoded = handle as Encoded;
+    const region = regionAt(encoded, mark);
+    const { width, height, columns, rows } = encoded;
+    return Uint8Array.from(stretch(Uint16Array.from(encoded.cells, (cell) => Number(cell === region)), columns, rows, width, height));
+  }
+
+  async openBank(file: File): Promise<Taught> {
+    try {
+      this.lessons.set(null, [...(this.lessons.get(null) ?? []), ...(JSON.parse(await file.text()) as Lesson[])]);
+    } catch {
+      throw new EngineError(`${file.name} is no bank of examples.`);
+    }
+    return this.taught();
+  }
+
+  async bankFile(): Promise<Blob> {
+    return new Blob([JSON.stringify([...this.lessons.values()].flat())]);
+  }
+
+  async clearBank(): Promise<void> {
+    this.lessons.clear();
+  }
+
+  private bank({ bank, bankWeight }: LabelOptions): readonly Lesson[] {
+    return bank && bankWeight !== 0 ? [...this.lessons.values()].flat() : [];
+  }
+
+  private taught(): Taught {
+    const counts = new Map<string, number>();
+    for (const { name } of [...this.lessons.values()].flat()) counts.set(name, (counts.get(name) ?? 0) + 1);
+    return [...counts].map(([name, regions]) => ({ name, regions, photos: 1 }));
   }
 }
 
@@ -129,12 +187,25 @@ function isThing(name: string, things: readonly string[] | null): boolean {
   return !displayName(name).toLowerCase().split(" ").some((word) => STUFF.has(word));
 }
 
+/** The region at a point, or at the middle of a box. */
+function regionAt({ width, height, columns, rows, cells }: Encoded, mark: Mark): number {
+  const [x, y] = "x" in mark ? [mark.x, mark.y] : [(mark.left + mark.right) / 2, (mark.top + mark.bottom) / 2];
+  return cells[Math.floor((y * rows) / height) * columns + Math.floor((x * columns) / width)];
+}
+
 /** Probabilities over names, then background, for each region. */
-function regionScores({ means }: Encoded, names: readonly string[], background: readonly string[]): number[][] {
+function regionScores({ means }: Encoded, names: readonly string[], background: readonly string[], lessons: readonly Lesson[]): number[][] {
   const all = [...names, ...background];
+  const colours = all.map((name) => synonyms(name).map((text) => (meansEverythingElse(text) ? null : colourOf(text))));
   return Array.from({ length: REGIONS }, (_, r) => {
     const mean: Colour = [means[3 * r], means[3 * r + 1], means[3 * r + 2]];
-    const logits = all.map((name) => Math.max(...synonyms(name).map((text) => -distance(text, mean) * SHARPNESS)));
+    const logits = colours.map((list) => Math.max(...list.map((colour) => -distance(colour, mean) * SHARPNESS)));
+    for (const { name, colour } of lessons) {
+      if (distance(colour, mean) > ALIKE) continue;
+      const texts = synonyms(name.replace(/^-/, ""));
+      const k = all.findIndex((other) => synonyms(other).some((text) => texts.includes(text)));
+      if (k >= 0) logits[k] += name.startsWith("-") ? -30 : 60;
+    }
     const top = Math.max(...logits, -NONE_OF_THESE * SHARPNESS * 1.6);
     const weights = logits.map((logit) => Math.exp(logit - top));
     const none = Math.exp(-NONE_OF_THESE * SHARPNESS * 1.6 - top);
@@ -143,11 +214,8 @@ function regionScores({ means }: Encoded, names: readonly string[], background: 
   });
 }
 
-function distance(text: string, mean: Colour): number {
-  if (meansEverythingElse(text)) return NONE_OF_THESE;
-  const colour = colourOf(text);
-  return colour.reduce((sum, value, c) => sum + (value - mean[c]) ** 2, 0);
-}
+/** The squared distance of a colour; null is that of everything else. */
+const distance = (colour: Colour | null, mean: Colour): number => (colour ? colour.reduce((sum, value, c) => sum + (value - mean[c]) ** 2, 0) : NONE_OF_THESE);
 
 /** Regions by k-means over colours; starts from colours that are far apart. */
 function cluster({ data, width, height }: ImageData): Pick<Encoded, "columns" | "rows" | "cells" | "means"> {

@@ -38,7 +38,23 @@ export interface LabelOptions {
   readonly background: readonly string[];
   /** Which of the names are countable things; null: guessed from the names. */
   readonly things: readonly string[] | null;
+  /** Whether the engine's examples count beside the words, where there are some. */
+  readonly bank: boolean;
+  /** How much examples count, in [0, 1]: 0 is words alone, 1 examples alone; null: as fitted, 0.5. */
+  readonly bankWeight: number | null;
 }
+
+/** What marks an example in a photo, in pixels: the proposal at a point, or the proposals in a box. */
+export type Mark = { readonly x: number; readonly y: number } | { readonly left: number; readonly top: number; readonly right: number; readonly bottom: number };
+
+export interface Example {
+  readonly mark: Mark;
+  /** "cup|mug" has synonyms, "-cup" marks what is not a cup. */
+  readonly name: string;
+}
+
+/** The names that an engine has examples of; negative ones begin with "-". */
+export type Taught = readonly { readonly name: string; readonly regions: number; readonly photos: number }[];
 
 export interface LabelledClass {
   /** The display name: the first of the synonyms. */
@@ -101,6 +117,8 @@ export interface Capabilities {
   /** Largest photo, in pixels. */
   readonly maxPixels: number;
   readonly maxNames: number;
+  /** Whether names can be taught by examples. */
+  readonly examples: boolean;
 }
 
 /** Bytes of the files that have been fetched, and of all. */
@@ -123,6 +141,20 @@ export interface Engine {
   ): Promise<Heatmap>;
   /** Frees what a handle holds. */
   release(handle: Handle): void;
+  /** Learns the examples of a photo in place of those that it had before; none: forgets them. */
+  teach(handle: Handle, examples: readonly Example[], signal?: AbortSignal): Promise<Taught>;
+  /**
+   * The pixels that a mark stands for, one byte each; null if the engine learns it only with the example.
+   *
+   * @param others the marks that the photo has already, so that an engine can begin to learn before there is a name
+   */
+  marked(handle: Handle, mark: Mark, others: readonly Mark[]): Promise<Uint8Array | null>;
+  /** Adds the examples of a file of `deop learn`, or of `bankFile`. */
+  openBank(file: File): Promise<Taught>;
+  /** All examples as a file, which `deop segment --bank` takes. */
+  bankFile(): Promise<Blob>;
+  /** Forgets all examples. */
+  clearBank(): Promise<void>;
 }
 
 /** A failure that people can read. `again`: whether the same call may succeed later. */
@@ -135,3 +167,6 @@ export class EngineError extends Error {
     this.name = "EngineError";
   }
 }
+
+/** The engine has lost its examples, for example because a server was started again: they have to be taught again. */
+export class LostBank extends EngineError {}

@@ -8,12 +8,39 @@ import { launch, open, root, serve, settled } from "./page.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const RESULT = "#sample=coffee&names=coffee+cup|mug,wooden+table,spoon&mode=panoptic&background=wall";
+const mark = async (page) => {
+  await settled(page);
+  await page.getByRole("button", { name: "Correct", exact: true }).click();
+  const box = await page.locator(".frame").boundingBox();
+  await page.mouse.click(box.x + 0.5 * box.width, box.y + 0.5 * box.height);
+  await page.waitForSelector(".marked-layer");
+};
 const STATES = {
   empty: ["", async () => {}],
   result: [RESULT, async (page) => settled(page)],
   isolated: [RESULT, async (page) => (await settled(page), page.locator(".result-name:enabled").first().click())],
   heatmap: [RESULT, async (page) => (await settled(page), page.getByRole("button", { name: /^Heatmap/ }).first().click(), page.waitForSelector(".heat-title"))],
   comparison: [`${RESULT}&left=names%3Dcup`, async (page) => settled(page)],
+  marked: [RESULT, mark],
+  refused: [
+    RESULT,
+    async (page) => {
+      await mark(page);
+      await page.keyboard.type("unlearnable");
+      await page.keyboard.press("Enter");
+      await page.getByRole("alert").waitFor();
+    },
+  ],
+  learned: [
+    RESULT,
+    async (page) => {
+      await mark(page);
+      await page.keyboard.type("widget");
+      await page.keyboard.press("Enter");
+      await page.waitForSelector(".examples li");
+      await settled(page);
+    },
+  ],
   downloads: [RESULT, async (page) => (await settled(page), page.getByRole("button", { name: "Download" }).click())],
   code: [RESULT, async (page) => (await settled(page), page.getByRole("button", { name: "Code" }).click())],
   failure: ["#sample=unknown", async (page) => page.waitForSelector("[role=alert]")],
@@ -32,7 +59,7 @@ after(async () => {
 for (const colorScheme of ["light", "dark"])
   for (const [state, [hash, prepare]] of Object.entries(STATES))
     test(`${state}, ${colorScheme}`, async () => {
-      const viewport = state === "result" && colorScheme === "dark" ? { width: 360, height: 740 } : { width: 1280, height: 800 };
+      const viewport = ["result", "marked", "learned"].includes(state) && colorScheme === "dark" ? { width: 360, height: 740 } : { width: 1280, height: 800 };
       const { page, context } = await open(browser, server.url + hash, { colorScheme, viewport });
       try {
         await prepare(page);

@@ -6,6 +6,7 @@ import { launch, open, root, serve } from "./page.mjs";
 import { FLAG, stripes } from "./pictures.mjs";
 
 const PNG = stripes([[0, 0, 0], [255, 255, 255]], 2, 1);
+const IN_FILE = [{ name: "-mug", regions: 2, photos: 1 }, { name: "cup", regions: 5, photos: 2 }];
 let server, browser, page, context, log, plan, down;
 
 /** Left half of the photo: the first name; right half: none. A plan answers the next call of a path otherwise. */
@@ -22,7 +23,7 @@ async function answer(request, response) {
   const planned = plan[call.path]?.shift();
   if (planned) return json(...planned), true;
   if (call.path === "GET /v1/models")
-    json(200, { default: "nano", models: [{ name: "nano", backend: "ONNX Runtime, 2 threads", severances: ["self", "none"], limits: { pixels: 1e6, names: 5 } }] });
+    json(200, { default: "nano", models: [{ name: "nano", backend: "ONNX Runtime, 2 threads", severances: ["self", "none"], limits: { pixels: 1e6, names: 5, banks: 8 } }] });
   else if (call.path === "POST /v1/encode") json(201, { id: `photo-${log.filter(({ path }) => path === call.path).length}`, size: [40, 20] });
   else if (call.path === "POST /v1/label") {
     const { names, mode, heatmap } = JSON.parse(body);
@@ -34,7 +35,13 @@ async function answer(request, response) {
         segments: [{ id: 0, name: names[0], score: 0.75, box: [0, 0, 20, 20], area: 400, share: 0.5, segmentation: { size: [20, 40], counts: [0, 400, 400] } }],
         settings: {}, warnings: [],
       });
-  } else json(204, null);
+  } else if (call.path === "POST /v1/banks") json(201, { id: `bank-${count(call.path)}`, names: body.length ? IN_FILE : [] });
+  else if (call.path.endsWith("/examples")) {
+    const names = JSON.parse(body).examples.map(({ name }) => ({ name, regions: 3, photos: 1 }));
+    json(200, { id: call.path.split("/")[3], names });
+  } else if (/^POST \/v1\/banks\/bank-\d$/.test(call.path)) json(200, { id: call.path.split("/")[3], names: IN_FILE });
+  else if (call.path.endsWith("/file")) response.writeHead(200, { "Content-Type": "application/octet-stream" }).end(`file of ${call.path.split("/")[3]}`);
+  else json(204, null);
   return true;
 }
 
@@ -165,4 +172,94 @@ test("the server is not there at first", async () => {
   await page.getByRole("alert").filter({ hasText: /does not answer/ }).waitFor();
   down = false;
   await shown(); // by itself
+});
+
+/** Chooses a file of examples. */
+const openBank = async (given) => {
+  const [chooser] = await Promise.all([page.waitForEvent("filechooser"), page.getByRole("button", { name: "Open examples" }).click()]);
+  await chooser.setFiles(given);
+};
+const teach = async (x, name) => {
+  if (!(await page.locator(".correction").count())) await page.getByRole("button", { name: "Correct", exact: true }).click();
+  const box = await page.locator(".frame").boundingBox();
+  await page.mouse.click(box.x + x * box.width, box.y + 0.5 * box.height);
+  await page.getByRole("combobox", { name: "Name of the marked region" }).fill(name);
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Done" }).waitFor();
+  await page.waitForFunction(() => !document.querySelector(".progress"));
+};
+const bodies = (end) => log.filter(({ path }) => path.endsWith(end)).map(({ body }) => JSON.parse(body));
+
+test("examples: all marks of the photo are sent, questions name the banks, and nothing is encoded again", async () => {
+  await start();
+  await shown();
+  await teach(0.25, "widget");
+  await teach(0.75, "part|piece");
+  assert.deepEqual(bodies("/examples"), [
+    { id: "photo-1", examples: [{ name: "widget", click: [10, 10] }], replace: true },
+    { id: "photo-1", examples: [{ name: "widget", click: [10, 10] }, { name: "part|piece", click: [30, 10] }], replace: true },
+  ]);
+  const question = bodies("/v1/label").at(-1);
+  assert.deepEqual([question.names, question.bank, "bank_weight" in question], [["cat", "dog", "widget", "part|piece"], ["bank-1"], false]);
+  await page.getByRole("slider", { name: "Examples beside words" }).fill("0.7");
+  await page.waitForFunction(() => !document.querySelector(".progress"));
+  assert.equal(bodies("/v1/label").at(-1).bank_weight, 0.7);
+  await page.getByRole("slider", { name: "Examples beside words" }).fill("0");
+  await page.waitForFunction(() => !document.querySelector(".progress"));
+  assert.equal("bank" in bodies("/v1/label").at(-1), false);
+  await page.getByRole("button", { name: "Undo: last change of the examples" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1);
+  assert.equal(bodies("/examples").at(-1).examples.length, 1);
+  assert.equal(count("POST /v1/encode"), 1);
+});
+
+test("a bank that is opened stays apart from marks, and both are saved as one", async () => {
+  await start();
+  await shown();
+  await openBank({ name: "shop.safetensors", mimeType: "", buffer: Buffer.from("a bank") });
+  await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1);
+  assert.ok(log.find(({ path }) => path === "POST /v1/banks").body.equals(Buffer.from("a bank")));
+  await teach(0.25, "widget");
+  assert.deepEqual(bodies("/v1/label").at(-1).bank, ["bank-1", "bank-2"]);
+  assert.deepEqual(bodies("/v1/label").at(-1).names, ["cat", "dog", "cup", "widget"]);
+  const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save examples" }).click()]);
+  assert.equal(saved.suggestedFilename(), "bank.safetensors");
+  const [first, second] = log.filter(({ path, body }) => path.startsWith("POST /v1/banks") && String(body).startsWith("file of")).map(({ path, body }) => [path, String(body)]);
+  assert.deepEqual([first, second], [["POST /v1/banks", "file of bank-1"], ["POST /v1/banks/bank-3", "file of bank-2"]]);
+  await page.waitForFunction(() => document.querySelector(".toast")?.textContent.includes("saved"));
+  assert.equal(count("DELETE /v1/banks/bank-3"), 1);
+});
+
+test("a server that has lost the examples is taught again", async () => {
+  await start();
+  await shown();
+  await teach(0.25, "widget");
+  plan["POST /v1/label"] = [[404, { title: "Not Found", detail: "no such bank", missing: "bank" }]];
+  await page.getByText("Panoptic", { exact: true }).click();
+  await page.waitForFunction(() => !document.querySelector(".progress") && !document.querySelector("[role=alert]"));
+  assert.deepEqual(bodies("/v1/label").at(-1).bank, ["bank-2"]);
+  assert.deepEqual(bodies("/examples").at(-1).examples, [{ name: "widget", click: [10, 10] }]);
+});
+
+test("a photo that the server has dropped is encoded again for its examples; a refusal is shown where it was asked", async () => {
+  await start();
+  await shown();
+  plan["POST /v1/banks/bank-1/examples"] = [[404, { title: "Not Found", missing: "photo" }]];
+  await teach(0.25, "widget");
+  assert.deepEqual(bodies("/examples").map(({ id }) => id), ["photo-1", "photo-2"]);
+  plan["POST /v1/banks/bank-1/examples"] = [[422, { title: "Unprocessable", detail: "the names share a word" }]];
+  const box = await page.locator(".frame").boundingBox();
+  await page.mouse.click(box.x + 0.75 * box.width, box.y + 0.5 * box.height);
+  await page.getByRole("combobox", { name: "Name of the marked region" }).fill("widget|dog");
+  await page.keyboard.press("Enter");
+  await page.locator(".correction").getByRole("alert").filter({ hasText: "the names share a word" }).waitFor();
+  assert.equal(await page.locator(".examples li").count(), 1);
+});
+
+test("a server without banks is not asked for them", async () => {
+  plan["GET /v1/models"] = [[200, { default: "nano", models: [{ name: "nano", limits: { pixels: 1e6, names: 5 } }] }]];
+  await start();
+  await shown();
+  assert.equal(await page.getByRole("button", { name: "Correct", exact: true }).count(), 0);
+  assert.equal(await page.getByRole("heading", { name: "Examples" }).count(), 0);
 });

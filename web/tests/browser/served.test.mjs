@@ -141,6 +141,75 @@ test("the command and the Python lines give what the page shows, and the files a
   assert.deepEqual(errors, []);
 });
 
+test("examples: a marked region is learned, the next photo follows, and the code with the saved bank gives the same", { timeout: 300_000 }, async () => {
+  const before = Number((await encoded()) ?? 0);
+  await start("#sample=coffee&names=wooden+table,spoon");
+  await settled(page);
+  await page.getByRole("button", { name: "Correct", exact: true }).click();
+  const learn = async (x, y, name, count) => {
+    const box = await page.locator(".frame").boundingBox();
+    await page.mouse.click(box.x + x * box.width, box.y + y * box.height);
+    await page.getByRole("combobox", { name: "Name of the marked region" }).fill(name);
+    await page.keyboard.press("Enter");
+    await page.waitForFunction((wanted) => document.querySelectorAll(".examples li").length === wanted, count, { timeout: 120_000 });
+    await settled(page);
+  };
+  await learn(0.55, 0.4, "widget-7", 1);
+  await learn(0.3, 0.6, "猫", 2); // a name that the words of the model lack
+  await page.getByRole("button", { name: "Undo: last change of the examples" }).click();
+  await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1);
+  await learn(0.3, 0.6, "saucer", 2);
+  await give(join(EXAMPLES, "rocket.jpg"));
+  await settled(page);
+  assert.equal(Number(await encoded()), before + 2);
+  await page.getByRole("button", { name: "coffee.jpg", exact: true }).click();
+  await settled(page);
+  await page.getByRole("slider", { name: "Examples beside words" }).fill("0.6");
+  await settled(page);
+  const get = async (open, title) => {
+    if (open) await page.getByRole("button", { name: open }).click();
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: title }).click()]);
+    const path = join(folder, download.suggestedFilename());
+    await download.saveAs(path);
+    return path;
+  };
+  const labels = await get("Download", /^Label map/);
+  const bank = await get("Code", "Save the examples");
+  const [command, lines] = await page.locator("#code pre").allTextContents();
+  assert.match(command, / --bank bank\.safetensors --bank-weight 0\.6$/);
+  const out = join(folder, "with-bank.png");
+  const words = `${command.replace(/^deop /, `'${python}' -m deop `).replace("bank.safetensors", bank)} --labels ${out} --quiet`;
+  execFileSync("sh", ["-c", words], { env: environment, cwd: join(root, ".."), stdio: ["ignore", "ignore", "inherit"] });
+  const script = join(folder, "with_bank.py");
+  const saved = join(folder, "from-lines.png");
+  writeFileSync(script, `${lines.replace("examples/coffee.jpg", join(EXAMPLES, "coffee.jpg")).replace("bank.safetensors", bank).replace("result.png", join(folder, "result.png"))}\nfrom PIL import Image\nImage.fromarray((result.label_map + 1).astype("uint8")).save("${saved}")\n`);
+  execFileSync(python, [script], { env: environment });
+  const compare = "import sys, numpy as np; from PIL import Image; one, *others = (np.array(Image.open(path)) for path in sys.argv[1:]); print(*((one == other).mean() for other in others), len(np.unique(one)))";
+  const [byCommand, byLines, count] = execFileSync(python, ["-c", compare, labels, out, saved], { encoding: "utf8" }).split(" ").map(Number);
+  assert.deepEqual([byCommand, byLines], [1, 1]);
+  assert.ok(count > 2, "several names are found");
+  assert.deepEqual(errors, []);
+});
+
+test("the server is stopped and started again: it is taught again", { timeout: 300_000 }, async () => {
+  await start("#names=cat,wall");
+  await give(CAT);
+  await settled(page);
+  await page.getByRole("button", { name: "Correct", exact: true }).click();
+  const box = await page.locator(".frame").boundingBox();
+  await page.mouse.click(box.x + 0.5 * box.width, box.y + 0.5 * box.height);
+  await page.getByRole("combobox", { name: "Name of the marked region" }).fill("widget-7");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1, null, { timeout: 120_000 });
+  await settled(page);
+  const { port } = new URL(server.url);
+  await server.stop();
+  server = await deopServe(["--port", port]);
+  await page.getByText("Panoptic", { exact: true }).click();
+  await page.waitForFunction(() => !document.querySelector(".progress") && !document.querySelector("[role=alert]"), null, { timeout: 60_000 });
+  assert.match(await page.locator(".results").textContent(), /widget-7\s*\d/);
+});
+
 test("what is no photo is refused in words, and the page goes on", { timeout: 120_000 }, async () => {
   await start("#names=cat,wall");
   await give(file(Buffer.from("hello"), "letter.txt", "text/plain"), file(readFileSync(CAT).subarray(0, 200), "half.png"));

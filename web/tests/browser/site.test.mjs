@@ -1,6 +1,6 @@
 // The exported page, which runs the model in the browser: labels against Python's, and what people meet.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
@@ -85,6 +85,74 @@ test("labels agree with Python's on 99.5 % of the pixels of every photo", { time
     const large = (all) => all.filter(([, , share]) => share > 0.01).map(([name]) => name).sort();
     assert.deepEqual(large(found.segments), large(segments), photo);
   }
+  assert.deepEqual(errors, []);
+});
+
+/** Teaches the engine of the page, or opens a bank; then the labels of photos, and a bank of the page, in base64. */
+const askWithExamples = (marked, bank, asked) =>
+  page.evaluate(
+    async ([marked, bank, asked]) => {
+      const engine = window.deopEngine;
+      await engine.capabilities();
+      const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      const base64 = (bytes) => {
+        let text = "";
+        for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+        return btoa(text);
+      };
+      let taught = [];
+      for (const [photo, examples] of marked) {
+        const handle = await engine.encode({ file: new Blob([bytesOf(photo)]) }, { severance: null });
+        taught = await engine.teach(handle, examples);
+        engine.release(handle);
+      }
+      if (bank) taught = await engine.openBank(new File([bytesOf(bank)], "bank.safetensors"));
+      const options = { mode: "semantic", background: [], things: null, threshold: null, thresholds: {}, smallestRegion: null, vocabulary: null, bank: true, bankWeight: null };
+      const labels = [];
+      for (const [photo, names] of asked) {
+        const handle = await engine.encode({ file: new Blob([bytesOf(photo)]) }, { severance: null });
+        labels.push(base64(new Uint8Array(Uint16Array.from((await engine.label(handle, names, options)).labels).buffer)));
+        engine.release(handle);
+      }
+      return { taught, labels, file: base64(new Uint8Array(await (await engine.bankFile()).arrayBuffer())) };
+    },
+    [marked, bank, asked],
+  );
+const content = (path) => readFileSync(path).toString("base64");
+const agreement = (first, second) => {
+  const [here, there] = [numbers(first), numbers(second)];
+  assert.equal(here.length, there.length);
+  return here.reduce((sum, label, at) => sum + Number(label === there[at]), 0) / here.length;
+};
+
+test("examples: the same labels as in Python, and banks are exchanged both ways", { timeout: 300_000 }, async (t) => {
+  const { marked, asked, answers, without, names } = JSON.parse(readFileSync(join(folder, "examples.json")));
+  const questions = asked.map(([path, text]) => [content(path), list(text)]);
+  await start(server.url);
+  await ready();
+  const found = await askWithExamples(marked.map(([path, examples]) => [content(path), examples]), null, questions);
+  const counts = Object.entries(names).filter(([name]) => name);
+  assert.deepEqual(found.taught.map(({ name }) => name).sort(), counts.map(([name]) => name).sort());
+  // The decoders of JPEG differ a little, so that a proposal at a limit may be an example here only.
+  for (const { name, regions } of found.taught) assert.ok(Math.abs(regions - names[name][0]) <= 1, `${name}: ${regions}, ${names[name][0]}`);
+  found.labels.forEach((labels, at) => {
+    const share = agreement(labels, answers[at]);
+    t.diagnostic(`${basename(asked[at][0])}: ${(100 * share).toFixed(3)} % of pixels`);
+    assert.ok(share >= 0.995, `${asked[at][0]}: ${share}`);
+  });
+  assert.ok(found.labels.some((labels, at) => agreement(labels, without[at]) < 0.95), "examples change the result");
+  const path = join(folder, "page.safetensors");
+  writeFileSync(path, Buffer.from(found.file, "base64"));
+  const fromPage = JSON.parse(runPython("../browser/python_labels.py", folder, "--bank", path));
+  fromPage.forEach((labels, at) => assert.ok(agreement(labels, found.labels[at]) >= 0.995, asked[at][0]));
+  assert.deepEqual(errors, []);
+  await context.close();
+
+  await start(server.url);
+  await ready();
+  const opened = await askWithExamples([], content(join(folder, "bank.safetensors")), questions);
+  assert.deepEqual(opened.taught.map(({ name, regions, photos }) => [name, [regions, photos]]).sort(), counts.sort());
+  opened.labels.forEach((labels, at) => assert.ok(agreement(labels, answers[at]) >= 0.999, asked[at][0]));
   assert.deepEqual(errors, []);
 });
 
@@ -179,6 +247,8 @@ test("without headers, the service worker enables threads; then the page opens w
   await give(join(root, "../examples/chelsea.png"));
   await result();
   assert.match(await page.locator(".results").textContent(), /cat\d/);
+  const { taught } = await askWithExamples([[content(join(root, "../examples/chelsea.png")), [{ mark: { x: 220, y: 150 }, name: "fur" }]]], null, []);
+  assert.deepEqual(taught.map(({ name }) => name), ["fur"]);
 });
 
 test("without a service worker, one thread", async () => {

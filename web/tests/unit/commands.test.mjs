@@ -46,3 +46,12 @@ test("things are part of modes that separate them", () => {
   assert.equal(commandLine("photo.jpg", settings, "nano"), "deop segment photo.jpg --classes cat");
   assert.match(commandLine("photo.jpg", { ...settings, mode: "instance" }, "nano"), /--mode instance --things cat$/);
 });
+
+test("examples are in a file that the page saves", () => {
+  const settings = { ...DEFAULTS, names: ["cup"], bankWeight: 0.75 };
+  assert.equal(commandLine("photo.jpg", settings, "nano", null, true), "deop segment photo.jpg --classes cup --bank bank.safetensors --bank-weight 0.75");
+  assert.equal(commandLine("photo.jpg", settings, "nano", null, false), "deop segment photo.jpg --classes cup");
+  assert.match(commandLine("photo.jpg", { ...settings, bankWeight: null }, "nano", null, true), /--bank bank\.safetensors$/);
+  const lines = pythonLines("photo.jpg", settings, "nano", null, true);
+  assert.match(lines, /bank=deop\.load_bank\("bank\.safetensors"\),\n {4}bank_weight=0\.75,\n/);
+});

@@ -58,7 +58,8 @@ test("words and vocabularies in the joint space", async () => {
   const { WordTable } = await load("engine/wasm/words.ts");
   const { embedVocabulary } = await load("engine/wasm/embedding.ts");
   const { readVocabulary } = await load("engine/wasm/vocabulary.ts");
-  const { classProbabilities } = await load("engine/wasm/classification.ts");
+  const { classLogits, softmax } = await load("engine/wasm/classification.ts");
+  const classProbabilities = (regions, classes, names, none, temperature) => softmax(classLogits(regions, config.width, classes, names, none, temperature), names + 1);
   const config = readConfig(nano("config.json").toString());
   const tensors = readTensors(new Uint8Array(nano(config.table)));
   const table = new WordTable(nano("words.txt").toString().trimEnd().split("\n"), tensors.get("text.rows"), tensors.get("text.rows::scale"), config.width);

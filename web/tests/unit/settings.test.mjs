@@ -14,6 +14,7 @@ const FULL = {
   thresholds: { "a cat, asleep": 0.6, 日本: 0.1 },
   smallestRegion: 0.005,
   severance: "gate",
+  bankWeight: 0.75,
   style: "outline",
   alpha: 0.25,
   written: false,
@@ -33,6 +34,6 @@ test("a threshold of 0 is one, and not the model's", () => {
 });
 
 test("what an address has wrong is ignored", () => {
-  const { settings } = fromHash("#mode=x&vocabulary=x&threshold=7&alpha=nan&smallest-region=1&written=&style=&names=cat,cat,|&background=cat,dog&unknown=%zz");
+  const { settings } = fromHash("#mode=x&bank-weight=1.5&vocabulary=x&threshold=7&alpha=nan&smallest-region=1&written=&style=&names=cat,cat,|&background=cat,dog&unknown=%zz");
   assert.deepEqual(settings, { ...DEFAULTS, names: ["cat"], background: ["dog"] });
 });

@@ -35,6 +35,12 @@ export interface ModelConfig {
   readonly thingScore: number;
   /** File name of the graph. */
   readonly graph: string;
+  /** File name of the graph for given masks, with which examples are learned; null: it has none. */
+  readonly regionsGraph: string | null;
+  /** What the graphs compute in: "float32". */
+  readonly precision: string;
+  /** The options that embeddings depend on: `deop.bank.space`. */
+  readonly encoding: Readonly<Record<string, unknown>>;
   /** SHA-256 of each file by name. */
   readonly files: Readonly<Record<string, string>>;
   /** Channels C of the joint space. */
@@ -68,7 +74,8 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
   if (onnx.text.kind !== "words" || settings.resize.interpolation !== "bilinear" || onnx.masks_are_instances)
     throw new EngineError(`The model ${card.name} cannot run in a browser: only small models with a word table can.`);
   const { calibration, resize } = settings;
-  const graph: string | undefined = onnx.graphs[precision ?? Object.keys(onnx.graphs)[0]]?.encode;
+  const chosen = precision ?? Object.keys(onnx.graphs)[0];
+  const graph: string | undefined = onnx.graphs[chosen]?.encode;
   if (!graph) throw new EngineError("The model has no graph for photos. Export the page again.");
   return {
     name: card.name,
@@ -93,6 +100,10 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
     smallestThing: settings.smallest_thing,
     thingScore: settings.thing_score ?? 0,
     graph,
+    // Masks that are divided among each other, or windows, are not built here.
+    regionsGraph: settings.partition === "none" && !settings.windows ? (onnx.graphs[chosen].regions ?? null) : null,
+    precision: chosen,
+    encoding: encodingOf(settings),
     files: onnx.files,
     width: onnx.text.width,
     table: onnx.text.file,
@@ -103,3 +114,14 @@ function parse({ card, settings, onnx }: Json, precision?: string): ModelConfig 
     noObject: onnx.no_object ? Float32Array.from(onnx.no_object) : null,
   };
 }
+
+/** What `Severance.record` of deop says about a model, and its anchors. */
+function encodingOf({ severance, anchors }: Json): Record<string, unknown> {
+  const { kind, layers, residual, ...values } = severance;
+  const changed = Object.fromEntries(Object.entries(values).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(SEVERANCE[key])));
+  const parts = kind === "none" ? { severance: "none", severed_layers: [] } : { severance: kind, severed_layers: layers, residual, ...(Object.keys(changed).length ? { severance_values: changed } : {}) };
+  return { classifier: "one-pass", ...parts, anchors };
+}
+
+/** The defaults of `deop.Severance`. */
+const SEVERANCE: Json = { class_token: "ordinary", similarity: "", neighbours: 0, mlp: true, gain: 1, class_key: false, sharpness: 1, shift: 0, uncovered: "self", merge: 0, parallel: false, levels: [], level_weight: 1 };

@@ -5,8 +5,12 @@ import { type Canvas, canvasOf } from "./canvas";
 import type { ModelConfig } from "./config";
 import { normalise, resizePhoto } from "./resize";
 
-/** The input of the networks for a photo; the photo itself is only read in strips. */
-export async function readPixels(file: Blob, config: ModelConfig): Promise<{ canvas: Canvas; pixels: Float32Array }> {
+/**
+ * The input of the networks for a photo; the photo itself is only read in strips.
+ *
+ * @param take receives the RGB pixels of some rows after the other
+ */
+export async function readPixels(file: Blob, config: ModelConfig, take?: (rows: Uint8Array) => void): Promise<{ canvas: Canvas; pixels: Float32Array }> {
   let bitmap: ImageBitmap;
   try {
     // Colour profiles are not applied, as in Python: the model was trained without them.
@@ -24,7 +28,9 @@ export async function readPixels(file: Blob, config: ModelConfig): Promise<{ can
       context.fillStyle = "#fff";
       context.fillRect(0, 0, surface.width, surface.height);
       context.drawImage(bitmap, 0, first, bitmap.width, count, 0, 0, bitmap.width, count);
-      return context.getImageData(0, 0, bitmap.width, count).data;
+      const { data } = context.getImageData(0, 0, bitmap.width, count);
+      take?.(withoutAlpha(data));
+      return data;
     };
     const resized = resizePhoto(bitmap, canvas.resized, read, rows);
     const { height, width } = bitmap;
@@ -32,4 +38,14 @@ export async function readPixels(file: Blob, config: ModelConfig): Promise<{ can
   } finally {
     bitmap.close();
   }
+}
+
+function withoutAlpha(pixels: Uint8ClampedArray): Uint8Array {
+  const result = new Uint8Array((pixels.length / 4) * 3);
+  for (let from = 0, to = 0; from < pixels.length; from += 4, to += 3) {
+    result[to] = pixels[from];
+    result[to + 1] = pixels[from + 1];
+    result[to + 2] = pixels[from + 2];
+  }
+  return result;
 }

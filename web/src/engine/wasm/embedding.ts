@@ -23,16 +23,17 @@ export interface Classes {
  * others are asked too, and more for words that the table lacks.
  *
  * @param remarks what people should know about their names is added here
+ * @param wordless the names with examples, which need no word; K for the background
  * @throws EngineError a name of which nothing is read
  */
-export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibration: Calibration, remarks: string[]): Classes {
+export function embedVocabulary(vocabulary: Vocabulary, table: WordTable, calibration: Calibration, remarks: string[], wordless: ReadonlySet<number> = new Set()): Classes {
   const count = vocabulary.names.length;
   const trained = new Set(calibration.trainedNames.map(caseFold));
   let entries = vocabulary.synonyms.flatMap((texts, k) => texts.map((text) => [text, k] as const));
   entries.push(...vocabulary.background.map((text) => [text, count] as const));
   const meant = entries.some(([text]) => meansEverythingElse(text));
   entries = entries.filter(([text]) => !meansEverythingElse(text) || trained.has(caseFold(text)));
-  entries = readable(entries, table, remarks);
+  entries = readable(entries, table, remarks, wordless);
   if (calibration.groups.length) entries.push(...membersOf(entries, new Map(calibration.groups), table));
   const rows = entries.map(([text]) => table.embed(text));
   const owner = entries.map(([, k]) => k);
@@ -84,13 +85,13 @@ function membersOf(entries: readonly (readonly [string, number])[], groups: Read
 }
 
 /** The texts of which something is read; a remark about those that are read in part. */
-function readable(entries: readonly (readonly [string, number])[], table: WordTable, remarks: string[]): (readonly [string, number])[] {
+function readable(entries: readonly (readonly [string, number])[], table: WordTable, remarks: string[], wordless: ReadonlySet<number>): (readonly [string, number])[] {
   const readings = entries.map(([text]) => table.read(text));
   const kept = entries.filter((_, index) => readings[index].pieces.length > 0);
   const owners = new Set(kept.map(([, k]) => k));
-  const lost = entries.find(([, k]) => !owners.has(k));
-  if (lost) throw new EngineError(`This model reads nothing of “${lost[0]}”: it knows English words only, in Latin letters.`);
-  const part = readings.findIndex(({ unread }) => unread);
+  const lost = entries.find(([, k]) => !owners.has(k) && !wordless.has(k));
+  if (lost) throw new EngineError(`This model reads nothing of “${lost[0]}”: it knows English words only, in Latin letters. Mark examples of it instead.`);
+  const part = readings.findIndex(({ unread }, index) => unread && !wordless.has(entries[index][1]));
   if (part >= 0) remarks.push(`This model does not read “${readings[part].unread}” in “${entries[part][0]}”. Use English words.`);
   return kept;
 }

@@ -1,7 +1,7 @@
 /** The engine of a page without a server: the model runs in a worker of this browser. */
 
 import { classColours } from "../../colours";
-import { EngineError, type Capabilities, type EncodeOptions, type Engine, type Handle, type Heatmap, type LabelOptions, type Labelling, type Photo, type Progress } from "../types";
+import { EngineError, type Capabilities, type EncodeOptions, type Engine, type Example, type Handle, type Heatmap, type LabelOptions, type Labelling, type Mark, type Photo, type Progress, type Taught } from "../types";
 import { displayName } from "../../names";
 import { limitsOf } from "../../thresholds";
 import { thingsOfList } from "../../vocabularies";
@@ -23,7 +23,7 @@ export class WasmEngine implements Engine {
   private number = 0;
   private progress: Progress | undefined;
   /** Number of calls, for tests: changing names must not encode again. */
-  readonly calls = { encode: 0, label: 0, heatmap: 0, release: 0 };
+  readonly calls = { encode: 0, label: 0, heatmap: 0, release: 0, teach: 0 };
 
   capabilities(progress?: Progress): Promise<Capabilities> {
     this.progress = progress;
@@ -61,6 +61,31 @@ export class WasmEngine implements Engine {
     void this.call("release", (handle as Local).id).catch(() => undefined);
   }
 
+  async teach(handle: Handle, examples: readonly Example[]): Promise<Taught> {
+    this.calls.teach++;
+    return this.call("teach", (handle as Local).id, examples);
+  }
+
+  async marked(handle: Handle, mark: Mark, others: readonly Mark[]): Promise<Uint8Array> {
+    const { id } = handle as Local;
+    const { pixels } = await this.call("marked", id, mark);
+    // While the name is typed; an error comes again when it is learned.
+    void this.call("embed", id, [...others, mark]).catch(() => undefined);
+    return pixels;
+  }
+
+  async openBank(file: File): Promise<Taught> {
+    return this.call("openBank", file);
+  }
+
+  async bankFile(): Promise<Blob> {
+    return new Blob([(await this.call("bankFile")).bytes], { type: "application/octet-stream" });
+  }
+
+  async clearBank(): Promise<void> {
+    return this.call("clearBank");
+  }
+
   private question(names: readonly string[], options: LabelOptions): Question {
     return { names, options, thresholds: limitsOf(names, options), builtIn: thingsOfList(options.vocabulary) };
   }
@@ -79,12 +104,12 @@ export class WasmEngine implements Engine {
       for (const { reject } of this.waiting.values()) reject(new EngineError(event.message ? `The model stopped: ${event.message}` : "The model’s script cannot be loaded. Export the page again."));
       this.waiting.clear();
     };
-    const { model, backend, defaults, webgpuFailure } = await this.call("start", document.baseURI, { webgpu, threads });
+    const { model, backend, defaults, examples, webgpuFailure } = await this.call("start", document.baseURI, { webgpu, threads });
     if (webgpuFailure !== null) {
       console.info(`WebGPU is not used: ${webgpuFailure}`);
       remember(GPU_FAILED, document.querySelector<HTMLMetaElement>('meta[name="deop-site"]')?.content ?? "");
     }
-    return { model, backend, local: true, modes: ["semantic", "panoptic", "instance"], severances: [], heatmaps: true, defaults, maxPixels: MAX_PIXELS, maxNames: MAX_NAMES };
+    return { model, backend, local: true, modes: ["semantic", "panoptic", "instance"], severances: [], heatmaps: true, defaults, maxPixels: MAX_PIXELS, maxNames: MAX_NAMES, examples };
   }
 
   private call<K extends keyof Calls>(call: K, ...given: Parameters<Calls[K]>): ReturnType<Calls[K]> {

@@ -9,6 +9,8 @@ export interface SiteFile {
 
 /** `site.json`, which the export writes: files by path, relative to the page. */
 export interface Site {
+  /** Version of deop that exported the page. */
+  readonly deop: string;
   /** Version of onnxruntime-web. */
   readonly runtime: string;
   readonly files: Readonly<Record<string, SiteFile>>;

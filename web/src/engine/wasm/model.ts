@@ -1,22 +1,28 @@
 /** The whole model in one place: what the worker does for the page. */
 
+import { FITTED_WEIGHT } from "../../settings";
 import type { Heatmap, LabelOptions } from "../types";
 import { EngineError } from "../types";
 import type { Canvas } from "./canvas";
-import { classProbabilities } from "./classification";
+import type { Bank } from "./bank/bank";
+import { columnsOf, NOT } from "./bank/bank";
+import { adjust, prepare, type Prepared, type Score } from "./bank/scoring";
+import { Teacher } from "./bank/teacher";
+import { classLogits, softmax } from "./classification";
 import { type ModelConfig, readConfig } from "./config";
 import { readPixels } from "./decode";
 import { type Classes, embedVocabulary } from "./embedding";
 import { Downloads, type Site } from "./files";
 import { assemble, heatmapOf, type Result } from "./label";
 import { keepPresent } from "./present";
-import { MODEL, type Networks, openNetworks, type Preferences } from "./session";
+import { MODEL, type Networks, openNetworks, type Preferences, weightsOf } from "./session";
 import { readTensors } from "./tensors";
 import { checkMode, readVocabulary, type Vocabulary } from "./vocabulary";
 import type { Masks } from "./windows";
 import { WordTable } from "./words";
 
 export interface Encoded {
+  readonly file: Blob;
   readonly canvas: Canvas;
   readonly masks: Masks;
   readonly regions: Float32Array;
@@ -32,13 +38,17 @@ export interface Question {
 }
 
 export class Model {
-  private last: { key: string; vocabulary: Vocabulary; classes: Classes; remarks: string[] } | null = null;
+  private last: { key: string; bank: Bank | null; vocabulary: Vocabulary; classes: Classes; remarks: string[]; prepared: Prepared | null } | null = null;
+  readonly teacher: Teacher;
 
   private constructor(
     readonly config: ModelConfig,
     readonly networks: Networks,
     private readonly table: WordTable,
-  ) {}
+    version: string,
+  ) {
+    this.teacher = new Teacher(config, networks, version);
+  }
 
   /** @throws EngineError */
   static async load(base: string, preferences: Preferences, report: (done: number, total: number) => void): Promise<Model> {
@@ -49,10 +59,11 @@ export class Model {
       throw new EngineError("The page’s files cannot be fetched: the server does not answer. A page cannot run from a file; serve its folder, for example with “python -m http.server”.", true);
     }
     if (!answer.ok) throw new EngineError("The page lacks site.json. Export it again with “deop export nano DIR --web”.");
-    const downloads = new Downloads(base, (await answer.json()) as Site, report);
+    const site = (await answer.json()) as Site;
+    const downloads = new Downloads(base, site, report);
     const config = readConfig(new TextDecoder().decode(await downloads.get(`${MODEL}config.json`)));
     const words = downloads.get(`${MODEL}words.txt`);
-    const names = [config.graph, ...Object.keys(config.files).filter((name) => name.endsWith(".safetensors"))];
+    const names = [config.graph, ...weightsOf(config)];
     const weights = Promise.all(names.map(async (name) => [name, await downloads.get(MODEL + name)] as const)).then((entries) => new Map<string, Uint8Array>(entries));
     words.catch(() => undefined); // reported below, where it is awaited
     weights.catch(() => undefined);
@@ -62,13 +73,13 @@ export class Model {
     const tensors = readTensors((await weights).get(config.table)!);
     const rows = tensors.get("text.rows");
     if (!rows) throw new EngineError("The model has no word table. Export the page again.");
-    return new Model(config, networks, new WordTable(lines, { ...rows, bytes: rows.bytes.slice() }, tensors.get("text.rows::scale"), config.width));
+    return new Model(config, networks, new WordTable(lines, { ...rows, bytes: rows.bytes.slice() }, tensors.get("text.rows::scale"), config.width), site.deop);
   }
 
   async encode(file: Blob): Promise<Encoded> {
     const { canvas, pixels } = await readPixels(file, this.config);
     try {
-      return { canvas, ...(await this.networks.run(pixels, canvas)) };
+      return { file, canvas, ...(await this.networks.run(pixels, canvas)) };
     } catch (error) {
       throw new EngineError(`The networks cannot run on this photo: ${error instanceof Error ? error.message.split("\n")[0] : String(error)}`);
     }
@@ -90,15 +101,32 @@ export class Model {
 
   private score(encoded: Encoded, question: Question): { vocabulary: Vocabulary; scores: Float32Array; remarks: readonly string[] } {
     const { names, options, builtIn } = question;
-    const key = JSON.stringify([names, options.background, options.things, builtIn !== null]);
-    if (this.last?.key !== key) {
+    const weight = options.bankWeight ?? FITTED_WEIGHT;
+    const bank = options.bank && weight ? this.teacher.bank : null;
+    const key = JSON.stringify([names, options.background, options.things, builtIn !== null, weight]);
+    if (this.last?.key !== key || this.last.bank !== bank) {
       const vocabulary = readVocabulary(names, options, builtIn);
       const remarks: string[] = [];
-      this.last = { key, vocabulary, classes: embedVocabulary(vocabulary, this.table, this.config.calibration, remarks), remarks };
+      const classes = embedVocabulary(vocabulary, this.table, this.config.calibration, remarks, bank ? namesWithExamples(bank, vocabulary) : undefined);
+      const prepared = bank && prepare(bank, vocabulary, this.wordScore(classes, names.length), weight);
+      this.last = { key, bank, vocabulary, classes, remarks, prepared };
     }
-    const { vocabulary, classes, remarks } = this.last;
-    const scores = classProbabilities(encoded.regions, classes, names.length, this.config.noObject, this.config.temperature);
+    const { vocabulary, classes, remarks, prepared } = this.last;
+    let logits = this.wordScore(classes, names.length)(encoded.regions);
+    if (prepared) logits = adjust(prepared, logits, encoded.regions);
+    const scores = softmax(logits, names.length + 1);
     const kept = vocabulary.builtIn ? keepPresent(scores, names.length, encoded.masks, encoded.canvas, this.config.claim) : scores;
     return { vocabulary, scores: kept, remarks };
   }
+
+  private wordScore(classes: Classes, names: number): Score {
+    const { width, noObject, temperature } = this.config;
+    return (regions) => classLogits(regions, width, classes, names, noObject, temperature);
+  }
+}
+
+/** The names of a vocabulary with examples, which need no word; K for the background. */
+function namesWithExamples(bank: Bank, vocabulary: Vocabulary): ReadonlySet<number> {
+  const columns = columnsOf(bank, vocabulary);
+  return new Set(bank.names.flatMap((name, place) => (columns[place] >= 0 && !name.startsWith(NOT) ? [columns[place]] : [])));
 }

@@ -20,6 +20,8 @@ export interface Networks {
   /** Why WebGPU is not used although the browser has it; null otherwise. */
   readonly webgpuFailure: string | null;
   run(pixels: Float32Array, canvas: Canvas): Promise<{ masks: Masks; regions: Float32Array }>;
+  /** The embeddings of given masks, whose graph is loaded with the first call. */
+  embed(pixels: Float32Array, canvas: Canvas, masks: Masks): Promise<Float32Array>;
 }
 
 export interface Preferences {
@@ -71,32 +73,48 @@ async function open(kind: keyof typeof BUILDS, config: ModelConfig, weights: Pro
   ort.env.wasm.numThreads = threads;
   ort.env.logLevel = "error";
   const files = await weights;
-  const session = await ort.InferenceSession.create(files.get(config.graph)!, {
-    executionProviders: [kind],
-    externalData: [...files].filter(([name]) => name !== config.graph).map(([path, data]) => ({ path, data })),
-    enableMemPattern: false, // memory must not grow with the number of sizes
-    enableCpuMemArena: false,
-    logSeverityLevel: 3,
-    extra: { session: { disable_quant_qdq: config.graph.includes("int8") ? "0" : "1" } },
+  const create = (graph: Uint8Array, data: readonly (readonly [string, Uint8Array])[]): Promise<Ort.InferenceSession> =>
+    ort.InferenceSession.create(graph, {
+      executionProviders: [kind],
+      externalData: data.map(([path, bytes]) => ({ path, data: bytes })),
+      enableMemPattern: false, // memory must not grow with the number of sizes
+      enableCpuMemArena: false,
+      logSeverityLevel: 3,
+      extra: { session: { disable_quant_qdq: config.graph.includes("int8") ? "0" : "1" } },
+    });
+  const session = await create(files.get(config.graph)!, [...files].filter(([name]) => name !== config.graph));
+  const feedsOf = (pixels: Float32Array, { resized, padded }: Canvas): Record<string, Ort.Tensor> => ({
+    pixels: new ort.Tensor("float32", pixels, [1, 3, padded.height, padded.width]),
+    size: new ort.Tensor("int64", BigInt64Array.of(BigInt(resized.height), BigInt(resized.width)), [2]),
   });
-  const run: Networks["run"] = async (pixels, { resized, padded }) => {
-    const feeds = {
-      pixels: new ort.Tensor("float32", pixels, [1, 3, padded.height, padded.width]),
-      size: new ort.Tensor("int64", BigInt64Array.of(BigInt(resized.height), BigInt(resized.width)), [2]),
-    };
-    const result = await session.run(feeds);
-    const [logits, regions] = [result.masks.data as Float32Array, result.regions.data as Float32Array];
+  // Small, and fetched at once, so that examples can be learned when the network is gone.
+  const graph = config.regionsGraph === null ? null : downloads.get(MODEL + config.regionsGraph);
+  graph?.catch(() => undefined); // reported below, where it is awaited
+  let regions: Promise<Ort.InferenceSession> | null = null;
+  const embed: Networks["embed"] = async (pixels, canvas, masks) => {
+    // The weights again, from the browser's cache: few people teach names, and keeping them would cost everyone memory.
+    regions ??= Promise.all(weightsOf(config).map(async (name) => [name, await downloads.get(MODEL + name)] as const)).then(async (data) => create((await graph)!, data));
+    regions.catch(() => (regions = null));
+    const result = await (await regions).run({ ...feedsOf(pixels, canvas), masks: new ort.Tensor("float32", masks.logits, [masks.count, masks.height, masks.width]) });
+    return (result.regions.data as Float32Array).slice();
+  };
+  const run: Networks["run"] = async (pixels, canvas) => {
+    const result = await session.run(feedsOf(pixels, canvas));
+    const [logits, rows] = [result.masks.data as Float32Array, result.regions.data as Float32Array];
     const [count, height, width] = result.masks.dims;
     const kept = Array.from(result.valid.data as Uint8Array, (flag, n) => (flag ? n : -1)).filter((n) => n >= 0);
-    return { masks: { count: kept.length, height, width, logits: select(logits, kept, count) }, regions: select(regions, kept, count) };
+    return { masks: { count: kept.length, height, width, logits: select(logits, kept, count) }, regions: select(rows, kept, count) };
   };
   // Kernels that a back end lacks show when they run, so a small picture goes first.
   const side = 4 * config.multiple;
   const size = { height: side, width: side };
   await run(new Float32Array(3 * side * side), { photo: size, resized: size, padded: size });
   const backend = kind === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  return { backend, webgpuFailure: null, run };
+  return { backend, webgpuFailure: null, run, embed };
 }
+
+/** The files with weights that the graphs share. */
+export const weightsOf = (config: ModelConfig): string[] => Object.keys(config.files).filter((name) => name.endsWith(".safetensors"));
 
 /** Some rows of values in `count` rows, copied. */
 function select(values: Float32Array, kept: readonly number[], count: number): Float32Array {

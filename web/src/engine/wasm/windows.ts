@@ -32,7 +32,7 @@ export function placesOf(source: number, target: number, first: number, last: nu
 }
 
 /** Some rows, or columns, of the photo. */
-interface Side {
+export interface Side {
   /** First pixel of the photo, and number of pixels. */
   readonly first: number;
   readonly pixels: number;

@@ -1,15 +1,21 @@
 /** The worker: runs the model, so that the page stays responsive. */
 
-import { type Capabilities, EngineError } from "../types";
+import { type Capabilities, EngineError, type Example, type Mark, type Taught } from "../types";
 import { type Encoded, Model, type Question } from "./model";
 import type { Preferences } from "./session";
 
 export interface Calls {
-  start(base: string, preferences: Preferences): Promise<Pick<Capabilities, "model" | "backend" | "defaults"> & { webgpuFailure: string | null }>;
+  start(base: string, preferences: Preferences): Promise<Pick<Capabilities, "model" | "backend" | "defaults" | "examples"> & { webgpuFailure: string | null }>;
   encode(file: Blob): Promise<{ id: number; width: number; height: number }>;
   label(id: number, question: Question): Promise<ReturnType<Model["label"]>>;
   heatmap(id: number, question: Question, index: number): Promise<ReturnType<Model["heatmap"]>>;
   release(id: number): Promise<void>;
+  teach(id: number, examples: readonly Example[]): Promise<Taught>;
+  marked(id: number, mark: Mark): Promise<{ pixels: Uint8Array }>;
+  embed(id: number, marks: readonly Mark[]): Promise<void>;
+  openBank(file: File): Promise<Taught>;
+  bankFile(): Promise<{ bytes: Uint8Array<ArrayBuffer> }>;
+  clearBank(): Promise<void>;
 }
 
 export type Request = { [K in keyof Calls]: { call: K; number: number; given: Parameters<Calls[K]> } }[keyof Calls];
@@ -32,8 +38,8 @@ const calls: Calls = {
   async start(base, preferences) {
     model = Model.load(base, preferences, (done, total) => post({ done, total }));
     const { config, networks } = await model;
-    const { name, threshold, smallestRegion } = config;
-    return { model: name, backend: networks.backend, defaults: { threshold, smallestRegion }, webgpuFailure: networks.webgpuFailure };
+    const { name, threshold, smallestRegion, regionsGraph } = config;
+    return { model: name, examples: regionsGraph !== null, backend: networks.backend, defaults: { threshold, smallestRegion }, webgpuFailure: networks.webgpuFailure };
   },
   async encode(file) {
     const encoded = await (await model!).encode(file);
@@ -44,6 +50,16 @@ const calls: Calls = {
   heatmap: async (id, question, index) => (await model!).heatmap(find(id), question, index),
   async release(id) {
     photos.delete(id);
+  },
+  teach: async (id, examples) => (await model!).teacher.teach(find(id), examples),
+  marked: async (id, mark) => ({ pixels: (await model!).teacher.marked(find(id), mark) }),
+  async embed(id, marks) {
+    await (await model!).teacher.embed(find(id), marks);
+  },
+  openBank: async (file) => (await model!).teacher.open(new Uint8Array(await file.arrayBuffer()), file.name),
+  bankFile: async () => ({ bytes: await (await model!).teacher.file() }),
+  async clearBank() {
+    (await model!).teacher.clear();
   },
 };
 
