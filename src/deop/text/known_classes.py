@@ -34,12 +34,12 @@ def known_classes(synonyms: Sequence[Sequence[str]], classes: Sequence[str]) -> 
     forms = [_forms_of_class(text) for text in classes]
     result = []
     for texts in synonyms:
-        wanted = set().union(*(_forms(text) for text in texts))
+        wanted = set().union(*(forms(text) for text in texts))
         result.append(tuple(index for index, known in enumerate(forms) if known & wanted))
     return result
 
 
-def _forms(text: str) -> set[str]:
+def forms(text: str) -> set[str]:
     """A text in plain letters, and with its last word in the singular."""
     words = re.sub(r"[-_\s]+", " ", fold(text)).strip()
     if not words:
@@ -54,7 +54,7 @@ def _forms_of_class(text: str) -> set[str]:
         head, *rest = re.split("[-_]", fold(part).strip())
         while rest and rest[-1] in _SUFFIXES:
             rest.pop()
-        forms |= _forms(" ".join([head, *rest]))
+        forms |= forms(" ".join([head, *rest]))
         if len(rest) == 1 and rest[0] in _MATERIALS:
-            forms |= _forms(head) | _forms(f"{rest[0]} {head}")
+            forms |= forms(head) | forms(f"{rest[0]} {head}")
     return forms
