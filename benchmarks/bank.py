@@ -5,7 +5,8 @@
 For each number of photos and each draw, photos are drawn from the training split, as `deop train finetune` draws them
 with the same seed, and learned as examples. Scores are measured on the validation split, which is in no bank. Gains
 are paired: their intervals are computed from the same resamples of the validation photos. With --finetune, the model is
-also tuned on the same photos (on four fifths of them: the others choose the weights); finished runs are used again.
+also tuned on the same photos (on four fifths of them: the others choose the weights). Banks and finished runs in --out
+are used again: use another folder for other data or another model.
 """
 
 import json
@@ -21,9 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deop import load
-from deop.bank.bank import Bank
+from deop.bank.bank import Bank, load_bank
 from deop.bank.learning import learn_photos
 from deop.bank.sources import photos_of_data
+from deop.bank.space import check_bank
 from deop.data.folder import open_folder
 from deop.data.labelled import LabelledData
 from deop.errors import DeopError
@@ -57,6 +59,22 @@ def drawn(data: LabelledData, count: int, seed: int) -> LabelledData:
     """The photos that ``deop train finetune`` draws with this seed."""
     order = np.random.default_rng((seed, 8)).permutation(len(data.pairs))[:count]
     return replace(data, pairs=tuple(data.pairs[index] for index in order))
+
+
+def bank_of(model: Any, data: LabelledData, file: Path) -> tuple[Bank, float]:
+    """The bank of some photos, and the seconds that learning it took. A bank in the file is used again."""
+    clock = file.with_suffix(".json")
+    if file.exists() and clock.exists():
+        bank = load_bank(file)
+        check_bank(model, bank)
+        return bank, float(json.loads(clock.read_text()))
+    started = time.perf_counter()
+    bank = learn_photos(model, photos_of_data(data), len(data.pairs))
+    seconds = time.perf_counter() - started
+    file.parent.mkdir(parents=True, exist_ok=True)
+    bank.save(file)
+    clock.write_text(json.dumps(seconds))
+    return bank, seconds
 
 
 def with_names(bank: Bank, names: list[str] | None) -> Bank:
@@ -188,7 +206,7 @@ def main(
     weight: Annotated[float | None, typer.Option(help="Weight of the examples. Default: as fitted.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N validation photos.")] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Also fine-tune on the same photos.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the runs of --finetune.")] = Path("runs/bank"),
+    out: Annotated[Path, typer.Option(help="Folder for banks and for the runs of --finetune.")] = Path("runs/bank"),
     plot: Annotated[Path | None, typer.Option(help="Image file for a plot.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for all numbers.")] = None,
 ) -> None:
@@ -206,10 +224,9 @@ def main(
         for seed in range(draws):
             if count > len(train.pairs):
                 continue
-            started = time.perf_counter()
-            part = drawn(train, count, seed)
-            bank = with_names(learn_photos(network, photos_of_data(part), count), names)
-            seconds = time.perf_counter() - started
+            file = out / "banks" / f"{count}-photos-seed-{seed}.safetensors"
+            learned_bank, seconds = bank_of(network, drawn(train, count, seed), file)
+            bank = with_names(learned_bank, names)
             protocol = Protocol(**asked, bank=bank, bank_weight=weight)
             scored = evaluate_with_draws(network, val, protocol, bootstrap=boot)
             gain = scored.minus(words, boot)

@@ -169,6 +169,8 @@ def _write_labelled_folders(folder: Path) -> None:
     """``dataset`` has a validation split, ``PHOTOS`` and ``OTHER_PHOTOS`` both; names, and masks of the photos."""
     (folder / "names.txt").write_text("cat\nsofa|couch\na wall, painted\n")
     (folder / "unseen.txt").write_text("cat\n")
+    caption = {"image": "photo.jpg", "caption": "Cats on a sofa at a wall, and a table"}
+    (folder / "captions.jsonl").write_text(json.dumps(caption) + "\n")
     halves = np.repeat(np.array([[1, 2]], np.uint8), 48, axis=1).repeat(64, axis=0)
     for name in ["masks.png", "masks/a.png", "masks/b.png"]:
         (folder / name).parent.mkdir(exist_ok=True)

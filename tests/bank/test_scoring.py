@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deop.bank.fitting import Weights, fit_weights
-from deop.bank.kernels import SHARPNESS, evidence_of, log_sum, mean_kernels
+from deop.bank.kernels import SHARPNESS, centre_of, centred, evidence_of, log_sum, mean_kernels
 from deop.bank.scoring import combine, prepare
 from deop.errors import SettingError
 from tests.bank.small import bank_of, clusters, unit, vocabulary
@@ -40,6 +40,44 @@ def test_kernels_are_their_formula():
             others = [kernel for kernel, r in zip(kernels, part, strict=True) if of[r] != photos[n]]
             expected = np.log(np.mean(others)) if others else -np.inf
             assert held_out[n, g] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_centre_counts_each_name_of_a_photo_once():
+    regions, group = unit(np.random.default_rng(0).normal(size=(6, 24))), np.array([4, 9, 4, 4, 0, 9])
+    means = [regions[group == value].mean(0) for value in (0, 4, 9)]
+    centre = centre_of(regions, group)
+    np.testing.assert_allclose(centre, sum(means) / 4, atol=1e-6)
+    result = centred(regions.astype(np.float16), centre)
+    expected = regions.astype(np.float16).astype(np.float32) - centre
+    np.testing.assert_allclose(result * np.linalg.norm(expected, axis=1)[:, None], expected, atol=1e-6)
+    np.testing.assert_allclose(centred(regions[:1], centre_of(regions[:1], group[:1])), regions[:1], atol=1e-6)
+
+
+def test_what_all_embeddings_have_in_common_does_not_matter():
+    """Far from the origin, where all cosines are near 1, names are told apart as well."""
+    regions, which, photos = clusters(4, photos=8, spread=0.5)
+    fresh, true, _ = clusters(4, photos=12, spread=0.5)
+    common = np.eye(24, dtype=np.float32)[0] * 4
+    names, asked = [f"name{k}" for k in which], vocabulary("name0, name1, name2, name3")
+
+    def score(values):
+        return np.zeros((len(values), 5), np.float32)
+
+    shares = []
+    for shift in (0, common):
+        examples = prepare(bank_of(unit(regions + shift), names, photos), asked, score, None)
+        query = unit(fresh + shift)
+        shares.append((examples.adjust(score(query), query)[:, :4].argmax(1) == true).mean())
+    assert shares[1] == pytest.approx(shares[0], abs=0.1)
+    assert shares[0] > 0.8
+
+
+@given(st.floats(-40, 40), st.floats(-30, 0), st.floats(0.05, 2), st.floats(0, 2), st.floats(-3, 3), st.floats(-11, -1))
+def test_similarity_limits_the_odds(words, nearest, alpha, delta, gamma, similar):
+    weights = Weights(odds_words=alpha, odds_similar=delta, odds_constant=gamma, similar=similar)
+    odds = weights.odds(np.array([words]), np.array([nearest]))[0]
+    by_words, more = np.clip(words, -6, 6), max(nearest, -12) - similar
+    assert odds == pytest.approx(min(alpha * by_words + delta * more + gamma, by_words + max(more, 0)))
 
 
 def test_evidence_is_relative_to_the_mean_of_the_kernels():

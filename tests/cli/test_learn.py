@@ -190,3 +190,29 @@ def test_batch_with_a_bank(deop, desk):
     process = deop("batch", "photo.png", "out", "-c", NAMES, "--workers", "1", "--quiet")
     assert process.code == 2
     assert "bank" in process.err
+
+
+def test_captions(deop, desk):
+    lines = [{"image": f"{number}.png", "caption": "Paper on tables."} for number in range(2)]
+    (desk / "captions.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    process = deop("learn", "captions.jsonl", "--images", "desk/images", "-c", "table, paper, pen", "--name", "told")
+    assert process.code == 0, process.err
+    listed = {line.split()[0] for line in process.out.splitlines()[1:]}
+    assert listed
+    assert listed <= {"table", "paper"}
+    process = deop("segment", "photo.png", "-c", "table, paper, pen", "--bank", "told", "--json", "-")
+    assert process.code == 0, process.err
+
+
+def test_captions_and_their_names_go_together(deop, desk):
+    (desk / "captions.csv").write_text("image,caption\n0.png,a table\n")
+    process = deop("learn", "captions.csv", "--images", "desk/images", "--name", "told")
+    assert process.code == 2
+    assert "give the names to look for in the captions (--classes)" in process.err
+    process = deop("learn", "desk", "-c", "table", "--name", "told")
+    assert process.code == 2
+    assert "--classes goes with captions" in process.err
+    process = deop("learn", "captions.csv", "-c", "table", "--name", "told")
+    assert process.code != 0
+    assert "which is not at 0.png: give its directory (--images)" in process.err
+    assert not (desk / "told.safetensors").exists()

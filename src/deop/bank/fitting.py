@@ -42,12 +42,16 @@ class Weights:
     def odds(self, words: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """The log odds that regions have one of the names with examples.
 
+        They exceed those by words at most by what the region is more similar to the examples than others are: else
+        names without examples would lose regions that only look a little like an example.
+
         Args:
             words: (N,) float, the log odds by words.
             nearest: (N,) float, the log kernel of the nearest name.
         """
         factors = np.array([self.odds_words, self.odds_similar, self.odds_constant])
-        return _odds_features(words, nearest, self.similar) @ factors
+        features = _odds_features(words, nearest, self.similar)
+        return np.minimum(features @ factors, features[:, 0] + np.maximum(features[:, 1], 0))
 
 
 def fit_weights(

@@ -31,6 +31,8 @@ PROPOSALS = 12
 REGIONS_PER_NAME = 1000
 """Examples of a name that ``learn`` keeps, of as many photos as possible."""
 
+_NOTHING_MARKED = "no photo has a marked region: check the masks"
+
 
 @dataclass(frozen=True)
 class MarkedPhoto:
@@ -121,12 +123,12 @@ def learn_photos(
     Raises:
         DataError: no photo has a marked region.
     """
-    parts: list[_Regions] = []
+    parts: list[Regions] = []
     for done, marked in enumerate(photos):
         parts.append(_regions_of(model, marked, done, count))
         if progress:
             progress(done + 1, count)
-    return _bank_of(model, parts, limit, note)
+    return bank_of_regions(model, parts, _NOTHING_MARKED, note).limited(limit)
 
 
 def learn_encoded(
@@ -155,7 +157,7 @@ def learn_encoded(
         DataError: no pixel is marked.
     """
     part = _regions_in(model, encoded.photo, encoded, marks, [clean_name(name) for name in names], "photo", encoding)
-    return _bank_of(model, [part], limit, note)
+    return bank_of_regions(model, [part], _NOTHING_MARKED, note).limited(limit)
 
 
 def digest_of(photo: np.ndarray) -> str:
@@ -163,10 +165,22 @@ def digest_of(photo: np.ndarray) -> str:
     return hashlib.sha256(repr(photo.shape).encode() + np.ascontiguousarray(photo).data).hexdigest()[:32]
 
 
-def _bank_of(model: "ModelSurface", parts: Sequence["_Regions"], limit: int, note: str) -> Bank:
+def bank_of_regions(model: "ModelSurface", parts: Sequence["Regions"], if_none: str, note: str = "") -> Bank:
+    """The bank of the examples of several photos.
+
+    Args:
+        model: what encoded them.
+        parts: the examples of each photo.
+        if_none: message of the error if there is no example.
+        note: as in ``learn``.
+
+    Raises:
+        DataError: no part has an example with a name.
+        SettingError: the photos were encoded with different options.
+    """
     parts = [part for part in parts if len(part.regions)]
     if not any(name != UNMARKED for part in parts for name in part.names):
-        raise DataError("no photo has a marked region: check the masks")
+        raise DataError(if_none)
     encoding = parts[0].encoding
     space = Space(probe_of(model), model.precision, encoding, model.card.name, model.card.license, note)
     for part in parts:
@@ -174,7 +188,7 @@ def _bank_of(model: "ModelSurface", parts: Sequence["_Regions"], limit: int, not
     names = sorted({name for part in parts for name in part.names})
     index = {name: place for place, name in enumerate(names)}
     digests = sorted({part.photo for part in parts})
-    bank = Bank(
+    return Bank(
         space,
         tuple(names),
         tuple(digests),
@@ -184,12 +198,20 @@ def _bank_of(model: "ModelSurface", parts: Sequence["_Regions"], limit: int, not
         np.array([flag for part in parts for flag in part.marked], bool),
         np.array([share for part in parts for share in part.area], np.float32),
     )
-    return bank.limited(limit)
 
 
 @dataclass
-class _Regions:
-    """The examples of one photo."""
+class Regions:
+    """The examples of one photo.
+
+    Attributes:
+        photo: its digest.
+        encoding: the options that its embeddings depend on.
+        regions: (R, C) float16.
+        names: R names.
+        marked: for each region whether it is a marked mask itself.
+        area: the share of the photo that each covers.
+    """
 
     photo: str
     encoding: dict[str, Any]
@@ -199,7 +221,7 @@ class _Regions:
     area: list[float]
 
 
-def _regions_of(model: "ModelSurface", marked: MarkedPhoto, number: int, count: int) -> _Regions:
+def _regions_of(model: "ModelSurface", marked: MarkedPhoto, number: int, count: int) -> Regions:
     names = [clean_name(name) for name in marked.names]
     array = read_photo(marked.photo)
     marks = marked.marks() if callable(marked.marks) else marked.marks
@@ -218,7 +240,7 @@ def _regions_in(
     names: list[str],
     where: str,
     options: Mapping[str, Any],
-) -> _Regions:
+) -> Regions:
     """The examples of a photo, which was encoded with the options and the model's own masks, unless it has none."""
     shape = (array.shape[0], array.shape[1])
     masks = masks_of(marks, shape, None if own is None else own.masks, None if own is None else own.canvas)
@@ -239,8 +261,8 @@ def _regions_in(
     if own is not None and len(own.masks):
         parts += _matching(own, masks, names)
     if not parts:
-        return _Regions(digest, encoding, np.zeros((0, 1), np.float16), [], [], [])
-    return _Regions(
+        return Regions(digest, encoding, np.zeros((0, 1), np.float16), [], [], [])
+    return Regions(
         digest,
         encoding,
         np.concatenate([rows for rows, *_ in parts]).astype(np.float16),

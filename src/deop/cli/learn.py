@@ -29,7 +29,8 @@ def learn(
         typer.Argument(
             metavar="DATA",
             help="Labelled data (a directory with images/, masks/ and classes.json, Parquet or tar files), COCO JSON "
-            "files, or other banks, whose examples are added. Without any, the content of the bank is listed.",
+            "files, captions (.jsonl, .csv, .tsv), or other banks, whose examples are added. Without any, the content "
+            "of the bank is listed.",
             show_default=False,
         ),
     ] = None,
@@ -49,7 +50,14 @@ def learn(
         Path | None,
         option(
             "--images", metavar="DIR", panel=EXAMPLES,
-            help="The directory of the photos of a COCO JSON file. Default: that of the file, or images/ in it.",
+            help="The directory of the photos of COCO JSON or captions. Default: that of the file, or images/ in it.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        option(
+            "--classes", "-c", metavar="NAMES", panel=EXAMPLES,
+            help='The names to look for in captions: "cow, sofa|couch, grass".',
         ),
     ] = None,
     photos: Annotated[
@@ -87,6 +95,7 @@ def learn(
     merged by `deop learn ONE.safetensors OTHER.safetensors --name BOTH`.
     """
     from deop.bank import Bank, load_bank
+    from deop.bank.captions import SUFFIXES, learn_captions, read_captions
     from deop.bank.learning import REGIONS_PER_NAME, learn_photos
     from deop.bank.sources import parse_examples
     from deop.bank.storage import SUFFIX, bank_path
@@ -114,10 +123,17 @@ def learn(
     if missing:
         raise SettingError(f"there is no bank at {missing[0]}: check the path")
     banks += [load_bank(place) for place in others]
-    sources, count = _photos_of([place for place in given if place not in others], split, images)
+    texts = [place for place in given if place.endswith(SUFFIXES)]
+    if images is not None and not texts and not any(place.endswith(".json") for place in given):
+        raise SettingError("--images applies to COCO JSON and captions, and none is given: omit it")
+    if bool(texts) != (classes is not None):
+        missing_part = "give the names to look for in the captions (--classes)" if texts else "omit it"
+        raise SettingError(f"--classes goes with captions ({', '.join(SUFFIXES)}): {missing_part}")
+    captioned = [one for place in texts for one in read_captions(Path(place), images)][:photos]
+    sources, count = _photos_of([place for place in given if place not in (*others, *texts)], split, images)
     count = min(count, photos or count)
     total = count + len(examples)
-    if total:
+    if total or captioned:
         from deop.bank.space import check_bank
         from deop.runtime.engine import engine_for
         from deop.zoo import load
@@ -131,13 +147,14 @@ def learn(
         )
         for one in banks:
             check_bank(network, one)
-        with progress_bar() as advance:
-            banks.append(
-                learn_photos(
-                    network, chain(islice(sources, count), examples), total, note=note,
-                    limit=limit or REGIONS_PER_NAME, progress=advance,
-                )
-            )  # fmt: skip
+        kept: dict[str, Any] = {"note": note, "limit": limit or REGIONS_PER_NAME}
+        if total:
+            with progress_bar() as advance:
+                photos_and_marks = chain(islice(sources, count), examples)
+                banks.append(learn_photos(network, photos_and_marks, total, progress=advance, **kept))
+        if captioned and classes is not None:
+            with progress_bar() as advance:
+                banks.append(learn_captions(network, captioned, classes, progress=advance, **kept))
     bank = _pruned(Bank.merged(banks), forget, limit or REGIONS_PER_NAME)
     bank.save(target)
     _describe(bank, target)
@@ -148,8 +165,6 @@ def _photos_of(places: list[str], split: str | None, images: Path | None) -> "tu
     from deop.bank.sources import photos_of_coco, photos_of_data
     from deop.data.source import open_data
 
-    if images is not None and not any(place.endswith(".json") for place in places):
-        raise SettingError("--images applies to COCO JSON files, and none is given: omit it")
     parts: list[Any] = []
     count = 0
     for place in places:

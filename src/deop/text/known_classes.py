@@ -31,15 +31,15 @@ def known_classes(synonyms: Sequence[Sequence[str]], classes: Sequence[str]) -> 
     >>> known_classes([["cars"], ["sofa", "couch"], ["wall"]], ["couch", "car", "wall-brick", "wall-other-merged"])
     [(1,), (0,), (2, 3)]
     """
-    forms = [_forms_of_class(text) for text in classes]
+    of_classes = [_forms_of_class(text) for text in classes]
     result = []
     for texts in synonyms:
-        wanted = set().union(*(_forms(text) for text in texts))
-        result.append(tuple(index for index, known in enumerate(forms) if known & wanted))
+        wanted = set().union(*(forms(text) for text in texts))
+        result.append(tuple(index for index, known in enumerate(of_classes) if known & wanted))
     return result
 
 
-def _forms(text: str) -> set[str]:
+def forms(text: str) -> set[str]:
     """A text in plain letters, and with its last word in the singular."""
     words = re.sub(r"[-_\s]+", " ", fold(text)).strip()
     if not words:
@@ -49,12 +49,12 @@ def _forms(text: str) -> set[str]:
 
 
 def _forms_of_class(text: str) -> set[str]:
-    forms: set[str] = set()
+    found: set[str] = set()
     for part in re.split("[,;]", text):
         head, *rest = re.split("[-_]", fold(part).strip())
         while rest and rest[-1] in _SUFFIXES:
             rest.pop()
-        forms |= _forms(" ".join([head, *rest]))
+        found |= forms(" ".join([head, *rest]))
         if len(rest) == 1 and rest[0] in _MATERIALS:
-            forms |= _forms(head) | _forms(f"{rest[0]} {head}")
-    return forms
+            found |= forms(head) | forms(f"{rest[0]} {head}")
+    return found
