@@ -30,7 +30,10 @@ const oddsFeatures = (words: number, nearest: number, similar: number): number[]
 
 /** The log odds that a region has one of the names with examples. */
 export function oddsOf({ odds, similar }: Weights, words: number, nearest: number): number {
-  return oddsFeatures(words, nearest, similar).reduce((sum, feature, p) => sum + feature * odds[p], 0);
+  const features = oddsFeatures(words, nearest, similar);
+  const fitted = features.reduce((sum, feature, p) => sum + feature * odds[p], 0);
+  // They exceed those by words at most by what the region is more similar to the examples than others are.
+  return Math.min(fitted, features[0] + Math.max(features[1], 0));
 }
 
 /**
