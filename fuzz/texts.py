@@ -85,12 +85,13 @@ def configs() -> Iterator[bytes]:
     """The config of the built-in model, whole and with one value changed."""
     config = json.loads((NANO / "config.json").read_text(encoding="utf-8"))
     yield json.dumps(config).encode()
+    wrong: tuple[object, ...] = (None, 7, -1, 1e400, "", [], {}, [1], True)
     for key in config:
-        for value in (None, 7, -1, 1e400, "", [], {}, [1], True):
+        for value in wrong:
             yield json.dumps({**config, key: value}).encode()
     for section in ("onnx", "settings", "card"):
         for key in config.get(section) or ():
-            for value in (None, -1, "x", [[1]], {"a": 1}):
+            for value in (*wrong, "x", [[1]], {"a": 1}):
                 yield json.dumps({**config, section: {**config[section], key: value}}).encode()
 
 

@@ -90,7 +90,7 @@ class Forks:
             files=list(map(str, files)),
             **options,
         )
-        self._started[process] = files  # type: ignore[assignment]
+        self._started[process] = files
         return process
 
     def kill(self, process: int) -> None:
@@ -125,8 +125,8 @@ def main() -> None:
             answer = os.fork()
             if not answer:
                 _run(**request)
-        sys.__stdout__.write(f"{answer}\n")  # type: ignore[union-attr]
-        sys.__stdout__.flush()  # type: ignore[union-attr]
+        sys.__stdout__.write(f"{answer}\n")
+        sys.__stdout__.flush()
 
 
 def _run(

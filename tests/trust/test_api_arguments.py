@@ -6,6 +6,7 @@ The calls and the values are a table; hypothesis draws nested values and combina
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ OF_RESULTS = {
     "to_labelme": ("image_path", "tolerance", "masks"),
     "to_labelstudio": ("image", "polygons", "from_name", "tolerance"),
 }
-CONSTRUCTORS = {
+CONSTRUCTORS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "Segmentation": (Segmentation, {"names": ("wall", "cat"), "label_map": LABELS, "segments": [], "photo": PHOTO},
                      ("names", "label_map", "segments", "photo", "mode", "settings", "source", "heatmaps")),
     "from_semantic": (Segmentation.from_semantic, {"photo": PHOTO, "names": ["wall", "cat"], "label_map": LABELS},

@@ -96,7 +96,7 @@ def test_a_lease_does_not_depend_on_the_time_of_day(monkeypatch, renewed):
 
     class Clock(datetime):
         @classmethod
-        def now(cls, zone):
+        def now(cls, tz=None):
             return cls.fromisoformat(renewed) if renewed else cls.max
 
     dead = {"key": "a", "host": "elsewhere", "process": 1, "machine": "another", "renewed": renewed}

@@ -1,7 +1,7 @@
 """Learning examples: from photos with marked regions to a bank."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +84,9 @@ def learn(
     listed: list[Any] = list(photos)
     if (
         isinstance(masks, np.ndarray)
-        or not isinstance(masks, Sized)
+        or not isinstance(masks, Collection)
         or len(masks) != len(listed)
-        or not isinstance(names, Sized)
+        or not isinstance(names, Collection)
         or isinstance(names, str)
         or len(names) != len(listed)
     ):
