@@ -67,13 +67,13 @@ def bank_of(model: Any, data: LabelledData, file: Path) -> tuple[Bank, float]:
     if file.exists() and clock.exists():
         bank = load_bank(file)
         check_bank(model, bank)
-        return bank, float(json.loads(clock.read_text()))
+        return bank, float(json.loads(clock.read_text(encoding="utf-8")))
     started = time.perf_counter()
     bank = learn_photos(model, photos_of_data(data), len(data.pairs))
     seconds = time.perf_counter() - started
     file.parent.mkdir(parents=True, exist_ok=True)
     bank.save(file)
-    clock.write_text(json.dumps(seconds))
+    clock.write_text(json.dumps(seconds), encoding="utf-8")
     return bank, seconds
 
 

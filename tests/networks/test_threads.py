@@ -89,7 +89,7 @@ def test_set_threads():
         set_threads(None)
         assert torch.get_num_threads() == 3
         for count in (0, -2):
-            with pytest.raises(SettingError, match=f"at least 1, not {count}"):
+            with pytest.raises(SettingError, match=f"at least 1 and at most 4096, not {count}"):
                 set_threads(count)
     finally:
         torch.set_num_threads(before)

@@ -203,7 +203,7 @@ def test_loading(argument, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = str(model.config.folder)
     for value in VALUES:
-        if argument == "proposer" and value == "x":
+        if argument == "proposer" and isinstance(value, str) and value == "x":
             continue  # the name of a model that the hub may have
         answer(lambda **given: deop.load(**{"name": folder, "engine": "onnx", **given}), argument, value)
 
@@ -273,7 +273,8 @@ def test_allowed_values_give_well_formed_results(model, encoded, names, mode, th
                 heatmaps=[heated],
             )  # fmt: skip
         except DeopError as error:
-            if "everything else" in str(error):  # "other" cannot be a thing
+            # "other" cannot be a thing, and nano reads Latin letters and digits only.
+            if "everything else" in str(error) or "reads nothing of" in str(error):
                 return
             raise
     assert result.names == expected

@@ -8,6 +8,7 @@ from deop.errors import SettingError
 
 # Of GNU's OpenMP, which torch uses on Linux: iterations. Of Intel's and LLVM's: milliseconds, not measured.
 _LIMITS = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
+_MOST_THREADS = 4096  # far more than a machine has cores; more cannot be started, or not be counted in 32 bits
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -68,10 +69,12 @@ def check_threads(count: int | None) -> int | None:
     """The same number of threads, or None for the default.
 
     Raises:
-        SettingError: a number below 1.
+        SettingError: a number below 1 or above 4,096.
     """
-    if count is not None and (isinstance(count, bool) or not isinstance(count, Integral) or count < 1):
-        raise SettingError(f"the number of threads must be at least 1, not {count}")
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count <= _MOST_THREADS:
+        raise SettingError(f"the number of threads must be at least 1 and at most {_MOST_THREADS}, not {count}")
     return count
 
 

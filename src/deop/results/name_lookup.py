@@ -24,8 +24,6 @@ def find_names(
     >>> find_names("Couch, cat", ["cat", "sofa"], [["cat"], ["sofa", "couch"]])
     [1, 0]
     """
-    if not len(requested):
-        return []
     index: dict[str, int] = {}
     for number, texts in enumerate(synonyms or ()):
         index |= {_key(text): number for text in texts}
