@@ -7,6 +7,7 @@ import collections.abc
 import functools
 import inspect
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -15,8 +16,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-import numpy as np
-
 from deop.errors import SettingError
 
 P = ParamSpec("P")
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 _WORDS = {
     bool: "True or False", int: "an integer", float: "a number", str: "a string", type(None): "None", Path: "a path",
-    np.ndarray: "an array", os.PathLike: "a path", Mapping: "a mapping", collections.abc.Mapping: "a mapping",
+    os.PathLike: "a path", Mapping: "a mapping", collections.abc.Mapping: "a mapping",
     collections.abc.Sequence: "a list", collections.abc.Iterable: "a list", collections.abc.Callable: "a function",
 }  # fmt: skip
 
@@ -76,6 +75,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
 def matches(value: Any, hint: Any) -> bool:
     """Whether a value has the type of a hint. Numbers of NumPy count as numbers, and lists as tuples.
 
+    >>> import numpy as np
     >>> matches(np.float32(1), float), matches(True, int), matches([1], tuple[int, ...])
     (True, False, True)
     """
@@ -92,7 +92,7 @@ def matches(value: Any, hint: Any) -> bool:
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
-        return isinstance(value, (bool, np.bool_))
+        return isinstance(value, bool) or _is_numpy_bool(value)
     if hint in (int, float):
         return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
     if hint is Any:
@@ -101,6 +101,12 @@ def matches(value: Any, hint: Any) -> bool:
     if kind is collections.abc.Sequence:
         kind = collections.abc.Iterable  # arrays and tensors are not subclasses of Sequence
     return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _is_numpy_bool(value: Any) -> bool:
+    # Shell completion reads settings without NumPy, whose import would take most of its time.
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.bool_)
 
 
 def in_words(hint: Any) -> str:
@@ -116,4 +122,5 @@ def in_words(hint: Any) -> str:
         return " or ".join(map(repr, inner))
     if origin is tuple:
         return f"a tuple, each {in_words(inner[0])}" if inner[-1] is ... else f"a tuple of {len(inner)} values"
-    return _WORDS.get(origin or hint, f"a {getattr(hint, '__name__', hint)}")
+    name = getattr(origin or hint, "__name__", str(hint))
+    return "an array" if name == "ndarray" else _WORDS.get(origin or hint, f"a {name}")

@@ -49,7 +49,7 @@ def test_models_without_training_have_the_default_of_the_method(model):
 
 
 def test_other_models_keep_their_own():
-    nano = load("nano", engine="torch") if "engine" in load.__kwdefaults__ else load("nano")
+    nano = load("nano", engine="torch")
     assert nano.settings.severance == Severance("self", (-2, -1), 0.2)
 
 
@@ -206,7 +206,7 @@ def test_errors(model, photo, masks, tiny_clip):
         load(tiny_clip, proxy=tiny_clip, device="cpu")
     with pytest.raises(SettingError, match="windows are"):
         replace(model.settings, windows=(16, 32))
-    nano = load("nano", engine="torch") if "engine" in load.__kwdefaults__ else load("nano")
+    nano = load("nano", engine="torch")
     with pytest.raises(SettingError, match=r'NanoEncoder\) does not support anchors="tokens"'):
         nano.encode([photo], [masks], anchors="tokens")
     with pytest.raises(SettingError, match="does not support severance 'similar' with a second network"):
@@ -218,5 +218,5 @@ def test_errors(model, photo, masks, tiny_clip):
 
 @pytest.mark.parametrize("name", [*KINDS, *(name for name in PRESETS if not PRESETS[name].severance.needs_proxy)])
 def test_every_kind_and_method_with_the_small_model(name, photo, masks):
-    nano = load("nano", engine="torch") if "engine" in load.__kwdefaults__ else load("nano")
+    nano = load("nano", engine="torch")
     assert segment(nano, photo, masks, severance=name).regions.isfinite().all()

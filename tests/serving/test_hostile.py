@@ -96,7 +96,7 @@ def test_tokens_are_compared_in_constant_time(serve, monkeypatch):
 
     monkeypatch.setattr("deop.serving.access.hmac.compare_digest", watch)
     given = [TOKEN, TOKEN[:-1], "x" + TOKEN[1:], "", "x"]
-    with serve(token=TOKEN) as client:
+    with serve(tokens=(TOKEN,)) as client:
         statuses = [client.get("/", headers={"Authorization": f"Bearer {token}"}).status_code for token in given]
         assert statuses == [200, 401, 401, 401, 401]
         assert compared == [(token.encode(), TOKEN.encode()) for token in given]

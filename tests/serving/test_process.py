@@ -63,9 +63,9 @@ def test_a_client_that_leaves_frees_its_place(process, cat):
             deadline = time.monotonic() + 20
             while "deop_requests_in_progress 1.0" not in server.client.get("/metrics").text:
                 assert time.monotonic() < deadline
-    deadline = time.monotonic() + 20
-    while "deop_requests_in_progress 0.0" not in server.client.get("/metrics").text:
-        assert time.monotonic() < deadline
+        deadline = time.monotonic() + 20
+        while "deop_requests_in_progress 0.0" not in server.client.get("/metrics").text:
+            assert time.monotonic() < deadline
     assert "deop_cancelled_total 4.0" in server.client.get("/metrics").text
     assert segment(server.client, cat).status_code == 200
 

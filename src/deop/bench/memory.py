@@ -95,7 +95,7 @@ def largest_side(peaks: dict[int, float], limit: float) -> float:
         limit: in MiB.
 
     >>> round(largest_side({100: 20.0, 200: 50.0}, 130.0))
-    332
+    346
     """
     (small, low), (large, high) = sorted(peaks.items())[-2:]
     slope = (high - low) / (large**2 - small**2)

@@ -132,7 +132,8 @@ def words() -> dict[str, Any]:
             }
         )
     texts = [*TEXTS, *DESCRIPTIONS, "unicorns", "hot air balloon", "teddy-bear", "x9", "!!"]
-    read = [[text, *table._read(text), table.knows(text), table.head(text)] for text in texts]
+    readings = [(text, table.read(text)) for text in texts]
+    read = [[text, each.units, each.unread, table.knows(text), table.head(text)] for text, each in readings]
     return {
         "read": read,
         "groups": GROUPS,
