@@ -195,11 +195,16 @@ def json_of(content: str | bytes) -> Any:
         raise ValueError("its values are nested too deeply") from None
 
 
+UNFINISHED = ".deop-"
+"""Names of temporary folders begin with it; a process that is killed leaves them."""
+
+
 @contextmanager
 def writing_folder(folder: Path) -> Iterator[Path]:
     """Write the files of a model folder into a temporary folder, and move them to ``folder`` once they are complete.
 
-    ``config.json`` is moved last: without it a folder is no model. If anything fails, nothing is left behind.
+    A new folder appears at once, with all its files. Into one that exists, ``config.json`` is moved last: without it a
+    folder is no model. If anything fails, nothing is left behind.
 
     Args:
         folder: the model folder; it is created if it is missing.
@@ -210,17 +215,20 @@ def writing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be created or written to, or the disk is full.
     """
-    created = not folder.exists()
+    place = folder if folder.exists() else folder.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".deop-", dir=folder) as temporary:
-            yield Path(temporary)
-            for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == "config.json"):
+        place.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=UNFINISHED, dir=place) as temporary:
+            beside = Path(temporary, "model")
+            beside.mkdir()
+            yield beside
+            if place != folder:
+                with suppress(OSError):  # the folder exists by now: another process has made it
+                    beside.rename(folder)
+                    return
+            for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):
                 file.replace(folder / file.name)
     except BaseException as error:
-        if created:
-            with suppress(OSError):  # not empty: another program has written into it
-                folder.rmdir()
         if isinstance(error, DeopError):
             raise
         if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":  # also for I/O errors

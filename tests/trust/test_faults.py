@@ -159,7 +159,7 @@ def disk(tmp_path):
     folder.mkdir()
     try:
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True, capture_output=True
+            ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)], check=True, capture_output=True
         )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no small disk can be mounted here")

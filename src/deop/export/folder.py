@@ -23,7 +23,7 @@ from deop.export.networks import has_strides, multiple_of
 from deop.export.programs import CLASSIFY, LABEL, classify_graph, label_graph
 from deop.export.text import NAMES, TOKENIZER, TextTowers, clip_parts, trace_text, write_names, write_tokenizer
 from deop.export.tracing import need_onnx
-from deop.files import check_writable, existing_folder, read_json, sha256, writing_folder
+from deop.files import UNFINISHED, check_writable, existing_folder, read_json, sha256, writing_folder
 from deop.images.reading import Photo
 from deop.model import DeOP
 from deop.protocols import masks_are_instances
@@ -151,7 +151,9 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"cannot write {folder}: it is a file; give a folder")
-    if existing_folder(folder) and any(folder.iterdir()) and not _files_of(folder):
+    existing = existing_folder(folder)
+    found = [file for file in existing.iterdir() if not file.name.startswith(UNFINISHED)] if existing else []
+    if found and not _files_of(folder):
         raise OutputError(f"{folder} has files that are not those of an exported model: give a new folder")
     check_writable([folder / "config.json"])
 

@@ -251,7 +251,7 @@ def write_names(model: DeOP, vocabulary: Vocabulary, path: Path) -> TextParts:
     with torch.inference_mode():
         rows = embed_texts(texts, templates, text)
     # None of the rows is a sentence any more: the mean over the templates is taken here.
-    save_file({"rows": np.ascontiguousarray(rows)}, path, metadata={"format": "np", "texts": json.dumps(texts)})
+    save_file({"rows": np.ascontiguousarray(rows)}, path, metadata={"texts": json.dumps(texts)})
     return TextParts("names", file=path.name, width=text.width)
 
 
