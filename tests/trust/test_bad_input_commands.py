@@ -176,7 +176,7 @@ OBJECTS = (
     np.full((HEIGHT, WIDTH, 3), 1e6, np.float32), np.full((HEIGHT, WIDTH, 3), -1.0), np.full((HEIGHT, WIDTH, 3), 300),
     np.zeros((3, HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH, 5), np.uint8), np.zeros((0, WIDTH, 3), np.uint8),
     np.zeros((HEIGHT, 0, 3), np.uint8), np.zeros(7, np.uint8), np.array("x"), np.array([None]),
-    np.zeros((2, 2), "M8[s]"), np.full((HEIGHT, WIDTH, 3), {}), b"", b"x", bytes(5000), 7, 1.5, None, {}, object(), "",
+    np.zeros((2, 2), "M8[s]"), np.full((HEIGHT, WIDTH, 3), {}), b"", b"x", bytes(5000), 7, 1.5, None, {}, object, "",
 )  # fmt: skip
 
 
