@@ -125,6 +125,17 @@ def test_files_outside_the_folder_are_refused(folder, location):
         EncodeSession(folder, hashes_of(folder) | {location: "0" * 64}, "encode.onnx")
 
 
+def test_sizes_that_are_no_text_are_refused(folder):
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(folder / "encode.onnx", load_external_data=False)
+    graph.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "ZZZZ"
+    content = graph.SerializeToString()
+    assert content.count(b"ZZZZ") == 1
+    (folder / "encode.onnx").write_bytes(content.replace(b"ZZZZ", b"\xa1ZZZ"))
+    with pytest.raises(CheckpointError, match="not UTF-8 text"):
+        EncodeSession(folder, hashes_of(folder), "encode.onnx", threads=1)
+
+
 def test_graphs_of_other_models_are_refused(folder):
     onnx = pytest.importorskip("onnx")
     original = (folder / "encode.onnx").read_bytes()

@@ -105,7 +105,8 @@ def test_entries_that_do_not_fit_are_named(model, tmp_path):
         (lambda c: c["encoder"].update(kind="other"), "unknown kind of encoder 'other'"),
         (lambda c: c["proposer"].update(kind="other"), "unknown kind of proposer 'other'"),
         (lambda c: c["anchors"].update(layers=2), r"anchors\.layers\.1\.\S+ is missing"),
-        (lambda c: c.update(no_object=16), "no_object has shape"),
+        (lambda c: c.update(no_object=16), '"no_object" of the config is 16: expected 32 channels'),
+        (lambda c: c.update(no_object=10**9), '"no_object" of the config is 1000000000'),  # 4 GB
         (lambda c: c.update(no_object="x"), "expected its number of channels"),
         (lambda c: c.update(encoder={}), "the encoder of the config is"),
         (lambda c: c.update(encoder="clip"), "the encoder of the config is clip"),

@@ -174,7 +174,12 @@ class GraphSession:
             ("input", self.inputs, self._session.get_inputs()),
             ("output", self.outputs, self._session.get_outputs()),
         ):
-            found = {value.name: (value.type, value.shape) for value in actual}
+            try:
+                found = {value.name: (value.type, value.shape) for value in actual}
+            except UnicodeDecodeError:
+                raise CheckpointError(
+                    f"{self.path} is damaged: an {what} has a name or size that is not UTF-8 text"
+                ) from None
             for name, (kind, shape) in expected.items():
                 if name not in found:
                     raise CheckpointError(f"{self.path} has no {what} {name!r}: it is a graph of another model")

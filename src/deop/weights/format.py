@@ -104,9 +104,12 @@ def load_model_folder(folder: Path) -> tuple[ModelParts, dict[str, Tensor]]:
         raise CheckpointError(f'"no_object" of the config is {no_object!r}: expected its number of channels, or null')
     with building_model(folder):
         encoder = _build(config["encoder"], (CLIPVision, SiglipVision, TipsVision, NanoEncoder), "encoder")
+        text = _build(config["text"], (CLIPText, SiglipText, TipsText, NanoText), "text encoder", folder)
+        if no_object not in (None, text.width):
+            raise CheckpointError(f'"no_object" of the config is {no_object}: expected {text.width} channels, or null')
         parts = ModelParts(
             encoder=encoder,
-            text=_build(config["text"], (CLIPText, SiglipText, TipsText, NanoText), "text encoder", folder),
+            text=text,
             proposer=None if config["proposer"] is None else _build_proposer(config["proposer"], encoder),
             anchors=None if anchors is None else AnchorDecoder(from_json(AnchorConfig, anchors, "the anchor decoder")),
             no_object=None if no_object is None else torch.zeros(no_object),
