@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deop.bank.captions import LEAST, UNTOLD, Captioned, learn_captions, names_in, read_captions
+from deop.bank.captions import LEAST, UNMENTIONED, Captioned, learn_captions, names_in, read_captions
 from deop.errors import DataError, SettingError
 from tests.bank.small import HashedWords, vocabulary
 
@@ -49,7 +49,7 @@ def test_examples_are_the_proposals_that_words_score_best(tower):
     for photo, names in zip(photos, told, strict=True):
         encoded = tower.encode([photo])[0]
         logits = np.log(np.maximum(tower.class_probabilities(encoded, asked).numpy(), 1e-30))
-        logits[:, [k for k in range(logits.shape[1]) if k not in names]] -= UNTOLD
+        logits[:, [k for k in range(logits.shape[1]) if k not in names]] -= UNMENTIONED
         chance = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         for k in names:
             for row in np.flatnonzero(chance[:, k] >= LEAST):

@@ -1,8 +1,6 @@
 """Examples from captions: photos with a text that says what they show, without any mark."""
 
 import csv
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ import numpy as np
 
 from deop.arrays import to_float32
 from deop.bank.bank import Bank
-from deop.bank.learning import PROPOSALS, REGIONS_PER_NAME, SMALLEST, Regions, bank_of_regions
+from deop.bank.learning import PROPOSALS, REGIONS_PER_NAME, SMALLEST, Regions, bank_of_regions, digest_of
 from deop.bank.space import encoding_of
 from deop.errors import DataError, SettingError
-from deop.files import existing_path
+from deop.files import existing_path, json_of
 from deop.images.reading import Photo, read_photo
 from deop.labelling.windows import sigmoid
 from deop.text.known_classes import forms
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 """Endings of files with captions."""
-UNTOLD = 4.0
+UNMENTIONED = 4.0
 """How much the logits of names that a caption does not have are lowered: captions leave out much of what is there."""
 LEAST = 0.5
 """Least probability of a proposal's name, so that it is an example."""
@@ -57,7 +55,7 @@ def learn_captions(
 ) -> Bank:
     """Learn names from photos with captions: the proposals that words score best for them (docs/method.md §14).
 
-    A name counts as told if the caption has it, or a synonym, in singular or plural.
+    A name counts as mentioned if the caption has it, or a synonym, in singular or plural.
 
     Args:
         model: the model; with masks of its own.
@@ -75,12 +73,12 @@ def learn_captions(
     vocabulary, listed = model.vocabulary(names), list(photos)
     if model.needs_masks:
         raise SettingError("this model has no proposer, so that captions mark nothing: learn from masks")
-    told = [names_in(one.caption, vocabulary) for one in listed]
-    if not any(told):
+    mentioned = [names_in(one.caption, vocabulary) for one in listed]
+    if not any(mentioned):
         shown = ", ".join(vocabulary.names[:5])
         raise DataError(f"none of {len(listed)} captions has one of the names ({shown}): check the names (--classes)")
     parts = []
-    for done, (one, found) in enumerate(zip(listed, told, strict=True)):
+    for done, (one, found) in enumerate(zip(listed, mentioned, strict=True)):
         if found:
             parts.append(_regions_of(model, read_photo(one.photo), vocabulary, found))
         if progress:
@@ -103,27 +101,28 @@ def names_in(caption: str, vocabulary: Vocabulary) -> list[int]:
     return [k for k, synonyms in enumerate(vocabulary.synonyms) if any(forms(text) & found for text in synonyms)]
 
 
-def _regions_of(model: "ModelSurface", photo: np.ndarray, vocabulary: Vocabulary, told: list[int]) -> Regions:
+def _regions_of(model: "ModelSurface", photo: np.ndarray, vocabulary: Vocabulary, mentioned: list[int]) -> Regions:
     """The proposals of a photo that have a name of its caption."""
     encoded = model.encode([photo])[0]
     scores = to_float32(model.class_probabilities(encoded, vocabulary)).astype(np.float64)
-    scores *= np.where(np.isin(np.arange(scores.shape[1]), told), 1, np.exp(-UNTOLD))
+    scores *= np.where(np.isin(np.arange(scores.shape[1]), mentioned), 1, np.exp(-UNMENTIONED))
     scores /= np.maximum(scores.sum(1, keepdims=True), 1e-30)
     masks, canvas = encoded.masks, encoded.canvas
     logits = np.asarray(masks.logits, np.float32)
     stride = canvas.padded[0] // logits.shape[1] if len(logits) else 1
     rows_in, columns_in = (-(-side // stride) for side in canvas.resized)
     shares = sigmoid(logits[:, :rows_in, :columns_in]).mean((1, 2), dtype=np.float64)
-    digest = hashlib.sha256(repr(photo.shape).encode() + photo.tobytes()).hexdigest()[:32]
     rows: list[int] = []
     names: list[str] = []
-    for k in told:
+    for k in mentioned:
         index = np.flatnonzero((scores[:, k] >= LEAST) & (shares >= SMALLEST))
         index = index[np.argsort(-scores[index, k], kind="stable")][:PROPOSALS]
         rows += index.tolist()
         names += ["|".join(vocabulary.synonyms[k])] * len(index)
     regions = to_float32(encoded.regions)[rows].astype(np.float16)
-    return Regions(digest, encoding_of(encoded.settings), regions, names, [False] * len(rows), shares[rows].tolist())
+    return Regions(
+        digest_of(photo), encoding_of(encoded.settings), regions, names, [False] * len(rows), shares[rows].tolist()
+    )
 
 
 def read_captions(path: Path, images: Path | None = None) -> list[Captioned]:
@@ -168,8 +167,8 @@ def _rows(text: str, suffix: str) -> list[tuple[int, Any]]:
 
 def _json_of(line: str) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return json_of(line)
+    except ValueError:
         return None
 
 
