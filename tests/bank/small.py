@@ -1,6 +1,7 @@
 """Small banks and models for the tests of banks."""
 
 import hashlib
+import json
 
 import numpy as np
 
@@ -69,3 +70,20 @@ class HashedWords:
     def embed(self, texts):
         seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts]
         return np.stack([np.random.default_rng(seed).normal(size=WIDTH) for seed in seeds]).astype(np.float32)
+
+
+def huge(bank):
+    """A file whose header promises ten million regions, without any, and the bytes that they would have."""
+    data = bank.to_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    count, width = 10_000_000, bank.regions.shape[1]
+    offset = 0
+    for key, size, shape in (
+        ("probe", 4 * 3 * width, [3, width]), ("area", 4 * count, [count]), ("name_of", 4 * count, [count]),
+        ("photo_of", 4 * count, [count]), ("regions", 2 * count * width, [count, width]), ("marked", count, [count]),
+    ):  # fmt: skip
+        header[key] |= {"shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text, offset

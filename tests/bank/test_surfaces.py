@@ -7,7 +7,7 @@ import deop
 from deop.bank import Bank, Click, learn
 from deop.errors import SettingError, VocabularyError
 from tests.bank.desk import OBJECTS, render
-from tests.bank.small import HashedWords, bank_of, clusters
+from tests.bank.small import HashedWords, bank_of, clusters, huge
 
 NAMES = "widget-a, zindle, blorp, table, paper, pen"
 
@@ -189,24 +189,10 @@ def test_several_marks_of_one_photo_are_learned_together(tmp_path):
 
 def test_ten_million_regions(tmp_path):
     """A file of the right form is refused by its header, before its 500 megabytes are read."""
-    import json
-
-    path = bank_of(*_one_example()).save(tmp_path / "small")
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    count, width = 10_000_000, header["regions"]["shape"][1]
-    offset = 0
-    for key, size, shape in (
-        ("probe", 4 * 3 * width, [3, width]), ("area", 4 * count, [count]), ("name_of", 4 * count, [count]),
-        ("photo_of", 4 * count, [count]), ("regions", 2 * count * width, [count, width]), ("marked", count, [count]),
-    ):  # fmt: skip
-        header[key] |= {"shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
+    head, size = huge(bank_of(*_one_example()))
     with (tmp_path / "huge.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + offset)  # a hole: it takes no space
+        file.write(head)
+        file.truncate(len(head) + size)  # a hole: it takes no space
     with pytest.raises(SettingError, match=r"huge.safetensors has 10,000,000 regions, and the limit is 100,000"):
         deop.load_bank(tmp_path / "huge")
 

@@ -15,7 +15,7 @@ from deop.serving.limits import Limits
 from deop.serving.problems import Problem
 from deop.serving.work import Worker
 from tests.bank.desk import OBJECTS, render
-from tests.bank.small import bank_of, clusters
+from tests.bank.small import bank_of, clusters, huge
 from tests.serving.conftest import ThreadLane, png, problem
 
 TOKENS = ["a-token-of-the-tests-0123456789", "b-token-of-the-tests-0123456789"]
@@ -246,7 +246,7 @@ def test_banks_of_others_are_refused(serve, model, desk):
             (b"hello, world", 422, "no header"),
             (data[:-2], 422, "the file"),
             (data[:-40] + bytes(40), 422, "damaged"),
-            (huge(own), 422, "its tensors end at byte"),
+            (huge(own)[0], 422, "its tensors end at byte"),
             (Bank.merged([own]).without_photos(own.photos).to_bytes(), 201, ""),
         ):
             answer = client.post("/v1/banks", content=sent)
@@ -272,23 +272,6 @@ def other_model(space):
     from dataclasses import replace
 
     return replace(space, probe=space.probe[:, ::-1].copy(), model="other")
-
-
-def huge(bank):
-    """A file whose header promises ten million regions, and that has none of them."""
-    data = bank.to_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    count, width = 10_000_000, bank.regions.shape[1]
-    offset = 0
-    for key, size, shape in (
-        ("probe", 4 * 3 * width, [3, width]), ("area", 4 * count, [count]), ("name_of", 4 * count, [count]),
-        ("photo_of", 4 * count, [count]), ("regions", 2 * count * width, [count, width]), ("marked", count, [count]),
-    ):  # fmt: skip
-        header[key] |= {"shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text
 
 
 @pytest.mark.parametrize(
