@@ -128,5 +128,7 @@ def growth(samples: list[Sample], *, per: str, unit: float) -> dict[str, Any]:
 
 def thinned(samples: list[Sample], count: int = 40) -> list[dict[str, Any]]:
     """Some of the samples, evenly spaced, as JSON values."""
-    chosen = np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int)) if samples else []
-    return [asdict(samples[number]) for number in chosen]
+    if not samples:
+        return []
+    chosen = np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int))
+    return [asdict(samples[number]) for number in chosen.tolist()]
