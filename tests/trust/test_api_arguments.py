@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import deop
 from deop.batch.job import BatchOptions
+from deop.batch.streaming import Failure, segment_stream
 from deop.batch.worker import WorkerOptions
 from deop.errors import DeopError
 from deop.results.segmentation import Segmentation
@@ -174,6 +175,7 @@ def test_models(method, argument, model, encoded, tmp_path, monkeypatch):
         answer(lambda **given: getattr(model, method)(**{**base, **given}), argument, value)
 
 
+NEVER_ALLOWED = (object(), Foreign(), 1j, np.datetime64("2020-01-01"), Ellipsis)
 TILES = ("tiles", "window", "context", "threshold", "background", "templates", "polygons", "tolerance", "min_area",
          "bands", "value_range", "batch", "overwrite", "progress")  # fmt: skip
 
@@ -182,9 +184,47 @@ TILES = ("tiles", "window", "context", "threshold", "background", "templates", "
 def test_tiles(argument, model, tmp_path, monkeypatch):
     """Wrong values alone: they are refused before the image is read, and nothing is written."""
     monkeypatch.chdir(tmp_path)
-    for value in (object(), Foreign(), 1j, np.datetime64("2020-01-01"), Ellipsis):
+    for value in NEVER_ALLOWED:
         message = answer(lambda **given: deop.segment_tiles(model, PHOTO, ["cat"], "out.tif", **given), argument, value)
         assert message
+        assert not list(tmp_path.iterdir())
+
+
+STREAM = ("photos", "names", "masks", "mode", "threshold", "batch", "severance", "anchors", "classifier", "heatmaps")
+
+
+@pytest.mark.parametrize("argument", STREAM)
+def test_streams(argument, model, tmp_path, monkeypatch):
+    """Wrong arguments are refused by the call, before a photo is read; what is wrong with a photo is its own error."""
+    monkeypatch.chdir(tmp_path)
+    base = {"photos": [PHOTO], "names": ["cat", "wall"]}
+
+    def stream(**given):
+        results = segment_stream(model, **{**base, **given})  # errors of arguments come from here
+        for result in results:
+            assert isinstance(result, Failure | Segmentation)
+            if isinstance(result, Segmentation):
+                check_result(result)
+
+    for value in VALUES:
+        answer(stream, argument, value)
+    for value in NEVER_ALLOWED:
+        assert answer(lambda **given: segment_stream(model, **{**base, **given}), argument, value)
+
+
+@pytest.mark.parametrize("argument", ["folder", "severance", "precision", "names", "calibrate"])
+def test_exporting(argument, tiny_clip, tmp_path, monkeypatch):
+    """Refused before anything is traced, and nothing is written."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from deop.export import folder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folder, "trace_model", None)
+    network = deop.load(str(tiny_clip), engine="torch", device="cpu", proposer="none")
+    base = {"folder": "out"} | ({"precision": "int8"} if argument == "calibrate" else {})
+    for value in NEVER_ALLOWED:
+        assert answer(lambda **given: folder.export_model(network, **{**base, **given}), argument, value)
         assert not list(tmp_path.iterdir())
 
 

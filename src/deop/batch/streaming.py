@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from deop.arguments import check_arguments
 from deop.errors import ImageError, ProposalError, ResourceError, SettingError
 from deop.images.canvas import canvas_of, group_by_size
 from deop.images.masks import Masks
@@ -46,6 +47,7 @@ Failure = ImageError | ProposalError | ResourceError
 R = TypeVar("R")
 
 
+@check_arguments
 def segment_stream(
     model: "ModelSurface",
     photos: Sequence[Photo],
