@@ -8,8 +8,7 @@ const START_ODDS = [1, 0.3, 0]; // of words, similarity, 1
 const STRENGTH_ODDS = [8, 4, 4]; // names that it takes to move them
 const LARGEST_ODDS = 6; // words alone never rule out a name with examples
 const LEAST_SIMILAR = -12;
-const STRANGERS = 0.8; // share of the regions without a name that are less similar to its examples than "similar"
-const STRANGERS_ALONE = 0.95; // the same if the examples are of one photo, whose regions are more similar than others
+const STRANGERS = 0.95; // share of the regions without a name that are less similar to its examples than "similar"
 const STEPS = 30;
 
 export interface Weights {
@@ -78,7 +77,7 @@ export function fitWeights(words: Matrix, kernels: Matrix, truth: ArrayLike<numb
   const [first, second] = [kept(shown), kept(hidden)];
   const third = usableStrangers.map((sample) => ({ ...sample, weight: 1 / Math.max(1, strangers.filter(({ usable }) => usable).length) }));
   const nearest = [...second, ...third].map((sample) => sample.nearest);
-  const similar = nearest.length ? quantile(nearest, lone ? STRANGERS_ALONE : STRANGERS) : START_WEIGHTS.similar;
+  const similar = nearest.length ? quantile(nearest, STRANGERS) : START_WEIGHTS.similar;
   const odds = fitOdds([...first.map((sample) => ({ ...sample, named: 1 })), ...second.map((sample) => ({ ...sample, named: 0 })), ...third.map((sample) => ({ ...sample, named: 0 }))].map((sample) => ({ features: oddsFeatures(sample.words, sample.nearest, similar), named: sample.named, weight: sample.weight })));
   return { words: factorWords, examples: factorExamples, odds, similar };
 }
