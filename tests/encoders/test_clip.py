@@ -12,7 +12,7 @@ from deop.encoders.clip import CLIPVision, VisionConfig
 from deop.encoders.clip_positions import interpolate_positions
 from deop.encoders.severance import KINDS, Severance
 from deop.errors import CheckpointError
-from tests.encoders.suite import EncoderSuite
+from tests.encoders.suite import EncoderSuite, check_compiled, check_exported
 from tests.tiny import write_tiny_clip
 
 SMALL = VisionConfig(width=64, layers=3, heads=4, hidden=128, patch=16, grid=4, output=32)
@@ -29,6 +29,14 @@ class TestCLIPVision(EncoderSuite):
     @pytest.fixture
     def encoder(self):
         return tower()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", KINDS)
+    @torch.no_grad()
+    def test_every_kind_is_exported_and_compiled(self, encoder, kind):
+        """Severance is the same code in all encoders."""
+        check_exported(encoder, kind)
+        check_compiled(encoder, kind)
 
 
 class TestLearnedPositions(EncoderSuite):

@@ -216,6 +216,8 @@ SEVERANCES = [
     Severance("region", similarity="k", residual=0.0, mlp=False, levels=(0, 1), level_weight=0.7),
     Severance("similar", (-2, -1), 0.0, similarity="q", mlp=False, parallel=True),
 ]
+EVERY_OPERATION = [one for one in SEVERANCES[-6:] if one != Severance("similar", neighbours=2.0)]
+"""Together they use every operation of the others."""
 
 
 def ids(severance):
@@ -298,7 +300,7 @@ def test_export_with_dynamic_sizes(tower, severance):
 
 @pytest.mark.parametrize(
     "severance",
-    [TRAINING_FREE, *(pytest.param(one, marks=pytest.mark.slow) for one in SEVERANCES if not one.needs_proxy)],
+    [TRAINING_FREE, *(pytest.param(one, marks=pytest.mark.slow) for one in EVERY_OPERATION)],
 )
 @torch.no_grad()
 def test_onnx_with_dynamic_sizes(tower, severance):

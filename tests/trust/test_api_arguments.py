@@ -221,7 +221,7 @@ def test_exporting(argument, tiny_clip, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folder, "trace_model", None)
-    network = deop.load(str(tiny_clip), engine="torch", device="cpu", proposer="none")
+    network = deop.load(str(tiny_clip), engine="torch", device="cpu", proposer="given")
     base = {"folder": "out"} | ({"precision": "int8"} if argument == "calibrate" else {})
     for value in NEVER_ALLOWED:
         assert answer(lambda **given: folder.export_model(network, **{**base, **given}), argument, value)
