@@ -7,6 +7,10 @@ with the same seed, and learned as examples. Scores are measured on the validati
 are paired: their intervals are computed from the same resamples of the validation photos. With --finetune, the model is
 also tuned on the same photos (on four fifths of them: the others choose the weights). Banks and finished runs in --out
 are used again: use another folder for other data or another model.
+
+Choices of the method are not made on validation photos, but on photos of the training split kept apart from the banks:
+
+    python benchmarks/bank.py ../shared/data/msrc --kept-apart 60 --fold 1 --hide --quantile 0.8 --out runs/bank-fold-1
 """
 
 import json
@@ -22,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deop import load
+from deop.bank import fitting, kernels
 from deop.bank.bank import Bank, load_bank
 from deop.bank.learning import learn_photos
 from deop.bank.sources import photos_of_data
@@ -53,6 +58,16 @@ class EncodedOnce:
             if str(photo) not in self._encoded:
                 self._encoded[str(photo)] = self._model.encode([photo], **options)[0]
         return [self._encoded[str(photo)] for photo in photos]
+
+
+def kept_apart(data: LabelledData, count: int, fold: int) -> tuple[LabelledData, LabelledData]:
+    """The training photos without some of them, and these."""
+    order = np.random.default_rng(9).permutation(len(data.pairs))
+    apart = set(order[fold * count : (fold + 1) * count].tolist())
+    if len(apart) < count:
+        raise SystemExit(f"error: the training split has {len(data.pairs)} photos, too few for fold {fold} of {count}")
+    parts = [[pair for k, pair in enumerate(data.pairs) if (k in apart) == chosen] for chosen in (False, True)]
+    return replace(data, pairs=tuple(parts[0])), replace(data, pairs=tuple(parts[1]))
 
 
 def drawn(data: LabelledData, count: int, seed: int) -> LabelledData:
@@ -141,7 +156,8 @@ def table_of(words: Scored, rows: list[dict[str, Any]]) -> Table:
 def means_of(rows: list[dict[str, Any]]) -> Table:
     """The mean over the draws for each number of photos."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for label in ("photos", "draws", "mIoU", "gain", "names with", "names without", "least without", "s", "tuned", "s"):
+    labels = ("photos", "draws", "mIoU", "gain", "names with", "names without", "least without", "hidden", "least", "s")
+    for label in (*labels, "tuned", "s"):
         table.add_column(label, justify="right", no_wrap=True)
     for photos in sorted({row["photos"] for row in rows}):
         part = [row for row in rows if row["photos"] == photos]
@@ -151,11 +167,13 @@ def means_of(rows: list[dict[str, Any]]) -> Table:
             return f"{100 * np.mean(values):.1f}" if values else ""
 
         least = [row["without"] for row in part if row["without"] is not None]
+        hidden = [change for row in part for change in row.get("hidden", {}).values()]
         seconds = f"{np.mean([row['seconds'] for row in part]):.0f}"
         tuned = [row["tuned_seconds"] for row in part if "tuned_seconds" in row]
         table.add_row(
             str(photos), str(len(part)), mean("miou"), mean("gain"), mean("with"), mean("without"),
-            f"{100 * min(least):+.1f}" if least else "", seconds, mean("tuned_miou"),
+            f"{100 * min(least):+.1f}" if least else "", f"{100 * np.mean(hidden):+.1f}" if hidden else "",
+            f"{100 * min(hidden):+.1f}" if hidden else "", seconds, mean("tuned_miou"),
             f"{np.mean(tuned):.0f}" if tuned else "",
         )  # fmt: skip
     return table
@@ -206,6 +224,15 @@ def main(
     weight: Annotated[float | None, typer.Option(help="Weight of the examples. Default: as fitted.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N validation photos.")] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Also fine-tune on the same photos.")] = False,
+    apart: Annotated[
+        int | None, typer.Option("--kept-apart", min=1, help="Score on N training photos instead.")
+    ] = None,
+    fold: Annotated[int, typer.Option(min=0, help="Which N photos --kept-apart takes.")] = 0,
+    hide: Annotated[
+        bool, typer.Option("--hide", help="Also score every third name with examples as if it had none.")
+    ] = False,
+    quantile: Annotated[float | None, typer.Option(min=0, max=1, help="Instead of the method's quantile q.")] = None,
+    sharpness: Annotated[float | None, typer.Option(min=0, help="Instead of the method's sharpness.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for banks and for the runs of --finetune.")] = Path("runs/bank"),
     plot: Annotated[Path | None, typer.Option(help="Image file for a plot.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for all numbers.")] = None,
@@ -214,7 +241,13 @@ def main(
     from deop.files import read_names
 
     names = None if only is None else read_names(only)
-    train, val = (open_folder(dataset, split, skip_unpaired=True) for split in ("train", "val"))
+    train = open_folder(dataset, "train", skip_unpaired=True)
+    if apart is None:
+        val = open_folder(dataset, "val", skip_unpaired=True)
+    else:
+        train, val = kept_apart(train, apart, fold)
+    fitting.STRANGERS = fitting.STRANGERS if quantile is None else quantile
+    kernels.SHARPNESS = kernels.SHARPNESS if sharpness is None else sharpness
     network: Any = EncodedOnce(load(model))
     boot = Bootstrap()
     asked = {"limit": limit, "unseen": () if unseen is None else tuple(read_names(unseen))}
@@ -239,6 +272,13 @@ def main(
                 "with": mean_difference(scored, words, learned),
                 "without": mean_difference(scored, words, set(shown.names) - learned),
             }  # fmt: skip
+            if hide:
+                row["hidden"] = {}
+                for name in sorted(learned)[seed % 3 :: 3]:
+                    others = [each for each in bank.names if each and each.casefold() != name.casefold()]
+                    part = Protocol(**asked, bank=with_names(bank, others), bank_weight=weight)
+                    change = mean_difference(evaluate_with_draws(network, val, part, bootstrap=boot), words, {name})
+                    row["hidden"] |= {} if change is None else {name: change}
             if finetune:
                 tuned, took = finetuned(dataset, model, count, seed, out, val, Protocol(**asked), boot)
                 row |= {"tuned_miou": tuned.scores["miou"], "tuned_seconds": took}

@@ -83,8 +83,8 @@ def test_a_stall_is_noticed_and_ray_is_started_again(batch, tmp_path, monkeypatc
 
     monkeypatch.setattr(ray_engine._Driver, "watch", count_then_watch)
     monkeypatch.setattr(ray_engine, "ATTEMPTS", 2)
-    with pytest.raises(ray_engine.RayError, match="finished no shard for 25 s"):
-        batch(folder, "out", timeout=600.0, stall=25.0)
+    with pytest.raises(ray_engine.RayError, match="finished no shard for 10 s"):
+        batch(folder, "out", timeout=600.0, stall=10.0)
     assert len(starts) >= 2  # more if another shard was finished first
     result, rows = batch(folder, "out", engine="local", timeout=3.0)
     assert len(rows) == 21

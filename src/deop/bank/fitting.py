@@ -8,13 +8,15 @@ import numpy as np
 
 from deop.bank.kernels import evidence_of, log_sum
 
+STRANGERS = 0.95
+"""Share of the regions without a name with examples that are less similar to examples than ``Weights.similar``."""
+
 _START = np.array([1.0, 1.0])  # factors of words and examples without any evidence
 _STRENGTH = np.array([9.0, 0.5])  # marked names of photos that it takes to move them
 _START_ODDS = np.array([1.0, 0.3, 0.0])  # of words, similarity, 1
 _STRENGTH_ODDS = np.array([8.0, 4.0, 4.0])  # names that it takes to move them
 _LARGEST_ODDS = 6.0  # words alone never rule out a name with examples
 _LEAST_SIMILAR = -12.0
-_STRANGERS = 0.95  # share of the regions without a name that are less similar to its examples than "similar"
 _STEPS = 30
 
 
@@ -97,7 +99,7 @@ def fit_weights(
     weights = (weight, weight, stranger)
     samples = (shown, hidden_odds, strangers)
     nearest = np.concatenate([sample.nearest[sample.usable] for sample in samples[1:]])
-    similar = float(np.quantile(nearest, _STRANGERS)) if len(nearest) else Weights.similar
+    similar = float(np.quantile(nearest, STRANGERS)) if len(nearest) else Weights.similar
     odds = _fit_odds(
         np.concatenate([sample.features(similar) for sample in samples]),
         np.repeat([1.0, 0.0, 0.0], [sample.usable.sum() for sample in samples]),
