@@ -28,6 +28,7 @@ from rich.table import Table
 from deop import load
 from deop.bank import fitting, kernels
 from deop.bank.bank import Bank, load_bank
+from deop.bank.captions import Captioned, learn_captions
 from deop.bank.learning import learn_photos
 from deop.bank.sources import photos_of_data
 from deop.bank.space import check_bank
@@ -76,7 +77,14 @@ def drawn(data: LabelledData, count: int, seed: int) -> LabelledData:
     return replace(data, pairs=tuple(data.pairs[index] for index in order))
 
 
-def bank_of(model: Any, data: LabelledData, file: Path) -> tuple[Bank, float]:
+def captioned(data: LabelledData, share: float, seed: int) -> list[Captioned]:
+    """Photos with the names of their ground truth as captions, each name with a chance of ``share``."""
+    random = np.random.default_rng((seed, 10))
+    texts = [[name for name in photo.names if random.random() < share] for photo in photos_of_data(data)]
+    return [Captioned(str(pair.photo), ", ".join(text)) for pair, text in zip(data.pairs, texts, strict=True) if text]
+
+
+def bank_of(model: Any, data: LabelledData, file: Path, captions: list[Captioned] | None) -> tuple[Bank, float]:
     """The bank of some photos, and the seconds that learning it took. A bank in the file is used again."""
     clock = file.with_suffix(".json")
     if file.exists() and clock.exists():
@@ -84,7 +92,10 @@ def bank_of(model: Any, data: LabelledData, file: Path) -> tuple[Bank, float]:
         check_bank(model, bank)
         return bank, float(json.loads(clock.read_text(encoding="utf-8")))
     started = time.perf_counter()
-    bank = learn_photos(model, photos_of_data(data), len(data.pairs))
+    if captions is None:
+        bank = learn_photos(model, photos_of_data(data), len(data.pairs))
+    else:
+        bank = learn_captions(model, captions, list(data.names))
     seconds = time.perf_counter() - started
     file.parent.mkdir(parents=True, exist_ok=True)
     bank.save(file)
@@ -250,15 +261,18 @@ def main(
     kernels.SHARPNESS = kernels.SHARPNESS if sharpness is None else sharpness
     network: Any = EncodedOnce(load(model))
     boot = Bootstrap()
-    asked = {"limit": limit, "unseen": () if unseen is None else tuple(read_names(unseen))}
+    asked = {"proposals": masks, "limit": limit, "unseen": () if unseen is None else tuple(read_names(unseen))}
     words = evaluate_with_draws(network, val, Protocol(**asked), bootstrap=boot)
     console, rows = Console(width=140), []
     for count in numbers_in(photos):
         for seed in range(draws):
             if count > len(train.pairs):
                 continue
-            file = out / "banks" / f"{count}-photos-seed-{seed}.safetensors"
-            learned_bank, seconds = bank_of(network, drawn(train, count, seed), file)
+            chosen = drawn(train, count, seed)
+            texts = None if captions is None else captioned(chosen, captions, seed)
+            kind = "photos" if captions is None else f"captions-{captions:g}"
+            file = out / "banks" / f"{count}-{kind}-seed-{seed}.safetensors"
+            learned_bank, seconds = bank_of(network, chosen, file, texts)
             bank = with_names(learned_bank, names)
             protocol = Protocol(**asked, bank=bank, bank_weight=weight)
             scored = evaluate_with_draws(network, val, protocol, bootstrap=boot)
