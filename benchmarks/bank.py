@@ -235,6 +235,10 @@ def main(
     weight: Annotated[float | None, typer.Option(help="Weight of the examples. Default: as fitted.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N validation photos.")] = None,
     finetune: Annotated[bool, typer.Option("--finetune", help="Also fine-tune on the same photos.")] = False,
+    masks: Annotated[str, typer.Option(help="Masks that are named: model, or oracle (ground truth).")] = "model",
+    captions: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Learn captions instead, with each true name by this chance.")
+    ] = None,
     apart: Annotated[
         int | None, typer.Option("--kept-apart", min=1, help="Score on N training photos instead.")
     ] = None,
