@@ -72,7 +72,8 @@ ROWS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for n
 
 @pytest.fixture(scope="module")
 def forks():
-    with Forks(("torch", "transformers", "deop.model", "deop.weights.conversion", "deop.evaluation.report")) as started:
+    imports = ("torch", "transformers", "deop.model", "deop.weights.conversion", "deop.evaluation.report")
+    with Forks((*imports, "tests.trust.traced_once")) as started:
         yield started
 
 

@@ -13,7 +13,7 @@ from benchmarks.process_watch import Sample, growth
 
 from tests.trust.forked import ROOT
 
-PHOTOS = int(os.environ.get("DEOP_LONG_RUN", "200"))
+PHOTOS = int(os.environ.get("DEOP_LONG_RUN", "100"))
 
 
 @pytest.mark.slow
