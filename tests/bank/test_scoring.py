@@ -141,7 +141,7 @@ def test_names_without_examples_keep_their_logits():
     before, after = score(query), examples.adjust(score(query), query)
     assert np.array_equal(before[:, 3:5], after[:, 3:5])
     odds = log_sum(after[:, :3]) - log_sum(after[:, 3:])
-    nearest = mean_kernels(query, examples.regions, examples.starts)[0].max(1)
+    nearest = mean_kernels(centred(query, examples.centre), examples.regions, examples.starts)[0].max(1)
     expected = examples.weights.odds(log_sum(before[:, :3]) - log_sum(before[:, 3:]), nearest)
     np.testing.assert_allclose(odds, expected, rtol=1e-3, atol=1e-2)
 

@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 import deop
 from deop.encoders.clip_text import CLIPText
 from deop.errors import VocabularyError
+from deop.results.colours import vocabulary_colours
+from deop.results.name_lookup import find_names
 from deop.text.embedding import average_templates, embed_texts, embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.templates import IMAGENET, PHOTO, SINGLE, TEMPLATE_SETS, VILD
+from deop.text.thresholds import Thresholds
 from deop.text.vocabulary import Vocabulary, VocabularyWarning
 
 
@@ -395,3 +398,22 @@ def test_a_message_lists_eight_names(count, more):
     with pytest.raises(VocabularyError) as caught:
         Vocabulary.parse(names, things=[]).check_mode("instance")
     assert f"no name is a thing ({', '.join(names[:8])}{more}): use" in str(caught.value)
+
+
+SPELLINGS = [
+    ("caf\u00e9", "CAFE\u0301"),
+    ("\uf900", "\u8c48"),
+    ("tree", " Tr\u00adee"),
+    ("dining table", "Dining  table"),
+]
+
+
+@pytest.mark.parametrize(("written", "asked"), [*SPELLINGS, *(pair[::-1] for pair in SPELLINGS)])
+def test_every_lookup_finds_other_spellings_of_a_name(written, asked):
+    """Combining marks, compatibility letters, invisible characters, spaces, upper and lower case."""
+    vocabulary = Vocabulary.parse(["wall", written])
+    assert find_names([asked], vocabulary.names, vocabulary.synonyms) == [1]
+    assert find_names([asked], ["wall", written]) == [1]
+    assert Thresholds.parse({asked: 0.25}).values(vocabulary, 0.5) == (0.5, 0.25)
+    assert Vocabulary.parse(["wall", written], things=[asked]).isthing[1]
+    assert np.array_equal(*vocabulary_colours([written, asked]))

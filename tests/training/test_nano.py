@@ -240,7 +240,6 @@ PAGES = (
     "recipes/nano/continue.yaml",
     "recipes/nano/two-cores.yaml",
     "recipes/nano/commercial.yaml",
-    "docs/speed.md",
     "docs/training.md",
     "src/deop/assets/nano/README.md",
 )

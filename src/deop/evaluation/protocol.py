@@ -14,7 +14,7 @@ from deop.files import replacing
 from deop.severance import Severance
 from deop.surface import ModelSurface
 from deop.text.everything_else import means_everything_else
-from deop.text.vocabulary import Vocabulary
+from deop.text.vocabulary import Vocabulary, name_key
 
 if TYPE_CHECKING:
     from deop.bank import Bank
@@ -235,10 +235,10 @@ def unseen_names(data: LabelledData, protocol: Protocol) -> set[str]:
         return set()
     unseen = {entry.name for entry in data.classes if entry.seen is False}
     if protocol.unseen:
-        known = {text: name for name in data.names for text in (" ".join(name.split("|")[0].split()), name)}
-        if unknown := sorted(set(protocol.unseen) - known.keys()):
+        known = {name_key(text): name for name in data.names for text in (name.split("|")[0], name)}
+        if unknown := sorted(name for name in set(protocol.unseen) if name_key(name) not in known):
             raise SettingError(f"{data.root} does not have these unseen names: {', '.join(unknown)}")
-        unseen = {known[name] for name in protocol.unseen}
+        unseen = {known[name_key(name)] for name in protocol.unseen}
     if protocol.kind == "generalized" and not unseen:
         raise SettingError(
             "the protocol generalized needs the names that training did not see: give --unseen FILE, or mark them "

@@ -1,6 +1,5 @@
 """One colour for each name of a vocabulary, which depends on the names alone: not on their order, nor on a photo."""
 
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 
 from deop.results.expected_colours import EVERYTHING_ELSE, GREY, expected_colour
 from deop.results.oklab import fit_gamut, lab_to_rgb, rgb_to_lab, seen
+from deop.text.vocabulary import name_key
 
 _LIGHTNESS_WEIGHT = 0.6
 """Weight of lightness in distances for normal eyes, since the photo's own lightness is mixed into a region."""
@@ -70,7 +70,7 @@ def vocabulary_colours(names: Sequence[str]) -> np.ndarray:
     >>> vocabulary_colours(["sky", "grass"]).tolist() == vocabulary_colours(["Grass", "sky"])[::-1].tolist()
     True
     """
-    keys = [unicodedata.normalize("NFC", " ".join(name.casefold().split())) for name in names]
+    keys = [name_key(name) for name in names]
     distinct = tuple(sorted(set(keys)))
     chosen = dict(zip(distinct, _choose(distinct), strict=True))
     return np.array([chosen[key] for key in keys], np.uint8).reshape(-1, 3)

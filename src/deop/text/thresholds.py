@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any, Union
 
 from deop.errors import SettingError
-from deop.text.vocabulary import Vocabulary, shorten
+from deop.text.vocabulary import Vocabulary, name_key, shorten
 
 OTHER_NAMES = "*"
 """Key of a mapping of thresholds that stands for all names that the mapping does not list."""
@@ -64,10 +64,10 @@ class Thresholds:
                 )
             if name == OTHER_NAMES:
                 default = number
-            elif name.casefold() in by_name:
+            elif name_key(name) in by_name:
                 raise SettingError(f"the threshold of {shorten(name)!r} is listed twice: remove one of them")
             else:
-                by_name[name.casefold()] = (name, number)
+                by_name[name_key(name)] = (name, number)
         return cls(default, tuple(by_name.values()))
 
     def values(self, vocabulary: Vocabulary, model_default: float) -> tuple[float, ...]:
@@ -83,10 +83,10 @@ class Thresholds:
         default = model_default if self.default is None else self.default
         if not self.by_name:
             return (default,) * len(vocabulary.names)
-        index_of = {text.casefold(): k for k, texts in enumerate(vocabulary.synonyms) for text in texts}
+        index_of = {name_key(text): k for k, texts in enumerate(vocabulary.synonyms) for text in texts}
         values = [default] * len(vocabulary.names)
         for name, number in self.by_name:
-            index = index_of.get(" ".join(name.casefold().split()))
+            index = index_of.get(name_key(name))
             if index is None:
                 known = ", ".join(shorten(text) for text in vocabulary.names[:8])
                 raise SettingError(

@@ -255,7 +255,7 @@ def _clean(text: object, what: str, name: str | None = None) -> str:
     """A text in normal form, with single spaces."""
     if not isinstance(text, str):
         raise VocabularyError(f"{quoted(text)} in the {what} is not a string: give strings")
-    cleaned = unicodedata.normalize("NFC", " ".join(text.translate(_INVISIBLE).split()))
+    cleaned = _normal(text)
     # Nearly all texts are printable, which is quicker to find out.
     controls = "" if cleaned.isprintable() else cleaned
     if control := next((letter for letter in controls if unicodedata.category(letter) == "Cc"), None):
@@ -274,6 +274,19 @@ def _clean(text: object, what: str, name: str | None = None) -> str:
             f"the name {quoted(text)} is not valid Unicode ({error.reason}): type it again, or save its file as UTF-8"
         ) from error
     return cleaned
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(text.translate(_INVISIBLE).split()))
+
+
+def name_key(text: str) -> str:
+    """What is equal for all spellings of one name: upper and lower case, spaces, and forms of Unicode do not count.
+
+    >>> name_key(" Caf\u0065\u0301 ") == name_key("caf\u00e9")
+    True
+    """
+    return _normal(text).casefold()
 
 
 def _unique(texts: Iterable[str]) -> Iterable[str]:
