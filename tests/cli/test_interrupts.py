@@ -191,7 +191,8 @@ try:
     with interrupts.raised():
         resource = Resource()
         del resource
-        time.sleep(30)
+        for _ in range(3000):
+            time.sleep(0.01)  # one long sleep would not be interrupted
 except KeyboardInterrupt:
     sys.exit(130)
 """)
