@@ -188,7 +188,12 @@ def test_a_folder_that_exists_keeps_its_other_files(tmp_path, monkeypatch, writi
         (place / name).write_text("before")
     moved = []
     replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, target: moved.append(target.name) or replace(self, target))
+
+    def record(self, target):
+        moved.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", record)
     with writing(place) as folder:
         (folder / "below").mkdir()
         for name in ("config.json", "below/new.txt", "weights"):
