@@ -252,8 +252,8 @@ def _bank_options(model: str, load: dict[str, Any], names: NameOptions) -> dict[
 
 def _describe(options: "BatchOptions") -> None:
     """Print what a batch would do."""
+    from deop.batch.items import items_of
     from deop.batch.job import worker_count
-    from deop.batch.sources import items_of
 
     total, count, known, first = 0, 0, True, None
     for unit in options.units():
