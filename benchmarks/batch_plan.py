@@ -38,9 +38,10 @@ def write_files(folder: Path, plan: Any, first: int) -> None:
 
 
 def step(name: str, folder: Path) -> dict[str, Any]:
+    from deop.batch.items import items_of
     from deop.batch.job import BatchResult, finish
     from deop.batch.plan import read_plan, write_plan
-    from deop.batch.sources import items_of, list_units
+    from deop.batch.sources import list_units
     from deop.batch.storage import Storage
 
     storage = Storage(str(folder / "out"))

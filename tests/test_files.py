@@ -10,6 +10,7 @@ from deop.errors import CheckpointError, OutputError, SettingError
 from deop.files import (
     existing_folder,
     existing_path,
+    folder_of_results,
     lock_file,
     parse_json,
     read_names,
@@ -177,3 +178,41 @@ def test_a_disk_that_is_full_while_tensors_are_written(tmp_path):
     ):
         raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("writing", [writing_folder, folder_of_results])
+def test_a_folder_that_exists_keeps_its_other_files(tmp_path, monkeypatch, writing):
+    place = tmp_path / "place"
+    for name in ("keep.txt", "below/keep.txt", "below/new.txt"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("before")
+    moved = []
+    replace = Path.replace
+
+    def record(self, target):
+        moved.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    with writing(place) as folder:
+        (folder / "below").mkdir()
+        for name in ("config.json", "below/new.txt", "weights"):
+            (folder / name).write_text("now")
+        assert moved == []
+    content = {file.relative_to(place).as_posix(): file.read_text() for file in place.rglob("*") if file.is_file()}
+    assert content == {
+        "keep.txt": "before", "below/keep.txt": "before",
+        "below/new.txt": "now", "config.json": "now", "weights": "now",
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == [place]
+    assert writing is folder_of_results or moved[-1] == "config.json"
+
+
+@pytest.mark.parametrize("writing", [writing_folder, folder_of_results])
+def test_a_folder_that_another_process_makes_meanwhile(tmp_path, writing):
+    with writing(tmp_path / "place") as folder:
+        (folder / "ours").write_text("now")
+        (tmp_path / "place").mkdir()
+        (tmp_path / "place/theirs").write_text("before")
+    assert sorted(file.name for file in (tmp_path / "place").iterdir()) == ["ours", "theirs"]
+    assert len(list(tmp_path.iterdir())) == 1

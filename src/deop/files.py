@@ -222,12 +222,7 @@ def writing_folder(folder: Path) -> Iterator[Path]:
             beside = Path(temporary, "model")
             beside.mkdir()
             yield beside
-            if place != folder:
-                with suppress(OSError):  # the folder exists by now: another process has made it
-                    beside.rename(folder)
-                    return
-            for file in sorted(beside.iterdir(), key=lambda file: file.name == "config.json"):
-                file.replace(folder / file.name)
+            _move_into_place(beside, folder, last="config.json")
     except BaseException as error:
         if isinstance(error, DeopError):
             raise
@@ -266,20 +261,38 @@ def folder_of_results(path: Path, *, empty: bool = False) -> Iterator[Path]:
         yield temporary
         if empty and path.exists():
             path.rmdir()
-        if not path.exists():
-            temporary.replace(path)
-            return
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                target = path / file.relative_to(temporary)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(target)
+        _move_into_place(temporary, path)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into_place(finished: Path, folder: Path, *, last: str = "") -> None:
+    """Move a finished folder to its place: in one step where there is none, else file by file.
+
+    Args:
+        finished: the folder, on the same disk.
+        folder: its place.
+        last: name of the file that is moved after all others.
+
+    Raises:
+        OSError: a folder or a file cannot be moved.
+    """
+    if not folder.exists():
+        try:
+            finished.rename(folder)
+            return
+        except OSError:
+            if not folder.exists():  # else another process has made it meanwhile
+                raise
+    files = [file for file in finished.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: (file == finished / last, file)):
+        target = folder / file.relative_to(finished)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from deop.errors import SettingError
 from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import anchor_heatmaps
+from deop.model_names import Names
 from deop.networks.devices import check_finite
+from deop.photo_lists import check_photos
 from deop.protocols import FeatureNetwork, Proposer, TextEncoder, VisionEncoder
 from deop.regions.anchors import AnchorDecoder
 from deop.regions.classification import ClassTensors, cell_votes, classify, probabilities
@@ -23,7 +25,7 @@ from deop.regions.two_stream import TwoStream, two_stream_probabilities
 from deop.results.name_lookup import find_names
 from deop.settings import Card, Settings
 from deop.severance import Severance
-from deop.surface import ModelSurface, Names, check_photos
+from deop.surface import ModelSurface
 from deop.text.embedding import Classes
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.vocabulary import Vocabulary

@@ -1,15 +1,13 @@
 """What every model offers, whatever engine computes it: ``segment``, ``label``, ``vocabulary``, ``embed``. No torch."""
 
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deop.arrays import to_float32
-from deop.errors import SettingError, VocabularyError
+from deop.errors import SettingError
 from deop.images.masks import Masks
 from deop.images.reading import Photo
 from deop.labelling.heatmaps import score_heatmaps
@@ -17,33 +15,26 @@ from deop.labelling.masks import PhotoMasks
 from deop.labelling.present_names import keep_present
 from deop.labelling.result import PhotoWithMasks, assemble
 from deop.labelling.uncovered_cells import add_uncovered_cells
+from deop.model_names import ModelNames, Names
 from deop.networks.memory import free_memory, is_out_of_memory, naming_photo
-from deop.protocols import TextEncoder, is_table
+from deop.photo_lists import describe_photo, masks_of_each
 from deop.results.checks import check_request
 from deop.results.name_lookup import find_names
 from deop.results.segmentation import Segmentation
 from deop.settings import ANCHORS, Card, Settings
 from deop.severance import Severance
-from deop.text.calibration import Calibration
-from deop.text.embedding import Classes, embed_vocabulary
-from deop.text.embedding_cache import EmbeddingCache
-from deop.text.templates import NONE, parse_templates
 from deop.text.thresholds import Thresholds, ThresholdValue
-from deop.text.vocabulary import Vocabulary, VocabularyWarning
+from deop.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from deop.bank import Bank
-    from deop.bank.scoring import Examples
     from deop.regions.two_stream import TwoStream
-
-Names = Sequence[str] | str | Vocabulary
-"""Class names in any accepted form."""
 
 CLASSIFIERS = ("one-pass", "two-stream")
 """Ways to encode regions: all in one pass, or each as a crop (docs/method.md §8)."""
 
 
-class ModelSurface:
+class ModelSurface(ModelNames):
     """The methods that all models share.
 
     A subclass adds ``encode``, ``check_encoding``, ``class_probabilities`` and ``needs_masks``.
@@ -61,13 +52,7 @@ class ModelSurface:
     engine: str
     precision: str
     device: Any
-    text: TextEncoder | Any
-    settings: Settings
     card: Card
-    cache: EmbeddingCache | None
-    _last_embedded: tuple[tuple[Vocabulary, Any, Calibration], Classes] | None = None
-    _last_probe: tuple[Settings, np.ndarray] | None = None
-    _last_examples: "tuple[tuple[Classes, Settings, Bank, float | None], Examples | None] | None" = None
 
     @property
     def device_kind(self) -> str:
@@ -142,7 +127,7 @@ class ModelSurface:
         """
         single = not isinstance(photo, (list, tuple))
         photos: list[Any] = [photo] if single else list(photo)  # type: ignore[arg-type]
-        given: list[Any] = [masks] if single else _masks_of_each(masks, len(photos))
+        given: list[Any] = [masks] if single else masks_of_each(masks, len(photos))
         shape = getattr(masks, "shape", None)
         if not single and shape is not None:
             raise SettingError(
@@ -169,7 +154,7 @@ class ModelSurface:
                 photos, given, part, severance=severance, anchors=anchors, classifier=classifier
             )
             for number, one in enumerate(encoded, first):
-                with naming_photo(_describe(photos, number), self.device):
+                with naming_photo(describe_photo(photos, number), self.device):
                     results.append(self.label(one, vocabulary, smallest_region=smallest_region, **labelling))
         return results[0] if single else results
 
@@ -189,66 +174,9 @@ class ModelSurface:
             free_memory()  # not in the handler, where the error still keeps tensors alive
         encoded = []
         for number in numbers:
-            with naming_photo(_describe(photos, number), self.device):
+            with naming_photo(describe_photo(photos, number), self.device):
                 encoded += self.encode([photos[number]], [masks[number]], **options)
         return encoded
-
-    def vocabulary(
-        self,
-        names: Names | None,
-        *,
-        background: Sequence[str] | str = (),
-        templates: str | Sequence[str] | None = None,
-        things: Sequence[str] | str | None = None,
-        bank: "Bank | None" = None,
-        bank_weight: float | None = None,
-    ) -> Vocabulary:
-        """Create a vocabulary, as for ``segment``; templates default to those of the model's settings.
-
-        Raises:
-            VocabularyError: no names and no bank, invalid names, or two names that are one name of the bank.
-            SettingError: a bank of another model, or a weight that is not in [0, 1].
-
-        Warns:
-            VocabularyWarning: the model's text encoder does not use the templates.
-        """
-        if templates is not None and not self.text.uses_templates and parse_templates(templates) != NONE:
-            warnings.warn(
-                "templates have no effect with this model: its text encoder reads names without a sentence. Omit them "
-                "(--templates)",
-                VocabularyWarning,
-                stacklevel=2,
-            )
-        if names is None:
-            names = _names_of(bank, background)
-        if templates is None and not (isinstance(names, Vocabulary) and names.source is None):
-            templates = self.settings.templates
-        vocabulary = Vocabulary.parse(names, background=background, templates=templates, things=things)
-        if bank is None and bank_weight is None:
-            return vocabulary
-        from deop.bank.scoring import check_weight
-        from deop.bank.space import check_bank
-
-        bank = vocabulary.bank if bank is None else bank
-        if bank is None:
-            raise SettingError("bank_weight has no effect without examples: give a bank (bank=..., --bank)")
-        check_weight(bank_weight)
-        check_bank(self, bank)
-        bank.columns(vocabulary)
-        return replace(vocabulary, bank=bank, bank_weight=bank_weight)
-
-    def embed(self, vocabulary: Vocabulary, *, progress: bool = False) -> Classes:
-        """Calibrated embeddings of a vocabulary; kept until text encoder or settings change."""
-        encoder = self.text if is_table(self.text) else self.text.identity
-        key, last = (vocabulary, encoder, self.settings.calibration), self._last_embedded
-        if last is not None and last[0] == key:
-            return last[1]
-        # Read once and set once, since another thread may embed another vocabulary in between.
-        classes = embed_vocabulary(
-            vocabulary, self.text, self.settings.calibration, cache=self.cache, progress=progress
-        )
-        self._last_embedded = (key, classes)
-        return classes
 
     def label(
         self,
@@ -295,44 +223,6 @@ class ModelSurface:
             **self.record_of_bank(vocabulary),
         }
         return self.assemble(encoded, vocabulary, settings, mode, limits, record, heated)
-
-    @staticmethod
-    def record_of_bank(vocabulary: Vocabulary) -> dict[str, Any]:
-        """What a result says about the examples that it was made with; empty without any."""
-        if vocabulary.bank is None:
-            return {}
-        from deop.bank.scoring import check_weight
-
-        return {"bank": vocabulary.bank.digest[:16], "bank_weight": check_weight(vocabulary.bank_weight)}
-
-    def examples(
-        self, encoded: Any, vocabulary: Vocabulary, score: Callable[[np.ndarray], np.ndarray]
-    ) -> "Examples | None":
-        """The examples of a vocabulary, ready to score the regions of a photo; kept until bank or names change.
-
-        Args:
-            encoded: the photo.
-            vocabulary: the names.
-            score: gives the logits (N, K + 1) of regions (N, C) by words alone.
-
-        Returns:
-            The examples; None if the vocabulary has none, or they do not count.
-
-        Raises:
-            SettingError: the photo was encoded in another way than the examples.
-        """
-        bank = vocabulary.bank
-        if bank is None or vocabulary.bank_weight == 0:
-            return None
-        from deop.bank.scoring import prepare
-
-        bank.space.check_encoding(encoded.settings, "the bank does not fit this photo")
-        key, last = (self.embed(vocabulary), self.settings, bank, vocabulary.bank_weight), self._last_examples
-        if last is not None and last[0][0] is key[0] and last[0][1:] == key[1:]:
-            return last[1]
-        examples = prepare(bank, vocabulary, score, vocabulary.bank_weight)
-        self._last_examples = (key, examples)
-        return examples
 
     def _settings_of(self, smallest_region: float | None) -> Settings:
         """The settings of the model, with another ``smallest_region`` unless it is None.
@@ -453,58 +343,3 @@ class ModelSurface:
             return result
         maps = score_heatmaps(scores, masks, encoded.canvas, heated, self.settings.calibration)
         return replace(result, heatmaps=dict(zip([vocabulary.names[k] for k in heated], maps, strict=True)))
-
-
-def check_photos(photos: Any, masks: Any) -> list[Any]:
-    """Check the arguments of ``encode``.
-
-    Returns:
-        Masks, or None, for each photo.
-
-    Raises:
-        SettingError: a single photo instead of a list, or another number of masks than of photos.
-    """
-    if isinstance(photos, (str, bytes)) or not isinstance(photos, Sequence):
-        shown = repr(str(photos)[:80]) if isinstance(photos, (str, Path, bytes)) else f"a {type(photos).__name__}"
-        raise SettingError(f"encode takes a list of photos, not {shown}: give [photo]")
-    given = _masks_of_each(masks, len(photos))
-    if len(given) != len(photos):
-        raise SettingError(f"{len(given)} sets of masks for {len(photos)} photos: give one set for each photo")
-    return given
-
-
-def _masks_of_each(masks: Any, count: int) -> list[Any]:
-    """The masks of each photo of a list, None for those without.
-
-    Raises:
-        SettingError: not a list.
-    """
-    if masks is None:
-        return [None] * count
-    if isinstance(masks, str | bytes | Mapping) or not isinstance(masks, Iterable):
-        raise SettingError(f"masks must be a list, with the masks of each photo or None, not a {type(masks).__name__}")
-    return list(masks)
-
-
-def _describe(photos: list[Any], number: int) -> str:
-    """A photo in an error message: its path, or its place in the list, with its size if that is known."""
-    photo = photos[number]
-    if isinstance(photo, (str, Path)):
-        return str(photo)
-    place = "the photo" if len(photos) == 1 else f"photo {number + 1} of {len(photos)}"
-    if isinstance(photo, np.ndarray) and photo.ndim > 1:
-        return f"{place} ({photo.shape[1]} x {photo.shape[0]} px)"
-    return place
-
-
-def _names_of(bank: "Bank | None", background: Sequence[str] | str) -> list[str]:
-    """The names to ask for if only a bank is given.
-
-    Raises:
-        VocabularyError: there is none, or it has no names.
-    """
-    if bank is None:
-        raise VocabularyError("there are no class names: give some, such as 'cat, sofa, wall', or a bank with examples")
-    from deop.bank.bank import names_to_ask
-
-    return names_to_ask(bank.named, background)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from deop.cli.jobs import plan_jobs, skip_finished
 from deop.cli.output import write_json_lines
-from deop.cli.segment_options import FileOptions, PictureOptions
+from deop.cli.output_options import FileOptions, PictureOptions
 from deop.cli.writing import listed_photos, write_results
 from deop.errors import ImageError, OutputError, SettingError
 from deop.results.formats import encode_json

@@ -28,8 +28,9 @@ from deop.images.preprocessing import IMAGENET, pixel_array, resize_photo
 from deop.images.reading import read_photo
 from deop.labelling.classification import classify, probabilities
 from deop.labelling.masks import PhotoMasks
+from deop.photo_lists import check_photos
 from deop.settings import Card, Settings
-from deop.surface import ModelSurface, check_photos
+from deop.surface import ModelSurface
 from deop.tensors import TensorFile
 from deop.text.words import WordTable
 

@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useCapabilities } from "./capabilities";
 import { NameField } from "./chips";
 import { commandLine, HEAT_ALPHA, pythonLines } from "./commands";
 import { titlesOf } from "./comparison";
@@ -10,12 +11,12 @@ import { useCorrecting } from "./correcting";
 import { CorrectionBar } from "./correction";
 import { makeDownload, save, type Download } from "./downloads";
 import type { View } from "./draw";
-import type { Capabilities, Engine, Labelling } from "./engine/types";
+import type { Engine, Labelling } from "./engine/types";
 import { useEntries } from "./entries";
 import { ExamplesPanel } from "./examples_panel";
 import { Strip, Welcome } from "./gallery";
 import { Header } from "./header";
-import { failure, Handles, useHeatmap, useLabelling, type Failure } from "./hooks";
+import { failure, Handles, useHeatmap, useLabelling } from "./hooks";
 import { useDropAndPaste } from "./intake";
 import { displayName } from "./names";
 import { SAMPLES } from "./photo";
@@ -28,7 +29,6 @@ import { Stage, type Side } from "./stage";
 import { useTheme } from "./theme";
 import { VOCABULARIES } from "./vocabularies";
 
-const RETRY = 3000; // milliseconds
 const sentence = (text: string): string => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 export function App({ engine }: { engine: Engine }): JSX.Element {
@@ -36,9 +36,7 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const [settings, setSettings] = useState<Settings>(first.settings);
   const [kept, setKept] = useState<Settings | null>(first.left);
   const [comparePhoto, setComparePhoto] = useState(false);
-  const [capabilities, setCapabilities] = useState<Capabilities | null>(null);
-  const [loaded, setLoaded] = useState<{ done: number; total: number } | null>(null);
-  const [engineFailure, setEngineFailure] = useState<Failure | null>(null);
+  const { capabilities, loaded, failure: engineFailure, about } = useCapabilities(engine);
   const [problems, setProblems] = useState<readonly string[]>([]);
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
   const [isolated, setIsolated] = useState<string | null>(null);
@@ -54,26 +52,6 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
   const photos = useMemo(() => new Photos(() => limits.current), []);
   const handles = useMemo(() => new Handles(engine), [engine]);
   const change = useCallback((changes: Partial<Settings>) => setSettings((old) => ({ ...old, ...changes })), []);
-
-  // The engine, and again until it is there.
-  useEffect(() => {
-    let timer = 0;
-    const start = (): void => {
-      engine.capabilities((done, total) => setLoaded({ done, total })).then(
-        (value) => {
-          setCapabilities(value);
-          setEngineFailure(null);
-        },
-        (error: unknown) => {
-          const problem = failure(error);
-          setEngineFailure(problem);
-          if (problem.again) timer = window.setTimeout(start, RETRY);
-        },
-      );
-    };
-    start();
-    return () => clearTimeout(timer);
-  }, [engine]);
 
   const { entries, entry, photo, reading, ...own } = useEntries(photos, handles, setProblems);
   const correcting = useCorrecting({
@@ -207,15 +185,6 @@ export function App({ engine }: { engine: Engine }): JSX.Element {
     return () => clearTimeout(timer);
   }, [note]);
 
-  const about = capabilities
-    ? `${capabilities.model} · ${capabilities.backend} · ${capabilities.local ? "photos stay in this browser" : "photos go to this server only"}`
-    : engineFailure
-      ? "not available"
-      : loaded
-        ? loaded.done < loaded.total
-          ? `loading the model, ${(loaded.done / 1e6).toFixed(0)} of ${(loaded.total / 1e6).toFixed(0)} MB`
-          : "starting the model"
-        : "starting";
   const photoName = entry?.sample ? `examples/${entry.name}` : (entry?.name ?? "photo.jpg");
   const model = capabilities?.model ?? "nano";
   const command = commandLine(photoName, settings, model, shownHeat, taught);

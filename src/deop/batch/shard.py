@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from deop.batch.items import items_of
 from deop.batch.plan import Plan, part_name
-from deop.batch.sources import items_of
 from deop.batch.storage import Storage
 from deop.batch.supervisor import Pending, Supervisor
 from deop.batch.table import Statistics, decode, encode

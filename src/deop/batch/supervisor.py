@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from deop.batch.sources import Item
+from deop.batch.items import Item
 from deop.batch.table import error_row
 from deop.batch.worker import READERS, WorkerOptions
 from deop.errors import DeopError

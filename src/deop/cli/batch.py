@@ -25,10 +25,13 @@ from deop.cli.options import (
     SmallestRegion,
     Threads,
     Windows,
+    batch_option,
     option,
     parse_windows,
+    quiet_option,
 )
-from deop.cli.segment_options import NameOptions, PictureOptions
+from deop.cli.output_options import PictureOptions
+from deop.cli.segment_options import NameOptions
 from deop.cli.streams import STREAM
 from deop.errors import SettingError
 
@@ -102,17 +105,13 @@ class WorkerSettings:
         option("--runtime", metavar="RUNTIME", panel=WORKERS,
                help="onnx (ONNX Runtime) or torch. Default: onnx if the model has ONNX graphs, as nano does."),
     ] = None  # fmt: skip
-    batch: Annotated[
-        int | None,
-        option("--batch", metavar="N", panel=WORKERS, min=1,
-               help="Number of photos that are processed together. Default: 8 on a GPU, 1 on a CPU."),
-    ] = None  # fmt: skip
+    batch: Annotated[int | None, batch_option(WORKERS)] = None
     timeout: Annotated[
         float,
         option("--timeout", metavar="SECONDS", panel=WORKERS, min=1,
                help="A worker that does not answer for so long is replaced. Default: 300."),
     ] = 300.0  # fmt: skip
-    quiet: Annotated[bool, option("--quiet", "-q", panel=WORKERS, help="Print only warnings and errors.")] = False
+    quiet: Annotated[bool, quiet_option(WORKERS)] = False
 
 
 @dataclass(frozen=True)
@@ -253,8 +252,8 @@ def _bank_options(model: str, load: dict[str, Any], names: NameOptions) -> dict[
 
 def _describe(options: "BatchOptions") -> None:
     """Print what a batch would do."""
+    from deop.batch.items import items_of
     from deop.batch.job import worker_count
-    from deop.batch.sources import items_of
 
     total, count, known, first = 0, 0, True, None
     for unit in options.units():

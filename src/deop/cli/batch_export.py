@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from deop.cli.console import progress_bar, say
-from deop.cli.options import Debug, option
+from deop.cli.options import Debug, option, quiet_option, tolerance_option
 from deop.errors import SettingError
 
 
@@ -35,13 +35,7 @@ def batch_export(
     polygons: Annotated[
         bool, option("--polygons", help="coco, label-studio: write polygons instead of masks.")
     ] = False,
-    tolerance: Annotated[
-        float | None,
-        option(
-            "--tolerance", metavar="PIXELS", min=0,
-            help="How far polygons may be from the exact outlines; 0 follows the edges of pixels. Default: 1.",
-        ),
-    ] = None,
+    tolerance: Annotated[float | None, tolerance_option(min=0)] = None,
     image: Annotated[
         str | None,
         option(
@@ -54,7 +48,7 @@ def batch_export(
     tasks: Annotated[
         int, option("--tasks", metavar="N", min=1, help="label-studio: number of tasks in a file. Default: 1000.")
     ] = 1000,
-    quiet: Annotated[bool, option("--quiet", "-q", help="Print only warnings and errors.")] = False,
+    quiet: Annotated[bool, quiet_option()] = False,
     debug: Debug = False,
 ) -> None:  # fmt: skip
     """Write the results of deop batch for COCO, Label Studio, labelme or YOLO.

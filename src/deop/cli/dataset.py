@@ -7,7 +7,7 @@ import typer
 
 from deop.cli.options import option
 
-PANEL = "Data and protocol"
+PROTOCOL = "Data and protocol"
 
 Dataset = Annotated[
     str,
@@ -21,21 +21,21 @@ Dataset = Annotated[
 ImageColumn = Annotated[
     str | None,
     option(
-        "--image-column", metavar="NAME", panel=PANEL,
+        "--image-column", metavar="NAME", panel=PROTOCOL,
         help="The column of Parquet files with the photos. Default: image, or another usual name.",
     ),
 ]  # fmt: skip
 MaskColumn = Annotated[
     str | None,
     option(
-        "--mask-column", metavar="NAME", panel=PANEL,
+        "--mask-column", metavar="NAME", panel=PROTOCOL,
         help="The column of Parquet files with the masks. Default: mask, label, annotation, or another usual name.",
     ),
 ]  # fmt: skip
 ClassesJson = Annotated[
     Path | None,
     option(
-        "--classes-json", metavar="FILE", panel=PANEL,
+        "--classes-json", metavar="FILE", panel=PROTOCOL,
         help="The list of classes. Default: classes.json beside the data.",
     ),
 ]  # fmt: skip

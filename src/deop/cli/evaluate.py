@@ -12,7 +12,7 @@ from rich.table import Table
 
 from deop.cli import completion
 from deop.cli.console import PlainConsole, progress_bar, say
-from deop.cli.dataset import ClassesJson, Dataset, ImageColumn, MaskColumn
+from deop.cli.dataset import PROTOCOL, ClassesJson, Dataset, ImageColumn, MaskColumn
 from deop.cli.examples import BankFile, BankWeight, check_examples
 from deop.cli.options import (
     METHOD,
@@ -41,8 +41,6 @@ from deop.files import check_writable
 if TYPE_CHECKING:
     from deop.data.labelled import LabelledData
     from deop.evaluation.evaluate import EvaluatedPhoto
-
-PROTOCOL = "Data and protocol"
 
 
 def evaluate(

@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     from deop.surface import ModelSurface
 
 NAMES = "Names"
+"""Title of a panel."""
+
+
+def example_option(panel: str, what: str) -> Any:
+    """``--example``, whose help begins with ``what`` an example is."""
+    return option(
+        "--example",
+        metavar="PHOTO:MASK=NAME",
+        panel=panel,
+        help=f"{what}: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, x,y, in "
+        "pixels; -NAME marks what does not have the name. May be repeated.",
+    )
+
 
 BankFile = Annotated[
     Path | None,
@@ -28,14 +41,7 @@ BankWeight = Annotated[
         "on the examples.",
     ),
 ]  # fmt: skip
-Example = Annotated[
-    list[str] | None,
-    option(
-        "--example", metavar="PHOTO:MASK=NAME", panel=NAMES,
-        help="An example of a name: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, "
-        "x,y, in pixels; -NAME marks what does not have the name. May be repeated.",
-    ),
-]  # fmt: skip
+Example = Annotated[list[str] | None, example_option(NAMES, "An example of a name")]
 
 
 def check_examples(bank: Path | None, weight: float | None, examples: list[str] | None) -> None:

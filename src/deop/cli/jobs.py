@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deop.cli.output_options import FileOptions, PictureOptions
 from deop.cli.photos import (
     IMAGE_SUFFIX,
     RESULTS_FOLDER,
@@ -15,7 +16,6 @@ from deop.cli.photos import (
     is_done,
     place_results,
 )
-from deop.cli.segment_options import FileOptions, PictureOptions
 from deop.cli.streams import STREAM
 from deop.errors import OutputError, SettingError
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from deop.cli.console import PlainConsole, progress_bar, say
+from deop.cli.examples import example_option
 from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Model, Threads, option
 from deop.errors import SettingError
 from deop.files import check_writable
@@ -34,14 +35,7 @@ def learn(
             show_default=False,
         ),
     ] = None,
-    example: Annotated[
-        list[str] | None,
-        option(
-            "--example", metavar="PHOTO:MASK=NAME", panel=EXAMPLES,
-            help="An example: photo.jpg:mask.png=cup. MASK may also be a box, left,top,right,bottom, or a click, x,y, "
-            "in pixels; -NAME marks what does not have the name. May be repeated.",
-        ),
-    ] = None,
+    example: Annotated[list[str] | None, example_option(EXAMPLES, "An example")] = None,
     split: Annotated[
         str | None,
         option("--split", metavar="NAME", panel=EXAMPLES, help="The split of the data. Default: train, if it has any."),

@@ -42,6 +42,10 @@ def name_list(value: str | list[str], directory: Path) -> str:
     return value if isinstance(value, str) else "".join(f"{name};" for name in value)
 
 
+NameList = InFile(str | tuple[str, ...], name_list)
+"""An option with class names, which a file may also have as a list."""
+
+
 def model_place(value: str, directory: Path) -> str:
     """A model of the file: a path is relative to the file; a name and a hub repo are kept."""
     place = directory / Path(value).expanduser()
@@ -177,6 +181,33 @@ Threads = Annotated[
     ),
 ]  # fmt: skip
 Debug = Annotated[bool, option("--debug", panel=RUNTIME, help="Show the traceback if an error occurs.")]
+
+
+def quiet_option(panel: str | None = None) -> Any:
+    """``--quiet``."""
+    return option("--quiet", "-q", panel=panel, help="Print only warnings and errors.")
+
+
+def batch_option(panel: str) -> Any:
+    """``--batch`` of commands that process many photos."""
+    return option(
+        "--batch",
+        metavar="N",
+        panel=panel,
+        min=1,
+        help="Number of photos that are processed together. Default: 8 on a GPU, 1 on a CPU.",
+    )
+
+
+def tolerance_option(panel: str | None = None, **more: Any) -> Any:
+    """``--tolerance`` of commands that write polygons."""
+    return option(
+        "--tolerance",
+        metavar="PIXELS",
+        panel=panel,
+        help="How far polygons may be from the exact outlines; 0 follows the edges of pixels. Default: 1.",
+        **more,
+    )
 
 
 def parse_windows(value: str | None) -> tuple[int, int] | None:

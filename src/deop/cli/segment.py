@@ -11,14 +11,13 @@ from deop.cli.console import say
 from deop.cli.examples import bank_options, check_examples, learned_names
 from deop.cli.interrupts import raised_in_imports
 from deop.cli.options import Debug, Engine, EngineDataType, EngineDevice, Threads, change_settings, parse_windows
+from deop.cli.output_options import FileOptions, PictureOptions
 from deop.cli.segment_checks import asks_for_picture, check_options, check_tiling, prefer_typed, streams_tiles
 from deop.cli.segment_options import (
     BatchOptions,
     Cache,
-    FileOptions,
     MethodOptions,
     NameOptions,
-    PictureOptions,
     TileOptions,
     VideoOptions,
 )

@@ -7,14 +7,8 @@ from typing import TypeVar
 import typer
 
 from deop.cli.config_file import typed
-from deop.cli.segment_options import (
-    BatchOptions,
-    FileOptions,
-    MethodOptions,
-    NameOptions,
-    PictureOptions,
-    TileOptions,
-)
+from deop.cli.output_options import FileOptions, PictureOptions
+from deop.cli.segment_options import BatchOptions, MethodOptions, NameOptions, TileOptions
 from deop.cli.streams import STREAM, check_outputs
 from deop.errors import SettingError
 

@@ -9,9 +9,10 @@ import typer
 from deop.cli.console import PlainConsole, progress_bar, say
 from deop.cli.examples import bank_options
 from deop.cli.interrupts import raised_in_imports
+from deop.cli.output_options import FileOptions
 from deop.cli.photos import RESULTS_FOLDER, PhotoFile, find_photos, place_results
 from deop.cli.segment_checks import parse_numbers
-from deop.cli.segment_options import BatchOptions, FileOptions, MethodOptions, NameOptions, TileOptions
+from deop.cli.segment_options import BatchOptions, MethodOptions, NameOptions, TileOptions
 from deop.cli.streams import STREAM
 from deop.errors import ImageError, OutputError, ResourceError, SettingError
 from deop.files import check_writable, resolved

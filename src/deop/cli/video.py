@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deop.cli.console import progress_bar, say
+from deop.cli.output_options import FileOptions, PictureOptions
 from deop.cli.photos import RESULTS_FOLDER
-from deop.cli.segment_options import FileOptions, PictureOptions, VideoOptions
+from deop.cli.segment_options import VideoOptions
 from deop.cli.streams import STREAM
 from deop.errors import DeopError, OutputError, SettingError
 from deop.files import resolved

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deop.cli.console import progress_bar
 from deop.cli.jobs import POLYGON_SUFFIXES, Job
 from deop.cli.output import print_table
-from deop.cli.segment_options import FileOptions
+from deop.cli.output_options import FileOptions
 from deop.cli.streams import STREAM, write_to_stdout
 from deop.errors import DeopError, NotFoundInPhotoError, OutputError
 from deop.files import json_of, resolved

@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deop.batch.sources import beside, content_of
+from deop.batch.items import beside, content_of
 from deop.batch.stores import describe, file_system, is_address, patiently, read_bytes
 from deop.batch.table import arrow
 from deop.errors import DataError, DeopError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deop.batch.sources import beside, content_of
+from deop.batch.items import beside, content_of
 from deop.batch.stores import is_address
 from deop.batch.table import arrow
 from deop.data.entries import Cell, Entry, StoredFile, parquet_metadata, read_columns

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from deop.batch.sources import SUFFIXES
+from deop.batch.items import SUFFIXES
 from deop.batch.stores import describe, file_system, is_address
 from deop.data.entries import TarMember, attempt
 from deop.data.labelled import Pair

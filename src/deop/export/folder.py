@@ -26,10 +26,10 @@ from deop.export.tracing import need_onnx
 from deop.files import UNFINISHED, check_writable, existing_folder, read_json, sha256, writing_folder
 from deop.images.reading import Photo
 from deop.model import DeOP
+from deop.model_names import Names
 from deop.protocols import masks_are_instances
 from deop.runtime.config import FORMAT, PRECISIONS, VERSION, Graphs, OnnxParts, TextParts, has_graphs
 from deop.severance import Severance
-from deop.surface import Names
 from deop.weights.format import ModelParts, save_model_folder
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from PIL import Image, TiffImagePlugin
 
 from deop.errors import ImageError
 from deop.files import check_regular
-from deop.images.bit_depth import has_16_bit_colours, read_dark_colours, to_8_bits, warn_if_dark
+from deop.images.array_photos import is_tensor, over_white, photo_of_array, tensor_layout, tensor_to_array
+from deop.images.bit_depth import has_16_bit_colours, read_dark_colours, to_8_bits
 from deop.images.file_types import HEAD, file_type, is_url, register_plugins
 
 Photo = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Any
@@ -72,7 +73,7 @@ def read_photo(source: Photo, max_pixels: int = MAX_PIXELS, *, allow_urls: bool 
     """
     name = _describe(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source, name)
+        return photo_of_array(source, name)
     if isinstance(source, Image.Image):
         return _from_image(source, name, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -87,8 +88,8 @@ def read_photo(source: Photo, max_pixels: int = MAX_PIXELS, *, allow_urls: bool 
         return _from_bytes(_read_file(Path(source), name), name, max_pixels)
     if hasattr(source, "read"):
         return _from_bytes(_read_object(source, name), name, max_pixels)
-    if _is_tensor(source):
-        return _from_array(_tensor_to_array(source, name), name)
+    if is_tensor(source):
+        return photo_of_array(tensor_to_array(source, name), name)
     if isinstance(source, set | frozenset):
         raise ImageError(f"cannot read {name}: a set has no order; pass several photos as a list")
     raise ImageError(
@@ -125,7 +126,7 @@ def count_pixels(source: Photo) -> int:
         if hasattr(source, "read"):
             return _pixels_of_object(source)
         tensor: Any = source
-        height, width, _ = _tensor_layout(tuple(tensor.shape), "")
+        height, width, _ = tensor_layout(tuple(tensor.shape), "")
         return height * width
     except Exception:  # Pillow's plugins raise almost any exception for a damaged header
         return 0
@@ -227,44 +228,6 @@ def _read_object(file: Any, name: str) -> bytes:
     return bytes(data)
 
 
-def _is_tensor(source: Any) -> bool:
-    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(source).__mro__) and hasattr(
-        source, "detach"
-    )
-
-
-def _tensor_to_array(tensor: Any, name: str) -> np.ndarray:
-    """The values of a tensor as an array (H, W) or (H, W, channels)."""
-    _, _, channels_first = _tensor_layout(tuple(tensor.shape), name)
-    tensor = tensor.detach().cpu()
-    if str(tensor.dtype) in ("torch.bfloat16", "torch.float16"):
-        tensor = tensor.float()
-    array: np.ndarray = tensor.numpy()
-    return array.transpose(1, 2, 0) if channels_first else array
-
-
-def _tensor_layout(shape: tuple[int, ...], name: str) -> tuple[int, int, bool]:
-    """Height, width, and whether the channels come first.
-
-    Raises:
-        ImageError: another shape than that of a photo, or one that can be read in both ways.
-    """
-    channels = (1, 3, 4)
-    if len(shape) == 2:
-        return shape[0], shape[1], False
-    if len(shape) == 4:
-        raise ImageError(f"cannot read {name}: it is a batch; pass its photos as a list, such as list(tensor)")
-    if len(shape) != 3 or not (shape[0] in channels or shape[2] in channels):
-        raise ImageError(f"cannot read {name}: pass a tensor (3, H, W), (1, H, W), (H, W, 3) or (H, W)")
-    if shape[0] in channels and shape[2] in channels:
-        raise ImageError(
-            f"cannot read {name}: its channels may be first or last; pass an array (H, W, channels), which is "
-            "tensor.permute(1, 2, 0).numpy() if they are first, and tensor.numpy() if they are last"
-        )
-    first = shape[0] in channels
-    return (shape[1], shape[2], True) if first else (shape[0], shape[1], False)
-
-
 def _from_bytes(data: bytes, name: str, max_pixels: int) -> np.ndarray:
     if not data:
         raise ImageError(f"cannot read {name}: it is empty (0 bytes); copy or download it again")
@@ -315,7 +278,7 @@ def transposition_of(image: Image.Image) -> Image.Transpose | None:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
-        return Image.fromarray(_from_array(np.asarray(image), name))
+        return Image.fromarray(photo_of_array(np.asarray(image), name))
     if image.mode.startswith("I"):
         values = np.asarray(image)
         # Pillow opens some 16-bit files as 32-bit integers; the values tell 8 bits from 16.
@@ -331,63 +294,12 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         if image.mode == "La":  # Pillow converts this mode to RGBA only through LA
             image = image.convert("LA")
         if image.has_transparency_data:
-            return _over_white(image.convert("RGBA"))
+            return over_white(image.convert("RGBA"))
         return image.convert("RGB")
     except (ValueError, ImportError, OSError) as error:
         raise ImageError(
             f"cannot read {name}: Pillow cannot convert mode {image.mode} to RGB; save the image as RGB"
         ) from error
-
-
-def _from_array(array: np.ndarray, name: str) -> np.ndarray:
-    if array.size == 0:
-        raise ImageError(f"cannot read {name}: it has no pixels")
-    if array.ndim == 4:
-        raise ImageError(f"cannot read {name}: it is a batch; pass its photos as a list")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        hint = "pass (H, W, 3) or (H, W)"
-        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-            hint = "its channels come first; pass array.transpose(1, 2, 0)"
-        raise ImageError(f"cannot read {name}: {hint}")
-    pixels = _to_8_bits(array, name)
-    if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
-    if pixels.shape[2] == 4:
-        return np.array(_over_white(Image.fromarray(np.ascontiguousarray(pixels))))
-    flags = pixels.flags
-    if not flags.writeable and flags.owndata and flags.c_contiguous:
-        return pixels  # cannot change: a photo that has been read before is not copied
-    return np.array(pixels, order="C")
-
-
-def _to_8_bits(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint16:
-        warn_if_dark(array, name)
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # round(x / 257): 65535 -> 255
-    if array.dtype.kind not in "iuf":
-        raise ImageError(f"cannot read {name}: pass uint8, uint16 or floats in [0, 1]")
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        # NaN fails both comparisons; the margin allows for rounding errors.
-        if not (low >= -1e-3 and high <= 1 + 1e-3):
-            hint = "divide by 255" if 1 < high <= 255 and low >= 0 else "scale them, or tone-map the image"
-            raise ImageError(f"cannot read {name}: its floats range from {low:g} to {high:g}, not from 0 to 1; {hint}")
-        return (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
-    if low < 0 or high > 255:
-        raise ImageError(
-            f"cannot read {name}: its integers range from {low} to {high}; pass uint8 for 0..255, uint16 for 0..65535"
-        )
-    return array.astype(np.uint8)
-
-
-def _over_white(rgba: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _why_not_an_image(data: bytes) -> str:

@@ -4,6 +4,7 @@ The photo is processed in parts, so that neither names x pixels nor masks x pixe
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -119,10 +120,7 @@ class _NameLists:
 
     def of_windows(self, strip: Strip) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each window the votes (k, N) of the k names that can win, at least one, and their indices, ascending."""
-        lower, upper = self._table @ strip.low, self._table @ strip.high  # (names, windows), bounds of the votes
-        reached = lower.max(0)
-        least = reached - SLACK * (1 + reached)
-        possible = upper >= least
+        possible, least = _within_bounds(self._table, strip.low, strip.high)
         others = self._rest * strip.high.sum(0) >= least if np.isfinite(self._rest) else np.zeros(len(least), bool)
         for index, window in enumerate(strip.windows):
             kept = np.flatnonzero(possible[:, index])
@@ -135,9 +133,24 @@ class _NameLists:
         """The same with all names, for bounds (N,) of the masks."""
         if self._everything is None:
             self._everything = np.ascontiguousarray(self._votes.T)
-        reached = (self._everything @ low).max()
-        kept = np.flatnonzero(self._everything @ high >= reached - SLACK * (1 + reached))
+        kept = np.flatnonzero(_within_bounds(self._everything, low, high)[0])
         return self._everything[kept], kept.astype(np.int32)
+
+
+def _within_bounds(votes: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, Any]:
+    """The names whose votes, at the masks' maxima, reach what one of them has at the masks' minima.
+
+    Args:
+        votes: (k, N) float32, at least 0.
+        low: (N,) or (N, windows) float32, the minima of the masks in one window or in several.
+        high: the same of the maxima.
+
+    Returns:
+        Whether each name reaches it, (k,) or (k, windows), and what is to be reached, of each window.
+    """
+    reached = (votes @ low).max(0)
+    least = reached - SLACK * (1 + reached)
+    return votes @ high >= least, least
 
 
 def _label_window(

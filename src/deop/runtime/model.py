@@ -16,7 +16,9 @@ from deop.images.preprocessing import pixel_array, resize_photo
 from deop.images.reading import Photo, read_photo
 from deop.labelling.classification import classify, probabilities
 from deop.labelling.masks import PhotoMasks
+from deop.model_names import Names
 from deop.networks.threads import check_threads
+from deop.photo_lists import check_photos
 from deop.runtime.config import Graphs, RuntimeConfig, read_runtime_config
 from deop.runtime.engine import torch_remedy
 from deop.runtime.files import check_files
@@ -24,7 +26,7 @@ from deop.runtime.providers import choose_provider
 from deop.runtime.session import Encoded, EncodeSession, GraphSession, RegionsSession, TextSession
 from deop.runtime.text import read_text_encoder
 from deop.severance import Severance
-from deop.surface import ModelSurface, Names, check_photos
+from deop.surface import ModelSurface
 from deop.text.embedding_cache import EmbeddingCache
 
 if TYPE_CHECKING:

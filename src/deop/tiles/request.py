@@ -9,9 +9,10 @@ from deop.images.preprocessing import Resize, resized_shape
 from deop.labelling.assembly import limits_of
 from deop.labelling.masks import SemanticRule
 from deop.labelling.result import raw_limits
+from deop.model_names import Names
 from deop.results.checks import check_request
 from deop.settings import Settings
-from deop.surface import ModelSurface, Names
+from deop.surface import ModelSurface
 from deop.text.thresholds import Thresholds, ThresholdValue
 from deop.text.vocabulary import Vocabulary
 from deop.tiles.plan import OVERLAP, TilePlan, TileSize, check_tiles, parse_tiles, plan_tiles

@@ -14,10 +14,11 @@ from deop.arguments import check_arguments
 from deop.errors import OutputError, SettingError
 from deop.images.reading import Photo
 from deop.labelling.small_regions import absorb_small_regions
+from deop.model_names import Names
 from deop.results.colours import vocabulary_colours
 from deop.results.polygons import check_tolerance
 from deop.results.segmentation import Segmentation
-from deop.surface import ModelSurface, Names
+from deop.surface import ModelSurface
 from deop.text.thresholds import ThresholdValue
 from deop.tiles.areas import measure_of
 from deop.tiles.journal import Journal, writing

@@ -12,7 +12,8 @@ from deop.video.reading import DecodedFrame
 from deop.video.smoothing import LabelSmoother
 
 if TYPE_CHECKING:
-    from deop.surface import ModelSurface, Names
+    from deop.model_names import Names
+    from deop.surface import ModelSurface
 
 
 @dataclass(frozen=True)
