@@ -63,8 +63,8 @@ def test_nothing_is_requested_and_no_script_runs():
 
 def test_the_size_is_bounded():
     random = np.random.default_rng(0)
-    noise = random.integers(-1, 400, (900, 1500))
-    result = Segmentation.from_semantic(np.zeros((900, 1500, 3), np.uint8), [f"name {k}" for k in range(401)], noise)
+    noise = random.integers(-1, 400, (450, 750))
+    result = Segmentation.from_semantic(np.zeros((450, 750, 3), np.uint8), [f"name {k}" for k in range(401)], noise)
     text = result._repr_html_()
     svg = text[text.index("<svg") : text.index("</svg>")]
     assert len(svg) < 400_000
