@@ -96,11 +96,6 @@ class CLIPVision(VisionTower):
         self.projection = nn.Parameter(torch.randn(width, config.output) * width**-0.5)
 
     @property
-    def normalization(self) -> Normalization:
-        """Normalisation that the pixels need."""
-        return self.config.normalization
-
-    @property
     def width(self) -> int:
         """Channels C of the joint space."""
         return self.config.output

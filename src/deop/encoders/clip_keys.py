@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deop.encoders import text_sizes
 from deop.errors import CheckpointError
 from deop.files import read_json
 from deop.images.preprocessing import CLIP, Normalization
@@ -271,15 +272,8 @@ def read_text_config(folder: Path) -> dict[str, Any]:
     """
     config, text = _read_clip_config(folder, "text")
     return {
-        "tokens": text.vocab_size,
-        "width": text.hidden_size,
-        "layers": text.num_hidden_layers,
-        "heads": text.num_attention_heads,
-        "hidden": text.intermediate_size,
-        "context": text.max_position_embeddings,
+        **text_sizes.from_transformers(text),
         "output": config.projection_dim,
-        "activation": text.hidden_act,
-        "norm_eps": text.layer_norm_eps,
         # CLIP configs written before transformers 4.31 wrongly say 2; there the end token is the largest id of a row.
         "end_token": None if text.eos_token_id == 2 and "metaclip" not in text.model_type else text.eos_token_id,
     }

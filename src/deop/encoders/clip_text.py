@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deop.encoders import text_sizes
 from deop.encoders.blocks import check_sizes
 from deop.encoders.clip_keys import prompt_from_original, read_text_config, text_from_openai
 from deop.encoders.learned_prompt import LearnedPrompt
@@ -80,15 +81,8 @@ class CLIPText(TextTower):
 
         return CLIPTextModelWithProjection(
             CLIPTextConfig(
-                vocab_size=config.tokens,
-                hidden_size=config.width,
-                intermediate_size=config.hidden,
+                **text_sizes.to_transformers(config),
                 projection_dim=config.output,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                max_position_embeddings=config.context,
-                hidden_act=config.activation,
-                layer_norm_eps=config.norm_eps,
                 # encode_tokens finds the end token; these ids need not be rows of the token table.
                 bos_token_id=None,
                 eos_token_id=None,

@@ -149,16 +149,6 @@ class SiglipVision(VisionTower):
         self.norm_post = nn.LayerNorm(width, eps=config.norm_eps)
         self.head = PoolingHead(config)
 
-    @property
-    def normalization(self) -> Normalization:
-        """Normalisation that the pixels need."""
-        return self.config.normalization
-
-    @property
-    def width(self) -> int:
-        """Channels C of the joint space."""
-        return self.config.width
-
     def forward(
         self,
         pixels: Tensor,

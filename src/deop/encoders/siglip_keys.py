@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deop.encoders import text_sizes
 from deop.encoders.clip_keys import BLOCK_FROM_TRANSFORMERS, pack_qkv, rename
 from deop.errors import CheckpointError
 from deop.files import read_json
@@ -76,17 +77,7 @@ def read_siglip_text_config(folder: Path) -> dict[str, Any]:
         CheckpointError: no config.json, or that of another kind of model.
     """
     text = _read_config(folder, "text")
-    return {
-        "tokens": text.vocab_size,
-        "width": text.hidden_size,
-        "layers": text.num_hidden_layers,
-        "heads": text.num_attention_heads,
-        "hidden": text.intermediate_size,
-        "context": text.max_position_embeddings,
-        "output": text.projection_size,
-        "activation": text.hidden_act,
-        "norm_eps": text.layer_norm_eps,
-    }
+    return {**text_sizes.from_transformers(text), "output": text.projection_size}
 
 
 def read_sigmoid(folder: str | Path) -> tuple[float, float]:

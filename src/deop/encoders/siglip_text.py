@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deop.encoders import text_sizes
 from deop.encoders.blocks import ACTIVATIONS, check_sizes
 from deop.encoders.siglip_keys import read_siglip_text_config, text_from_transformers
 from deop.encoders.text_tower import TextTower, read_tokenizer
@@ -66,15 +67,8 @@ class SiglipText(TextTower):
 
         return SiglipTextModel(
             TheirConfig(
-                vocab_size=config.tokens,
-                hidden_size=config.width,
-                intermediate_size=config.hidden,
+                **text_sizes.to_transformers(config),
                 projection_size=config.output,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                max_position_embeddings=config.context,
-                hidden_act=config.activation,
-                layer_norm_eps=config.norm_eps,
                 # These ids need not be rows of the token table.
                 bos_token_id=None,
                 eos_token_id=None,

@@ -81,16 +81,6 @@ class TipsVision(VisionTower):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm_post = nn.LayerNorm(width, eps=config.norm_eps)
 
-    @property
-    def normalization(self) -> Normalization:
-        """Normalisation that the pixels need."""
-        return self.config.normalization
-
-    @property
-    def width(self) -> int:
-        """Channels C of the joint space."""
-        return self.config.width
-
     def forward(
         self,
         pixels: Tensor,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deop.encoders import text_sizes
 from deop.encoders.clip_keys import pack_qkv, rename
 from deop.errors import CheckpointError
 from deop.files import read_json
@@ -114,14 +115,7 @@ def read_tips_text_config(folder: Path) -> dict[str, Any]:
         return {field: values[name] for field, name in zip(fields, names, strict=True)}
     text = _read_config(folder, "text")
     return {
-        "tokens": text.vocab_size,
-        "width": text.hidden_size,
-        "layers": text.num_hidden_layers,
-        "heads": text.num_attention_heads,
-        "hidden": text.intermediate_size,
-        "context": text.max_position_embeddings,
-        "activation": text.hidden_act,
-        "norm_eps": text.layer_norm_eps,
+        **text_sizes.from_transformers(text),
         "scaled": text.scale_sqrt_depth,
         "pooling_eps": text.pooling_epsilon,
     }

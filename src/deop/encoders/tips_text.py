@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deop.encoders import text_sizes
 from deop.encoders.blocks import check_sizes
 from deop.encoders.text_tower import TextTower, read_tokenizer
 from deop.encoders.tips_keys import read_tips_text_config, text_from_transformers
@@ -73,14 +74,7 @@ class TipsText(TextTower):
 
         return Tipsv2TextModel(
             Tipsv2TextConfig(
-                vocab_size=config.tokens,
-                hidden_size=config.width,
-                intermediate_size=config.hidden,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                max_position_embeddings=config.context,
-                hidden_act=config.activation,
-                layer_norm_eps=config.norm_eps,
+                **text_sizes.to_transformers(config),
                 scale_sqrt_depth=config.scaled,
                 pooling_epsilon=config.pooling_eps,
                 pad_token_id=None,

@@ -16,6 +16,7 @@ from deop.encoders.stream import Plan, Stream, part_of, stitched
 from deop.encoders.types import VisionFeatures
 from deop.encoders.windows import Layout, Windows
 from deop.errors import SettingError
+from deop.images.preprocessing import Normalization
 from deop.networks.resampling import grid_of, inside_images, resize_bilinear
 
 Sizes = list[tuple[int, int]] | Tensor | None
@@ -56,6 +57,16 @@ class VisionTower(nn.Module):
     def config_dict(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values; ``from_config`` reads it."""
         return asdict(self.config)
+
+    @property
+    def normalization(self) -> Normalization:
+        """Normalisation that the pixels need."""
+        return self.config.normalization
+
+    @property
+    def width(self) -> int:
+        """Channels C of the joint space."""
+        return self.config.width
 
     @property
     def patch(self) -> int:
