@@ -2,8 +2,8 @@
 
 mutmut makes the mutants, in ``mutants/``, and finds which tests run each function. It would test all of them, which
 takes hours. Here a sample of each area is tested, drawn with a fixed seed, the areas in turn, so that a run can be
-ended at any time, and continued: results are kept in ``mutants/sample.json``. ``[tool.mutmut]`` in pyproject.toml has
-the settings.
+ended at any time, and continued: results are kept in ``mutants/sample.json``. ``--again`` tests those again that no
+test noticed, after tests were added. ``[tool.mutmut]`` in pyproject.toml has the settings.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def sample(count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def is_noticed(mutant: str, tests: list[str]) -> bool:
-    """Whether a test fails, in a process that is forked from this one."""
+    """Whether a test fails, in a process that is forked from this one; "" for the mutant: unchanged code."""
     import pytest
 
     child = os.fork()
@@ -95,6 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--sample", type=int, default=60, help="mutants of each area (60); more than there are: all")
     parser.add_argument("--seed", type=int, default=18, help="of the sample (18)")
+    parser.add_argument("--areas", nargs="+", choices=list(AREAS), default=list(AREAS), help="of these areas only")
+    parser.add_argument("--again", action="store_true", help="also those that were tried before and not noticed")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time")
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
@@ -103,21 +105,32 @@ def main() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]  # the tests are those beside the mutants, and this package is already imported
     generate()
-    chosen = sample(options.sample, options.seed)
+    chosen = [pair for pair in sample(options.sample, options.seed) if pair[0] in options.areas]
     os.chdir("mutants")
-    stats = json.loads(Path("mutmut-stats.json").read_text())["tests_by_mangled_function_name"]
+    measured = json.loads(Path("mutmut-stats.json").read_text())
+    stats, seconds = measured["tests_by_mangled_function_name"], measured["duration_by_test"]
     sys.path[:0] = [str(Path("src").absolute()), str(Path.cwd())]
     os.environ["MUTANT_UNDER_TEST"] = ""
 
+    import hypothesis
     import pytest
 
+    # The examples are the same in each run, and a failing one is not made smaller: that it fails is enough.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutation", derandomize=True, database=None, phases=phases)
+    hypothesis.settings.load_profile("mutation")
     pytest.main(["--collect-only", "-qqq", "-p", "no:cacheprovider", *sorted({t for v in stats.values() for t in v})])
     kept = Path("sample.json")
     results: dict[str, bool] = json.loads(kept.read_text()) if kept.exists() else {}
+    for area in options.areas:
+        names = {mutant.rpartition("__mutmut_")[0] for mutant in mutants_of(area, Path())}
+        if is_noticed("", sorted({test for name in names for test in stats.get(name, [])})):
+            parser.error(f"the tests of {area} fail without a mutant, in mutants/: no figure would mean anything")
+    done = {mutant for mutant, noticed in results.items() if noticed or not options.again}
     for area, mutant in chosen:
-        if mutant in results or time.monotonic() > end:
+        if mutant in done or time.monotonic() > end:
             continue
-        tests = sorted(stats.get(mutant.rpartition("__mutmut_")[0], []))
+        tests = sorted(stats.get(mutant.rpartition("__mutmut_")[0], []), key=lambda test: seconds.get(test, 0.0))
         results[mutant] = bool(tests) and is_noticed(mutant, tests)
         kept.write_text(json.dumps(results, indent=1))
         print(
