@@ -445,7 +445,9 @@ def test_votes_are_computed_for_a_bounded_number_of_names_and_pixels(most, monke
     assert all(size <= most or pixels == 1 for size, pixels in sizes)
 
 
-def test_names_that_lose_in_all_cells_are_not_resized(monkeypatch):
+@pytest.mark.parametrize("upright", [False, True])
+def test_names_that_lose_in_all_cells_are_not_resized(upright, monkeypatch):
+    """The first name is below the second, whose sum is the largest, in both cells."""
     strongest, resized = assembly.strongest, []
 
     def recorded(maps):
@@ -455,11 +457,15 @@ def test_names_that_lose_in_all_cells_are_not_resized(monkeypatch):
     monkeypatch.setattr(assembly, "strongest", recorded)
     votes = np.array([[0.05, 0.05], [0.9, 0.1], [0.2, 0.2], [0.1, 0.9]], np.float32)
     masks = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
-    columns = np.array([[1, 0], [0.6, 0.4], [0.4, 0.6], [0, 1]], np.float32)
-    best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks, None, columns)
+    weights = np.array([[1, 0], [0.6, 0.4], [0.4, 0.6], [0, 1]], np.float32)
+    if upright:
+        best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks.transpose(0, 2, 1), weights, None)
+        best, winner = best.T, winner.T
+    else:
+        best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks, None, weights)
     assert winner.tolist() == [[1, 1, 3, 3]]
     np.testing.assert_allclose(best, [[0.9, 0.58, 0.58, 0.9]], rtol=1e-6)
-    assert resized == [3]  # the first is below the second, which has the largest sum, in both cells
+    assert resized == [3]
 
 
 @pytest.mark.parametrize("first", [5, 30, 40])
