@@ -481,7 +481,8 @@ def test_lists_of_names(first, shares, monkeypatch):
         low=low, high=high, windows=[SimpleNamespace(low=low[:, w], high=high[:, w]) for w in range(6)]
     )
     largest = sorted(range(30), key=lambda name: -votes[:, name].max())
-    listed = list(assembly._NameLists(votes).of_windows(strip))
+    with np.errstate(all="raise"):
+        listed = list(assembly._NameLists(votes).of_windows(strip))
     assert len(listed) == 6
     for (table, ids), window in zip(listed, strip.windows, strict=True):
         compared = largest[:first]
