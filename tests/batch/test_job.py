@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -294,6 +295,28 @@ def test_progress_is_counted(storage, units, before, total):
     assert result.photos == 3  # the others were answered by an earlier run
     assert tracker.written == {1: numbers}
     assert tracker.restarts == 0
+
+
+def test_threads_and_temporary_folders_say_whose_they_are(storage, options, monkeypatch):
+    """As a stack dump, or a full disk, shows them."""
+    read, upload, names = job.read_statistics, storage.upload, []
+
+    def recorded(address):
+        names.append(threading.current_thread().name)
+        return read(address)
+
+    def uploaded(name, place):
+        names.append(place.parent.name)
+        upload(name, place)
+
+    monkeypatch.setattr(job, "read_statistics", recorded)
+    monkeypatch.setattr(storage, "upload", uploaded)
+    plan = write_plan(storage, [{"count": 1, "ids": []}])
+    write_shard(storage, 0, 1)
+    to_run(storage, plan, replace(options, retry_failed=True))
+    finish(storage, plan, SETTINGS, BatchResult(storage.place), {})
+    for name, start in zip(names, ("deop-plan-", "deop-failures", "deop-manifest"), strict=True):
+        assert name.startswith(start)
 
 
 # ---- workers
