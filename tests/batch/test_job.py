@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections import Counter
 from dataclasses import replace
 
@@ -85,6 +86,16 @@ def test_a_damaged_index_is_named(storage, content):
         read_plan(storage)
 
 
+def test_units_without_inputs_count_as_none(storage):
+    plan = write_plan(storage, [{"count": 0, "ids": []}, {"count": 1, "ids": ["a"]}, {"count": 0, "ids": []}])
+    assert [plan.count(number) for number in range(3)] == [0, 1, 0]
+    assert plan.inputs == 1
+    assert write_plan(storage, [{"count": 0, "ids": []}]).inputs == 0
+    seen = []
+    Tracker(plan, np.array([0, 2]), BatchResult("out"), seen.append)
+    assert seen == [Progress(1, 1, 1, 3)]  # the unit with an input is finished
+
+
 def test_units_with_a_file_are_finished(storage):
     plan = write_plan(storage, KNOWN)
     assert plan.unfinished().tolist() == [0, 1]
@@ -123,6 +134,7 @@ def test_defaults():
         ({"limit": 0}, "limit must be at least 1, not 0"),
         ({"shards": -2}, "shards must be at least 1, not -2"),
         ({"workers": 0}, "workers must be at least 1, not 0"),
+        ({"limit": "3"}, "limit must be .*, not '3'"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(change, message):
@@ -144,6 +156,9 @@ def test_the_record_has_everything_that_results_depend_on(monkeypatch, tmp_path)
         "proposer": "sam", "masks": "both",
     }  # fmt: skip
     assert BatchOptions("s3://bucket/in", "out", WORKER).record({})["input"] == "s3://bucket/in"
+    with_proxy = BatchOptions("in", "out", WorkerOptions(load={"proposer": None, "proxy": "dino"})).record({})
+    assert with_proxy["proxy"] == "dino"
+    assert "proposer" not in with_proxy
     monkeypatch.setenv("HOME", str(tmp_path))
     assert BatchOptions("~/in", "out", WORKER).record({})["input"] == str(tmp_path / "in")
 
@@ -182,7 +197,7 @@ def test_a_batch_begins_and_is_resumed(storage, options):
     write_shard(storage, 1, 1)
     plan = begin(storage, options, SETTINGS)
     assert plan.unfinished().tolist() == [0, 2]
-    with pytest.raises(SettingError, match="other settings"):
+    with pytest.raises(SettingError, match=f"{options.output}.* other settings"):
         begin(storage, options, {**SETTINGS, "mode": "instance"})
     assert storage.read(part_name(1)) is not None
     plan = begin(storage, replace(options, overwrite=True), {**SETTINGS, "mode": "instance"})
@@ -282,6 +297,28 @@ def test_progress_is_counted(storage, units, before, total):
     assert tracker.restarts == 0
 
 
+def test_threads_and_temporary_folders_say_whose_they_are(storage, options, monkeypatch):
+    """As a stack dump, or a full disk, shows them."""
+    read, upload, names = job.read_statistics, storage.upload, []
+
+    def recorded(address):
+        names.append(threading.current_thread().name)
+        return read(address)
+
+    def uploaded(name, place):
+        names.append(place.parent.name)
+        upload(name, place)
+
+    monkeypatch.setattr(job, "read_statistics", recorded)
+    monkeypatch.setattr(storage, "upload", uploaded)
+    plan = write_plan(storage, [{"count": 1, "ids": []}])
+    write_shard(storage, 0, 1)
+    to_run(storage, plan, replace(options, retry_failed=True))
+    finish(storage, plan, SETTINGS, BatchResult(storage.place), {})
+    for name, start in zip(names, ("deop-plan-", "deop-failures", "deop-manifest"), strict=True):
+        assert name.startswith(start)
+
+
 # ---- workers
 
 
@@ -313,7 +350,7 @@ def test_workers_take_turns_on_gpus(monkeypatch):
     [
         (None, None, "0,1", 3), ("cpu", None, "0,1", 3), ("auto", None, "", 3), ("cuda", None, "0,1", 2),
         ("cuda", None, "", 1), ("cuda:1", None, "0,1", 1), ("mps", None, "", 1), ("cuda", 5, "0,1", 5),
-        (None, 1, "", 1),
+        (None, 1, "", 1), ("cpu:0", None, "0,1", 3), ("cuda", None, "4,5,6,7", 4),
     ],
 )  # fmt: skip
 def test_number_of_workers(device, workers, gpus, expected, monkeypatch):
@@ -321,6 +358,14 @@ def test_number_of_workers(device, workers, gpus, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     options = BatchOptions("in", "out", WorkerOptions(load={"device": device} if device else {}), workers=workers)
     assert worker_count(options) == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(6, 6), (1, 1), (None, 1)])
+def test_number_of_workers_where_the_affinity_is_not_known(cores, expected, monkeypatch):
+    """As on macOS and Windows."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert worker_count(BatchOptions("in", "out", WORKER)) == expected
 
 
 def test_threads_are_divided_among_workers(monkeypatch):

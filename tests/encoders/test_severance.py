@@ -150,6 +150,89 @@ def test_normalised_kinds_do_not_depend_on_the_number_of_proposals(kind, proposa
     torch.testing.assert_close(mixer(kind, coverage.repeat(1, 3, 1))(values), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("proposals", [0, 1, 5])
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_patches_in_padding_have_no_effect(kind, proposals, scale):
+    """Images of 6 and 4 patches in one batch: the others, whatever they hold, change nothing."""
+    torch.manual_seed(0)
+    coverage, values = scale * torch.rand(2, proposals, 6), torch.randn(2, 7, 8)
+    inside = torch.tensor([[True] * 6, [True, True, False, True, True, False]])
+    mixed = mixer(kind, coverage, inside=inside)(values)
+    assert mixed.shape == values.shape
+    for image in range(2):
+        kept = torch.cat([torch.tensor([True]), inside[image]])
+        if kind == "gate-normalized" and not proposals:
+            expected = values[image, kept]  # without coverage it equals "self"
+        elif kind == "region" and not proposals:
+            expected = values[image, kept]
+        else:
+            expected = by_hand(kind, coverage[image][:, inside[image]], values[image, kept])
+        torch.testing.assert_close(mixed[image, kept], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_tower_without_class_token(kind):
+    """Its first token is unused: patches receive nothing from it."""
+    torch.manual_seed(0)
+    coverage, values = torch.rand(2, 3, 6), torch.randn(2, 7, 8)
+    mix = mixer(kind, coverage, class_token=False)
+    mixed = mix(values)[:, 1:]
+    other = values.clone()
+    other[:, 0] = 1e6
+    assert torch.equal(mix(other)[:, 1:], mixed)
+    for image in range(2):
+        if kind == "affinity":
+            affinity = (coverage[image].T @ coverage[image]).softmax(1)
+            torch.testing.assert_close(mixed[image], affinity @ values[image, 1:])
+        else:
+            torch.testing.assert_close(mixed[image], by_hand(kind, coverage[image], values[image])[1:])
+
+
+def test_gate_normalized_without_coverage_keeps_the_values():
+    values = torch.randn(2, 7, 8)
+    assert torch.equal(mixer("gate-normalized", torch.zeros(2, 3, 6))(values), values)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_mixed_values_keep_their_type(kind, dtype):
+    torch.manual_seed(0)
+    coverage, values = torch.rand(1, 3, 6), torch.randn(1, 7, 8)
+    mixed = mixer(kind, coverage)(values.to(dtype))
+    assert mixed.dtype == dtype
+    torch.testing.assert_close(mixed.float(), mixer(kind, coverage)(values), atol=0.1, rtol=0.05)
+
+
+def test_a_function_as_kind_receives_tokens():
+    coverage, values = torch.rand(1, 3, 6), torch.randn(1, 7, 8)
+    inside, received = torch.ones(1, 6, dtype=torch.bool), []
+
+    def project(name):
+        return name
+
+    def doubled(tokens):
+        received.append(tokens)
+        return 2 * tokens.values
+
+    mixed = mixer(Severance(doubled), coverage, inside=inside, grid=(2, 3))(values, project)
+    assert torch.equal(mixed, 2 * values)
+    (tokens,) = received
+    assert torch.equal(tokens.values, values)
+    assert torch.equal(tokens.coverage, coverage)
+    assert torch.equal(tokens.inside, inside)
+    assert (tokens.project, tokens.grid) == (project, (2, 3))
+    assert torch.equal(mixer(Severance(doubled), grid=(2, 3))(values, project), 2 * values)  # masks may be missing
+    assert received[1].coverage is None
+    assert received[1].inside is None
+
+    def cut(tokens):
+        return tokens.values[:, 1:]
+
+    with pytest.raises(SettingError, match=r"'cut' returned values of shape \(1, 6, 8\): expected \(1, 7, 8\)"):
+        mixer(Severance(cut), grid=(2, 3))(values, project)
+
+
 def test_gate_depends_on_the_number_of_proposals():
     """The last test would fail for the original's gate."""
     coverage, values = torch.rand(1, 3, 6), torch.randn(1, 7, 8)

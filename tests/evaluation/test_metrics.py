@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.evaluation.metrics import Confusion, harmonic_mean, mean, or_none, semantic_scores
+from deop.evaluation.metrics import Confusion, harmonic_mean, mean, or_none, ratio, semantic_scores
 
 
 def test_by_hand():
@@ -17,6 +17,36 @@ def test_by_hand():
     np.testing.assert_allclose(confusion.accuracy, [2 / 3, 1 / 2, 0, np.nan])
     assert confusion.pixel_accuracy == 3 / 6
     assert mean(confusion.iou) == pytest.approx((1 / 2 + 1 / 3) / 3)
+
+
+def test_classes_of_one_pixel():
+    """One pixel is enough: class 0 is found, class 1 is missed, class 2 is predicted where nothing is known."""
+    confusion = Confusion(3)
+    confusion.add(np.array([[0, 1, -1]]), np.array([[0, -1, 2]]))
+    assert confusion.matrix.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+    assert confusion.matrix.dtype == confusion.counts.dtype == np.int64
+    assert confusion.counts.tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(confusion.iou, [1, 0, np.nan])
+    np.testing.assert_array_equal(confusion.accuracy, [1, 0, np.nan])
+    found = Confusion(1)
+    found.add(np.array([[0]]), np.array([[0]]))
+    assert found.pixel_accuracy == 1
+    assert semantic_scores(found.counts) == {
+        "miou": 1, "miou_absent_as_zero": 1, "pixel_accuracy": 1, "mean_accuracy": 1,
+    }  # fmt: skip
+
+
+def test_undefined_scores_cause_no_warning():
+    """Nothing is divided by zero, and shares of numbers in single precision have double precision."""
+    with np.errstate(all="raise"):
+        confusion = Confusion(3)
+        assert all(np.isnan(value) for value in semantic_scores(confusion.counts).values())
+        assert np.isnan(confusion.iou).all()
+        assert np.isnan(confusion.accuracy).all()
+        np.testing.assert_array_equal(
+            ratio(np.array([1.0, 0.0, 2.0]), np.array([0.0, np.nan, 4.0])), [np.nan, np.nan, 0.5]
+        )
+    assert float(ratio(np.float32(1), np.float32(3))) == 1 / 3
 
 
 @settings(max_examples=40, deadline=None)

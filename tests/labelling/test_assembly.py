@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_the_map_computed_on_a_gpu_equals_that_of_windows(proposals, names, comp
     assert (labels.numpy() == expected.labels).mean() > 0.995
 
 
-@pytest.mark.parametrize("first", [10, 512])
+@pytest.mark.parametrize("first", [10, 301, 512])
 def test_a_name_that_is_best_in_no_mask_can_win(first, monkeypatch):
     """By hand: each of ten masks has twenty names at 0.04, and all masks have one name at 0.03: 0.3 beats 0.04."""
     monkeypatch.setattr(assembly, "SHORT_LIST", first)
@@ -310,3 +311,187 @@ def test_the_first_of_equal_maps_is_the_strongest(count):
     top, index = assembly.strongest(maps)
     np.testing.assert_array_equal(top, maps.max(0))
     np.testing.assert_array_equal(index, maps.argmax(0))
+    assert (top.dtype, index.dtype) == (np.float32, np.int64)
+
+
+def halves_of_a_photo(scores, height=4, **options):
+    """One mask that covers all 16 pixels, and the labels and confidences that its scores give."""
+    exact = torch.ones(len(scores), height, 4, dtype=torch.bool)
+    masks = masks_of(torch.zeros(len(scores), 2, 2), exact)
+    return semantic(np.array(scores, np.float32), masks, Canvas((height, 4), (height, 4), (4, 4)), **options)
+
+
+@pytest.mark.parametrize(("threshold", "label"), [(0.0, 0), (0.7, 0), (0.71, -1), ([0.7, 1.0], 0), ([0.71, 0.0], -1)])
+def test_a_confidence_that_equals_its_threshold_is_enough(threshold, label):
+    """0.7 has no exact form in single precision: threshold and confidence must be rounded alike."""
+    result = halves_of_a_photo([[0.7, 0.2, 0.1]], threshold=np.array(threshold) if label < 1 else threshold)
+    assert (result.labels == label).all()
+    np.testing.assert_array_equal(result.confidence, np.float32(0.7))
+    assert (result.labels.dtype, result.confidence.dtype) == (np.int32, np.float32)
+
+
+def test_the_threshold_is_that_of_the_winner():
+    limits = assembly.limits_of(np.array([0.3, 0.6]), 2)
+    assert limits.dtype == np.float32
+    np.testing.assert_array_equal(limits, np.array([0.3, 0.6, 0], np.float32))
+    np.testing.assert_array_equal(assembly.limits_of(0.5, 3), [0.5, 0.5, 0.5, 0])
+    assert (halves_of_a_photo([[0.5, 0.4, 0.1]], threshold=np.array([0.4, 0.9])).labels == 0).all()
+    assert (halves_of_a_photo([[0.4, 0.5, 0.1]], threshold=np.array([0.4, 0.9])).labels == -1).all()
+
+
+def test_a_sum_of_masks_that_equals_the_claim_is_too_small():
+    assert (halves_of_a_photo([[0.7, 0.2, 0.1]], claim=1.0).labels == -1).all()
+    assert (halves_of_a_photo([[0.7, 0.2, 0.1]], claim=0.99).labels == 0).all()
+
+
+def test_everything_else_gets_unsure_pixels_and_none_of_these_its_own():
+    scores = [[0.3, 0.1, 0.6]]
+    assert (halves_of_a_photo(scores, threshold=0.5, everything_else=1).labels == 1).all()
+    assert (halves_of_a_photo(scores, claim=2.0, everything_else=1).labels == 1).all()
+    assert (halves_of_a_photo(scores, none_competes=True, everything_else=1).labels == -1).all()
+    assert (halves_of_a_photo(scores, none_competes=True, claim=2.0, everything_else=1).labels == 1).all()
+    assert (halves_of_a_photo(scores, everything_else=1).labels == 0).all()
+
+
+@pytest.mark.parametrize("scores", [np.zeros((0, 3)), np.ones((2, 1))], ids=["no masks", "no names"])
+@pytest.mark.parametrize("everything_else", [-1, 1])
+def test_without_masks_or_names_all_pixels_are_everything_else(scores, everything_else):
+    result = halves_of_a_photo(scores, everything_else=everything_else)
+    assert result.labels.shape == result.confidence.shape == (4, 4)
+    assert (result.labels == everything_else).all()
+    assert (result.confidence == 0).all()
+    assert (result.labels.dtype, result.confidence.dtype) == (np.int32, np.float32)
+
+
+def test_scores_in_double_precision_are_read_and_not_changed():
+    scores = np.random.default_rng(0).random((3, 6))
+    before, masks = scores.copy(), masks_of(torch.randn(3, 8, 8))
+    canvas = Canvas((16, 16), (16, 16), (32, 32))
+    result, single = semantic(scores, masks, canvas), semantic(scores.astype(np.float32), masks, canvas)
+    np.testing.assert_array_equal(scores, before)
+    np.testing.assert_array_equal(result.labels, single.labels)
+    np.testing.assert_array_equal(result.confidence, single.confidence)
+    assert result.confidence.dtype == np.float32
+
+
+# ---- the parts, each by its definition
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_that_cannot_win(seed):
+    """Name k can win if masks within the bounds exist where it reaches the name with the highest minimum: by loops."""
+    rng = np.random.default_rng(seed)
+    count, masks = int(rng.integers(5, 30)), int(rng.integers(1, 5))
+    votes, offset = rng.random((count, masks)).astype(np.float32), rng.random(count).astype(np.float32)
+    low = rng.random(masks).astype(np.float32)
+    high = low + rng.random(masks).astype(np.float32) * 0.3
+    kept = assembly._possible(votes, offset, low, high)
+    minimum = [sum(votes[k] * low) + offset[k] for k in range(count)]
+    best = int(np.argmax(minimum))
+    expected = []
+    for name in range(count):
+        lead = offset[name] - offset[best]
+        for vote, other, least, most in zip(votes[name], votes[best], low, high, strict=True):
+            lead += (vote - other) * (most if vote > other else least)
+        if lead > -1e-6:
+            expected.append(name)
+    assert kept.tolist() == expected
+    assert len(kept) < count  # of so many names, some cannot win
+    for _ in range(50):
+        somewhere = low + rng.random(masks) * (high - low)
+        assert int(np.argmax(votes @ somewhere + offset)) in kept
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 10])
+def test_halves_of_a_side(length, weights):
+    """Each pixel is in one part that is not empty, and a part has exactly the cells between its first and its last."""
+    cells = length // 2 + 2
+    matrix = np.zeros((length, cells), np.float32)
+    for pixel in range(length):
+        matrix[pixel, pixel // 2 : pixel // 2 + 2] = 0.25, 0.75
+    seen = []
+    for pixels, used, part in assembly._halves(length, matrix if weights else None):
+        seen += (own := list(range(length))[pixels])
+        assert own
+        if not weights:
+            assert (used, part) == (pixels, None)
+            continue
+        needed = np.flatnonzero(matrix[own].any(0))
+        assert list(range(cells))[used] == list(range(needed[0], needed[-1] + 1))
+        np.testing.assert_array_equal(part, matrix[own][:, used])
+    assert seen == list(range(length))
+
+
+@pytest.mark.parametrize("most", [1, 20, 100, 400])
+def test_votes_are_computed_for_a_bounded_number_of_names_and_pixels(most, monkeypatch):
+    """For any shape, except for a single pixel, which cannot be divided."""
+    rng, strongest, sizes = np.random.default_rng(0), assembly.strongest, []
+
+    def recorded(maps):
+        sizes.append((maps.size, maps[0].size))
+        return strongest(maps)
+
+    monkeypatch.setattr(assembly, "strongest", recorded)
+    monkeypatch.setattr(assembly, "MAX_VOTES", most)
+    for height, width in ((1, 2), (2, 1), (3, 20), (20, 3), (9, 10)):
+        votes, offset = rng.random((4, 3)).astype(np.float32), rng.random(4).astype(np.float32)
+        masks = rng.random((3, height, width)).astype(np.float32)
+        best, winner = assembly._vote(votes, offset, masks, None, None)
+        expected = np.einsum("kn,nhw->khw", votes, masks) + offset[:, None, None]
+        np.testing.assert_allclose(best, expected.max(0), rtol=1e-5)
+        np.testing.assert_array_equal(winner, expected.argmax(0))
+        assert (best.dtype, winner.dtype) == (np.float32, np.int64)
+    assert all(size <= most or pixels == 1 for size, pixels in sizes)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_names_that_lose_in_all_cells_are_not_resized(upright, monkeypatch):
+    """The first name is below the second, whose sum is the largest, in both cells."""
+    strongest, resized = assembly.strongest, []
+
+    def recorded(maps):
+        resized.append(len(maps))
+        return strongest(maps)
+
+    monkeypatch.setattr(assembly, "strongest", recorded)
+    votes = np.array([[0.05, 0.05], [0.9, 0.1], [0.2, 0.2], [0.1, 0.9]], np.float32)
+    masks = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
+    weights = np.array([[1, 0], [0.6, 0.4], [0.4, 0.6], [0, 1]], np.float32)
+    if upright:
+        best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks.transpose(0, 2, 1), weights, None)
+        best, winner = best.T, winner.T
+    else:
+        best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks, None, weights)
+    assert winner.tolist() == [[1, 1, 3, 3]]
+    np.testing.assert_allclose(best, [[0.9, 0.58, 0.58, 0.9]], rtol=1e-6)
+    assert resized == [3]
+
+
+@pytest.mark.parametrize("first", [5, 30, 40])
+@pytest.mark.parametrize("shares", [1.0, 0.05], ids=["many large", "few large"])
+def test_lists_of_names(first, shares, monkeypatch):
+    """By loops: a name is listed if its highest vote reaches the largest of the lowest votes of those compared."""
+    monkeypatch.setattr(assembly, "SHORT_LIST", first)
+    rng = np.random.default_rng(0)
+    votes = (rng.random((4, 30)) * np.where(rng.random(30) < 0.2, 1, shares)).astype(np.float32)
+    low = (rng.random((4, 6)) * [1, 0.1, 1, 0, 1, 1]).astype(np.float32)
+    high = np.minimum(low + rng.random((4, 6)) * [0.05, 0.5, 0.2, 0, 0, 1], 1).astype(np.float32)
+    strip = SimpleNamespace(
+        low=low, high=high, windows=[SimpleNamespace(low=low[:, w], high=high[:, w]) for w in range(6)]
+    )
+    largest = sorted(range(30), key=lambda name: -votes[:, name].max())
+    with np.errstate(all="raise"):
+        listed = list(assembly._NameLists(votes).of_windows(strip))
+    assert len(listed) == 6
+    for (table, ids), window in zip(listed, strip.windows, strict=True):
+        compared = largest[:first]
+        reached = max(float(votes[:, name] @ window.low) for name in compared)
+        rest = max((float(votes[:, name].max()) for name in largest[first:]), default=-1.0)
+        if rest >= 0 and rest * window.high.sum() >= reached:
+            compared = range(30)
+            reached = max(float(votes[:, name] @ window.low) for name in compared)
+        expected = [name for name in sorted(compared) if votes[:, name] @ window.high > reached - 1e-6]
+        assert ids.tolist() == expected
+        assert ids.dtype == np.int32
+        np.testing.assert_array_equal(table, votes[:, ids].T)

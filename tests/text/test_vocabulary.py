@@ -17,7 +17,7 @@ from deop.text.embedding import average_templates, embed_texts, embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.templates import IMAGENET, PHOTO, SINGLE, TEMPLATE_SETS, VILD
 from deop.text.thresholds import Thresholds
-from deop.text.vocabulary import Vocabulary, VocabularyWarning
+from deop.text.vocabulary import Vocabulary, VocabularyWarning, quoted, shorten
 
 
 class Letters:
@@ -112,6 +112,57 @@ def test_sets_are_rejected(kind, argument):
 def test_sets_are_rejected_by_the_constructor_too(arguments):
     with pytest.raises(VocabularyError, match="takes tuples of texts"):
         Vocabulary(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"synonyms": None}, "takes tuples of texts, not None"),
+        ({"synonyms": 3}, "takes tuples of texts, not 3"),
+        ({"synonyms": "cat"}, "takes tuples of texts, not 'cat'"),
+        ({"synonyms": ("cat",)}, "takes tuples of texts, not 'cat'"),
+        ({"synonyms": ()}, "empty: give at least one"),
+        ({"synonyms": (("cat",), ())}, "empty tuple of texts"),
+        ({"synonyms": (("cat", 3),)}, "3 in the names is not a string"),
+        ({"background": (3,)}, "3 in the background is not a string"),
+        ({"background": "sky"}, "takes tuples of texts, not 'sky'"),
+        ({"templates": ("no place",)}, "'no place' has no {}"),
+        ({"isthing": "yes"}, "isthing must have True or False for each name, not 'yes'"),
+        ({"isthing": True}, "isthing must have True or False for each name, not True"),
+        ({"isthing": (True, False)}, "isthing has 2 flags for 3 names"),
+    ],
+)
+def test_values_that_the_constructor_refuses(arguments, message):
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary(**{"synonyms": (("cat",), ("dog",), ("sky",)), **arguments})
+
+
+def test_the_constructor_makes_tuples():
+    vocabulary = Vocabulary([["  cat ", "cafe\u0301"], ["sky"]], ["a  wall"], ["a {}"], [1, 0])
+    assert vocabulary.synonyms == (("cat", "caf\xe9"), ("sky",))
+    assert (vocabulary.background, vocabulary.templates) == (("a wall",), ("a {}",))
+    assert vocabulary.isthing == (True, False)
+    assert all(isinstance(flag, bool) for flag in vocabulary.isthing)
+    assert vocabulary.texts == ("cat", "caf\xe9", "sky", "a wall")
+    assert Vocabulary((("cat",),)).templates == VILD
+
+
+@pytest.mark.parametrize("what", ["names", "background", "things"])
+def test_arguments_that_are_no_names_are_called_by_their_name(what):
+    with pytest.raises(VocabularyError, match=f"3 as {what}: give a list"):
+        Vocabulary.parse(**{"names": "cat", what: 3})
+    with pytest.raises(VocabularyError, match=f"3 in the {what} is not a string"):
+        Vocabulary.parse(**{"names": "cat", what: ["cat", 3]})
+    with pytest.raises(VocabularyError, match=f"the {what} are a set"):
+        Vocabulary.parse(**{"names": "cat", what: {"cat"}})
+
+
+@pytest.mark.parametrize(("length", "shown"), [(59, 59), (60, 60), (61, 60), (200, 60)])
+def test_names_in_messages_have_at_most_60_characters(length, shown):
+    text = "".join(chr(97 + index % 26) for index in range(length))
+    assert len(shorten(text)) == shown
+    assert shorten(text) == (text if length <= 60 else text[:59] + "…")
+    assert quoted(text) == shorten(f"'{text}'")
 
 
 def test_things():
@@ -379,6 +430,19 @@ def test_instance_mode_needs_things():
         Vocabulary.parse("cat, dog").check_mode("instance")
         Vocabulary.parse("cat, sky", things="cat").check_mode("instance")  # the user knows
         Vocabulary.parse("cat, sky").check_mode("instance", warn=False)
+
+
+def test_instance_mode_does_not_miss_everything_else():
+    """It is not a thing, and nobody looks for it; and of the names of a built-in list, a photo shows few."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Vocabulary.parse("cat, background").check_mode("instance")
+        Vocabulary((("sky",), ("wall",)), source="everyday").check_mode("instance")
+        Vocabulary((("sky",), ("cat",)), source="everyday").check_mode("instance")
+    with pytest.warns(VocabularyWarning, match=r"cannot be found: sky, wall\. .*--things \"cat, dog, sky\""):
+        Vocabulary.parse("cat, sky, background, dog, wall").check_mode("instance")
+    with pytest.raises(VocabularyError, match="'background' means everything else, which cannot be a thing"):
+        Vocabulary.parse("cat, background", things="Background")
 
 
 def test_templates_that_have_no_effect_warn(tiny_clip):
