@@ -241,6 +241,22 @@ def test_input_that_cannot_be_listed_deletes_nothing(storage, options):
     assert json.loads(storage.read(NAME)) == SETTINGS
 
 
+def test_a_batch_that_is_interrupted_while_it_replaces_another_has_not_begun(storage, options, monkeypatch):
+    """The old settings go first: with them, the next run would take a half-written plan for that of the old batch."""
+    begin(storage, options, SETTINGS)
+    write_shard(storage, 0, 1)
+
+    def interrupted(name, place):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "upload", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            begin(storage, replace(options, overwrite=True), {**SETTINGS, "mode": "instance"})
+    assert storage.read(NAME) is None
+    assert begin(storage, options, SETTINGS).unfinished().tolist() == [0, 1, 2]
+
+
 # ---- what is left to do, and the end
 
 

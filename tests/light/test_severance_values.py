@@ -144,7 +144,7 @@ def test_lists_become_tuples():
         (Severance("none"), {}), (Severance("self"), {11: 1.0}), (Severance("self", layers=(-12, 0)), {0: 1.0}),
         (Severance("self", layers=(-2, -1), residual=(0.5, 0)), {10: 0.5, 11: 0.0}),
         (Severance("self", layers=(3, 11), residual=0.25, levels=(4, -2)), {3: 0.25, 11: 0.25}),
-        (Severance("self", layers=()), {}),
+        (Severance("self", levels=(0, -12, 10)), {11: 1.0}), (Severance("self", layers=()), {}),
     ],
 )  # fmt: skip
 def test_severed_blocks(value, expected):

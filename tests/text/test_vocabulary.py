@@ -433,7 +433,7 @@ def test_instance_mode_needs_things():
 
 
 def test_instance_mode_does_not_miss_everything_else():
-    """It is not a thing, and nobody looks for it; and of the names of a built-in list, a photo shows few."""
+    """Everything else is no thing, so no warning lists it; of a built-in list, a photo shows only a few names."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Vocabulary.parse("cat, background").check_mode("instance")
