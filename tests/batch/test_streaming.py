@@ -257,6 +257,7 @@ def marked_photos(count, marked):
     return photos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cuda", "cpu", "numpy"])
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("stage", ["encode", "label"])

@@ -286,6 +286,7 @@ class Severed(torch.nn.Module):
         return self.tower(pixels, masks, severance=self.severance).patches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("severance", [one for one in SEVERANCES if not one.needs_proxy], ids=ids)
 def test_export_with_dynamic_sizes(tower, severance):
     height, width, count = (torch.export.Dim(name, min=2, max=20) for name in ("height", "width", "count"))

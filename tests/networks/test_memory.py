@@ -42,6 +42,7 @@ def failing(nano, monkeypatch):
     return install
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "kind"), [*(("encode", kind) for kind in ERRORS), ("label", "numpy")])
 def test_the_photo_of_a_list_that_does_not_fit_is_named(failing, stage, kind, tmp_path):
     model = failing(stage, ERRORS[kind])

@@ -70,6 +70,7 @@ def test_a_client_that_leaves_frees_its_place(process, cat):
     assert segment(server.client, cat).status_code == 200
 
 
+@pytest.mark.slow
 def test_workers_are_processes_that_are_replaced(process, model, cat):
     server = process("--workers", "2")
     expected = json.loads(json.dumps(model.segment(cat, "cat, wall").summary(rle=True)))["segments"]

@@ -18,6 +18,7 @@ def torch_model():
     return loaded
 
 
+@pytest.mark.slow
 def test_severances_and_other_settings(serve, torch_model, cat):
     worker = Worker(torch_model, Limits(), "0-")
     with serve(lane=ThreadLane(worker), description=worker.describe()) as client:
@@ -48,6 +49,7 @@ def test_severances_and_other_settings(serve, torch_model, cat):
             problem(client.post("/v1/segment", params=query | options, content=cat), 422)
 
 
+@pytest.mark.slow
 def test_every_severance_that_is_listed_is_computed(serve, torch_model, cat):
     worker = Worker(torch_model, Limits(), "0-")
     with serve(lane=ThreadLane(worker), description=worker.describe()) as client:

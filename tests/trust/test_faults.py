@@ -66,7 +66,8 @@ COMMANDS = {
         "train deop --recipe IN/small.yaml --data IN/data --device cpu --out run", ("run/model",), again="--resume"
     ),
 }
-SLOW = ("export", "batch", "train")
+SLOWEST = ("export", "batch", "train")
+SLOW = ("learn", "evaluate", *SLOWEST)
 ROWS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in COMMANDS]
 
 
@@ -238,7 +239,7 @@ def test_killed_before_any_file_operation(forks, inputs, expected, tmp_path, nam
 def test_killed_at_random_times(forks, inputs, expected, tmp_path, name):
     command, (whole, _, _, seconds) = COMMANDS[name], expected(name)
     random = np.random.default_rng(0)
-    for number in range(int(os.environ.get("DEOP_KILLS", "1" if name in SLOW else "5"))):
+    for number in range(int(os.environ.get("DEOP_KILLS", "1" if name in SLOWEST else "5"))):
         folder = tmp_path / f"{number}"
         folder.mkdir()
         for _ in range(2):
