@@ -293,8 +293,7 @@ def main(
             if hide:
                 row["hidden"] = {}
                 for name in sorted(learned)[seed % 3 :: 3]:
-                    others = [each for each in bank.names if each and each.casefold() != name.casefold()]
-                    part = Protocol(**asked, bank=with_names(bank, others), bank_weight=weight)
+                    part = Protocol(**asked, bank=bank.without([name]), bank_weight=weight)
                     change = mean_difference(evaluate_with_draws(network, val, part, bootstrap=boot), words, {name})
                     row["hidden"] |= {} if change is None else {name: change}
             if finetune:

@@ -25,6 +25,8 @@ def find_names(
     >>> find_names("Couch, cat", ["cat", "sofa"], [["cat"], ["sofa", "couch"]])
     [1, 0]
     """
+    if isinstance(requested, str | Sequence) and not len(requested):
+        return []  # each photo asks for its heatmaps, and mostly there are none
     index: dict[str, int] = {}
     for number, texts in enumerate(synonyms or ()):
         index |= {name_key(text): number for text in texts}
