@@ -1,11 +1,13 @@
 """The container file, the workflows and the contents of the archives agree with the project."""
 
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,34 @@ def test_workflows_are_well_formed_and_grant_little():
 def test_the_workflow_of_ci_calls_the_script():
     jobs = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
     assert [step["run"] for step in jobs["everything"]["steps"] if "run" in step] == ["bash .ci/run"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "status"),
+    [
+        ("true", 0),
+        ("true & wait $!", 0),
+        ("sleep 60 &", 0),
+        ("exit 3", 3),
+        ("sleep 60 & exit 3", 3),
+        ("false", 1),
+        ('rm -r "$work"', 0),
+    ],
+)
+def test_the_script_of_ci_ends_with_the_status_of_its_checks(tmp_path, steps, status):
+    """Whatever runs beside them is ended, and nothing is left behind."""
+    (cleaning,) = re.findall(r"^trap .* EXIT$", read(".ci/run"), re.MULTILINE)
+    script = f"set -euo pipefail\nwork=$(mktemp -d)\n{cleaning}\n{steps}\n"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == status
+    assert not done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_publishing_needs_a_tag_and_a_setting_and_stores_no_password():
