@@ -287,8 +287,11 @@ class Severed(torch.nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("severance", [one for one in SEVERANCES if not one.needs_proxy], ids=ids)
+@pytest.mark.parametrize(
+    "severance", [one for one in SEVERANCES if not one.needs_proxy and one not in EVERY_OPERATION], ids=ids
+)
 def test_export_with_dynamic_sizes(tower, severance):
+    """Those whose graphs in ONNX are not compared below, which are exported in the same way first."""
     height, width, count = (torch.export.Dim(name, min=2, max=20) for name in ("height", "width", "count"))
     shapes = ({2: 16 * height, 3: 16 * width}, {1: count, 2: 4 * height, 3: 4 * width})
     pixels, masks, _ = scene(batch=1)

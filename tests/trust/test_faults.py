@@ -239,7 +239,7 @@ def test_killed_before_any_file_operation(forks, inputs, expected, tmp_path, nam
 def test_killed_at_random_times(forks, inputs, expected, tmp_path, name):
     command, (whole, _, _, seconds) = COMMANDS[name], expected(name)
     random = np.random.default_rng(0)
-    for number in range(int(os.environ.get("DEOP_KILLS", "1" if name in SLOWEST else "5"))):
+    for number in range(int(os.environ.get("DEOP_KILLS", "1" if name in SLOWEST else "2"))):
         folder = tmp_path / f"{number}"
         folder.mkdir()
         for _ in range(2):
