@@ -131,7 +131,7 @@ def answer_marks(encoded: Any, marks: Sequence[Mark], limits: Limits) -> Answer:
     for mask in masks:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         # A run takes at least one byte. They are counted first, since a small picture can have a hundred million.
-        total += np.count_nonzero(mask[1:] != mask[:-1])
+        total += int(np.count_nonzero(mask[1:] != mask[:-1]))
         if total > most:
             raise _too_large(most)
         box = None
