@@ -61,3 +61,6 @@ def test_long_runs_are_restored(counts):
 def test_damaged_run_lengths():
     with pytest.raises(SettingError, match="do not fit a mask of 3 x 2 px"):
         decode_rle({"size": [2, 3], "counts": [2, 2]})
+    for text in ("2é2", "\ud8002", "\U0001f600", "\x7f"):  # COCO's characters are those from 0 to o
+        with pytest.raises(SettingError, match="damaged"):
+            decode_rle({"size": [2, 3], "counts": text})

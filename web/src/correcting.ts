@@ -67,6 +67,8 @@ export function useCorrecting({ engine, handles, photos, capabilities, settings,
   const [active, setActive] = useState(false);
   const [pending, setPending] = useState<Pending | null>(null);
   const [refused, setRefused] = useState("");
+  const latest = useRef<Pending | null>(null);
+  latest.current = pending;
   useEffect(() => {
     setPending(null);
     setRefused("");
@@ -101,7 +103,8 @@ export function useCorrecting({ engine, handles, photos, capabilities, settings,
         .then((handle) => engine.marked(handle, mark, lessons.marked.filter((lesson) => lesson.entry === entry).map((lesson) => lesson.mark)))
         .then(
           (pixels) => setPending((old) => (old === next && pixels ? { ...next, pixels } : old)),
-          (error: unknown) => setRefused(failure(error).message),
+          // An answer may come when another region is marked, or none.
+          (error: unknown) => latest.current === next && setRefused(failure(error).message),
         );
     },
     teach(name, negative) {

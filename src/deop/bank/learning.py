@@ -31,7 +31,8 @@ PROPOSALS = 12
 REGIONS_PER_NAME = 1000
 """Examples of a name that ``learn`` keeps, of as many photos as possible."""
 
-_NOTHING_MARKED = "no photo has a marked region: check the masks"
+NOTHING_MARKED = "no photo has a marked region: check the masks"
+"""Message of the error if none of the marks has a pixel."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def learn_photos(
         parts.append(_regions_of(model, marked, done, count))
         if progress:
             progress(done + 1, count)
-    return bank_of_regions(model, parts, _NOTHING_MARKED, note).limited(limit)
+    return bank_of_regions(model, parts, NOTHING_MARKED, note).limited(limit)
 
 
 def learn_encoded(
@@ -157,7 +158,7 @@ def learn_encoded(
         DataError: no pixel is marked.
     """
     part = _regions_in(model, encoded.photo, encoded, marks, [clean_name(name) for name in names], "photo", encoding)
-    return bank_of_regions(model, [part], _NOTHING_MARKED, note).limited(limit)
+    return bank_of_regions(model, [part], NOTHING_MARKED, note).limited(limit)
 
 
 def digest_of(photo: np.ndarray) -> str:

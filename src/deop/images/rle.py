@@ -80,8 +80,8 @@ def decompress_counts(text: str) -> list[int]:
     """
     counts: list[int] = []
     value, shift = 0, 0
-    for character in text.encode("ascii"):
-        group = character - 48
+    for character in text:
+        group = ord(character) - 48
         if not 0 <= group < 64 or shift > _LONGEST_SHIFT:
             raise SettingError("the run lengths are not written as COCO writes them: the RLE is damaged")
         value |= (group & 0x1F) << shift

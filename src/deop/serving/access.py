@@ -31,8 +31,8 @@ CLIENT_CLOSED = 499
 """The status in the log when a client has closed the connection before the answer."""
 
 _PATHS = frozenset((
-    "/", "/v1/segment", "/v1/encode", "/v1/label", "/v1/models", "/v1/banks", "/healthz", "/readyz", "/metrics",
-    "/openapi.json",
+    "/", "/v1/segment", "/v1/encode", "/v1/label", "/v1/marks", "/v1/models", "/v1/banks", "/healthz", "/readyz",
+    "/metrics", "/openapi.json",
 ))  # fmt: skip
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 _DRAIN_SECONDS = 2.0

@@ -130,12 +130,19 @@ def create_app(
         content_type, query = content_type_of(request), query_fields(request)
         return Work(kind, await read_body(request, limits), content_type, query, answer)
 
-    async def read_question(request: Request) -> bytes:
+    async def read_question(request: Request, limit: str = "question_bytes") -> bytes:
         if request.headers.get("content-type", JSON).partition(";")[0].strip().casefold() != JSON:
             raise Problem(415, f"the content must be {JSON}: set Content-Type")
         if query_fields(request):
             raise Problem(422, "give the fields in the body, not in the address")
-        return await read_body(request, limits, limit="question_bytes")
+        return await read_body(request, limits, limit=limit)
+
+    def lane_with(key: str) -> int:
+        """The worker that has an encoded photo."""
+        lane = lane_of(key, len(lanes))
+        if lane is None:
+            raise unknown_photo()
+        return lane
 
     @app.post("/v1/segment")
     async def segment(request: Request) -> Response:
@@ -153,16 +160,19 @@ def create_app(
         kind = choose_type(request.headers.get("accept"))
         body = await read_question(request)
         key = parse(PhotoId, body).id
-        lane = lane_of(key, len(lanes))
-        if lane is None:
-            raise unknown_photo()
-        answer: Answer = await compute(request, Work("label", body, type=kind, id=key), lane)
+        answer: Answer = await compute(request, Work("label", body, type=kind, id=key), lane_with(key))
         return _respond(answer)
+
+    @app.post("/v1/marks")
+    async def mark(request: Request) -> Response:
+        body = await read_question(request, "examples_bytes")
+        key = parse(PhotoId, body).id
+        answer: Answer = await compute(request, Work("mark", body, id=key), lane_with(key))
+        return Response(answer.content, media_type=answer.type)
 
     @app.delete("/v1/encode/{id}", status_code=204)
     async def forget(request: Request, id: str) -> Response:
-        lane = lane_of(id, len(lanes))
-        if lane is None or not await compute(request, Work("forget", id=id), lane):
+        if not await compute(request, Work("forget", id=id), lane_with(id)):
             raise unknown_photo()
         return Response(status_code=204)
 
@@ -227,10 +237,7 @@ def create_app(
             raise Problem(415, f"the content must be {JSON}, about an encoded photo, or {FORM} with a photo")
         body = await read_body(request, limits, limit="examples_bytes")
         key = parse(PhotoId, body).id
-        lane = lane_of(key, len(lanes))
-        if lane is None:
-            raise unknown_photo()
-        return await change(request, id, Work("learn", body, JSON, id=key), lane)
+        return await change(request, id, Work("learn", body, JSON, id=key), lane_with(key))
 
     models = {
         key: description[key] for key in ("name", "backend", "modes", "severances", "heatmaps", "defaults", "license")

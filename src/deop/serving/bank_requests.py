@@ -1,58 +1,29 @@
 """Reading a request with marked regions, in a worker: JSON about an encoded photo, or a form with a photo."""
 
 import asyncio
-from base64 import b64decode
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from deop.bank.bank import NOT, clean_name
-from deop.bank.marks import Box, Click
 from deop.errors import DeopError
-from deop.images.reading import no_pixel_limit, open_image
-from deop.images.rle import decode_rle
 from deop.serving.bodies import FORM, JSON
 from deop.serving.limits import Limits
+from deop.serving.mark_requests import Mark, check_number
 from deop.serving.photo_requests import check_photo, read_form
 from deop.serving.problems import Problem, as_problem, exceeds
 from deop.serving.questions import parse
 
 FORM_FIELDS = ("examples", "name", "negative", "click", "box", "replace")
-Pixels = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1_000_000, le=1_000_000)]
 
 
-class RunLengths(BaseModel):
-    """A mask as COCO's run lengths, as answers have it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    size: Annotated[list[Annotated[int, Field(strict=True, gt=0)]], Field(min_length=2, max_length=2)] = Field(
-        description="Height and width of the photo, pixels."
-    )
-    counts: str | list[Annotated[int, Field(strict=True, ge=0)]]
-
-
-class Example(BaseModel):
+class Example(Mark):
     """A marked region: a mask, a box or a click, and its name."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(strict=True, description="`sofa|couch` are synonyms; `-cup` is not a cup.")]
     negative: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Whether the region does not have the name."
-    )
-    click: Annotated[list[Pixels], Field(min_length=2, max_length=2)] | None = Field(
-        default=None, description="x, y in pixels of the upright photo."
-    )
-    box: Annotated[list[Pixels], Field(min_length=4, max_length=4)] | None = Field(
-        default=None, description="left, top, right, bottom in pixels."
-    )
-    mask: RunLengths | str | None = Field(
-        default=None, description="Run lengths, as answers have them, or a picture in base64: what is not 0 is marked."
     )
 
     def check(self, limits: Limits) -> None:
@@ -63,8 +34,7 @@ class Example(BaseModel):
         """
         if len(self.name) > limits.characters:
             raise exceeds(422, "characters", limits.characters, f"a name has {len(self.name):,} characters")
-        if sum(mark is not None for mark in (self.click, self.box, self.mask)) != 1:
-            raise Problem(422, "examples: each needs one of click, box and mask")
+        super().check(limits)
         self.clean_name()
 
     def clean_name(self) -> str:
@@ -99,8 +69,7 @@ class Examples(BaseModel):
         Raises:
             Problem: naming the limit, or what is wrong.
         """
-        if len(self.examples) > limits.examples:
-            raise exceeds(422, "examples", limits.examples, f"the request has {len(self.examples):,} examples")
+        check_number(self.examples, limits, "examples")
         if not self.examples and not self.replace:
             raise Problem(422, "examples: there is none, and replace is false, so that nothing would change")
         for example in self.examples:
@@ -109,22 +78,6 @@ class Examples(BaseModel):
     def names(self) -> list[str]:
         """The names, as the bank stores them."""
         return [example.clean_name() for example in self.examples]
-
-    def marks(self, size: tuple[int, int], limits: Limits) -> list[Any]:
-        """The marks, with decoded masks.
-
-        Args:
-            size: (H, W) of the photo.
-            limits: for pictures of masks.
-
-        Raises:
-            Problem: a mask that cannot be read, or that has another size.
-        """
-        pixels = len(self.examples) * size[0] * size[1]
-        if pixels > 4 * limits.pixels:
-            what = f"{len(self.examples):,} marked regions of a photo with {size[1]:,} x {size[0]:,} pixels"
-            raise Problem(413, f"{what} need too much memory: send them in several requests", limit="memory")
-        return [_mark(example, size, limits) for example in self.examples]
 
 
 class StoredExamples(Examples):
@@ -214,54 +167,3 @@ def _flag(fields: dict[str, str], name: str) -> Literal["true", "false"]:
     if text in ("false", "0", "off", ""):
         return "false"
     raise Problem(422, f"{name}: give true or false")
-
-
-def _mark(example: Example, size: tuple[int, int], limits: Limits) -> Any:
-    if example.click is not None:
-        return Click(*example.click)
-    if example.box is not None:
-        return Box(*example.box)
-    if isinstance(example.mask, RunLengths):
-        _check_size((example.mask.size[0], example.mask.size[1]), size)
-        try:
-            return decode_rle(example.mask.model_dump())
-        except DeopError as error:
-            raise as_problem(error) from None
-    return _picture_mask(example.mask or "", size, limits)
-
-
-def _picture_mask(text: str, size: tuple[int, int], limits: Limits) -> np.ndarray:
-    """The mask (H, W) bool that a picture in base64 shows."""
-    head, separator, rest = text.partition(",")
-    try:
-        data = b64decode(rest if separator and head.startswith("data:") else text, validate=True)
-    except ValueError:
-        raise Problem(422, "mask: this is neither run lengths nor a picture in base64") from None
-    check_photo(data, limits)
-    try:
-        with no_pixel_limit(), open_image(BytesIO(data)) as image:
-            _check_size((image.height, image.width), size)
-            return _marked_pixels(image)
-    except Problem:
-        raise
-    except Exception:  # Pillow's decoders raise almost any exception for a damaged file
-        raise Problem(422, "mask: the picture is damaged: send it again") from None
-
-
-def _marked_pixels(image: Image.Image) -> np.ndarray:
-    """What is not 0; in a picture with transparent pixels, what is not transparent."""
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() == 0:
-            return alpha > 0
-    pixels = np.asarray(image if image.mode in ("1", "L", "P", "I", "F", "I;16") else image.convert("RGB"))
-    return np.asarray(pixels.any(-1) if pixels.ndim == 3 else pixels != 0)
-
-
-def _check_size(given: tuple[int, int], size: tuple[int, int]) -> None:
-    if given != size:
-        raise Problem(
-            422,
-            f"the mask has {given[1]} x {given[0]} pixels, and the upright photo {size[1]} x {size[0]}: give a mask of "
-            "the same size",
-        )

@@ -25,7 +25,7 @@ _REASONS = {
     406: "None of the types of answers is accepted, or the picture does not fit the type.",
     409: "The bank has no examples yet.",
     408: "The body takes too long.",
-    413: "The body, the photo or what is kept of it is larger than a limit, which the answer names.",
+    413: "The body, the photo, what is kept of it, or the answer is larger than a limit, which the problem names.",
     415: "The type of the content, or the kind of file, is not supported.",
     422: "A field is missing, unknown or has a value that is not allowed, or the photo is damaged.",
     429: "Too many requests at once.",
@@ -147,6 +147,7 @@ def _paths(limits: Limits, needs_token: bool) -> dict[str, Any]:
                                 "description": "Ask for names, any number of times.",
                                 "requestBody": {"id": "$response.body#/id", "names": "cat, sofa|couch, wall"},
                             },
+                            "mark": openapi_banks.LINK_TO_MARKS,
                             "forget": {
                                 "operationId": "forget",
                                 "description": "Free the memory.",

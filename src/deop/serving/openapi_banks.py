@@ -1,10 +1,11 @@
-"""The part of the description of ``/v1`` about banks of examples."""
+"""The part of the description of ``/v1`` about banks of examples, and about marks."""
 
 from collections.abc import Callable
 from typing import Any
 
-from deop.serving.bank_requests import Example, Examples, ForgottenNames, RunLengths, StoredExamples
+from deop.serving.bank_requests import Example, Examples, ForgottenNames, StoredExamples
 from deop.serving.limits import Limits
+from deop.serving.mark_requests import Mark, RunLengths, StoredMarks
 
 _SUMMARY = {
     "id": "x8Zk2Qv5",
@@ -14,13 +15,20 @@ _SUMMARY = {
     "photos": 2,
     "bytes": 23456,
 }
+_MARKED = {"box": [0, 0, 1, 2], "area": 2, "segmentation": {"size": [2, 2], "counts": "022"}}
+LINK_TO_MARKS = {
+    "operationId": "mark",
+    "description": "Ask which pixels a click stands for, before it is learned.",
+    "requestBody": {"id": "$response.body#/id", "marks": [{"click": [40, 30]}]},
+}
+"""From an encoded photo."""
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PARAMETER = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
 Problems = Callable[..., dict[str, Any]]
 
 
 def paths(limits: Limits, guards: list[int], problems: Problems) -> dict[str, Any]:
-    """The addresses of banks.
+    """The addresses of banks and marks.
 
     Args:
         limits: those of the server.
@@ -40,6 +48,37 @@ def paths(limits: Limits, guards: list[int], problems: Problems) -> dict[str, An
     }
     example = {"id": "0-4f6sJ2bD", "examples": [{"name": "cup", "click": [40, 30]}]}
     return {
+        "/v1/marks": {
+            "post": {
+                "operationId": "mark",
+                "summary": "Ask which pixels clicks and boxes stand for",
+                "description": f"Up to {limits.examples:,} marked regions of an encoded photo. The answer has the "
+                "pixels that `POST /v1/banks/{id}/examples` learns; its masks can be sent there in place of the marks.",
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {
+                            "schema": {"$ref": "#/components/schemas/StoredMarks"},
+                            "examples": {
+                                "marks": {"value": {"id": "0-4f6sJ2bD", "marks": [{"click": [40, 30]}]}},
+                            },
+                        }
+                    },
+                },
+                "responses": {
+                    "200": {
+                        "description": "The pixels, in the order of the marks.",
+                        "content": {
+                            "application/json": {
+                                "schema": {"$ref": "#/components/schemas/MarkedPixels"},
+                                "examples": {"click": {"value": {"size": [2, 2], "marks": [_MARKED]}}},
+                            }
+                        },
+                    },
+                    **problems(*work, 404, 415),
+                },
+            }
+        },
         "/v1/banks": {
             "post": {
                 "operationId": "createBank",
@@ -155,7 +194,7 @@ def paths(limits: Limits, guards: list[int], problems: Problems) -> dict[str, An
 def schemas() -> dict[str, Any]:
     """The forms of bodies and answers."""
     found: dict[str, Any] = {}
-    for kind in (RunLengths, Example, Examples, StoredExamples, ForgottenNames):
+    for kind in (RunLengths, Mark, StoredMarks, Example, Examples, StoredExamples, ForgottenNames):
         schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
         schema.pop("$defs", None)
         found[kind.__name__] = schema
@@ -175,6 +214,7 @@ def schemas() -> dict[str, Any]:
             "replace": {"enum": ["true", "false"]},
         },
     }
+    found["MarkedPixels"] = _marked_pixels()
     name = {
         "type": "object",
         "required": ["name", "regions", "photos"],
@@ -198,6 +238,27 @@ def schemas() -> dict[str, Any]:
         "properties": {"banks": {"type": "array", "items": {"$ref": "#/components/schemas/Bank"}}},
     }
     return found
+
+
+def _marked_pixels() -> dict[str, Any]:
+    """The form of the answer of ``POST /v1/marks``."""
+    integer = {"type": "integer"}
+    box = {"type": ["array", "null"], "items": integer, "minItems": 4, "maxItems": 4}
+    mark = {
+        "type": "object",
+        "required": list(_MARKED),
+        "properties": {
+            "box": {**box, "description": "x0, y0, x1, y1 in pixels. Null: a mask without a pixel, which is ignored."},
+            "area": {**integer, "description": "Pixels."},
+            "segmentation": {"$ref": "#/components/schemas/RunLengths"},
+        },
+    }
+    size = {"type": "array", "items": integer, "minItems": 2, "maxItems": 2, "description": "Width and height, pixels."}
+    return {
+        "type": "object",
+        "required": ["size", "marks"],
+        "properties": {"size": size, "marks": {"type": "array", "items": mark}},
+    }
 
 
 def _summary(description: str) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def parse(kind: type[BaseModel], content: Any) -> Any:
 
 def _place(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The part of the path of a field that is shown; of thresholds by name, for example, only the field."""
-    return path[:3] if path[:1] == ("examples",) else path[:1]
+    return path[:3] if path[:1] in (("examples",), ("marks",)) else path[:1]
 
 
 def from_fields(fields: dict[str, str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from deop.serving.bank_requests import ForgottenNames, read_examples
 from deop.serving.banks import MissingBanks, StoredBank, given_summaries
 from deop.serving.encoded_photos import EncodedPhotos
 from deop.serving.limits import Limits
+from deop.serving.mark_requests import StoredMarks, answer_marks
 from deop.serving.photo_requests import PhotoRequest, read_request
 from deop.serving.problems import Problem, as_problem
 from deop.serving.questions import Encoding, Question, StoredQuestion, parse
@@ -38,9 +39,9 @@ class Work:
     """What a request needs of a worker. Only the worker reads what a client has sent.
 
     Attributes:
-        kind: "encode": keep the encoded photo; "label": answer a question about a kept one; "segment": both without
-            keeping it; "forget": remove a kept one; "learn": add marked regions to a bank; "merge": add a file to it;
-            "drop": remove names from it.
+        kind: "encode": keep the encoded photo; "label": answer a question about a kept one; "mark": say which pixels
+            marks of a kept one stand for; "segment": encode and label without keeping it; "forget": remove a kept one;
+            "learn": add marked regions to a bank; "merge": add a file to it; "drop": remove names from it.
         body: the body of the request.
         content_type: its type.
         query: the fields of the address.
@@ -51,7 +52,7 @@ class Work:
         contents: the content of some of them, by digest, which the worker did not have.
     """
 
-    kind: Literal["encode", "label", "segment", "forget", "learn", "merge", "drop"]
+    kind: Literal["encode", "label", "mark", "segment", "forget", "learn", "merge", "drop"]
     body: bytes = b""
     content_type: str = ""
     query: dict[str, str] = field(default_factory=dict)
@@ -219,6 +220,8 @@ class Worker:
                 return self._banks.forget(work, names.listed())
             case "learn":
                 return self._learn(work, request, encoded)
+            case "mark":
+                return self._mark(work)
         question = None if request is None else request.question
         if work.kind == "label":
             question = parse(StoredQuestion, work.body)
@@ -241,9 +244,15 @@ class Worker:
             encoded, encoding = self._photos.get(work.id)
         if examples is None:
             raise TypeError("the examples are missing")
-        if encoding.classifier != "one-pass":
-            raise Problem(422, "examples do not apply to the two-stream classifier: encode the photo without it")
+        _check_examples(encoding)
         return self._banks.learn(work, encoded, examples, encoding.model_dump())
+
+    def _mark(self, work: Work) -> Answer:
+        marks: StoredMarks = parse(StoredMarks, work.body)
+        marks.check(self._limits)
+        encoded, encoding = self._photos.get(work.id)
+        _check_examples(encoding)
+        return answer_marks(encoded, marks.marks, self._limits)
 
     def _answer(self, encoded: Any, question: Question, work: Work) -> Answer:
         kind = work.type
@@ -292,6 +301,11 @@ class Worker:
 
 
 _FAILED = (Problem, Crash, MissingBanks)
+
+
+def _check_examples(encoding: Encoding) -> None:
+    if encoding.classifier != "one-pass":
+        raise Problem(422, "examples do not apply to the two-stream classifier: encode the photo without it")
 
 
 def _severances(model: "ModelSurface") -> list[str]:

@@ -11,6 +11,7 @@ from deop.errors import CheckpointError
 from deop.serving.bank_requests import Examples
 from deop.serving.banks import MissingBanks, StoredBank, check_size, unknown_bank
 from deop.serving.limits import Limits
+from deop.serving.mark_requests import decode_marks
 from deop.serving.problems import Problem
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class WorkerBanks:
             before = before.without_photos({digest_of(encoded.photo)})
         parts = [] if before is None else [before]
         if examples.examples:
-            marks = examples.marks(encoded.photo.shape[:2], self._limits)
+            marks = decode_marks(examples.examples, encoded.photo.shape[:2], self._limits)
             parts.append(learn_encoded(self._model, encoded, marks, examples.names(), **encoding))
         return self._stored(parts)
 

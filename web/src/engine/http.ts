@@ -12,6 +12,9 @@
  *                    with "heatmap": index of a name, and Accept: image/png -> grey PNG, 255 = 1
  *                    -> 404 or 410 when the server has dropped the photo: it is then encoded again
  *                    with "bank": [ids] and "bank_weight": x | null; 404 with "missing": "bank" when it has dropped one
+ *   POST v1/marks    {"id": photo, "marks": [{"click": [x, y]} | {"box": [left, top, right, bottom]}]}
+ *                    -> {"marks": [{"segmentation": {"size", "counts"}}]}, the pixels that are learned; 404 without "missing":
+ *                    the server is older, and does not say them
  *   POST v1/banks    body: none, or the bytes of a bank file -> 201 {"id", "names": [{"name", "regions", "photos"}]}
  *   POST v1/banks/{id}             body: the bytes of a bank file, which is added -> the same
  *   POST v1/banks/{id}/examples    {"id": photo, "examples": [{"name", "click": [x, y]} | {"name", "box": [...]}], "replace": true} -> the same
@@ -24,7 +27,7 @@ import { meansEverythingElse } from "../names";
 import { isThing } from "./wasm/things";
 import { decompressCounts, paintCounts } from "./rle";
 import { EngineError, LostBank } from "./types";
-import type { Capabilities, EncodeOptions, Engine, Example, Handle, Heatmap, LabelOptions, Labelling, Mode, PixelMap, Photo, Taught } from "./types";
+import type { Capabilities, EncodeOptions, Engine, Example, Handle, Heatmap, LabelOptions, Labelling, Mark, Mode, PixelMap, Photo, Taught } from "./types";
 
 interface Remote extends Handle {
   /** What the server calls the photo; changes when it has to be encoded again. */
@@ -46,12 +49,17 @@ interface Models {
   }[];
 }
 
+interface RunLengths {
+  size: [height: number, width: number];
+  counts: string | number[];
+}
+
 export interface Summary {
   size: [number, number];
   mode: Mode;
   names: string[];
   classes: { name: string; share: number; score: number | null; colour: string }[];
-  segments: { name: string; score: number; share: number; isthing?: boolean; segmentation: { size: [number, number]; counts: string | number[] } }[];
+  segments: { name: string; score: number; share: number; isthing?: boolean; segmentation: RunLengths }[];
   warnings?: string[];
 }
 
@@ -66,6 +74,8 @@ interface BankSummary {
 export class HttpEngine implements Engine {
   /** Examples that were marked, and those of files: apart, so that new marks of a photo replace no example of a file. */
   private banks: { marks: BankSummary | null; files: BankSummary | null } = { marks: null, files: null };
+  /** Whether the server says which pixels a mark stands for. */
+  private saysPixels = true;
 
   constructor(private readonly base: string = new URL(".", document.baseURI).href) {}
 
@@ -121,14 +131,29 @@ export class HttpEngine implements Engine {
 
   async teach(handle: Handle, examples: readonly Example[], signal?: AbortSignal): Promise<Taught> {
     this.banks.marks ??= await this.createBank();
-    const listed = examples.map(({ name, mark }) => ({ name, ...("x" in mark ? { click: [mark.x, mark.y] } : { box: [mark.left, mark.top, mark.right, mark.bottom] }) }));
+    const listed = examples.map(({ name, mark }) => ({ name, ...placeOf(mark) }));
     const answer = await this.ask(handle as Remote, `v1/banks/${this.banks.marks.id}/examples`, { examples: listed, replace: true }, "application/json", signal);
     this.banks.marks = (await answer.json()) as BankSummary;
     return this.taught();
   }
 
-  async marked(): Promise<null> {
-    return null; // the server says it only with the example
+  async marked(handle: Handle, mark: Mark): Promise<Uint8Array | null> {
+    if (!this.saysPixels) return null;
+    let answer: Response;
+    try {
+      answer = await this.ask(handle as Remote, MARKS, { marks: [placeOf(mark)] }, "application/json");
+    } catch (error) {
+      if (!isUnknownPath(error, MARKS)) throw error;
+      this.saysPixels = false;
+      return null;
+    }
+    const { marks } = (await answer.json()) as { marks: { segmentation: RunLengths }[] };
+    const { size, counts } = marks[0].segmentation;
+    const { width, height } = (handle as Remote).photo;
+    if (size[0] !== height || size[1] !== width) return null; // as a result of another size, it is not shown
+    const pixels = new Uint8Array(width * height);
+    paintCounts(pixels, width, height, countsIn(counts), 1);
+    return pixels;
   }
 
   async openBank(file: File): Promise<Taught> {
@@ -192,7 +217,7 @@ export class HttpEngine implements Engine {
     try {
       return await send();
     } catch (error) {
-      if (!(error instanceof Refusal) || (error.status !== 404 && error.status !== 410)) throw error;
+      if (!(error instanceof Refusal) || (error.status !== 404 && error.status !== 410) || isUnknownPath(error, path)) throw error;
       handle.id = (await this.upload(handle.photo, handle.options, signal)).id;
       return send();
     }
@@ -216,6 +241,7 @@ export class HttpEngine implements Engine {
   }
 }
 
+const MARKS = "v1/marks";
 const BYTES = { "Content-Type": "application/octet-stream" };
 
 class Refusal extends EngineError {
@@ -223,6 +249,8 @@ class Refusal extends EngineError {
     message: string,
     readonly status: number,
     again: boolean,
+    /** What the server does not have: "photo"; null: it does not say. */
+    readonly missing: string | null,
   ) {
     super(message, again);
   }
@@ -230,16 +258,26 @@ class Refusal extends EngineError {
 
 async function refusal(answer: Response, again: boolean): Promise<EngineError> {
   let message = `The server answered ${answer.status} ${answer.statusText}`.trim() + ".";
+  let missing: string | null = null;
   try {
     const problem = (await answer.json()) as { title?: string; detail?: string; missing?: string };
     if (problem.missing === "bank") return new LostBank("The server has forgotten the examples.", true);
+    missing = problem.missing ?? null;
     if (typeof problem.detail === "string") message = problem.detail;
     else if (typeof problem.title === "string") message = problem.title;
   } catch {
     // no JSON: the status has to do
   }
-  return new Refusal(message, answer.status, again || answer.status >= 500);
+  return new Refusal(message, answer.status, again || answer.status >= 500, missing);
 }
+
+/** Whether a server is too old to know the address of the marks; every server that knows it says what is missing. */
+const isUnknownPath = (error: unknown, path: string): boolean => path === MARKS && error instanceof Refusal && error.status === 404 && error.missing === null;
+
+/** A mark as the server reads it. */
+const placeOf = (mark: Mark): object => ("x" in mark ? { click: [mark.x, mark.y] } : { box: [mark.left, mark.top, mark.right, mark.bottom] });
+
+const countsIn = (counts: string | readonly number[]): readonly number[] => (typeof counts === "string" ? decompressCounts(counts) : counts);
 
 function pause(milliseconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -263,7 +301,7 @@ export function readSummary(summary: Summary): Labelling {
   const order = segments.map((_, index) => index).sort((a, b) => segments[a].score - segments[b].score || b - a);
   for (const index of order) {
     const { counts } = summary.segments[index].segmentation;
-    paintCounts(segmentMap, width, height, typeof counts === "string" ? decompressCounts(counts) : counts, index + 1);
+    paintCounts(segmentMap, width, height, countsIn(counts), index + 1);
   }
   const labels = empty(summary.names.length);
   for (let at = 0; at < labels.length; at++) if (segmentMap[at]) labels[at] = segments[segmentMap[at] - 1].classIndex + 1;

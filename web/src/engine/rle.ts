@@ -37,7 +37,7 @@ export function compressCounts(counts: readonly number[]): string {
 }
 
 /** Writes `value` into `map` wherever the mask is set. Returns the number of pixels of the mask. */
-export function paintCounts(map: PixelMap, width: number, height: number, counts: readonly number[], value: number): number {
+export function paintCounts(map: PixelMap | Uint8Array, width: number, height: number, counts: readonly number[], value: number): number {
   let position = 0;
   let area = 0;
   for (let run = 0; run < counts.length; run++) {

@@ -144,7 +144,7 @@ export interface Engine {
   /** Learns the examples of a photo in place of those that it had before; none: forgets them. */
   teach(handle: Handle, examples: readonly Example[], signal?: AbortSignal): Promise<Taught>;
   /**
-   * The pixels that a mark stands for, one byte each; null if the engine learns it only with the example.
+   * The pixels that a mark stands for, one byte each, and that `teach` learns from it; null: the engine does not say.
    *
    * @param others the marks that the photo has already, so that an engine can begin to learn before there is a name
    */

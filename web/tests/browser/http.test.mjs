@@ -6,6 +6,7 @@ import { launch, open, root, serve } from "./page.mjs";
 import { FLAG, stripes } from "./pictures.mjs";
 
 const PNG = stripes([[0, 0, 0], [255, 255, 255]], 2, 1);
+const LEFT_HALF = "0`<`<"; // 0, 400, 400 in COCO's form
 const IN_FILE = [{ name: "-mug", regions: 2, photos: 1 }, { name: "cup", regions: 5, photos: 2 }];
 let server, browser, page, context, log, plan, down;
 
@@ -35,7 +36,8 @@ async function answer(request, response) {
         segments: [{ id: 0, name: names[0], score: 0.75, box: [0, 0, 20, 20], area: 400, share: 0.5, segmentation: { size: [20, 40], counts: [0, 400, 400] } }],
         settings: {}, warnings: [],
       });
-  } else if (call.path === "POST /v1/banks") json(201, { id: `bank-${count(call.path)}`, names: body.length ? IN_FILE : [] });
+  } else if (call.path === "POST /v1/marks") json(200, { size: [40, 20], marks: [{ box: [0, 0, 20, 20], area: 400, segmentation: { size: [20, 40], counts: LEFT_HALF } }] });
+  else if (call.path === "POST /v1/banks") json(201, { id: `bank-${count(call.path)}`, names: body.length ? IN_FILE : [] });
   else if (call.path.endsWith("/examples")) {
     const names = JSON.parse(body).examples.map(({ name }) => ({ name, regions: 3, photos: 1 }));
     json(200, { id: call.path.split("/")[3], names });
@@ -211,6 +213,89 @@ test("examples: all marks of the photo are sent, questions name the banks, and n
   await page.waitForFunction(() => document.querySelectorAll(".examples li").length === 1);
   assert.equal(bodies("/examples").at(-1).examples.length, 1);
   assert.equal(count("POST /v1/encode"), 1);
+});
+
+/** Marks the region at a place, without a name. */
+const mark = async (x) => {
+  if (!(await page.locator(".correction").count())) await page.getByRole("button", { name: "Correct", exact: true }).click();
+  const box = await page.locator(".frame").boundingBox();
+  await page.mouse.click(box.x + x * box.width, box.y + 0.5 * box.height);
+};
+const shownMark = async (x) => {
+  await mark(x);
+  await page.waitForSelector(".marked-layer");
+};
+/** How dark the photo is left and right while a region is marked: 0 where it is the region. */
+const darkened = () =>
+  page.evaluate(() => {
+    const layer = document.querySelector(".marked-layer");
+    return [0.1, 0.45, 0.55, 0.9].map((x) => layer.getContext("2d").getImageData(x * layer.width, layer.height / 2, 1, 1).data[3] > 100);
+  });
+
+test("the pixels that a click and a box stand for are shown before they are learned", async () => {
+  await start();
+  await shown();
+  await shownMark(0.25);
+  assert.deepEqual(await darkened(), [false, false, true, true]);
+  await page.keyboard.press("Escape");
+  assert.equal(await page.locator(".marked-layer").count(), 0);
+  const frame = await page.locator(".frame").boundingBox();
+  await page.mouse.move(frame.x + 0.1 * frame.width, frame.y + 0.1 * frame.height);
+  await page.mouse.down();
+  await page.mouse.move(frame.x + 0.4 * frame.width, frame.y + 0.9 * frame.height, { steps: 4 });
+  await page.mouse.up();
+  await page.waitForSelector(".marked-layer");
+  const [click, box] = log.filter(({ path }) => path === "POST /v1/marks").map(({ body, type }) => [type, JSON.parse(body)]);
+  assert.deepEqual(click, ["application/json", { id: "photo-1", marks: [{ click: [10, 10] }] }]);
+  assert.equal(box[1].marks.length, 1);
+  await page.getByRole("combobox", { name: "Name of the marked region" }).fill("widget");
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Done" }).waitFor();
+  assert.deepEqual(bodies("/examples").at(-1).examples, [{ name: "widget", ...box[1].marks[0] }]);
+  assert.equal(await page.locator(".marked-layer").count(), 0);
+  assert.equal(count("POST /v1/encode"), 1);
+});
+
+test("an older server does not say the pixels: the mark alone is shown, and it is asked once", async () => {
+  plan["POST /v1/marks"] = [[404, { title: "Not Found", detail: "there is nothing at this address; /openapi.json describes the interface" }]];
+  await start();
+  await shown();
+  await mark(0.25);
+  await page.locator(".mark.pending.point").waitFor();
+  await page.waitForFunction(() => performance.getEntriesByType("resource").some(({ name, responseEnd }) => name.endsWith("/v1/marks") && responseEnd > 0));
+  await teach(0.25, "widget");
+  await teach(0.75, "part");
+  assert.equal(count("POST /v1/marks"), 1);
+  assert.equal(count("POST /v1/encode"), 1);
+  assert.equal(await page.locator(".marked-layer").count() + (await page.getByRole("alert").count()), 0);
+  assert.equal(bodies("/examples").at(-1).examples.length, 2);
+});
+
+test("a photo that the server has dropped is encoded again for its pixels", async () => {
+  plan["POST /v1/marks"] = [[404, { title: "Not Found", missing: "photo" }]];
+  await start();
+  await shown();
+  await shownMark(0.25);
+  assert.deepEqual(bodies("/v1/marks").map(({ id }) => id), ["photo-1", "photo-2"]);
+});
+
+test("a mark that cannot be learned is refused before it has a name, and only while it is marked", async () => {
+  const detail = "the model proposes no mask at (10, 10): give a box or a mask";
+  plan["POST /v1/marks"] = [[422, { title: "Unprocessable", detail }]];
+  await start();
+  await shown();
+  await mark(0.25);
+  await page.locator(".correction").getByRole("alert").filter({ hasText: detail }).waitFor();
+  await shownMark(0.75);
+  assert.equal(await page.getByRole("alert").count(), 0);
+  let refuse;
+  await page.route("**/v1/marks", (route) => (refuse = () => route.fulfill({ status: 422, json: { detail } })), { times: 1 });
+  await mark(0.25);
+  await page.waitForFunction(() => !document.querySelector(".marked-layer"));
+  await page.keyboard.press("Escape");
+  await refuse();
+  await page.waitForFunction(() => performance.getEntriesByType("resource").filter(({ name }) => name.endsWith("/v1/marks")).length === 3);
+  assert.equal(await page.getByRole("alert").count(), 0);
 });
 
 test("a bank that is opened stays apart from marks, and both are saved as one", async () => {

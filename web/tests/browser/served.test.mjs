@@ -149,6 +149,7 @@ test("examples: a marked region is learned, the next photo follows, and the code
   const learn = async (x, y, name, count) => {
     const box = await page.locator(".frame").boundingBox();
     await page.mouse.click(box.x + x * box.width, box.y + y * box.height);
+    await page.waitForSelector(".marked-layer");
     await page.getByRole("combobox", { name: "Name of the marked region" }).fill(name);
     await page.keyboard.press("Enter");
     await page.waitForFunction((wanted) => document.querySelectorAll(".examples li").length === wanted, count, { timeout: 120_000 });
@@ -190,6 +191,61 @@ test("examples: a marked region is learned, the next photo follows, and the code
   const [byCommand, byLines, count] = execFileSync(python, ["-c", compare, labels, out, saved], { encoding: "utf8" }).split(" ").map(Number);
   assert.deepEqual([byCommand, byLines], [1, 1]);
   assert.ok(count > 2, "several names are found");
+  assert.deepEqual(errors, []);
+});
+
+test("the pixels that the page shows for a click and a box are those that are learned", { timeout: 180_000 }, async () => {
+  await start("#sample=coffee&names=wooden+table,spoon");
+  await settled(page);
+  await page.getByRole("button", { name: "Correct", exact: true }).click();
+  const frame = await page.locator(".frame").boundingBox();
+  const at = ([x, y]) => [frame.x + x * frame.width, frame.y + y * frame.height];
+  const [click, ...corners] = [[0.55, 0.4], [0.2, 0.1], [0.85, 0.9]];
+  const shown = async () => {
+    const asked = page.waitForRequest("**/v1/marks");
+    return { sent: async () => (await asked).postDataJSON().marks, pixels: () => page.waitForSelector(".marked-layer").then(() => page.evaluate(() => {
+      const { width, height } = document.querySelector(".marked-layer");
+      const { data } = document.querySelector(".marked-layer").getContext("2d").getImageData(0, 0, width, height);
+      // Clear, or a part of the white outline; what is outside is darkened.
+      return { width, height, inside: Array.from({ length: width * height }, (_, i) => Number([0, 255].includes(data[4 * i + 3]))) };
+    })) };
+  };
+  const found = [];
+  for (const act of [
+    () => page.mouse.click(...at(click)),
+    async () => {
+      await page.mouse.move(...at(corners[0]));
+      await page.mouse.down();
+      await page.mouse.move(...at(corners[1]), { steps: 5 });
+      await page.mouse.up();
+    },
+  ]) {
+    const { sent, pixels } = await shown();
+    await act();
+    found.push({ marks: await sent(), ...(await pixels()) });
+    await page.keyboard.press("Escape");
+  }
+  writeFileSync(join(folder, "shown.json"), JSON.stringify(found));
+  const compare = `
+import json, sys
+import numpy as np
+import deop
+from deop.bank.marks import Box, Click, masks_of
+(encoded,) = deop.load("nano", engine="onnx", device="cpu").encode([sys.argv[1]])
+for shown in json.load(open(sys.argv[2])):
+    (mark,) = shown["marks"]
+    mark = Click(*mark["click"]) if "click" in mark else Box(*mark["box"])
+    (mask,) = masks_of([mark], encoded.photo.shape[:2], encoded.masks, encoded.canvas)
+    inside = np.array(shown["inside"], bool).reshape(shown["height"], shown["width"])
+    rows, columns = (((np.arange(count) + 0.5) * side / count).astype(int) for count, side in zip(inside.shape, mask.shape))
+    print((inside == mask[np.ix_(rows, columns)]).mean(), mask.mean())
+`;
+  const lines = execFileSync(python, ["-c", compare, join(EXAMPLES, "coffee.jpg"), join(folder, "shown.json")], { encoding: "utf8", env: environment }).trim().split("\n");
+  assert.equal(lines.length, 2);
+  for (const line of lines) {
+    const [equal, share] = line.split(" ").map(Number);
+    assert.ok(equal === 1 && share > 0.02 && share < 0.7, line);
+  }
   assert.deepEqual(errors, []);
 });
 
