@@ -1,6 +1,6 @@
 """Measures what learned anchors gain over training-free pooling: one recipe of stage 3, several seeds, one data set.
 
-    python benchmarks/anchors_gain.py ../shared/data/coco-mini
+    python -m benchmarks.anchors_gain ../shared/data/coco-mini
 
 The recipe runs once per seed. The trained models and the model that they started from, which pools, are evaluated on
 the same validation photos. Intervals of the gains are from a paired bootstrap over the photos
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from ablation import Row, Setting, compare, measure
+from benchmarks.ablation import Row, Setting, measure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -33,7 +33,7 @@ SCORES = {"miou": "mIoU", "pixel_accuracy": "pixels"}
 
 def measured(rows: list[Row], bootstrap: Bootstrap) -> dict[str, Any]:
     """The scores of the first row, and the gains of the others."""
-    gains = [compare(row, rows[0], bootstrap) for row in rows[1:]]
+    gains = [row.minus(rows[0], bootstrap) for row in rows[1:]]
     summary: dict[str, Any] = {"pooling": {key: rows[0].scores[key] for key in SCORES}, "seeds": []}
     for row, gain in zip(rows[1:], gains, strict=True):
         summary["seeds"].append({key: {"score": row.scores[key], **gain[key]} for key in SCORES})

@@ -1,6 +1,6 @@
 """What examples beside words gain: mIoU with banks of 5, 20 and 80 photos, against words alone and fine-tuning.
 
-    python benchmarks/bank.py ../shared/data/msrc --finetune --plot bank.png
+    python -m benchmarks.bank ../shared/data/msrc --finetune --plot bank.png
 
 For each number of photos and each draw, photos are drawn from the training split, as `deop train finetune` draws them
 with the same seed, and learned as examples. Scores are measured on the validation split, which is in no bank. Gains
@@ -10,7 +10,7 @@ are used again: use another folder for other data or another model.
 
 Choices of the method are not made on validation photos, but on photos of the training split kept apart from the banks:
 
-    python benchmarks/bank.py ../shared/data/msrc --kept-apart 60 --fold 1 --hide --quantile 0.8 --out runs/bank-fold-1
+    python -m benchmarks.bank ../shared/data/msrc --kept-apart 60 --fold 1 --hide --quantile 0.8 --out runs/bank-fold-1
 """
 
 import json
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from finetune_gain import check_same_recipe, numbers_in
+from benchmarks.finetune_gain import check_same_recipe, numbers_in
 from rich.console import Console
 from rich.table import Table
 
@@ -309,8 +309,8 @@ def main(
         draw_plot(words, rows, plot)
     if json_file:
         kept = {key: words.scores[key] for key in ("miou", "hiou", "seen_miou", "unseen_miou", "per_class", "images")}
-        with replacing(json_file) as file:
-            file.write((json.dumps({"words": kept, "rows": rows}, indent=2) + "\n").encode())
+        with replacing(json_file) as written:
+            written.write((json.dumps({"words": kept, "rows": rows}, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main(
     label_of = np.array([*(index_of[name] for name in data.names), -1], np.int32)
     rules = CANDIDATES if candidates else (ALL, LIMITS)
     count = len(names.names)
-    sums = [Scores(*np.zeros((3, count), np.int64), [], []) for _ in rules]
+    sums = [Scores(*(np.zeros(count, np.int64) for _ in range(3)), photo_miou=[], names=[]) for _ in rules]
     pairs = data.pairs[:limit]
     for pair in track(pairs, "segmenting"):
         truth = label_of[data.labels(pair)]

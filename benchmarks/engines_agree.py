@@ -108,7 +108,7 @@ def run(model: Any, data: LabelledData, protocol: Protocol, progress: Callable[[
             tuple(segment.class_id for segment in panoptic.segments),
         )
 
-    result.scores = evaluate(recording, data, protocol, progress, bootstrap=Bootstrap(1), watch=keep)  # type: ignore[arg-type]
+    result.scores = evaluate(recording, data, protocol, progress, bootstrap=Bootstrap(1), watch=keep)
     return result
 
 

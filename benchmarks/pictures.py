@@ -9,7 +9,7 @@ Reliability and fine-tuning have plots of their own (``recipes.nano.calibrate``,
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -203,7 +203,8 @@ class Scene:
         """Grid, and weights (L, L) of the last block without severance, averaged over the heads."""
         features = self.encoder.trunk(self.pixels[None])
         x = self.encoder.tokens(features)
-        *before, last = self.encoder.blocks
+        blocks: list[Any] = list(self.encoder.blocks)
+        *before, last = blocks
         for block in before:
             x = block(x)
         normed = last.norm1(x)
