@@ -175,7 +175,7 @@ def test_bicubic_weights(count):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rule", ["grid", "count"])
+@pytest.mark.parametrize("rule", ["grid", "count", "offset", "antialiased"])
 @pytest.mark.parametrize("grid", [(4, 4), (2, 8), (3, 5), (16, 1)])
 def test_positions_within_an_image(grid, rule):
     torch.manual_seed(0)

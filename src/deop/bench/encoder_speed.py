@@ -48,7 +48,9 @@ def encoder_flops(config: VisionConfig, size: tuple[int, int], severed: int = 0)
     saved = severed * (tokens * 2 * width**2 + attention)
     embedding = patches * 3 * config.patch**2 * width
     projection = tokens * width * config.output
-    return 2 * (config.layers * (linear + attention) - saved + embedding + projection)
+    fits = (rows, columns) == (config.grid, config.grid)
+    positions = 0 if fits else rows * config.grid * (config.grid + columns) * width
+    return 2 * (config.layers * (linear + attention) - saved + positions + embedding + projection)
 
 
 class MatrixProduct:

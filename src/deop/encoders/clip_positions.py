@@ -1,12 +1,14 @@
 """Position tables of CLIP's vision transformer, fitted to images of any size (docs/method.md §3, "Positions")."""
 
-from typing import Any
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deop.networks.resize_matrices import antialiased_weights, bicubic_weights
+
+OFFSET = 0.1
+"""What the rule "offset" adds to the sides of a grid."""
 
 
 def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "grid") -> Tensor:
@@ -22,21 +24,13 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     Returns:
         (1 + gh * gw, C), or ``table`` itself.
     """
-    side = round((table.shape[0] - 1) ** 0.5)
+    side = _side(table)
     if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
         return table
-    if rule == "antialiased" and grid[1] == 1:
-        return positions_within(table, grid, grid, rule)  # torch 2.13 repeats the first row in results of one column
-    square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    if rule == "antialiased":
-        fitted = F.interpolate(square.float(), size=grid, mode="bilinear", align_corners=False, antialias=True)[0]
-        return torch.cat([table[:1], fitted.to(table.dtype).flatten(1).T])
-    size: dict[str, Any] = {"size": grid}
-    if rule == "offset":
-        size = {"scale_factor": ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)}
-    # In float32: not every device has a half-precision kernel for bicubic, and the table is small.
-    fitted = F.interpolate(square.float(), **size, mode="bicubic", align_corners=False)[0].to(table.dtype)
-    return torch.cat([table[:1], fitted.flatten(1).T])
+    weights = _weights if torch.compiler.is_compiling() else _kept_weights
+    rows, columns = (weights(side, count, rule, table.device) for count in grid)
+    with torch.autocast(table.device.type, enabled=False):  # in float32: the table is small
+        return torch.cat([table[:1], _resized(table, rows, columns)])
 
 
 def positions_within(
@@ -53,15 +47,43 @@ def positions_within(
     Returns:
         (1 + gh * gw, C); rows of patches beyond ``extent`` have no meaning.
     """
-    side = round((table.shape[0] - 1) ** 0.5)
-    square = table[1:].unflatten(0, (side, side)).permute(2, 0, 1).float()
+    side = _side(table)
+    lengths = [length if isinstance(length, Tensor) else torch.scalar_tensor(length) for length in extent]
+    if rule == "offset":
+        differs = 1 - (lengths[0] == side).float() * (lengths[1] == side).float()  # else the table is used as it is
+        extent = (lengths[0] + OFFSET * differs, lengths[1] + OFFSET * differs)
     weights = antialiased_weights if rule == "antialiased" else bicubic_weights
-    rows, columns = (weights(side, length, count).to(square.device) for length, count in zip(extent, grid, strict=True))
-    fitted = (rows @ square @ columns.mT).flatten(1).T.to(table.dtype)
+    rows, columns = (weights(side, length, count).to(table.device) for length, count in zip(extent, grid, strict=True))
+    fitted = _resized(table, rows, columns)
     if rule == "count":
-        lengths = [length if isinstance(length, Tensor) else torch.scalar_tensor(length) for length in extent]
         down, across = (torch.arange(count) for count in grid)
         place = (down[:, None] * lengths[1].long() + across).flatten().clamp_max(side * side - 1)
         as_counted = lengths[0].long() * lengths[1].long() == side * side
         fitted = torch.where(as_counted, table[1:][place], fitted)
     return torch.cat([table[:1], fitted])
+
+
+def _side(table: Tensor) -> int:
+    return round((table.shape[0] - 1) ** 0.5)
+
+
+def _weights(side: int, count: int, rule: str, device: torch.device) -> Tensor:
+    """(count, side) float32, the weights of one side."""
+    length = torch.scalar_tensor(count + OFFSET) if rule == "offset" else count
+    return (antialiased_weights if rule == "antialiased" else bicubic_weights)(side, length, count).to(device)
+
+
+@lru_cache(maxsize=64)
+def _kept_weights(side: int, count: int, rule: str, device: torch.device) -> Tensor:
+    """``_weights``, which would have to be brought to the device for each image."""
+    with torch.inference_mode(False):  # training may need them later
+        return _weights(side, count, rule, device)
+
+
+def _resized(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The table of patches (g * g, C) without the first row, as (gh * gw, C).
+
+    As products, which take a quarter of the time of torch's bicubic resize, and keep the order of the table.
+    """
+    cells = (rows @ table[1:].float().unflatten(0, (rows.shape[1], -1)).flatten(1)).unflatten(1, (columns.shape[1], -1))
+    return (columns @ cells).flatten(0, 1).to(table.dtype)
