@@ -1,5 +1,6 @@
 """Types of arguments: what the module's own examples do not show."""
 
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ HINTS = st.sampled_from([bool, int, float, str, bool | None, str | int, tuple[in
 @given(st.lists(VALUES, max_size=6), HINTS, st.sampled_from([tuple, list]))
 def test_a_tuple_matches_if_each_of_its_values_does(values, hint, kind):
     """Values of one type are not all looked at, which must not show, also where they are tuples themselves."""
-    assert matches(kind(values), tuple[hint, ...]) == all(matches(value, hint) for value in values)
+    assert matches(kind(values), GenericAlias(tuple, (hint, ...))) == all(matches(value, hint) for value in values)
 
 
 def test_the_last_of_many_values_is_checked():
