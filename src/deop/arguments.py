@@ -10,7 +10,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -87,8 +87,9 @@ def matches(value: Any, hint: Any) -> bool:
     if origin is tuple:
         if not isinstance(value, (tuple, list)):
             return False
-        hints = [inner[0]] * len(value) if inner[-1] is ... else list(inner)
-        return len(hints) == len(value) and all(map(matches, value, hints))
+        if inner[-1] is ...:
+            return all(matches(item, inner[0]) for item in _one_of_each_type(value))
+        return len(inner) == len(value) and all(map(matches, value, inner))
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -101,6 +102,12 @@ def matches(value: Any, hint: Any) -> bool:
     if kind is collections.abc.Sequence:
         kind = collections.abc.Iterable  # arrays and tensors are not subclasses of Sequence
     return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _one_of_each_type(values: Sequence[Any]) -> Collection[Any]:
+    """The values that have to be checked: of thousands of names, one; all if some are tuples, whose items matter."""
+    by_type = dict(zip(map(type, values), values, strict=True))
+    return values if any(issubclass(kind, (tuple, list)) for kind in by_type) else by_type.values()
 
 
 def _is_numpy_bool(value: Any) -> bool:

@@ -26,7 +26,7 @@ from deop.results.name_lookup import find_names
 from deop.settings import Card, Settings
 from deop.severance import Severance
 from deop.surface import ModelSurface
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.vocabulary import Vocabulary
 from deop.weights.pretrained import Pretrained

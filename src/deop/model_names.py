@@ -11,7 +11,8 @@ from deop.errors import SettingError, VocabularyError
 from deop.protocols import TextEncoder, is_table
 from deop.settings import Settings
 from deop.text.calibration import Calibration
-from deop.text.embedding import Classes, embed_vocabulary
+from deop.text.embedded_classes import Classes
+from deop.text.embedding import embed_vocabulary
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.templates import NONE, parse_templates
 from deop.text.vocabulary import Vocabulary, VocabularyWarning

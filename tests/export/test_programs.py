@@ -7,7 +7,7 @@ from deop.images.canvas import Canvas
 from deop.labelling.assembly import semantic
 from deop.labelling.classification import classify, probabilities
 from deop.labelling.masks import PhotoMasks
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -435,13 +435,16 @@ def test_votes_are_computed_for_a_bounded_number_of_names_and_pixels(most, monke
     monkeypatch.setattr(assembly, "strongest", recorded)
     monkeypatch.setattr(assembly, "MAX_VOTES", most)
     for height, width in ((1, 2), (2, 1), (3, 20), (20, 3), (9, 10)):
-        votes, offset = rng.random((4, 3)).astype(np.float32), rng.random(4).astype(np.float32)
+        votes, offset = rng.random((5, 3)).astype(np.float32), rng.random(5).astype(np.float32)
+        votes[-1] *= 9  # larger than all others, but does not compete
+        names = np.array([2, 5, 6, 9], np.int32)
         masks = rng.random((3, height, width)).astype(np.float32)
-        best, winner = assembly._vote(votes, offset, masks, None, None)
+        winner, best, last = assembly._vote(names, votes, offset, masks, None, None)
         expected = np.einsum("kn,nhw->khw", votes, masks) + offset[:, None, None]
-        np.testing.assert_allclose(best, expected.max(0), rtol=1e-5)
-        np.testing.assert_array_equal(winner, expected.argmax(0))
-        assert (best.dtype, winner.dtype) == (np.float32, np.int64)
+        np.testing.assert_allclose(best, expected[:-1].max(0), rtol=1e-5)
+        np.testing.assert_array_equal(winner, names[expected[:-1].argmax(0)])
+        np.testing.assert_allclose(last, expected[-1], rtol=1e-5)
+        assert (winner.dtype, best.dtype, last.dtype) == (np.int32, np.float32, np.float32)
     assert all(size <= most or pixels == 1 for size, pixels in sizes)
 
 
@@ -455,16 +458,18 @@ def test_names_that_lose_in_all_cells_are_not_resized(upright, monkeypatch):
         return strongest(maps)
 
     monkeypatch.setattr(assembly, "strongest", recorded)
-    votes = np.array([[0.05, 0.05], [0.9, 0.1], [0.2, 0.2], [0.1, 0.9]], np.float32)
+    names, offset = np.arange(4, dtype=np.int32), np.zeros(5, np.float32)
+    votes = np.array([[0.05, 0.05], [0.9, 0.1], [0.2, 0.2], [0.1, 0.9], [1, 1]], np.float32)
     masks = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
     weights = np.array([[1, 0], [0.6, 0.4], [0.4, 0.6], [0, 1]], np.float32)
     if upright:
-        best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks.transpose(0, 2, 1), weights, None)
-        best, winner = best.T, winner.T
+        found = assembly._vote(names, votes, offset, masks.transpose(0, 2, 1), weights, None)
+        winner, best, last = (values.T for values in found)
     else:
-        best, winner = assembly._vote(votes, np.zeros(4, np.float32), masks, None, weights)
+        winner, best, last = assembly._vote(names, votes, offset, masks, None, weights)
     assert winner.tolist() == [[1, 1, 3, 3]]
     np.testing.assert_allclose(best, [[0.9, 0.58, 0.58, 0.9]], rtol=1e-6)
+    np.testing.assert_allclose(last, 1, rtol=1e-6)
     assert resized == [3]
 
 

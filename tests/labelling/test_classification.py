@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deop.labelling import classification
 from deop.regions import classification as reference
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 from tests.conftest import assert_parity
 
 
@@ -25,13 +25,15 @@ def unit_rows(rng, count, width=8):
     learned=st.booleans(),
     offset=st.booleans(),
     rest=st.none() | st.integers(0, 5),
+    without_rows=st.sets(st.integers(0, 5)),
     order=st.randoms(use_true_random=False),
     seed=st.integers(0, 1000),
 )
-def test_equals_torch(names, synonyms, background, regions, learned, offset, rest, order, seed):
-    """In any order of the rows: those of rivals may belong to a name in the middle."""
+def test_equals_torch(names, synonyms, background, regions, learned, offset, rest, without_rows, order, seed):
+    """In any order of the rows: those of rivals may belong to a name in the middle; some names may have none."""
     rng = np.random.default_rng(seed)
     owners = [*range(names), *rng.integers(0, names, synonyms).tolist(), *[names] * background]
+    owners = [name for name in owners if name not in without_rows] or [names]
     order.shuffle(owners)
     owner = np.array(owners, np.int64)
     offsets = -3 * rng.integers(0, 2, len(owner)).astype(np.float32) if offset else None

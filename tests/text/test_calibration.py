@@ -14,7 +14,8 @@ from deop.model import DeOP
 from deop.regions.classification import classify
 from deop.settings import Settings
 from deop.text.calibration import Calibration
-from deop.text.embedding import Classes, calibrate_classes
+from deop.text.embedded_classes import Classes
+from deop.text.embedding import calibrate_classes
 from deop.text.vocabulary import Vocabulary
 
 CURVE = ((0.1, 0.05), (0.5, 0.4), (0.9, 0.8))

@@ -12,7 +12,7 @@ from deop.images.reading import read_photo
 from deop.labelling.masks import PhotoMasks
 from deop.settings import Card, Settings
 from deop.surface import ModelSurface
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 
 SURE = 30.0
 

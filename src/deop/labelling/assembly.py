@@ -179,12 +179,11 @@ def _label_window(
         winner = int(offset.argmax())
         return int(names[winner]), float(offset[winner]), float(covered)
     kept = _possible(votes, offset, window.low[varying], window.high[varying])
-    names, votes, offset = names[kept], votes[kept], offset[kept]
-    masks = window.at_input(varying)
-    coverage = window.enlarge(masks.sum(0)[None])[0] + covered
     rows, columns = (None if side is None else side.outer for side in (window.row, window.column))
-    best, index = _vote(votes, offset, masks, rows, columns)
-    return names[index], best, coverage
+    # The sum of the masks is one more row of the same product, in which every mask counts once.
+    votes = np.concatenate([votes[kept], np.ones((1, len(varying)), np.float32)])
+    offset = np.append(offset[kept], covered)
+    return _vote(names[kept], votes, offset, window.at_input(varying), rows, columns)
 
 
 def _possible(votes: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -199,44 +198,51 @@ def _possible(votes: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.n
 
 
 def _vote(
-    votes: np.ndarray, offset: np.ndarray, masks: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Highest vote of each pixel and its index; if there are too many names, of one quarter after the other.
+    names: np.ndarray,
+    votes: np.ndarray,
+    offset: np.ndarray,
+    masks: np.ndarray,
+    rows: np.ndarray | None,
+    columns: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The name with the highest vote at each pixel; if there are too many names, of one quarter after the other.
 
     Args:
-        votes: (k, n) float32.
-        offset: (k,) float32, added to the votes.
+        names: (k,) int32, indices of the names.
+        votes: (k + 1, n) float32, those of the names; the last row does not compete.
+        offset: (k + 1,) float32, added to the votes.
         masks: (n, h', w') float32, at the size of the network input.
         rows: (h, h') float32, resizes rows to the photo; None: h = h'.
         columns: (w, w') float32, the same for columns.
 
     Returns:
-        Two arrays (h, w): float32, int64.
+        Three arrays (h, w): the name, int32; its vote, float32; and the sum of the last row of the votes, float32.
     """
     height = masks.shape[1] if rows is None else len(rows)
     width = masks.shape[2] if columns is None else len(columns)
-    if height * width > 1 and len(votes) * height * width > MAX_VOTES:
-        best, winner = np.empty((height, width), np.float32), np.empty((height, width), np.int64)
+    if height * width > 1 and len(names) * height * width > MAX_VOTES:
+        winner, (best, last) = np.empty((height, width), np.int32), np.empty((2, height, width), np.float32)
         for part_rows, cell_rows, row_weights in _halves(height, rows):
             for part_columns, cell_columns, column_weights in _halves(width, columns):
                 part = np.ascontiguousarray(masks[:, cell_rows, cell_columns])
-                kept = _possible(votes, offset, part.min((1, 2)), part.max((1, 2)))
-                top, index = _vote(votes[kept], offset[kept], part, row_weights, column_weights)
-                best[part_rows, part_columns], winner[part_rows, part_columns] = top, kept[index]
-        return best, winner
+                kept = _possible(votes[:-1], offset[:-1], part.min((1, 2)), part.max((1, 2)))
+                chosen, place = np.append(kept, len(names)), (part_rows, part_columns)
+                winner[place], best[place], last[place] = _vote(
+                    names[kept], votes[chosen], offset[chosen], part, row_weights, column_weights
+                )
+        return winner, best, last
     maps = votes @ masks.reshape(len(masks), -1)
     maps += offset[:, None]
-    if len(maps) == 1 or (rows is None and columns is None):
-        kept = np.arange(len(maps))
-    else:
+    if len(names) > 1 and (rows is not None or columns is not None):
         # A name that another one exceeds in all cells also loses at every pixel between them.
-        kept = np.flatnonzero((maps - maps[maps.sum(1).argmax()]).max(1) >= -SLACK * (1 + maps.max()))
-        maps = maps[kept]
+        named = maps[:-1]
+        kept = np.flatnonzero((named - named[named.sum(1).argmax()]).max(1) >= -SLACK * (1 + named.max()))
+        names, maps = names[kept], maps[np.append(kept, len(named))]
     maps = maps.reshape(-1, *masks.shape[1:])
     maps = maps if rows is None else rows @ maps
-    maps = maps if columns is None else maps @ columns.T
-    best, index = strongest(maps)
-    return best, kept[index]
+    maps = maps if columns is None else maps @ np.ascontiguousarray(columns.T)
+    best, index = strongest(maps[:-1])
+    return names[index], best, maps[-1]
 
 
 def _halves(length: int, weights: np.ndarray | None) -> Iterator[tuple[slice, slice, np.ndarray | None]]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from deop.settings import TEMPERATURE
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 
 
 def classify(
@@ -34,29 +34,19 @@ def class_logits(regions: np.ndarray, classes: Classes, temperature: float = TEM
     """As ``classify`` without a "no object" vector: the last column is the background, or -inf without one."""
     # The factor goes to the regions, which are fewer than the rows or the similarities.
     scaled = np.float32(temperature) * regions.astype(np.float32)
+    columns = classes.columns
+    count = len(columns.rows)
     logits = np.empty((len(regions), len(classes.names) + 1), np.float32)
-    # Mostly, the first rows are one for each name. Their similarities need no other array, which saves time with many.
-    first = classes.owner[: logits.shape[1]]
-    lead = len(first) - np.count_nonzero(np.logical_or.accumulate(first != np.arange(len(first))))
-    np.matmul(scaled, classes.rows[:lead].T, out=logits[:, :lead])
-    if classes.offset is not None:
-        logits[:, :lead] += classes.offset[:lead]
-    logits[:, lead:] = -np.inf
-    if lead == len(classes.owner):
-        return logits
-    similarity = scaled @ classes.rows[lead:].T
-    if classes.offset is not None:
-        similarity += classes.offset[lead:]
-    # Of the other rows, those of one name together; NumPy's reduceat takes several times as long.
-    order = np.argsort(classes.owner[lead:], kind="stable")
-    owner = classes.owner[lead:][order]
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    ends = np.append(starts[1:], len(order))
-    best = similarity[:, order[starts]]
-    for group in np.flatnonzero(ends - starts > 1).tolist():
-        best[:, group] = similarity[:, order[starts[group] : ends[group]]].max(1)
-    owner = owner[starts]
-    logits[:, owner] = np.maximum(logits[:, owner], best)
+    np.matmul(scaled, columns.rows.T, out=logits[:, :count])
+    if columns.offset is not None:
+        logits[:, :count] += columns.offset
+    logits[:, count:] = -np.inf
+    if len(columns.more):
+        further = columns.more @ scaled.T
+        if columns.more_offset is not None:
+            further += columns.more_offset[:, None]
+        best = np.maximum.reduceat(further, columns.starts).T
+        logits[:, columns.columns] = np.maximum(logits[:, columns.columns], best)
     return logits
 
 

@@ -79,10 +79,10 @@ def assemble(
     masks, canvas, rest = encoded.masks, encoded.canvas, vocabulary.everything_else
     limits = raw_limits(vocabulary, settings, thresholds)
     if mode == "semantic":
-        named = semantic_map(encoded, scores, vocabulary, settings, thresholds)
+        named = semantic_map(encoded, scores, vocabulary, settings, limits)
         result = Segmentation.from_semantic(photo, names, *named, record, isthing=vocabulary.things, source=source)
     elif not encoded.masks_are_instances:
-        named = semantic_map(encoded, scores, vocabulary, settings, thresholds)
+        named = semantic_map(encoded, scores, vocabulary, settings, limits)
         # As in the other way to find segments, a kind of stuff needs a mask: not every second-best name is a segment.
         stuff = segments.names_of_masks(scores, masks, threshold=limits) if mode == "panoptic" else None
         cells = mask_cells(masks, canvas)
@@ -115,14 +115,22 @@ def assemble(
 
 
 def semantic_map(
-    encoded: MaskedPhoto, scores: np.ndarray, vocabulary: Vocabulary, settings: Settings, thresholds: Sequence[float]
+    encoded: MaskedPhoto, scores: np.ndarray, vocabulary: Vocabulary, settings: Settings, limits: np.ndarray
 ) -> SemanticMap:
-    """The name of each pixel and its confidence, before calibration; arguments as for ``assemble``."""
+    """The name of each pixel and its confidence, before calibration.
+
+    Args:
+        encoded: as for ``assemble``, also ``scores``, ``vocabulary`` and ``settings``.
+        scores: (N, K + 1).
+        vocabulary: the K names.
+        settings: the model's settings.
+        limits: the minimum score of each name before calibration, from ``raw_limits``.
+    """
     return semantic(
         scores,
         encoded.masks,
         encoded.canvas,
-        threshold=raw_limits(vocabulary, settings, thresholds),
+        threshold=limits,
         claim=settings.claim,
         none_competes=bool(vocabulary.background),
         smallest_region=settings.smallest_region,

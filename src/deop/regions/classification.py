@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deop.settings import TEMPERATURE
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 
 
 @dataclass(frozen=True)
 class ClassTensors:
-    """``deop.text.embedding.Classes`` as tensors on one device, possibly with gradients.
+    """``deop.text.embedded_classes.Classes`` as tensors on one device, possibly with gradients.
 
     Attributes:
         rows: (M, C) float32 of unit length.

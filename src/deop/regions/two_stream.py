@@ -17,7 +17,7 @@ from deop.proposals.types import Proposals
 from deop.protocols import VisionEncoder
 from deop.regions.classification import ClassTensors, class_logits, no_object_logits, probabilities
 from deop.settings import TEMPERATURE
-from deop.text.embedding import Classes
+from deop.text.embedded_classes import Classes
 
 CROP_SIDE = 224
 """Side of a crop in pixels; published CLIP models were trained with it."""

@@ -10,6 +10,7 @@ from deop.arrays import to_float32
 from deop.errors import VocabularyError
 from deop.protocols import TextEncoder, is_table
 from deop.text.calibration import Calibration
+from deop.text.embedded_classes import Classes
 from deop.text.embedding_cache import EmbeddingCache
 from deop.text.everything_else import COMMON, SAME_MEANING, means_everything_else, names_the_same
 from deop.text.templates import NONE, fill
@@ -18,29 +19,6 @@ from deop.text.words import WordReader
 
 _SENTENCES_WITHOUT_PROGRESS = 200
 _MIN_NAMES_PER_STEP = 16  # embedded between two writes to the cache
-
-
-@dataclass(frozen=True)
-class Classes:
-    """A vocabulary in the joint space.
-
-    Attributes:
-        rows: (M, C) float32 of unit length: every synonym of every name, then the background and the rivals.
-        owner: (M,) int64 in [0, K]: the name that a row belongs to; K for background and rivals. A name may have none.
-        names: the K display names.
-        offset: (M,) float32 added to the logits of the rows, or None.
-        everything_else: index of the name that the rivals belong to and that the learned "no object" vector stands
-            for; None: these belong to none of the names, K.
-    """
-
-    rows: np.ndarray
-    owner: np.ndarray
-    names: tuple[str, ...]
-    offset: np.ndarray | None = None
-    everything_else: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def embed_vocabulary(

@@ -122,7 +122,6 @@ class Vocabulary:
         Warns:
             VocabularyWarning: some names cannot be found, because they are guessed to be stuff.
         """
-        stuff = [name for k, name in enumerate(self.names) if not self.things[k] and k not in self._everything_else]
         if mode != "instance" or self.source is not None:
             return
         if not any(self.things):
@@ -131,6 +130,7 @@ class Vocabulary:
                 f'semantic or panoptic mode, or say which names are things with things="{shorten(self.names[0])}" '
                 "(--things)"
             )
+        stuff = [name for k, name in enumerate(self.names) if not self.things[k] and k not in self._everything_else]
         if warn and stuff and self.isthing is None:
             things = ", ".join(name for name, isthing in zip(self.names, self.things, strict=True) if isthing)
             warnings.warn(
