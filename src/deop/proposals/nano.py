@@ -18,7 +18,7 @@ from deop.images.preprocessing import Normalization, constant_on, statistics_on
 from deop.networks.attention import attend
 from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
 from deop.networks.positions import sine_positions
-from deop.networks.resampling import pool_cells, resize_bilinear
+from deop.networks.resampling import double, pool_cells, resize_bilinear
 from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.refinement import refine_division
 from deop.proposals.types import Proposals
@@ -240,9 +240,9 @@ class NanoProposer(nn.Module):
             reversed(self.sources), reversed(self.refine), reversed(features), strict=True
         ):
             lateral = source(feature)
-            x = refine(lateral if x is None else lateral + resize_bilinear(x, lateral.shape[-2:]))
+            x = refine(lateral if x is None else lateral + double(x, lateral.shape[-2:]))
             levels.append(x)
-        fine, half = self.pixels(levels[3]), self.pixels(levels[2])
+        fine, half = levels[3], levels[2]
         coarse = levels[1]  # stride 16
         grid = (coarse.shape[-2], coarse.shape[-1])
         tokens = self.tokens(coarse)
@@ -265,9 +265,15 @@ class NanoProposer(nn.Module):
         return logits
 
     def _division(self, query: Tensor, pixels: Tensor) -> Tensor:
-        """Logits (B, Q, h, w) of queries (B, Q, C) over pixel embeddings (B, pixel_width, h, w)."""
+        """Logits (B, Q, h, w) of queries (B, Q, C) over a map (B, pixel_width, h, w) of the pyramid."""
         kernel = self.kernel(self.norm(query))
-        return torch.einsum("bqc,bchw->bqhw", kernel[..., :-1], pixels) + kernel[..., -1, None, None]
+        weights, offset, bias = kernel[..., :-1], kernel[..., -1:], self.pixels.bias
+        assert bias is not None
+        # k (W p + b) = (k W) p + k b: there are fewer queries than pixels.
+        offset = offset + weights @ bias[:, None]
+        weights = weights @ self.pixels.weight.flatten(1)
+        # Not an einsum: ONNX Runtime computes a product of matrices several times as fast.
+        return (weights @ pixels.flatten(2) + offset).unflatten(2, pixels.shape[-2:])
 
 
 def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
@@ -281,7 +287,9 @@ def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
         (B, 3, ceil(H / 4), ceil(W / 4)): L in [0, 100], a and b in about [-110, 110].
     """
     height, width = pixels.shape[-2:]
-    cells = F.avg_pool2d(F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate"), 4)
+    if height % 4 or width % 4:
+        pixels = F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate")
+    cells = F.avg_pool2d(pixels, 4)
     mean, std = statistics_on(normalization, pixels.device)
     linear = ((cells * std + mean) / 255).clamp(0, 1) ** 2.2
     # Adding 1e-3 approximates the linear part of the curve near black.
@@ -317,8 +325,9 @@ def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: flo
         shares = _nearness(coarse @ _parabolas(centres).mT, 2).softmax(2)  # (B, l, K)
         sums = shares.mT @ coarse
         centres = sums[:, :, :-1] / sums[:, :, -1:].clamp_min(1e-6)
-    shares = _nearness(_parabolas(centres) @ _with_one(cells.flatten(2)), 1).exp_()  # (B, K, L)
-    return (shares / shares.sum(1, keepdim=True)).unflatten(2, (height, width))
+    # Centres last, since softmax is fast over the last dimension only.
+    shares = _nearness(_with_one(cells.flatten(2)).mT @ _parabolas(centres).mT, 2).softmax(2)  # (B, L, K)
+    return shares.mT.unflatten(2, (height, width))
 
 
 def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
