@@ -217,8 +217,9 @@ class NanoProposer(nn.Module):
         large = self._large(shares)
         shares = shares * large[:, None, None]
         valid = [large, *(torch.ones_like(division[:, 0, 0], dtype=torch.bool) for division in divisions)]
-        # The sigmoid of these logits equals the shares.
-        return torch.logit(torch.cat([shares / shares.sum(0, keepdim=True), *divisions]), 1e-4), torch.cat(valid)
+        # The sigmoid of these logits equals the shares. By part, since all masks together do not fit in the cache.
+        parts = [torch.logit(part, 1e-4) for part in (shares / shares.sum(0, keepdim=True), *divisions)]
+        return torch.cat(parts), torch.cat(valid)
 
     def _large(self, shares: Tensor) -> Tensor:
         """Which of the masks (N, h, w) cover at least ``smallest`` of the photo, (N,) bool."""
@@ -322,12 +323,10 @@ def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: flo
     # A quarter of the cells is enough to place the centres.
     coarse = _with_one(F.avg_pool2d(cells, 2, ceil_mode=odd).flatten(2)).mT  # (B, l, 6)
     for _ in range(rounds):
-        shares = _nearness(coarse @ _parabolas(centres).mT, 2).softmax(2)  # (B, l, K)
+        shares = _shares(coarse, centres)  # (B, l, K)
         sums = shares.mT @ coarse
         centres = sums[:, :, :-1] / sums[:, :, -1:].clamp_min(1e-6)
-    # Centres last, since softmax is fast over the last dimension only.
-    shares = _nearness(_with_one(cells.flatten(2)).mT @ _parabolas(centres).mT, 2).softmax(2)  # (B, L, K)
-    return shares.mT.unflatten(2, (height, width))
+    return _shares(_with_one(cells.flatten(2)).mT, centres).mT.unflatten(2, (height, width))
 
 
 def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
@@ -350,12 +349,10 @@ def _with_one(cells: Tensor) -> Tensor:
     return torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
 
 
-def _parabolas(centres: Tensor) -> Tensor:
-    """Rows (B, K, C + 1) whose product with a cell and 1 is 2 c x - c^2: minus the squared distance, but for x^2."""
-    return torch.cat([2 * centres, -centres.square().sum(2, keepdim=True)], 2)
-
-
-def _nearness(products: Tensor, dim: int) -> Tensor:
-    """Logarithms of shares of centres along ``dim``, where the nearest centre has 0."""
-    # Clamped, since smaller shares have no effect but become denormal numbers, which are slow.
-    return (products - products.amax(dim, keepdim=True)).clamp_min_(-30)
+def _shares(cells: Tensor, centres: Tensor) -> Tensor:
+    """Shares (B, L, K) of the cells (B, L, C + 1), the last channel 1, that belong to the centres (B, K, C)."""
+    # Minus the squared distances, but for the square of the cell.
+    parabolas = torch.cat([2 * centres, -centres.square().sum(2, keepdim=True)], 2)
+    products = cells @ parabolas.mT
+    # Shares smaller than exp(-30) have no effect but would become denormal numbers, which are slow.
+    return products.maximum(products.amax(2, keepdim=True) - 30).softmax(2)
