@@ -16,7 +16,7 @@ def resize_bilinear(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def resize_tokens(tokens: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
+def resize_tokens(tokens: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
     """``resize_bilinear`` of tokens (B, gh * gw, C) on a grid (gh, gw), channels last: (B, H, W, C)."""
     if torch.compiler.is_exporting():
         return resize_tokens_by_matrices(tokens, grid, size)

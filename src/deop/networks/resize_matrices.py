@@ -28,7 +28,7 @@ def to_patches_by_matrices(maps: Tensor, image_size: tuple[int, int], patch: int
     return (down @ (maps.float() @ across.mT)).to(maps.dtype)
 
 
-def resize_tokens_by_matrices(tokens: Tensor, grid: tuple[int, int], size: Sequence[int]) -> Tensor:
+def resize_tokens_by_matrices(tokens: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
     """``resampling.resize_tokens`` for sizes that are unknown at export; the arguments are the same.
 
     The channels stay last; a Resize would need a transposition before and after it.
