@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deop.networks.resampling import interpolate_rows, source_rows, to_patches
+from deop.networks.resampling import double, interpolate_rows, resize_tokens, source_rows, to_patches
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,3 +43,20 @@ def test_antialiasing_keeps_small_masks(patch):
 def test_no_proposals():
     assert to_patches(torch.zeros(2, 0, 8, 8), (30, 30), 16).shape == (2, 0, 2, 2)
     assert interpolate_rows(torch.zeros(0, 8, 8), (30, 31), 3, 9).shape == (0, 6, 31)
+
+
+@pytest.mark.parametrize("exporting", [False, True])
+@pytest.mark.parametrize("size", [(10, 14), (5, 7), (9, 30)])
+def test_resizing_tokens(exporting, size, monkeypatch):
+    tokens = torch.randn(2, 35, 6)
+    maps = tokens.mT.reshape(2, 6, 5, 7)
+    expected = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    torch.testing.assert_close(resize_tokens(tokens, (5, 7), size), expected.permute(0, 2, 3, 1))
+
+
+def test_doubling_a_map():
+    maps = torch.randn(2, 3, 4, 5)
+    expected = F.interpolate(maps, size=(8, 10), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(double(maps, (8, 10)), expected)
+    assert double(maps, (4, 5)) is maps

@@ -43,6 +43,16 @@ def test_queries_and_superpixels_each_divide_the_photo(proposer):
     assert shares[-12:].max() < 0.5
 
 
+def test_logits_are_products_of_queries_and_pixel_embeddings(proposer):
+    query, cells = torch.randn(2, 7, 16), torch.randn(2, 8, 5, 6)
+    with torch.no_grad():
+        kernel = proposer.kernel(proposer.norm(query))
+        expected = (
+            torch.einsum("bqc,bchw->bqhw", kernel[..., :-1], proposer.pixels(cells)) + kernel[..., -1, None, None]
+        )
+        torch.testing.assert_close(proposer._division(query, cells), expected)
+
+
 def test_superpixels_follow_edges_of_colour():
     colours = torch.zeros(1, 3, 24, 24)
     colours[:, 0, :, 13:] = 60.0  # not in the middle, where the border between initial centres is

@@ -20,7 +20,7 @@ from deop.encoders.types import VisionFeatures
 from deop.errors import SettingError
 from deop.images.preprocessing import Normalization
 from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
-from deop.networks.resampling import grid_of, inside_images, resize_bilinear
+from deop.networks.resampling import grid_of, inside_images, resize_tokens
 from deop.networks.shared_trunk import SharedTrunk
 
 TOKEN = 16
@@ -97,13 +97,12 @@ class RegionBranch(nn.Module):
             phase: the first of these rows and columns.
 
         Returns:
-            (B, text, h, w), or fewer rows and columns.
+            (B, h, w, text), or fewer rows and columns.
         """
-        coarse = self.coarse(tokens).mT.unflatten(2, grid)
-        x = F.gelu(self.fine(fine) + resize_bilinear(coarse, fine.shape[-2:]))
-        x = (x + self.filter(x))[:, :, phase[0] :: every, phase[1] :: every]
-        x = self.dropout(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
-        return self.down(x).permute(0, 3, 1, 2)
+        coarse = resize_tokens(self.coarse(tokens), grid, fine.shape[-2:])
+        x = F.gelu(self.fine(fine).permute(0, 2, 3, 1) + coarse)
+        x = (x + self.filter(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))[:, phase[0] :: every, phase[1] :: every]
+        return self.down(self.dropout(F.gelu(self.up(self.norm(x)))))
 
 
 class NanoEncoder(nn.Module):
@@ -247,20 +246,21 @@ class NanoEncoder(nn.Module):
         """
         x, grid = self.norm(x), features[2].shape[-2:]
         text = self.projection(x)
-        tokens = resize_bilinear(text[:, 1:].mT.unflatten(2, grid), features[1].shape[-2:])
-        tokens = tokens[:, :, phase[0] :: every, phase[1] :: every]
-        return text[:, 0], tokens + self.regions(features[1], x[:, 1:], grid, every, phase)
+        tokens = resize_tokens(text[:, 1:], grid, features[1].shape[-2:])[:, phase[0] :: every, phase[1] :: every]
+        cells = tokens + self.regions(features[1], x[:, 1:], grid, every, phase)
+        return text[:, 0], cells.permute(0, 3, 1, 2)
 
 
 def coarse(features: list[Tensor]) -> Tensor:
     """The two deepest feature maps of the trunk, concatenated: (B, L, channels) at stride 16."""
-    return torch.cat([features[2], features[3]], 1).flatten(2).mT
+    return torch.cat([each.permute(0, 2, 3, 1) for each in features[2:]], 3).flatten(1, 2)
 
 
 def confident(x: Tensor) -> Tensor:
     """Append the constant 1 to text parts (B, text, ...) and L2-normalise: (B, text + 1, ...) float32."""
-    x = x.float()
-    return F.normalize(torch.cat([x, torch.ones_like(x[:, :1])], 1), dim=1)
+    x = x.float().movedim(1, -1)  # as ``finish`` computes it: the sum over channels is fast if they are the last ones
+    x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
+    return (x / x.norm(dim=-1, keepdim=True)).movedim(-1, 1)
 
 
 def _fit(coverage: Tensor, image_grid: tuple[int, int], grid: torch.Size) -> Tensor:

@@ -157,7 +157,10 @@ class EncodeGraph(RegionGraph):
         """The masks, and which of them count, (N,) bool."""
         if isinstance(self.proposer, NanoProposer):
             partition, colours, divisions = self.proposer.parts(pixels)
-            masks, valid = self.proposer.masks(partition[0], colours[0], [division[0] for division in divisions])
+            # squeeze, not [0], which would copy them
+            masks, valid = self.proposer.masks(
+                partition.squeeze(0), colours.squeeze(0), [division.squeeze(0) for division in divisions]
+            )
             return Proposals(masks), valid
         proposals = self.proposer(pixels)[0]
         return proposals, torch.ones_like(proposals.logits[:, 0, 0], dtype=torch.bool)

@@ -30,4 +30,12 @@ def translations(opset: int) -> dict[Any, Callable[..., Any]]:
             x = op.Clip(x, op.Constant(value_float=eps), op.Constant(value_float=1 - eps))
         return op.Log(op.Div(x, op.Sub(op.Constant(value_float=1.0), x)))
 
-    return {torch.ops.aten.softmax.int: softmax, torch.ops.aten.logit.default: logit}
+    def addcmul(x: Any, one: Any, other: Any, value: float = 1.0) -> Any:
+        # torch's exporter multiplies the first factor by the value, which is the larger one in refinement.py.
+        return op.Add(x, op.Mul(one, op.Mul(other, op.Constant(value_float=float(value)))))
+
+    return {
+        torch.ops.aten.addcmul.default: addcmul,
+        torch.ops.aten.logit.default: logit,
+        torch.ops.aten.softmax.int: softmax,
+    }

@@ -35,7 +35,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         row = torch.zeros_like(mask, dtype=key.dtype).masked_fill(~mask, HIDDEN).mT
         key = torch.cat([key, row.expand(*key.shape[:-1], 1)], -1)
         query = torch.cat([query, torch.ones_like(query[..., :1])], -1)
-        return (query @ key.mT).softmax(-1) @ value
+        # Head by head, so that the memory of the scores, which are large here, is used again while it is in the cache.
+        heads = zip(query.unbind(-3), key.unbind(-3), value.unbind(-3), strict=True)
+        return torch.stack([(one @ keys.mT).softmax(-1) @ values for one, keys, values in heads], -3)
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, float("-inf"))
     return (query @ key.mT + mask).softmax(-1) @ value

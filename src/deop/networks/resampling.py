@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deop.networks.resize_matrices import to_patches_by_matrices
+from deop.networks.resize_matrices import resize_tokens_by_matrices, to_patches_by_matrices
 
 
 def resize_bilinear(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -14,6 +14,23 @@ def resize_bilinear(maps: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def resize_tokens(tokens: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
+    """``resize_bilinear`` of tokens (B, gh * gw, C) on a grid (gh, gw), channels last: (B, H, W, C)."""
+    if torch.compiler.is_exporting():
+        return resize_tokens_by_matrices(tokens, grid, size)
+    return resize_bilinear(tokens.mT.unflatten(2, grid), size).permute(0, 2, 3, 1)
+
+
+def double(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """As ``resize_bilinear`` for a ``size`` that is that of the maps, or twice as large.
+
+    With the factor as a constant, ONNX Runtime resizes the maps in the layout of its convolutions.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def to_patches(maps: Tensor, image_size: tuple[int, int], patch: int, *, antialias: bool = False) -> Tensor:

@@ -5,6 +5,8 @@ one target cell. ONNX's Resize would need sizes that the exporter can prove to b
 missing in some back ends.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,21 @@ def to_patches_by_matrices(maps: Tensor, image_size: tuple[int, int], patch: int
         bilinear_weights(cells, _tensor(cells) * patch / _tensor(side), (side + patch - 1) // patch, antialias, patch)
         for cells, side in zip(maps.shape[-2:], image_size, strict=True)
     )
-    return (down @ maps.float() @ across.mT).to(maps.dtype)
+    # Columns first: that is one product with all rows, not one with each map.
+    return (down @ (maps.float() @ across.mT)).to(maps.dtype)
+
+
+def resize_tokens_by_matrices(tokens: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
+    """``resampling.resize_tokens`` for sizes that are unknown at export; the arguments are the same.
+
+    The channels stay last; a Resize would need a transposition before and after it.
+    """
+    down, across = (
+        bilinear_weights(cells, _tensor(cells) / _tensor(count), count, False, 0)
+        for cells, count in zip(grid, size, strict=True)
+    )
+    rows = down @ tokens.unflatten(1, grid).flatten(2)
+    return across @ rows.unflatten(2, (grid[1], -1))
 
 
 def bilinear_weights(cells: int, scale: Tensor, count: int, antialias: bool, most_beyond: int) -> Tensor:

@@ -18,7 +18,7 @@ from deop.images.preprocessing import Normalization, constant_on, statistics_on
 from deop.networks.attention import attend
 from deop.networks.efficientnet import NORMALIZATION, EfficientNetLite
 from deop.networks.positions import sine_positions
-from deop.networks.resampling import pool_cells, resize_bilinear
+from deop.networks.resampling import double, pool_cells, resize_bilinear
 from deop.networks.shared_trunk import SharedTrunk
 from deop.proposals.refinement import refine_division
 from deop.proposals.types import Proposals
@@ -217,8 +217,9 @@ class NanoProposer(nn.Module):
         large = self._large(shares)
         shares = shares * large[:, None, None]
         valid = [large, *(torch.ones_like(division[:, 0, 0], dtype=torch.bool) for division in divisions)]
-        # The sigmoid of these logits equals the shares.
-        return torch.logit(torch.cat([shares / shares.sum(0, keepdim=True), *divisions]), 1e-4), torch.cat(valid)
+        # The sigmoid of these logits equals the shares. By part, since all masks together do not fit in the cache.
+        parts = [torch.logit(part, 1e-4) for part in (shares / shares.sum(0, keepdim=True), *divisions)]
+        return torch.cat(parts), torch.cat(valid)
 
     def _large(self, shares: Tensor) -> Tensor:
         """Which of the masks (N, h, w) cover at least ``smallest`` of the photo, (N,) bool."""
@@ -240,9 +241,9 @@ class NanoProposer(nn.Module):
             reversed(self.sources), reversed(self.refine), reversed(features), strict=True
         ):
             lateral = source(feature)
-            x = refine(lateral if x is None else lateral + resize_bilinear(x, lateral.shape[-2:]))
+            x = refine(lateral if x is None else lateral + double(x, lateral.shape[-2:]))
             levels.append(x)
-        fine, half = self.pixels(levels[3]), self.pixels(levels[2])
+        fine, half = levels[3], levels[2]
         coarse = levels[1]  # stride 16
         grid = (coarse.shape[-2], coarse.shape[-1])
         tokens = self.tokens(coarse)
@@ -265,9 +266,15 @@ class NanoProposer(nn.Module):
         return logits
 
     def _division(self, query: Tensor, pixels: Tensor) -> Tensor:
-        """Logits (B, Q, h, w) of queries (B, Q, C) over pixel embeddings (B, pixel_width, h, w)."""
+        """Logits (B, Q, h, w) of queries (B, Q, C) over a map (B, pixel_width, h, w) of the pyramid."""
         kernel = self.kernel(self.norm(query))
-        return torch.einsum("bqc,bchw->bqhw", kernel[..., :-1], pixels) + kernel[..., -1, None, None]
+        weights, offset, bias = kernel[..., :-1], kernel[..., -1:], self.pixels.bias
+        assert bias is not None
+        # k (W p + b) = (k W) p + k b: there are fewer queries than pixels.
+        offset = offset + weights @ bias[:, None]
+        weights = weights @ self.pixels.weight.flatten(1)
+        # Not an einsum: ONNX Runtime computes a product of matrices several times as fast.
+        return (weights @ pixels.flatten(2) + offset).unflatten(2, pixels.shape[-2:])
 
 
 def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
@@ -281,7 +288,9 @@ def lab(pixels: Tensor, normalization: Normalization) -> Tensor:
         (B, 3, ceil(H / 4), ceil(W / 4)): L in [0, 100], a and b in about [-110, 110].
     """
     height, width = pixels.shape[-2:]
-    cells = F.avg_pool2d(F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate"), 4)
+    if height % 4 or width % 4:
+        pixels = F.pad(pixels, (0, -width % 4, 0, -height % 4), mode="replicate")
+    cells = F.avg_pool2d(pixels, 4)
     mean, std = statistics_on(normalization, pixels.device)
     linear = ((cells * std + mean) / 255).clamp(0, 1) ** 2.2
     # Adding 1e-3 approximates the linear part of the curve near black.
@@ -314,11 +323,10 @@ def superpixels(colours: Tensor, count: int, *, unit: float = 10.0, compact: flo
     # A quarter of the cells is enough to place the centres.
     coarse = _with_one(F.avg_pool2d(cells, 2, ceil_mode=odd).flatten(2)).mT  # (B, l, 6)
     for _ in range(rounds):
-        shares = _nearness(coarse @ _parabolas(centres).mT, 2).softmax(2)  # (B, l, K)
+        shares = _shares(coarse, centres)  # (B, l, K)
         sums = shares.mT @ coarse
         centres = sums[:, :, :-1] / sums[:, :, -1:].clamp_min(1e-6)
-    shares = _nearness(_parabolas(centres) @ _with_one(cells.flatten(2)), 1).exp_()  # (B, K, L)
-    return (shares / shares.sum(1, keepdim=True)).unflatten(2, (height, width))
+    return _shares(_with_one(cells.flatten(2)).mT, centres).mT.unflatten(2, (height, width))
 
 
 def _layout(height: int, width: int, count: int) -> tuple[int, int, Tensor]:
@@ -341,12 +349,10 @@ def _with_one(cells: Tensor) -> Tensor:
     return torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
 
 
-def _parabolas(centres: Tensor) -> Tensor:
-    """Rows (B, K, C + 1) whose product with a cell and 1 is 2 c x - c^2: minus the squared distance, but for x^2."""
-    return torch.cat([2 * centres, -centres.square().sum(2, keepdim=True)], 2)
-
-
-def _nearness(products: Tensor, dim: int) -> Tensor:
-    """Logarithms of shares of centres along ``dim``, where the nearest centre has 0."""
-    # Clamped, since smaller shares have no effect but become denormal numbers, which are slow.
-    return (products - products.amax(dim, keepdim=True)).clamp_min_(-30)
+def _shares(cells: Tensor, centres: Tensor) -> Tensor:
+    """Shares (B, L, K) of the cells (B, L, C + 1), the last channel 1, that belong to the centres (B, K, C)."""
+    # Minus the squared distances, but for the square of the cell.
+    parabolas = torch.cat([2 * centres, -centres.square().sum(2, keepdim=True)], 2)
+    products = cells @ parabolas.mT
+    # Shares smaller than exp(-30) have no effect but would become denormal numbers, which are slow.
+    return products.maximum(products.amax(2, keepdim=True) - 30).softmax(2)

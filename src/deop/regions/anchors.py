@@ -72,7 +72,7 @@ def pool_regions(features: Tensor, coverage: Tensor, added: Tensor | None = None
     """
     total = coverage.sum((-2, -1), keepdim=True)
     heatmaps = coverage / total.clamp_min(torch.finfo(coverage.dtype).tiny)
-    pooled = heatmaps.flatten(2) @ features.flatten(2).mT
+    pooled = heatmaps.flatten(2) @ features.permute(0, 2, 3, 1).flatten(1, 2)
     if added is not None:
         pooled = pooled + added * (total[..., 0] > 0)
     return Regions(F.normalize(pooled, dim=-1, eps=1e-10), heatmaps[:, None])
