@@ -39,6 +39,14 @@ class Classes:
         offset: (M,) float32 added to the logits of the rows, or None.
         everything_else: index of the name that the rivals belong to and that the learned "no object" vector stands
             for; None: these belong to none of the names, K.
+
+    >>> classes = Classes(np.eye(3, dtype=np.float32), np.array([1, 1, 2]), ("without rows", "cat"))
+    >>> classes.columns.rows
+    array([[0., 0., 0.],
+           [1., 0., 0.],
+           [0., 0., 1.]], dtype=float32)
+    >>> classes.columns.more, classes.columns.columns
+    (array([[0., 1., 0.]], dtype=float32), array([1]))
     """
 
     rows: np.ndarray
@@ -52,16 +60,7 @@ class Classes:
 
     @cached_property
     def columns(self) -> Columns:
-        """The rows by columns, prepared once. They are copied, unless the first ones belong to one name after another.
-
-        >>> classes = Classes(np.eye(3, dtype=np.float32), np.array([1, 1, 2]), ("without rows", "cat"))
-        >>> classes.columns.rows
-        array([[0., 0., 0.],
-               [1., 0., 0.],
-               [0., 0., 1.]], dtype=float32)
-        >>> classes.columns.more, classes.columns.columns
-        (array([[0., 1., 0.]], dtype=float32), array([1]))
-        """
+        """The rows by columns, prepared once. They are copied, unless the first ones belong to one name after another."""
         length = int(self.owner.max(initial=-1)) + 1
         found, first = np.unique(self.owner, return_index=True)
         rows, offset = self.rows[:length], None if self.offset is None else self.offset[:length]
