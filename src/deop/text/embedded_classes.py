@@ -60,7 +60,7 @@ class Classes:
 
     @cached_property
     def columns(self) -> Columns:
-        """The rows by columns, prepared once. They are copied, unless the first ones belong to one name after another."""
+        """The rows by columns, prepared once. They are copied, unless the first belong to one name after another."""
         length = int(self.owner.max(initial=-1)) + 1
         found, first = np.unique(self.owner, return_index=True)
         rows, offset = self.rows[:length], None if self.offset is None else self.offset[:length]
