@@ -139,7 +139,8 @@ def encode(model: Nano, features: list[Tensor], grid: CellGrid = EVERY_CELL) -> 
     phase = (grid.row, grid.column)
     views = [encoder.finish(severed, features, grid.step, phase)[1]]
     if model.local is not None:
-        local = model.local(features[1], coarse(features), features[2].shape[-2:], grid.step, phase)
+        cells = model.local(features[1], coarse(features), features[2].shape[-2:], grid.step, phase)
+        local = cells.permute(0, 3, 1, 2)
         views = [views[0] + local, views[0], local]
     images = encoder.projection(encoder.norm(unsevered[:, 0]))
     return [confident(view) for view in views], confident(images)
