@@ -182,6 +182,9 @@ def parse_deop(arguments):
 
 
 def parse_pip(arguments):
+    # Before pip: pip brings back Python's own distutils, with which setuptools can no longer be imported, and then
+    # torch.compile fails in the same process.
+    importlib.import_module("setuptools")
     from pip._internal.commands import create_command
 
     name, *arguments = arguments
