@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from deop.networks.resize_matrices import antialiased_weights, bicubic_weights
+from deop.networks.resize_matrices import Length, antialiased_weights, bicubic_weights
 
 OFFSET = 0.1
 """What the rule "offset" adds to the sides of a grid."""
@@ -28,7 +28,8 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int], rule: str = "gri
     if grid == (side, side) or (rule == "count" and grid[0] * grid[1] == side * side):
         return table
     weights = _weights if torch.compiler.is_compiling() else _kept_weights
-    rows, columns = (weights(side, count, rule, table.device) for count in grid)
+    added = OFFSET if rule == "offset" else 0
+    rows, columns = (weights(side, count + added, count, rule, table.device) for count in grid)
     with torch.autocast(table.device.type, enabled=False):  # in float32: the table is small
         return torch.cat([table[:1], _resized(table, rows, columns)])
 
@@ -52,8 +53,9 @@ def positions_within(
     if rule == "offset":
         differs = 1 - (lengths[0] == side).float() * (lengths[1] == side).float()  # else the table is used as it is
         extent = (lengths[0] + OFFSET * differs, lengths[1] + OFFSET * differs)
-    weights = antialiased_weights if rule == "antialiased" else bicubic_weights
-    rows, columns = (weights(side, length, count).to(table.device) for length, count in zip(extent, grid, strict=True))
+    rows, columns = (
+        _weights(side, length, count, rule, table.device) for length, count in zip(extent, grid, strict=True)
+    )
     fitted = _resized(table, rows, columns)
     if rule == "count":
         down, across = (torch.arange(count) for count in grid)
@@ -67,23 +69,22 @@ def _side(table: Tensor) -> int:
     return round((table.shape[0] - 1) ** 0.5)
 
 
-def _weights(side: int, count: int, rule: str, device: torch.device) -> Tensor:
+def _weights(side: int, length: Length, count: int, rule: str, device: torch.device) -> Tensor:
     """(count, side) float32, the weights of one side."""
-    length = torch.scalar_tensor(count + OFFSET) if rule == "offset" else count
     return (antialiased_weights if rule == "antialiased" else bicubic_weights)(side, length, count).to(device)
 
 
 @lru_cache(maxsize=64)
-def _kept_weights(side: int, count: int, rule: str, device: torch.device) -> Tensor:
+def _kept_weights(side: int, length: float, count: int, rule: str, device: torch.device) -> Tensor:
     """``_weights``, which would have to be brought to the device for each image."""
     with torch.inference_mode(False):  # training may need them later
-        return _weights(side, count, rule, device)
+        return _weights(side, length, count, rule, device)
 
 
 def _resized(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The table of patches (g * g, C) without the first row, as (gh * gw, C).
 
-    As products, which take a quarter of the time of torch's bicubic resize, and keep the order of the table.
+    As products, which are faster than torch's bicubic resize, and keep the order of the table.
     """
     cells = (rows @ table[1:].float().unflatten(0, (rows.shape[1], -1)).flatten(1)).unflatten(1, (columns.shape[1], -1))
     return (columns @ cells).flatten(0, 1).to(table.dtype)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Length = int | Tensor
-"""Length of one side; a tensor is an integer without dimensions."""
+Length = float | Tensor
+"""Length of one side; a tensor has no dimensions."""
 
 BICUBIC = -0.75
 """The parameter of torch's bicubic kernel."""
